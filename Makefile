@@ -1,0 +1,35 @@
+# Everything runs in .venv, which `make setup` builds from uv.lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+UV := $(BIN)/uv
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## create .venv with exactly what uv.lock names
+
+$(VENV)/.ready: uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "edgeagents needs Python 3.11 or newer, $(PYTHON) is older: make setup PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(UV) sync --frozen --all-extras --quiet
+	@touch $@
+
+format: setup ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
+
+check: setup ## lint, types, import layers, generated code fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+
+proto: setup ## generate edgeagents/pb from proto/
+	$(BIN)/python proto/generate.py
+
+.PHONY: help setup format check proto

@@ -1,0 +1,188 @@
+"""EdgeX's message bus by topic, over NATS or over MQTT: publish and subscribe envelopes, ask and wait for the answer.
+
+What cannot be decoded is counted by its cause, logged once a cause, and set aside by the dead-letter hook.
+
+Source: edgex-wire.md sections 1.3, 1.4 and 5.4.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from edgeagents import subjects
+from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.adapters.events import decode_message, encode_envelope, encode_headers
+from edgeagents.errors import InvalidInputError, MalformedMessageError, UnavailableError
+from edgeagents.model.envelope import Answer, EdgexMessage, Envelope
+
+log = logging.getLogger(__name__)
+
+RawHandler = Callable[[str, bytes, Mapping[str, str]], Awaitable[None]]
+MessageHandler = Callable[[EdgexMessage], Awaitable[None]]
+DeadLetter = Callable[[str, bytes, str, str], Awaitable[None]]
+Cancel = Callable[[], Awaitable[None]]
+
+
+class Transport(Protocol):
+    """What carries topics: NATS (`NatsTransport`) or MQTT (`adapters/mqtt.py`)."""
+
+    async def publish(self, topic: str, envelope: Envelope) -> None:
+        """Send an envelope on a topic.
+
+        Raises:
+            UnavailableError: the link is down.
+            InvalidInputError: the topic cannot be carried.
+        """
+
+    async def subscribe(self, topic_filter: str, handler: RawHandler) -> Cancel:
+        """Call `handler(topic, data, headers)` for each message; return what ends it."""
+
+
+class NatsTransport:
+    """EdgeX topics as NATS subjects, mapped by what EdgeX itself speaks (`BusSettings.edgex_bus`)."""
+
+    def __init__(self, bus: Bus) -> None:
+        """Use a connected bus."""
+        self._bus = bus
+        self._kind = bus.settings.edgex_bus
+        self._format = "json" if self._kind == "mqtt" else bus.settings.edgex_format
+
+    async def publish(self, topic: str, envelope: Envelope) -> None:
+        """Send without a reply subject: Go subscribers would answer it with `+ACK`."""
+        subject = subjects.topic_to_subject(topic, self._kind)
+        if self._format == "nats":
+            data, headers = encode_headers(envelope)
+            await self._bus.publish(subject, data, headers)
+        else:
+            await self._bus.publish(subject, encode_envelope(envelope))
+
+    async def subscribe(self, topic_filter: str, handler: RawHandler) -> Cancel:
+        """Subscribe on the core, without a queue group."""
+
+        async def deliver(message: BusMessage) -> None:
+            await handler(subjects.subject_to_topic(message.subject, self._kind), message.data, message.headers)
+
+        subscription = await self._bus.subscribe(subjects.topic_to_subject(topic_filter, self._kind), deliver)
+
+        async def cancel() -> None:
+            if not self._bus.client.is_closed:
+                await subscription.unsubscribe()
+
+        return cancel
+
+
+class EdgexBus:
+    """Envelopes by topic; topics are given below the base (`events/device/#`), decoded on receipt."""
+
+    def __init__(self, transport: Transport, base: str = "edgex", dead_letter: DeadLetter | None = None) -> None:
+        """Use a transport; `dead_letter(topic, data, cause_kind, text)` gets what cannot be decoded."""
+        self._transport = transport
+        self.base = base
+        self._dead_letter = dead_letter
+        self.rejected: Counter[str] = Counter()
+
+    async def publish(
+        self,
+        topic: str,
+        payload: Any,
+        *,
+        correlation_id: str = "",
+        request_id: str = "",
+        error: str | None = None,
+        content_type: str = "application/json",
+    ) -> None:
+        """Publish a payload; with `error` set, an error answer with that text.
+
+        Raises:
+            UnavailableError: the link is down.
+        """
+        envelope = Envelope(
+            payload=payload if error is None else error,
+            correlation_id=correlation_id or str(uuid.uuid4()),
+            request_id=request_id,
+            error_code=0 if error is None else 1,
+            content_type=content_type if error is None else "text/plain",
+        )
+        await self._transport.publish(f"{self.base}/{topic}", envelope)
+
+    async def subscribe(self, topic_filter: str, handler: MessageHandler, *, absolute: bool = False) -> Cancel:
+        """Call `handler` with every decodable message of a filter below the base (`absolute`: as given)."""
+
+        async def deliver(topic: str, data: bytes, headers: Mapping[str, str]) -> None:
+            message = await self.decode(topic, data, headers)
+            if message is not None:
+                await handler(message)
+
+        return await self._transport.subscribe(topic_filter if absolute else f"{self.base}/{topic_filter}", deliver)
+
+    async def decode(self, topic: str, data: bytes, headers: Mapping[str, str]) -> EdgexMessage | None:
+        """Return what a message means; None, counted and set aside, when it means nothing."""
+        try:
+            return decode_message(topic, data, headers, self.base)
+        except MalformedMessageError as error:
+            self.rejected[error.cause_kind] += 1
+            if self.rejected[error.cause_kind] == 1:
+                log.warning("message on %s set aside: %s (further ones of this cause are only counted)", topic, error)
+            if self._dead_letter is not None:
+                try:
+                    await self._dead_letter(topic, data, error.cause_kind, str(error))
+                except (UnavailableError, InvalidInputError) as failure:
+                    log.warning("dead letter from %s could not be stored: %s", topic, failure)
+            return None
+
+    async def request(
+        self,
+        topic: str,
+        payload: Any,
+        *,
+        answer_from: str,
+        timeout_s: float,
+        query: Mapping[str, str] | None = None,
+        correlation_id: str = "",
+    ) -> Answer:
+        """Publish a request and return the answer that carries its request id, error answers included.
+
+        Args:
+            topic: where to ask, below the base.
+            payload: what to ask.
+            answer_from: the service that answers on `response/<service>/<request id>`.
+            timeout_s: longest wait.
+            query: query parameters.
+            correlation_id: a UUID; made when empty.
+
+        Raises:
+            UnavailableError: no answer in time: EdgeX stays silent when a device service does.
+        """
+        request_id = str(uuid.uuid4())
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        async def on_answer(message: EdgexMessage) -> None:
+            # An error answer carries a new correlation id: the request id alone counts.
+            if isinstance(message, Answer) and not answered.done():
+                answered.set_result(message)
+
+        cancel = await self.subscribe(f"response/{answer_from}/{request_id}", on_answer)
+        try:
+            envelope = Envelope(
+                payload, correlation_id or str(uuid.uuid4()), request_id, query_params=dict(query or {})
+            )
+            await self._transport.publish(f"{self.base}/{topic}", envelope)
+            return await asyncio.wait_for(answered, timeout_s)
+        except TimeoutError as error:
+            raise UnavailableError(f"{answer_from} did not answer {topic} in {timeout_s:g} s") from error
+        finally:
+            await cancel()
+
+    async def answer(self, service: str, request: Envelope, payload: Any = None, error: str | None = None) -> None:
+        """Answer a request as `service`: same request id and correlation id."""
+        topic = f"{self.base}/response/{service}/{request.request_id}"
+        answer = replace(
+            Envelope(), payload=payload if error is None else error, error_code=0 if error is None else 1,
+            correlation_id=request.correlation_id, request_id=request.request_id,
+            content_type="application/json" if error is None else "text/plain",
+        )  # fmt: skip
+        await self._transport.publish(topic, answer)

@@ -1,0 +1,85 @@
+"""Bytes <-> messages: protobuf, or JSON when the content type says so. The only module that imports `pb`.
+
+Leaves out signatures and encryption on purpose: NATS users and TLS fence the transport.
+
+Source: proto/edgeagents/v1, proto3 JSON mapping.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as PbMessage
+from pydantic import ValidationError
+
+from edgeagents.errors import MalformedMessageError
+from edgeagents.model import message as model
+from edgeagents.pb import audit_pb2, guard_pb2
+
+JSON: Final = "application/json"
+PROTOBUF: Final = "application/x-protobuf"
+MAX_MESSAGE_BYTES: Final = 262_144
+
+PB_CLASSES: Final[dict[type[model.Message], Callable[..., PbMessage]]] = {
+    model.Epoch: guard_pb2.Epoch,
+    model.Cause: guard_pb2.Cause,
+    model.Heartbeat: guard_pb2.Heartbeat,
+    model.SiteEntry: guard_pb2.SiteEntry,
+    model.SessionWelcome: guard_pb2.SessionWelcome,
+    model.LeaseRequest: guard_pb2.LeaseRequest,
+    model.LeaseReply: guard_pb2.LeaseReply,
+    model.LeaseRecord: guard_pb2.LeaseRecord,
+    model.Command: guard_pb2.Command,
+    model.Outcome: guard_pb2.Outcome,
+    model.AuditRecord: audit_pb2.AuditRecord,
+}
+M = TypeVar("M", bound=model.Message)
+
+
+def encode(message: model.Message, content_type: str = PROTOBUF) -> bytes:
+    """Return a message as protobuf, or as JSON for `application/json`."""
+    pb = PB_CLASSES[type(message)](**message.model_dump(exclude_none=True))
+    if content_type == JSON:
+        return json_format.MessageToJson(pb, preserving_proto_field_name=True, indent=None).encode()
+    return pb.SerializeToString()
+
+
+def decode(kind: type[M], data: bytes, content_type: str = PROTOBUF) -> M:
+    """Return the message that bytes stand for.
+
+    Raises:
+        MalformedMessageError: too large, not of that encoding, or outside the contract's bounds.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MalformedMessageError(f"{kind.__name__} of {len(data)} bytes: at most {MAX_MESSAGE_BYTES}", "too-large")
+    pb = PB_CLASSES[kind]()
+    try:
+        if content_type.partition(";")[0].strip() == JSON:
+            json_format.Parse(data, pb, ignore_unknown_fields=True, max_recursion_depth=32)
+        else:
+            pb.ParseFromString(data)
+    except (DecodeError, json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessageError(f"not a {kind.__name__} in {content_type}: {error}", "not-decodable") from error
+    try:
+        return kind.model_validate(_plain(pb))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MalformedMessageError(f"{kind.__name__}.{where}: {first['msg']}", "out-of-contract") from error
+
+
+def _plain(pb: PbMessage) -> dict[str, Any]:
+    """Return set fields by name; proto3's defaults for plain scalars, absence for messages and optionals."""
+    result: dict[str, Any] = {}
+    for field in pb.DESCRIPTOR.fields:
+        value = getattr(pb, field.name)
+        if field.is_repeated:
+            result[field.name] = [_plain(item) if field.message_type else item for item in value]
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            if pb.HasField(field.name):
+                result[field.name] = _plain(value)
+        elif not field.has_presence or pb.HasField(field.name):
+            result[field.name] = value
+    return result

@@ -1,0 +1,227 @@
+"""An agent as its owner writes it down, and what an agent makes of an event: Observation, Decision.
+
+One YAML file per agent. Unknown fields are refused: a typo in a permission must not pass silently.
+
+Source: design.md sections 1, 3 and 6; docs/agents.md shows an example field by field.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from edgeagents.model.device import Device
+from edgeagents.model.message import Cause, Mode
+from edgeagents.model.values import Value
+
+Priority: TypeAlias = Literal["safety", "health", "comfort", "economy"]
+PRIORITIES: tuple[Priority, ...] = ("economy", "comfort", "health", "safety")  # lowest first
+Stage: TypeAlias = Literal["rule", "policy-model", "language-model", "safe-default"]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration_s(text: str | int | float) -> float:
+    """Return the seconds that `90s`, `15m`, `1h30m` or a plain number of seconds stand for.
+
+    Raises:
+        ValueError: the text is no duration.
+    """
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        return float(text)
+    parts = _DURATION.findall(str(text))
+    if not parts or "".join(number + unit for number, unit in parts) != str(text):
+        raise ValueError(f"{text!r} is no duration: write 90s, 15m, 1h30m")
+    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+
+
+class OwnerModel(BaseModel):
+    """Base of what owners write by hand: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _duration(value: Any) -> float:
+    return parse_duration_s(value)
+
+
+class Selector(OwnerModel):
+    """Which devices: all given words must fit; `device` takes `*` as a wildcard."""
+
+    device: str = ""
+    profile: str = ""
+    label: str = ""
+
+    def fits(self, device: Device) -> bool:
+        """Say whether a device is meant."""
+        return (
+            (not self.device or fnmatchcase(device.name, self.device))
+            and (not self.profile or device.profile_name == self.profile)
+            and (not self.label or self.label in device.labels)
+        )
+
+
+class Watch(Selector):
+    """Which events an agent consumes: those of devices that fit, or those on an EdgeX topic."""
+
+    topic: str = Field("", description="EdgeX topic below the base, instead of devices: rules/agents")
+    resources: tuple[str, ...] = Field((), description="sources to consume; empty: all")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Watch":
+        if bool(self.topic) == bool(self.device or self.profile or self.label):
+            raise ValueError("watch either a topic, or devices by device, profile or label")
+        return self
+
+
+class Rate(OwnerModel):
+    """At most `count` commands in `per` (site time)."""
+
+    count: int = Field(gt=0)
+    per: float = Field(gt=0, description="a duration: 1h")
+
+    _parse = field_validator("per", mode="before")(_duration)
+
+
+class Permission(Selector):
+    """What an agent may command: nothing that no permission names."""
+
+    resource: str = Field(min_length=1)
+    minimum: float | None = None
+    maximum: float | None = None
+    values: tuple[str, ...] = Field((), description="the only values allowed, as EdgeX writes them; empty: any")
+    max_step: float | None = Field(None, gt=0, description="largest change by one command, in the resource's unit")
+    rate: Rate | None = None
+    max_data_age: float | None = Field(None, gt=0, description="oldest reading a decision may rest on, site time")
+
+    _parse = field_validator("max_data_age", mode="before")(lambda value: None if value is None else _duration(value))
+
+    @model_validator(mode="after")
+    def _sane(self) -> "Permission":
+        if not (self.device or self.profile or self.label):
+            raise ValueError("name the devices by device, profile or label")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
+        return self
+
+
+class Recent(OwnerModel):
+    """A statistic over the last readings of one resource."""
+
+    of: str = Field(description="device/resource")
+    over: float = Field(gt=0, description="how far back, site time")
+    take: Literal["mean", "minimum", "maximum", "change", "age"]
+
+    _parse = field_validator("over", mode="before")(_duration)
+
+    @field_validator("of")
+    @classmethod
+    def _reference(cls, value: str) -> str:
+        return _reference(value)
+
+
+def _reference(value: str) -> str:
+    device, slash, resource = value.partition("/")
+    if not (device and slash and resource) or "/" in resource:
+        raise ValueError(f"{value!r} is no reference: write device/resource")
+    return value
+
+
+class Set(OwnerModel):
+    """The command a rule gives."""
+
+    device: str
+    resource: str
+    value: bool | int | float | str = Field(description="a literal, or a CEL expression that starts with '='")
+
+
+class Rule(OwnerModel):
+    """When `when` holds, `set` follows. `{name}` in texts is replaced for each entry of `for_each`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_{}-]*$")]
+    for_each: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    given: Mapping[str, str | Recent] = Field(default_factory=dict, description="names for readings used below")
+    when: str = Field(min_length=1, description="a CEL expression of type bool")
+    set: Set
+    because: str = Field("", description="for people; {names} of `given` are filled in")
+    confidence: float = Field(1.0, gt=0, le=1)
+
+    @field_validator("given")
+    @classmethod
+    def _references(cls, value: Mapping[str, str | Recent]) -> Mapping[str, str | Recent]:
+        for name, reading in value.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"{name!r} is no name: small letters, digits, _")
+            if isinstance(reading, str):
+                _reference(reading)
+        return value
+
+
+class AgentDefinition(OwnerModel):
+    """One agent: what it watches, what it may do, what it wants."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    description: str = ""
+    mode: Mode = "observe"
+    priority: Priority = "comfort"
+    watches: tuple[Watch, ...] = Field(min_length=1)
+    goals: Mapping[str, float | bool | str] = Field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    may: tuple[Permission, ...] = ()
+    ttl: float = Field(10.0, gt=0, le=3600, description="how long a command may wait at the guard, wall time")
+
+    _parse = field_validator("ttl", mode="before")(_duration)
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value == "guard":
+            raise ValueError("the name 'guard' is taken")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of one device resource."""
+
+    value: Value
+    origin_ns: int
+    site_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What an agent makes of one event: which resources have a new value, and what they are now."""
+
+    cause: Cause
+    device: str
+    changed: Mapping[str, Sample]
+    site_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a decision wants: one resource at one value."""
+
+    device: str
+    resource: str
+    value: Value
+    because: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An answer to an observation, with what it rests on."""
+
+    id: str
+    intents: tuple[Intent, ...]
+    stage: Stage
+    confidence: float
+    inputs: Mapping[str, Value]
+    data_origin_ns: int
+    model_hash: str = ""

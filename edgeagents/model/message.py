@@ -1,0 +1,156 @@
+"""Every message between agents and the guard; `proto/` is the contract, a test checks that both say the same.
+
+Frozen, unknown fields ignored: an older reader understands a newer writer. Who sent a message is a token of
+its subject, never a field.
+
+Source: proto/edgeagents/v1, design.md sections 3 and 4.
+"""
+
+from typing import Literal, NewType, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+AgentId = NewType("AgentId", str)
+CommandId = NewType("CommandId", str)
+
+RiskClass: TypeAlias = Literal["A", "B", "C", "D"]
+CommandKind: TypeAlias = Literal["absolute", "step", "toggle"]
+Mode: TypeAlias = Literal["observe", "act"]
+OutcomeStatus: TypeAlias = Literal["proven", "refused", "failed", "expired", "unproven", "uncertain"]
+
+MAX_TTL_S = 86_400.0
+
+
+class Message(BaseModel):
+    """Base of all messages."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Epoch(Message):
+    """Which lease a command was decided under; compares by generation, then revision."""
+
+    generation: int = Field(ge=0)
+    revision: int = Field(ge=0)
+
+    def __lt__(self, other: "Epoch") -> bool:
+        return (self.generation, self.revision) < (other.generation, other.revision)
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.revision}"
+
+
+class Cause(Message):
+    """The stored message that triggered a decision."""
+
+    stream: str
+    sequence: int = Field(ge=0)
+    event_id: str = ""
+    origin_ns: int = Field(0, ge=0)
+
+
+class Heartbeat(Message):
+    """Opens a session, or keeps it alive."""
+
+    incarnation: str = Field(min_length=1, max_length=64)
+
+
+class SiteEntry(Message):
+    """What the owner's `site.yaml` says on one resource an agent may command."""
+
+    device: str
+    resource: str
+    risk_class: RiskClass
+    kind: CommandKind
+    minimum_interval_s: float = 0.0
+    approval_wait_s: float = 0.0
+
+
+class SessionWelcome(Message):
+    """The guard's answer to a heartbeat sent as a request."""
+
+    generation: int
+    mode: Mode = "observe"
+    site: tuple[SiteEntry, ...] = ()
+    refused: str = ""
+
+
+class LeaseRequest(Message):
+    """Asks for, or gives back, the right to command one device resource."""
+
+    incarnation: str = Field(min_length=1, max_length=64)
+    device: str = Field(min_length=1)
+    resource: str = Field(min_length=1)
+    release: bool = False
+
+
+class LeaseReply(Message):
+    """The guard's answer to a `LeaseRequest`."""
+
+    granted: bool
+    epoch: Epoch | None = None
+    holder: str = ""
+    reason: str = ""
+    retry_after_s: float = 0.0
+
+
+class LeaseRecord(Message):
+    """A change of holder, in order with the device's commands; its stream sequence is the new revision."""
+
+    device: str
+    resource: str
+    agent: str = ""
+    incarnation: str = ""
+    generation: int
+    reason: str = ""
+
+
+class Command(Message):
+    """What an agent wants a device resource to become."""
+
+    id: CommandId = Field(min_length=1, max_length=64)
+    device: str = Field(min_length=1)
+    resource: str = Field(min_length=1)
+    value: str = Field(max_length=65_536)
+    incarnation: str = Field(min_length=1, max_length=64)
+    epoch: Epoch
+    ttl_s: float = Field(gt=0, le=MAX_TTL_S, allow_inf_nan=False)
+    cause: Cause
+    decision_id: str = ""
+    because: str = Field("", max_length=2_000)
+    data_origin_ns: int = Field(0, ge=0)
+    decided_on: str | None = None
+
+
+class Outcome(Message):
+    """How a command ended."""
+
+    command_id: CommandId
+    device: str
+    resource: str
+    status: OutcomeStatus
+    reason: str = ""
+    value: str = ""
+    read_back: str | None = None
+    epoch: Epoch | None = None
+    sequence: int = 0
+    finished_unix_ns: int = 0
+    approver: str = ""
+
+
+class AuditRecord(Message):
+    """One link of a hash chain."""
+
+    writer: str
+    incarnation: str
+    number: int = Field(ge=0)
+    kind: str
+    body: str
+    time_unix_ns: int
+    previous: str = ""
+    digest: str = ""
+
+
+AnyMessage: TypeAlias = (
+    Heartbeat | SessionWelcome | LeaseRequest | LeaseReply | LeaseRecord | Command | Outcome | AuditRecord
+)

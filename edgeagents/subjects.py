@@ -1,0 +1,189 @@
+"""Every NATS subject, stream, bucket and durable name, built by functions.
+
+Device and agent names may hold anything EdgeX allows; NATS tokens and KV keys may not. Names with only
+letters, digits, `-` and `_` stand as they are, all others become `~` + base64url, here alone. (`~` is not
+in the base64url alphabet and no plain name starts with it, so the mapping is one to one.)
+
+EdgeX topics become subjects in two ways, by what carries them: nats-server's MQTT listener writes a dot
+inside a level as `//`; EdgeX services built with NATS replace characters over the whole string.
+
+Source: design.md section 4; edgex-wire.md sections 1.3 and 1.6; nats-server MQTT mapping.
+"""
+
+import base64
+import binascii
+import re
+
+from edgeagents.errors import InvalidInputError
+from edgeagents.settings import EdgexBusType
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+
+EVENTS_STREAM = "edgex-events"
+COMMANDS_STREAM = "commands"
+AUDIT_STREAM = "audit"
+TRIGGERS_STREAM = "triggers"
+DEAD_LETTERS_STREAM = "dead-letters"
+LEASES_BUCKET = "leases"
+
+GUARD = "guard"  # the name that agents may not take: the guard's own records among a device's commands
+EVERYTHING = ">"
+
+
+def token(name: str) -> str:
+    """Return a name as one NATS token (and KV key part).
+
+    Raises:
+        InvalidInputError: the name is empty.
+    """
+    if not name:
+        raise InvalidInputError("an empty name cannot be part of a subject")
+    if _PLAIN.fullmatch(name):
+        return name
+    return "~" + base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def name_of(part: str) -> str:
+    """Return the name a token stands for; the inverse of `token`.
+
+    Raises:
+        InvalidInputError: not a token that `token` makes.
+    """
+    if not part.startswith("~"):
+        return part
+    try:
+        return base64.urlsafe_b64decode(part[1:] + "=" * (-(len(part) - 1) % 4)).decode()
+    except (ValueError, binascii.Error) as error:
+        raise InvalidInputError(f"subject token {part!r} is not a base64url name") from error
+
+
+# --- ours: the owning gateway's name comes first -------------------------------------------------
+
+
+def command(gateway: str, device: str, agent: str) -> str:
+    """Return the subject on which `agent` publishes its commands for `device`."""
+    return f"{token(gateway)}.commands.{token(device)}.{token(agent)}"
+
+
+def commands(gateway: str) -> str:
+    """Return the filter for every command and lease record of a gateway."""
+    return f"{token(gateway)}.commands.*.*"
+
+
+def parse_command(subject: str) -> tuple[str, str]:
+    """Return (device, agent) of a command subject.
+
+    Raises:
+        InvalidInputError: it is not one.
+    """
+    parts = subject.split(".")
+    if len(parts) != 4 or parts[1] != "commands":
+        raise InvalidInputError(f"{subject!r} is no command subject")
+    return name_of(parts[2]), name_of(parts[3])
+
+
+def outcome(gateway: str, agent: str, device: str) -> str:
+    """Return the subject on which the guard tells `agent` how its commands on `device` ended."""
+    return f"{token(gateway)}.outcomes.{token(agent)}.{token(device)}"
+
+
+def outcomes(gateway: str, agent: str | None = None) -> str:
+    """Return the filter for the outcomes of one agent, or of all."""
+    return f"{token(gateway)}.outcomes.{'*' if agent is None else token(agent)}.*"
+
+
+def session(gateway: str, agent: str) -> str:
+    """Return the subject of an agent's heartbeats and session requests."""
+    return f"{token(gateway)}.sessions.{token(agent)}"
+
+
+def sessions(gateway: str) -> str:
+    """Return the filter for all sessions of a gateway."""
+    return f"{token(gateway)}.sessions.*"
+
+
+def lease(gateway: str, agent: str) -> str:
+    """Return the subject on which an agent asks for leases."""
+    return f"{token(gateway)}.leases.{token(agent)}"
+
+
+def leases(gateway: str) -> str:
+    """Return the filter for all lease requests of a gateway."""
+    return f"{token(gateway)}.leases.*"
+
+
+def sender(subject: str) -> str:
+    """Return the agent that a session or lease subject belongs to: the sender is a token, never a word in the body."""
+    return name_of(subject.split(".")[2])
+
+
+def audit(gateway: str, writer: str, incarnation: str) -> str:
+    """Return the subject of one audit chain: one writer, one incarnation."""
+    return f"{token(gateway)}.audit.{token(writer)}.{token(incarnation)}"
+
+
+def audits(gateway: str) -> str:
+    """Return the filter for every audit chain of a gateway."""
+    return f"{token(gateway)}.audit.*.*"
+
+
+def trigger(gateway: str, agent: str) -> str:
+    """Return the subject that stores what reached an agent by HTTP before it acts on it."""
+    return f"{token(gateway)}.triggers.{token(agent)}"
+
+
+def dead_letter(gateway: str, service: str) -> str:
+    """Return the subject on which `service` sets aside what it could not decode."""
+    return f"{token(gateway)}.dead-letters.{token(service)}"
+
+
+def agent_durable(agent: str) -> str:
+    """Return the durable consumer name of an agent on the events stream."""
+    return f"agent-{token(agent)}"
+
+
+def lease_key(device: str, resource: str) -> str:
+    """Return the KV key of one device resource's lease."""
+    return f"{token(device)}.{token(resource)}"
+
+
+def stream_subjects(gateway: str, base: str = "edgex") -> dict[str, list[str]]:
+    """Return which subjects each stream of a gateway captures; no two overlap."""
+    g = token(gateway)
+    return {
+        EVENTS_STREAM: [f"{base}.events.device.>", f"{base}.rules.agents"],
+        COMMANDS_STREAM: [f"{g}.commands.*.*", f"{g}.outcomes.*.*"],
+        AUDIT_STREAM: [f"{g}.audit.*.*"],
+        TRIGGERS_STREAM: [f"{g}.triggers.*"],
+        DEAD_LETTERS_STREAM: [f"{g}.dead-letters.*"],
+    }
+
+
+# --- EdgeX's: topics and the subjects that carry them --------------------------------------------
+
+
+def topic_to_subject(topic: str, bus: EdgexBusType = "mqtt") -> str:
+    """Return the NATS subject that carries an EdgeX topic or topic filter.
+
+    Args:
+        topic: levels parted by `/`; `+` and a final `#` are wildcards.
+        bus: what EdgeX itself speaks (`mqtt`: nats-server's MQTT listener maps).
+
+    Raises:
+        InvalidInputError: the topic holds what no subject can (a space, an empty level, `*`, `>`).
+    """
+    if not topic or any(not level for level in topic.split("/")) or re.search(r"[\s*>\x00]", topic):
+        raise InvalidInputError(f"topic {topic!r} cannot be carried by NATS: no blanks, '*', '>' or empty levels")
+    if bus == "mqtt":
+        topic = topic.replace(".", "//")
+        parts = re.split(r"(?<!/)/(?!/)", topic)
+        return ".".join({"+": "*", "#": ">"}.get(part, part) for part in parts)
+    return topic.replace("/", ".").replace("+", "*").replace("#", ">")
+
+
+def subject_to_topic(subject: str, bus: EdgexBusType = "mqtt") -> str:
+    """Return the EdgeX topic that a subject carries; the inverse of `topic_to_subject`."""
+    if bus == "mqtt":
+        parts = [{"*": "+", ">": "#"}.get(part, part) for part in subject.split(".")]
+        return "/".join(part.replace("//", ".") for part in parts)
+    return subject.replace(".", "/").replace("*", "+").replace(">", "#")
