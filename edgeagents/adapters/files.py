@@ -1,0 +1,85 @@
+"""The owner's YAML files -> agents and site; every error names file, field and remedy.
+
+Source: design.md sections 2 and 3.8.
+"""
+
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from edgeagents.errors import ConfigurationError
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.site import Site
+
+MAX_FILE_BYTES: Final = 1_048_576
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_yaml(path: Path) -> Any:
+    """Return what a YAML file holds.
+
+    Raises:
+        ConfigurationError: it cannot be read, is too large or is no YAML.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigurationError(f"{path}: larger than {MAX_FILE_BYTES} bytes: is this the right file?")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}: does the file exist, may we read it?") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where is not None else ""
+        raise ConfigurationError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def load_model(kind: type[M], path: Path) -> M:
+    """Return a file's content as a model.
+
+    Raises:
+        ConfigurationError: a field is missing, unknown or wrong; all of them are named.
+    """
+    content = load_yaml(path)
+    try:
+        return kind.model_validate(content if content is not None else {})
+    except ValidationError as error:
+        problems = [_problem(item["loc"], item["msg"], item["type"], kind) for item in error.errors(include_url=False)]
+        raise ConfigurationError(f"{path}: {'; '.join(problems)}") from error
+
+
+def load_site(path: Path) -> Site:
+    """Return the owner's `site.yaml`; see `load_model`."""
+    return load_model(Site, path)
+
+
+def load_agent(path: Path) -> AgentDefinition:
+    """Return one agent file; see `load_model`."""
+    return load_model(AgentDefinition, path)
+
+
+def load_agents(folder: Path) -> dict[str, AgentDefinition]:
+    """Return all agent files of a folder by agent name.
+
+    Raises:
+        ConfigurationError: a file is wrong, or two files declare one name.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder}: no such folder: it holds one YAML file per agent")
+    found: dict[str, AgentDefinition] = {}
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        agent = load_agent(path)
+        if agent.name in found:
+            raise ConfigurationError(f"{path}: name: another file declares agent {agent.name!r} already: rename one")
+        found[agent.name] = agent
+    return found
+
+
+def _problem(location: tuple[int | str, ...], text: str, kind: str, model: type[BaseModel]) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if kind == "extra_forbidden":
+        return f"{where}: unknown field: remove it, or correct its spelling"
+    if kind == "missing":
+        return f"{where}: missing: add it"
+    return f"{where or model.__name__}: {text.removeprefix('Value error, ')}"

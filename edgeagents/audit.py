@@ -1,0 +1,166 @@
+"""Hash-chained records: append, verify, read back; used by agents and the guard.
+
+One chain per writer and incarnation; the first record names the head of the writer's chain before it. Records
+go out in order, off the hot path, each with the expected last sequence of its subject: what the stream holds is
+exactly the chain, without gaps or strangers' records. Leaves out signing heads and sending them off the gateway.
+
+Source: design.md section 3.9.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, UnavailableError
+from edgeagents.model.message import AuditRecord
+
+log = logging.getLogger(__name__)
+
+QUEUE_LENGTH: Final = 10_000
+MAX_BODY_BYTES: Final = 65_536
+
+
+def digest(record: AuditRecord) -> str:
+    """Return the SHA-256, in hex, over all fields of a record but its own digest."""
+    fields = record.model_dump(exclude={"digest"})
+    text = json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def link(
+    previous: AuditRecord | None, writer: str, incarnation: str, kind: str, body: Mapping[str, Any], time_ns: int
+) -> AuditRecord:
+    """Return the record that follows `previous` (None, or a record of another incarnation: a new chain begins)."""
+    continues = previous is not None and previous.incarnation == incarnation
+    record = AuditRecord(
+        writer=writer,
+        incarnation=incarnation,
+        number=previous.number + 1 if continues and previous is not None else 0,
+        kind=kind,
+        body=json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str),
+        time_unix_ns=time_ns,
+        previous=previous.digest if previous is not None else "",
+    )
+    return record.model_copy(update={"digest": digest(record)})
+
+
+def verify(records: Iterable[AuditRecord]) -> list[str]:
+    """Return what was edited, dropped or reordered in the chains of one writer, given oldest record first."""
+    problems: list[str] = []
+    previous: AuditRecord | None = None
+    for record in records:
+        name = f"{record.writer} {record.incarnation} #{record.number}"
+        if digest(record) != record.digest:
+            problems.append(f"{name}: edited, its digest does not fit its content")
+        if previous is None or record.incarnation != previous.incarnation:
+            if record.number != 0:
+                problems.append(f"{name}: dropped records, the chain does not begin with #0")
+            if previous is not None and record.previous != previous.digest:
+                problems.append(f"{name}: the chain before it does not end where it says")
+        elif record.number != previous.number + 1:
+            problems.append(f"{name}: dropped or reordered, follows #{previous.number}")
+        elif record.previous != previous.digest:
+            problems.append(f"{name}: does not follow from #{previous.number}")
+        previous = record
+    return problems
+
+
+class Audit:
+    """Appends one writer's records; `run` carries them to the stream."""
+
+    def __init__(self, bus: Bus, writer: str, incarnation: str, wall_ns: Callable[[], int] = time.time_ns) -> None:
+        """Prepare a chain; nothing is read or written yet."""
+        self._bus = bus
+        self._writer = writer
+        self._incarnation = incarnation
+        self._wall_ns = wall_ns
+        self._subject = subjects.audit(bus.settings.gateway, writer, incarnation)
+        self._queue: asyncio.Queue[tuple[str, Mapping[str, Any], int]] = asyncio.Queue(QUEUE_LENGTH)
+        self._last: AuditRecord | None = None
+        self._sequence = 0
+        self.dropped = 0
+
+    def append(self, kind: str, **body: Any) -> None:
+        """Queue a record; never blocks. When the queue is full the record is counted as dropped, logged once."""
+        try:
+            self._queue.put_nowait((kind, body, self._wall_ns()))
+        except asyncio.QueueFull:
+            self.dropped += 1
+            if self.dropped == 1:
+                log.error(
+                    "audit of %s: %d records wait, dropping new ones: is the broker up?", self._writer, QUEUE_LENGTH
+                )
+
+    async def run(self) -> None:
+        """Carry records to the stream for ever; a broker that is away is waited for."""
+        await self._find_predecessor()
+        while True:
+            kind, body, time_ns = await self._queue.get()
+            record = link(self._last, self._writer, self._incarnation, kind, body, time_ns)
+            if len(record.body) > MAX_BODY_BYTES:
+                body = {"too_large": len(record.body), "sha256": hashlib.sha256(record.body.encode()).hexdigest()}
+                record = link(self._last, self._writer, self._incarnation, kind, body, time_ns)
+            await self._store(record)
+            self._last = record
+            self._queue.task_done()
+
+    async def drain(self, timeout_s: float = 2.0) -> None:
+        """Wait until everything queued so far is stored, for at most `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._queue.join(), timeout_s)
+
+    async def _store(self, record: AuditRecord) -> None:
+        data = wire.encode(record)
+        told = False
+        while True:
+            try:
+                self._sequence = await self._bus.store(
+                    self._subject, data, {CONTENT_TYPE: wire.PROTOBUF}, expected_last=self._sequence
+                )
+                return
+            except ConflictError:
+                # An earlier try was stored although its acknowledgement got lost.
+                last = await self._last_stored()
+                if last is not None and last[0].digest == record.digest:
+                    self._sequence = last[1]
+                    return
+                if last is None or last[0].digest != record.previous:
+                    log.error("audit of %s: the stream holds another chain on %s", self._writer, self._subject)
+                self._sequence = last[1] if last is not None else 0
+                await asyncio.sleep(0.25)
+            except UnavailableError as error:
+                if not told:
+                    log.warning("audit of %s: %s: trying again", self._writer, error)
+                    told = True
+                await asyncio.sleep(0.25)
+
+    async def _last_stored(self) -> tuple[AuditRecord, int] | None:
+        try:
+            message = await self._bus.last(subjects.AUDIT_STREAM, self._subject)
+            return None if message is None else (wire.decode(AuditRecord, message.data), message.sequence)
+        except (UnavailableError, MalformedMessageError):
+            return None
+
+    async def _find_predecessor(self) -> None:
+        pattern = f"{subjects.token(self._bus.settings.gateway)}.audit.{subjects.token(self._writer)}.*"
+        name = f"audit-{subjects.token(self._writer)}"
+        while True:
+            try:
+                newest = 0
+                async for message in self._bus.read(subjects.AUDIT_STREAM, [pattern], name=name, last_per_subject=True):
+                    if message.sequence > newest:
+                        newest, self._last = message.sequence, wire.decode(AuditRecord, message.data)
+                return
+            except MalformedMessageError as error:
+                log.error("audit of %s: the last record cannot be read: %s", self._writer, error)
+                return
+            except (NotFoundError, UnavailableError):
+                await asyncio.sleep(0.25)

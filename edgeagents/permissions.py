@@ -1,0 +1,94 @@
+"""What each NATS user may publish and subscribe: the fence that makes the sender of a message certain.
+
+Lists of what is allowed; all else is denied by the server. Agents have no way to EdgeX's commands, to other agents'
+subjects or to streams as a whole.
+
+Source: design.md section 2; NATS authorization; JetStream wire API (ADR-8).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from edgeagents.subjects import (
+    AUDIT_STREAM,
+    COMMANDS_STREAM,
+    EVENTS_STREAM,
+    TRIGGERS_STREAM,
+    agent_durable,
+    token,
+)
+
+NEVER_FOR_AGENTS: Final = ("edgex.core.command.>", "edgex.device.command.>", "edgex.core.commandquery.>")
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Subjects one user may publish on and subscribe to; `deny_publish` wins over what is allowed."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    deny_publish: tuple[str, ...] = ()
+
+
+def inbox(user: str) -> str:
+    """Return the prefix of a user's reply subjects, which no other user can subscribe to."""
+    return f"_INBOX.{user}"
+
+
+def agent_user(agent: str) -> str:
+    """Return the NATS user name of an agent."""
+    return f"agent-{agent}"
+
+
+def for_everything() -> Permissions:
+    """Return the permissions of the guard and of the owner's own tools."""
+    return Permissions((">",), (">",))
+
+
+def for_edgex(gateway: str, base: str = "edgex") -> Permissions:
+    """Return the permissions of EdgeX's own services: everything below their base, and their dead letters."""
+    name = token(gateway)
+    publish = (f"{base}.>", "edgex.configs.>", f"{name}.dead-letters.*", "_INBOX.>")
+    return Permissions(publish, (f"{base}.>", "edgex.configs.>", f"{inbox('edgex')}.>"))
+
+
+def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
+    """Return the permissions of one agent: its own tokens only."""
+    g, name, durable = token(gateway), token(agent), agent_durable(agent)
+    key = f"app-agent-{agent}"
+    publish = [
+        f"{g}.sessions.{name}",
+        f"{g}.leases.{name}",
+        f"{g}.commands.*.{name}",
+        f"{g}.audit.{name}.*",
+        f"{g}.triggers.{name}",
+        f"{g}.dead-letters.{key}",
+        f"{base}.telemetry.{key}.>",
+        f"$JS.API.DIRECT.GET.{COMMANDS_STREAM}.{g}.commands.*.{name}",
+        f"$JS.API.DIRECT.GET.{AUDIT_STREAM}.{g}.audit.{name}.*",
+        *_consumer(EVENTS_STREAM, durable),
+        *_consumer(EVENTS_STREAM, f"{durable}-replay"),
+        *_consumer(TRIGGERS_STREAM, durable, f"{g}.triggers.{name}"),
+        *_consumer(COMMANDS_STREAM, durable, f"{g}.outcomes.{name}.*"),
+        *_consumer(AUDIT_STREAM, f"audit-{name}", f"{g}.audit.{name}.*"),
+    ]
+    subscribe = [
+        f"{inbox(agent_user(agent))}.>",
+        f"edgex.configs.edgex.v4.{key}",
+        f"edgex.configs.edgex.v4.{key}.>",
+        "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
+        f"{base}.system-events.>",
+    ]
+    return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS)
+
+
+def _consumer(stream: str, name: str, only: str = "") -> list[str]:
+    """Return what one consumer needs; `only` ties it to one filter subject."""
+    create = f"$JS.API.CONSUMER.CREATE.{stream}.{name}"
+    return [
+        *([f"{create}.{only}"] if only else [create, f"{create}.>"]),
+        f"$JS.API.CONSUMER.INFO.{stream}.{name}",
+        f"$JS.API.CONSUMER.DELETE.{stream}.{name}",
+        f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}",
+        f"$JS.ACK.{stream}.{name}.>",
+    ]

@@ -1,0 +1,71 @@
+"""What a protocol may ask its runner to do. An effect is a value; `edgeagents/runner.py` carries it out.
+
+Source: style.md section 3, design.md section 3.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from edgeagents.model.message import Command, LeaseRecord, LeaseReply, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class StoreIntent:
+    """Write down, on disk, that this command is about to be carried out."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Set a device resource through core-command."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read a device resource through core-command."""
+
+    device: str
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimer:
+    """Come back with a tick after `after_s` seconds."""
+
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Write down, on disk, that a device takes no further command."""
+
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A command has ended: write the outcome down, then tell its agent."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLease:
+    """Write a change of holder into the device's command stream; its sequence comes back as `Recorded`."""
+
+    record: LeaseRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer the request being handled."""
+
+    reply: LeaseReply
+
+
+ActuationEffect: TypeAlias = StoreIntent | Set | Read | StartTimer | Block | Finish
+LeaseEffect: TypeAlias = StoreLease | Reply

@@ -1,0 +1,254 @@
+"""Start here: the only service that may command devices. Wiring and routes; decisions are in `protocol/`.
+
+Source: design.md section 2.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import Header
+from pydantic import BaseModel, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from edgeagents import subjects
+from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
+from edgeagents.adapters.bus import Bus
+from edgeagents.audit import Audit
+from edgeagents.errors import UnavailableError
+from edgeagents.settings import PREFIX, SiteTime, read_secret
+from services.guard.approvals import Approvals, read_approvers
+from services.guard.desk import LeaseDesk
+from services.guard.intake import Intake, Teller
+from services.guard.lanes import Lanes, Means, approved
+from services.guard.ledger import Ledger
+from services.guard.owner import Owner
+from services.guard.picture import LivePicture
+
+DAY_S: Final = 86_400.0
+
+
+class GuardSettings(BaseSettings):
+    """Where the guard finds the owner's files and keeps its state."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}GUARD_", frozen=True)
+
+    site_file: Path = Field(Path("site.yaml"), description="the owner's site.yaml")
+    agents_dir: Path = Field(Path("agents"), description="folder with one YAML file per agent")
+    state_dir: Path = Field(Path("var/guard"), description="the guard's volume: ledger, lock, generation")
+    approvers_file: Path | None = Field(None, description="one `name: token` a line; without it nobody can approve")
+    command_token_file: Path | None = Field(None, description="token for core-command, where it demands one")
+
+
+SPEC: Final = ServiceSpec(
+    key="app-guard",
+    kind="app",
+    port=59740,
+    config={
+        "Writable": {"LogLevel": "INFO", "InsecureSecrets": {}, "Telemetry": {"Interval": "30s"}},
+        "Service": {"Host": "localhost", "Port": 59740, "StartupMsg": "edgeagents guard", "MaxRequestSize": 64},
+        "Clients": {"core-command": {"Protocol": "http", "Host": "localhost", "Port": 59882}},
+        "Trigger": {"Type": "edgex-messagebus", "SubscribeTopics": "events/device/#"},
+    },
+    settings=(GuardSettings,),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SystemClocks:
+    """The machine's clocks."""
+
+    site_time: SiteTime
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return time.monotonic()
+
+    def site(self) -> float:
+        """Return site seconds."""
+        return self.site_time.at(time.time())
+
+    def wall_ns(self) -> int:
+        """Return wall nanoseconds."""
+        return time.time_ns()
+
+
+class Verdict(BaseModel):
+    """What an approver says."""
+
+    decision: Literal["approve", "deny"]
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+@asynccontextmanager
+async def build(service: EdgexService) -> AsyncIterator[None]:
+    """Wire the guard into a started EdgeX service."""
+    settings = GuardSettings()
+    owner = Owner.read(settings.site_file, settings.agents_dir)
+    approvals = Approvals(read_approvers(settings.approvers_file), time.monotonic, time.time_ns)
+    if settings.command_token_file is not None:
+        service.command.use_token(read_secret(settings.command_token_file))
+    ledger = Ledger(settings.state_dir)
+    executor = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+    clocks = SystemClocks(service.site_time)
+    incarnation = f"{time.time_ns():x}"
+    audit = Audit(service.bus, "guard", incarnation)
+    desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now)
+    picture = LivePicture(service.site_time)
+    teller = Teller(service.bus, service.settings.gateway)
+    means = Means(
+        ledger, executor, owner, service.devices, picture, desk, service.command, audit, clocks, teller.tell,
+        approvals.park,
+    )  # fmt: skip
+    guard = Guard(service, means, approvals, teller)
+    _routes(service, guard)
+    service.tasks.create_task(guard.run(), name="guard")
+    try:
+        yield
+    finally:
+        await teller.drain()
+        await audit.drain()
+        executor.shutdown(wait=True)
+        ledger.close()
+
+
+class Guard:
+    """The guard's tasks, in the order they can start."""
+
+    def __init__(self, service: EdgexService, means: Means, approvals: Approvals, teller: Teller) -> None:
+        """Prepare; `run` starts everything."""
+        self.service = service
+        self.means = means
+        self.approvals = approvals
+        self.teller = teller
+        self.lanes = Lanes(means, service.tasks)
+        self.intake = Intake(service.bus, means, self.lanes, service.site_time, time.time_ns())
+
+    async def run(self) -> None:
+        """Bring streams, leases and the picture up, settle what a crash left open, then serve for ever."""
+        service, means, ledger = self.service, self.means, self.means.ledger
+        await ensure_streams(service.bus, service.edgex.base)
+        service.tasks.create_task(means.audit.run(), name="audit")
+        service.tasks.create_task(self.teller.run(means), name="teller")
+        generation = await means.desk.read_back(ledger.number("generation"), ledger.number("last_sequence"))
+        await means.on_disk(ledger.remember, "generation", generation)
+        means.audit.append("started", generation=generation, site=str(means.owner.site.model_dump_json()))
+        await service.devices.wait_ready()
+        await service.edgex.subscribe("events/device/#", means.picture.on_message)
+        await means.picture.read_back(service.bus, service.edgex)
+        means.picture.load(ledger, service.devices, means.clocks.site() - DAY_S)
+        await self._settle()
+        service.tasks.create_task(self.intake.run(), name="intake")
+        service.tasks.create_task(self._housekeeping(), name="housekeeping")
+        await means.desk.serve()
+
+    async def _settle(self) -> None:
+        for entry in await self.means.on_disk(self.means.ledger.unfinished):
+            lane = self.lanes.lane_of(entry.command.device)
+            if entry.phase == "intent":
+                lane.queue.put_nowait(entry)
+            else:
+                await lane.end_unknown(entry)
+
+    async def _housekeeping(self) -> None:
+        next_forget_s = 0.0
+        while True:
+            await asyncio.sleep(0.5)
+            for job in self.approvals.overdue():
+                await self.lanes.lane_of(job.command.device).end(job, "expired", "nobody approved it in time")
+            if self.means.clocks.now() >= next_forget_s:
+                next_forget_s = self.means.clocks.now() + 3600
+                before_s = self.means.clocks.wall_ns() / 1e9 - 7 * DAY_S
+                await self.means.on_disk(self.means.ledger.forget, before_s, self.means.clocks.site() - 2 * DAY_S)
+
+    async def decide(self, command_id: str, verdict: Verdict, token: str) -> dict[str, Any]:
+        """Let a waiting command pass, or refuse it, in an approver's name.
+
+        Raises:
+            UnauthorisedError: the token is nobody's.
+            NotFoundError: nothing waits under that id.
+        """
+        means = self.means
+        try:
+            name = self.approvals.approver(token)
+        except Exception:
+            means.audit.append("approval", command=command_id, refused="not an approver's token")
+            raise
+        job = self.approvals.take(command_id).job
+        means.audit.append(
+            "approval", command=command_id, approver=name, decision=verdict.decision, reason=verdict.reason
+        )
+        decided = approved(job, name, means.clocks.now(), means.clocks.site())
+        if verdict.decision == "approve":
+            self.lanes.put(decided)
+        else:
+            text = f"denied by {name}" + (f": {verdict.reason}" if verdict.reason else "")
+            await self.lanes.lane_of(job.command.device).end(decided, "refused", text)
+        return {"apiVersion": "v3", "statusCode": 200, "commandId": command_id, "decision": verdict.decision}
+
+
+async def ensure_streams(bus: Bus, base: str) -> None:
+    """Create the gateway's streams, waiting for the broker if it has to be waited for."""
+    limits: dict[str, dict[str, Any]] = {
+        subjects.EVENTS_STREAM: {"max_age_s": DAY_S, "max_bytes": 1 << 30},
+        subjects.COMMANDS_STREAM: {"max_age_s": 30 * DAY_S, "max_bytes": 1 << 30},
+        subjects.AUDIT_STREAM: {"max_age_s": 365 * DAY_S, "max_bytes": 4 << 30},
+        subjects.TRIGGERS_STREAM: {"max_age_s": DAY_S, "max_bytes": 64 << 20},
+        subjects.DEAD_LETTERS_STREAM: {"max_age_s": 7 * DAY_S, "max_bytes": 64 << 20},
+    }
+    for name, captured in subjects.stream_subjects(bus.settings.gateway, base).items():
+        while True:
+            try:
+                await bus.ensure_stream(name, captured, **limits[name])
+                break
+            except UnavailableError:
+                if not bus.is_connected:
+                    await asyncio.sleep(0.25)
+                    continue
+                raise
+
+
+def _routes(service: EdgexService, guard: Guard) -> None:
+    """Add the guard's own routes to the common ones."""
+
+    def bearer(authorization: str) -> str:
+        return authorization.removeprefix("Bearer ").strip()
+
+    @service.app.get("/api/v3/approval")
+    async def list_approvals(authorization: Annotated[str, Header()] = "") -> dict[str, Any]:
+        guard.approvals.approver(bearer(authorization))
+        waiting = guard.approvals.listed()
+        return {"apiVersion": "v3", "statusCode": 200, "totalCount": len(waiting), "approvals": waiting}
+
+    @service.app.post("/api/v3/approval/{command_id}")
+    async def decide(command_id: str, verdict: Verdict, authorization: Annotated[str, Header()] = "") -> dict[str, Any]:
+        return await guard.decide(command_id, verdict, bearer(authorization))
+
+    @service.app.get("/api/v3/guard")
+    async def state() -> dict[str, Any]:
+        table = guard.means.desk.table
+        return {
+            "apiVersion": "v3",
+            "statusCode": 200,
+            "generation": table.generation,
+            "sessions": sorted(session.agent for session in table.heard),
+            "leases": [
+                {
+                    "deviceName": key[0],
+                    "resourceName": key[1],
+                    "agent": changes[-1].session.agent,
+                    "epoch": str(changes[-1].epoch),
+                }
+                for key, changes in sorted(table.leases.items())
+                if changes[-1].session is not None
+            ],
+            "blocked": guard.lanes.blocked,
+            "waiting": guard.lanes.waiting,
+            "commands": dict(guard.intake.counts),
+            "outcomes": dict(guard.teller.counts),
+        }

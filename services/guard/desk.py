@@ -1,0 +1,195 @@
+"""Sessions and leases: a thin shell around `protocol/lease.py`. Requests are handled one after the other.
+
+The lease ledger is the command stream itself: each change of holder is a record among the device's commands, and
+at start all records are read back. Holders get one session time of grace then.
+
+Source: design.md section 3.4.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.device_cache import DeviceCache
+from edgeagents.audit import Audit
+from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError, UnavailableError
+from edgeagents.model.message import Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Message, SessionWelcome
+from edgeagents.protocol import lease
+from edgeagents.protocol.effects import LeaseEffect, Reply, StoreLease
+from edgeagents.protocol.gate import Key
+from services.guard.owner import Owner
+
+log = logging.getLogger(__name__)
+M = TypeVar("M", bound=Message)
+
+
+class LeaseDesk:
+    """Grants leases and keeps sessions; `table` is what the lanes check commands against."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        owner: Owner,
+        devices: DeviceCache,
+        audit: Audit,
+        site_now: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
+        """Prepare; `read_back` and `serve` do the rest. `now` is monotonic, `site_now` site time, both in seconds."""
+        self._bus = bus
+        self._owner = owner
+        self._devices = devices
+        self._audit = audit
+        self._site_now = site_now
+        self._now = now
+        self._turn = asyncio.Lock()
+        self.table = lease.LeaseTable(generation=0)
+
+    async def read_back(self, known_generation: int, last_sequence: int) -> int:
+        """Read all lease records and return the generation in force, higher than any before when state was lost.
+
+        Args:
+            known_generation: what the guard's volume says; 0: it is new.
+            last_sequence: highest stream sequence the volume remembers; a stream that ends earlier was lost.
+        """
+        gateway = self._bus.settings.gateway
+        pattern = subjects.lease_records(gateway)
+        table, highest, newest = lease.LeaseTable(generation=0), 0, 0
+        try:
+            async for stored in self._bus.read(subjects.COMMANDS_STREAM, [pattern], name="guard-leases"):
+                newest = stored.sequence
+                try:
+                    record = wire.decode(LeaseRecord, stored.data)
+                except MalformedMessageError as error:
+                    log.error("lease record %d cannot be read: %s", stored.sequence, error)
+                    continue
+                highest = max(highest, record.generation)
+                table, _ = lease.step(table, self._recorded(record, stored.sequence))
+            newest = await self._bus.last_sequence(subjects.COMMANDS_STREAM)
+        except NotFoundError:
+            newest = 0
+        lost = known_generation == 0 or newest < last_sequence
+        generation = max(highest, known_generation) + (1 if lost else 0)
+        grace = {
+            changes[-1].session: self._now() for changes in table.leases.values() if changes[-1].session is not None
+        }
+        self.table = lease.LeaseTable(generation, grace, table.leases)
+        return generation
+
+    async def serve(self) -> None:
+        """Answer sessions and lease requests, and end the leases of silent sessions, for ever."""
+        gateway = self._bus.settings.gateway
+        await self._bus.subscribe(subjects.sessions(gateway), self._on_session)
+        await self._bus.subscribe(subjects.leases(gateway), self._on_lease)
+        while True:
+            await asyncio.sleep(lease.HEARTBEAT_S / 2)
+            async with self._turn:
+                await self._step(lease.Tick(self._now()), None)
+
+    def seen(self, record: LeaseRecord, sequence: int) -> None:
+        """Take in a record met in the stream; one whose acknowledgement got lost is learned of this way."""
+        self.table, _ = lease.step(self.table, self._recorded(record, sequence))
+
+    def used(self, key: Key) -> None:
+        """Note that a command went out under the lease of a resource."""
+        self.table, _ = lease.step(self.table, lease.Used(key, self._site_now()))
+
+    async def _on_session(self, message: BusMessage) -> None:
+        agent, heartbeat = self._decode(message, Heartbeat)
+        if heartbeat is None:
+            return
+        problem = self._owner.problem(agent, self._devices)
+        if not problem:
+            session = lease.Session(agent, heartbeat.incarnation)
+            self.table, _ = lease.step(self.table, lease.Heard(session, self._now()))
+        if not message.reply:
+            return
+        if problem:
+            await self._answer(message, SessionWelcome(generation=self.table.generation, refused=problem))
+            return
+        await self._answer(
+            message,
+            SessionWelcome(
+                generation=self.table.generation,
+                mode=self._owner.agents[agent].mode,
+                site=self._owner.part_of(agent, self._devices),
+            ),
+        )
+
+    async def _on_lease(self, message: BusMessage) -> None:
+        agent, request = self._decode(message, LeaseRequest)
+        if request is None:
+            await self._answer(message, LeaseReply(granted=False, reason="not a lease request"))
+            return
+        problem = self._owner.may_hold(agent, request.device, request.resource, self._devices)
+        if problem:
+            await self._answer(message, LeaseReply(granted=False, reason=problem))
+            return
+        key, session = (request.device, request.resource), lease.Session(agent, request.incarnation)
+        event: lease.LeaseEvent
+        if request.release:
+            event = lease.Released(session, key)
+        else:
+            event = lease.Asked(
+                session,
+                key,
+                self._owner.agents[agent].priority,
+                self._now(),
+                self._site_now(),
+                self._owner.site.priority_hold,
+            )
+        async with self._turn:
+            await self._step(event, message)
+
+    async def _step(self, event: lease.LeaseEvent, request: BusMessage | None) -> None:
+        self.table, effects = lease.step(self.table, event)
+        for effect in effects:
+            await self._carry_out(effect, request)
+
+    async def _carry_out(self, effect: LeaseEffect, request: BusMessage | None) -> None:
+        match effect:
+            case Reply(reply):
+                if request is not None:
+                    await self._answer(request, reply)
+            case StoreLease(record):
+                await self._store(record, request)
+
+    async def _store(self, record: LeaseRecord, request: BusMessage | None) -> None:
+        subject = subjects.command(self._bus.settings.gateway, record.device, subjects.GUARD)
+        try:
+            sequence = await self._bus.store(subject, wire.encode(record), {CONTENT_TYPE: wire.PROTOBUF})
+        except UnavailableError as error:
+            # A record stored without acknowledgement is found at the next start; until then nobody has its epoch.
+            if request is not None:
+                await self._answer(request, LeaseReply(granted=False, reason=str(error), retry_after_s=1.0))
+            return
+        self.table, _ = lease.step(self.table, self._recorded(record, sequence))
+        self._audit.append("lease", **record.model_dump(), revision=sequence)
+        if request is not None and record.agent:
+            held = self.table.current((record.device, record.resource))
+            epoch = held.epoch if held is not None else None
+            await self._answer(request, LeaseReply(granted=True, epoch=epoch, holder=record.agent))
+
+    def _recorded(self, record: LeaseRecord, sequence: int) -> lease.Recorded:
+        holder = self._owner.agents.get(record.agent)
+        return lease.Recorded(record, sequence, holder.priority if holder else "economy", self._site_now())
+
+    def _decode(self, message: BusMessage, kind: type[M]) -> tuple[str, M | None]:
+        content_type = message.headers.get(CONTENT_TYPE, wire.PROTOBUF)
+        try:
+            agent = subjects.sender(message.subject)
+            return agent, wire.decode(kind, message.data, content_type)
+        except (MalformedMessageError, InvalidInputError) as error:
+            log.warning("%s set aside: %s", message.subject, error)
+            return "", None
+
+    async def _answer(self, message: BusMessage, answer: Message) -> None:
+        content_type = message.headers.get(CONTENT_TYPE, wire.PROTOBUF)
+        try:
+            await self._bus.respond(message, wire.encode(answer, content_type), {CONTENT_TYPE: content_type})
+        except UnavailableError as error:
+            log.warning("no answer on %s: %s", message.subject, error)

@@ -1,0 +1,77 @@
+"""The owner's files together with core-metadata: what the gate judges by, and what each agent is told of it.
+
+The guard takes permissions, interlocks and risk classes from read-only files, never from keeper or a message.
+
+Source: design.md sections 2 and 3.8.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeagents.adapters.device_cache import DeviceCache
+from edgeagents.adapters.files import load_agents, load_site
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.message import SiteEntry
+from edgeagents.model.site import Site
+from edgeagents.protocol.gate import Rules, file_problems
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What the owner wrote down, read once at start."""
+
+    site: Site
+    agents: dict[str, AgentDefinition]
+
+    @classmethod
+    def read(cls, site_file: Path, agents_folder: Path) -> "Owner":
+        """Return what the files say.
+
+        Raises:
+            ConfigurationError: a file is missing or wrong; it is named with field and remedy.
+        """
+        return cls(load_site(site_file), load_agents(agents_folder))
+
+    def rules(self, devices: DeviceCache) -> Rules:
+        """Return what the gate judges by now."""
+        return Rules(self.site, self.agents, devices.devices_by_name, devices.profiles_by_name)
+
+    def problem(self, agent: str, devices: DeviceCache) -> str:
+        """Return why an agent gets no session; empty when it does."""
+        definition = self.agents.get(agent)
+        if definition is None:
+            return f"no agent file declares {agent!r}: add it to the guard's agents folder and restart the guard"
+        return "; ".join(file_problems(definition, devices.devices_by_name, devices.profiles_by_name))
+
+    def part_of(self, agent: str, devices: DeviceCache) -> tuple[SiteEntry, ...]:
+        """Return what `site.yaml` says on the resources an agent may command."""
+        definition = self.agents[agent]
+        found: dict[tuple[str, str], SiteEntry] = {}
+        for permission in definition.may:
+            for device in devices.devices_by_name.values():
+                rule = self.site.rule_for(device, permission.resource) if permission.fits(device) else None
+                if rule is not None:
+                    found[device.name, permission.resource] = SiteEntry(
+                        device=device.name,
+                        resource=permission.resource,
+                        risk_class=rule.risk_class,
+                        kind=rule.kind,
+                        minimum_interval_s=rule.minimum_interval,
+                        approval_wait_s=rule.approval_wait,
+                    )
+        return tuple(found.values())
+
+    def may_hold(self, agent: str, device: str, resource: str, devices: DeviceCache) -> str:
+        """Return why an agent cannot hold the lease of a resource; empty when it can."""
+        definition = self.agents.get(agent)
+        known = devices.device(device)
+        if definition is None or known is None:
+            return f"no agent {agent!r}" if definition is None else f"core-metadata knows no device {device!r}"
+        if definition.mode != "act":
+            return f"agent {agent!r} is in mode observe"
+        if not any(entry.resource == resource and entry.fits(known) for entry in definition.may):
+            return f"agent {agent!r} has no permission for {device}/{resource}"
+        return ""
