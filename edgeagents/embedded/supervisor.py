@@ -1,0 +1,115 @@
+"""Child processes kept alive: started, watched, started again when they end, ended together.
+
+Each child leads its own process group and dies with this process, so nothing is left running even after kill -9.
+
+Source: prctl(2) PR_SET_PDEATHSIG; field notes on supervision.
+"""
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG: Final = 1
+STEADY_S: Final = 5.0
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What to run: a name for logs, the command, its environment on top of ours."""
+
+    name: str
+    command: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Supervisor:
+    """Runs children until `stop`; their output goes to one log file each."""
+
+    def __init__(self, log_folder: Path) -> None:
+        """Write logs to a folder, made when it is not there."""
+        log_folder.mkdir(parents=True, exist_ok=True)
+        self._logs = log_folder
+        self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self.restarts: dict[str, int] = {}
+
+    def start(self, child: Child) -> None:
+        """Start a child and keep it running."""
+        self._keepers[child.name] = asyncio.create_task(self._keep(child), name=f"keep {child.name}")
+
+    def pid(self, name: str) -> int | None:
+        """Return the process id of a child that runs now, else None."""
+        process = self._processes.get(name)
+        return process.pid if process is not None and process.returncode is None else None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all children, in the order they were started."""
+        return list(self._keepers)
+
+    def log_tail(self, name: str, lines: int = 5) -> str:
+        """Return the last lines a child wrote."""
+        path = self._logs / f"{name}.log"
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """End all children, the last started first: SIGTERM, and SIGKILL to whoever is left after `grace_s`."""
+        for keeper in self._keepers.values():
+            keeper.cancel()
+        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+        until_s = time.monotonic() + grace_s
+        for name in reversed(self.names):
+            process = self._processes.get(name)
+            if process is None or process.returncode is not None:
+                continue
+            _signal(process, signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), max(0.1, until_s - time.monotonic()))
+            except TimeoutError:
+                log.warning("%s did not end in time, killing it", name)
+                _signal(process, signal.SIGKILL)
+                await process.wait()
+
+    async def _keep(self, child: Child) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            started_s = time.monotonic()
+            with (self._logs / f"{child.name}.log").open("ab") as output:
+                process = await asyncio.create_subprocess_exec(
+                    *child.command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, **child.env},
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                )
+            self._processes[child.name] = process
+            code = await process.wait()
+            pause_s = FIRST_PAUSE_S if time.monotonic() - started_s > STEADY_S else min(pause_s * 2, LONGEST_PAUSE_S)
+            self.restarts[child.name] = self.restarts.get(child.name, 0) + 1
+            log.warning("%s ended with %s, starting it again in %.1f s", child.name, code, pause_s)
+            await asyncio.sleep(pause_s)
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,0 +1,162 @@
+"""Was anything lost, was anything done twice? Joined from independent records, never from an agent's own word.
+
+- what the world published and received: its journal
+- what agents consumed: their journals, against what the events stream holds
+- what agents sent and how it ended: the command stream
+
+Source: issue "First light".
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEvent:
+    """An event the stream holds; `watchers` are the agents who watch it, by their files."""
+
+    id: str
+    sequence: int
+    stored_ns: int
+    watchers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SentCommand:
+    """A command the stream holds."""
+
+    id: str
+    agent: str
+    device: str
+    resource: str
+    sequence: int
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An outcome the stream holds."""
+
+    command_id: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All records of one run.
+
+    Args:
+        events: what the events stream holds, oldest first.
+        commands: what agents stored.
+        outcomes: what the guard told.
+        world: lines of the world's journal.
+        consumed: per agent, the event ids in its journal.
+        watching_since_ns: per agent, when its consumer began.
+    """
+
+    events: Sequence[HeldEvent]
+    commands: Sequence[SentCommand]
+    outcomes: Sequence[Ended]
+    world: Sequence[Mapping[str, Any]]
+    consumed: Mapping[str, frozenset[str]]
+    watching_since_ns: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of a run; see `summarise` for the words."""
+
+    lost_events: list[str] = field(default_factory=list)
+    lost_commands: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    latencies_ms: list[float] = field(default_factory=list)
+
+
+def tally(evidence: Evidence) -> Tally:
+    """Return what was lost, doubled, proven and how fast."""
+    result = Tally()
+    for event in evidence.events:
+        for agent in sorted(event.watchers):
+            watched = event.stored_ns >= evidence.watching_since_ns.get(agent, 0)
+            if watched and event.id not in evidence.consumed.get(agent, frozenset()):
+                result.lost_events.append(f"event {event.id} (sequence {event.sequence}) never reached {agent}")
+    ended = {outcome.command_id: outcome for outcome in evidence.outcomes}
+    for command in evidence.commands:
+        outcome = ended.get(command.id)
+        if outcome is None:
+            result.lost_commands.append(f"command {command.id} of {command.agent} has no outcome")
+            continue
+        result.outcomes[outcome.status] += 1
+        if outcome.status in ("failed", "expired", "uncertain", "refused"):
+            result.reasons[f"{outcome.status}: {outcome.reason}"] += 1
+    effects = [line for line in evidence.world if line["kind"] == "set" and line.get("applied")]
+    result.doubled += _doubled(evidence.commands, effects)
+    result.latencies_ms = sorted(_latencies_ms(evidence, effects))
+    return result
+
+
+def _doubled(commands: Iterable[SentCommand], effects: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return second effects of a command, and effects that came after a later command's effect."""
+    by_id = {command.id: command for command in commands}
+    seen: set[tuple[str, str]] = set()
+    newest: dict[tuple[str, str], int] = {}
+    found = []
+    for line in effects:
+        command = by_id.get(str(line.get("correlation")))
+        if command is None:
+            continue  # the owner's own doing
+        key = (command.device, command.resource)
+        if (command.id, str(line.get("resource"))) in seen:
+            found.append(f"command {command.id} took effect twice on {key[0]}/{key[1]}")
+        seen.add((command.id, str(line.get("resource"))))
+        if command.sequence < newest.get(key, 0):
+            found.append(f"command {command.id} took effect after a later one on {key[0]}/{key[1]}")
+        newest[key] = max(newest.get(key, 0), command.sequence)
+    return found
+
+
+def _latencies_ms(evidence: Evidence, effects: Iterable[Mapping[str, Any]]) -> Iterable[float]:
+    published = {line["id"]: int(line["published_ns"]) for line in evidence.world if line["kind"] == "event"}
+    by_id = {command.id: command for command in evidence.commands}
+    for line in effects:
+        command = by_id.get(str(line.get("correlation")))
+        start_ns = published.get(command.event_id) if command is not None else None
+        if start_ns is not None:
+            yield (int(line["received_ns"]) - start_ns) / 1e6
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """Return the nearest-rank percentile of sorted numbers, None when there are none."""
+    if not ordered:
+        return None
+    return round(ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))], 2)
+
+
+def summarise(result: Tally, evidence: Evidence, score: Mapping[str, Any], decisions: int) -> dict[str, Any]:
+    """Return the demo's last line: `failures` are failed, expired and uncertain; refused and unproven are neither."""
+    counts = result.outcomes
+    problems = [*result.lost_events, *result.lost_commands, *result.doubled]
+    return {
+        "events": len(evidence.events),
+        "decisions": decisions,
+        "commands_sent": len(evidence.commands),
+        "commands_proven": counts["proven"],
+        "failures": counts["failed"] + counts["expired"] + counts["uncertain"],
+        "refused_by_gate": counts["refused"],
+        "lost": len(result.lost_events) + len(result.lost_commands),
+        "duplicated": len(result.doubled),
+        "event_to_command_ms": {
+            "p50": percentile(result.latencies_ms, 0.50),
+            "p99": percentile(result.latencies_ms, 0.99),
+        },
+        "comfort_violation_degree_hours": score.get("comfort_violation_degree_hours"),
+        "energy_kwh": score.get("energy_kwh"),
+        "reasons": dict(result.reasons.most_common(10)),
+        "problems": problems[:10],
+    }

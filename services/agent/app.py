@@ -1,0 +1,189 @@
+"""Start here: one agent as an EdgeX application service. Wiring and routes.
+
+Source: design.md sections 2 and 3.
+"""
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import Request
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from edgeagents import subjects
+from edgeagents.adapters.bootstrap import Build, EdgexService, ServiceSpec
+from edgeagents.adapters.files import load_agent
+from edgeagents.audit import Audit
+from edgeagents.errors import ConfigurationError, InvalidInputError
+from edgeagents.journal import Journal
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.protocol.gate import file_problems
+from edgeagents.settings import PREFIX
+from services.agent.commands import Commander
+from services.agent.decision import DecisionStage, RuleStage
+from services.agent.inputs import Inputs
+from services.agent.loop import AgentLoop, rule_results
+from services.agent.perception import Twin
+from services.agent.rules import RuleBook
+
+log = logging.getLogger(__name__)
+
+AGENT_PORTS: Final = range(59750, 59800)
+SHORTEST_HISTORY_S: Final = 3600.0
+
+
+class AgentSettings(BaseSettings):
+    """Which agent this process is."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}AGENT_", frozen=True)
+
+    file: Path = Field(description="the agent's YAML file")
+
+
+class JournalSettings(BaseSettings):
+    """Whether the agent keeps a journal of what it consumed."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    journal_dir: Path | None = Field(None, description="folder for the journal; unset: no journal")
+
+
+def spec_of(agent: AgentDefinition) -> ServiceSpec:
+    """Return what an agent is to EdgeX: `app-agent-<name>`."""
+    topics = sorted({watch.topic for watch in agent.watches if watch.topic} | {"events/device/#"})
+    return ServiceSpec(
+        key=f"app-agent-{agent.name}",
+        kind="app",
+        port=AGENT_PORTS.start,
+        config={
+            "Writable": {"LogLevel": "INFO", "InsecureSecrets": {}, "Telemetry": {"Interval": "30s"}},
+            "Service": {
+                "Host": "localhost",
+                "Port": AGENT_PORTS.start,
+                "StartupMsg": f"edgeagents agent {agent.name}",
+                "MaxRequestSize": 64,
+            },
+            "Trigger": {"Type": "edgex-messagebus", "SubscribeTopics": ",".join(topics)},
+            "ApplicationSettings": {"Agent": agent.name, "Description": agent.description},
+        },
+        settings=(AgentSettings, JournalSettings),
+        free_port_range=AGENT_PORTS,
+    )
+
+
+def build_for(agent: AgentDefinition, path: Path) -> Build:
+    """Return what wires an agent into a started EdgeX service."""
+
+    @asynccontextmanager
+    async def build(service: EdgexService) -> AsyncIterator[None]:
+        rules = RuleBook(agent, str(path))
+        incarnation = secrets.token_hex(8)
+        twin = Twin(service.site_time, rules.keys, max(rules.longest_s, SHORTEST_HISTORY_S))
+        commander = Commander(service.bus, agent, service.devices, twin, service.site_time, incarnation)
+        audit = Audit(service.bus, agent.name, incarnation)
+        stages: list[DecisionStage] = [RuleStage(agent.name, rules)]
+        journal = Journal.in_folder(JournalSettings().journal_dir, agent.name)
+        loop = AgentLoop(agent, twin, stages, commander, audit, journal, lambda: service.site_time.at(time.time()))
+        inputs = Inputs(service.bus, service.edgex, agent, service.devices)
+        _routes(service, agent, loop, rules, twin, commander)
+        service.tasks.create_task(_run(service, agent, path, loop, inputs, twin, commander, audit), name="agent")
+        try:
+            yield
+        finally:
+            await audit.drain()
+            journal.close()
+
+    return build
+
+
+async def _run(
+    service: EdgexService,
+    agent: AgentDefinition,
+    path: Path,
+    loop: AgentLoop,
+    inputs: Inputs,
+    twin: Twin,
+    commander: Commander,
+    audit: Audit,
+) -> None:
+    """Start the agent's tasks in the order they need each other, then handle inputs for ever."""
+    tasks = service.tasks
+    tasks.create_task(audit.run(), name="audit")
+    tasks.create_task(commander.keep_session(), name="session")
+    await service.devices.wait_ready()
+    problems = file_problems(agent, service.devices.devices_by_name, service.devices.profiles_by_name)
+    if problems:
+        raise ConfigurationError(f"{path}: {'; '.join(problems)}")
+    back_s = max(SHORTEST_HISTORY_S, 0.0) / service.site_time.factor
+    count = await inputs.replay(twin, back_s)
+    log.info("agent %s: %d past events, watches %s", agent.name, count, ", ".join(inputs.filters))
+    await commander.welcomed.wait()
+    audit.append("started", agent=agent.name, file=agent.model_dump(mode="json"))
+    tasks.create_task(inputs.run_events(), name="events")
+    tasks.create_task(inputs.run_rules(), name="rules")
+    tasks.create_task(inputs.run_outcomes(), name="outcomes")
+    while True:
+        await loop.handle(await inputs.queue.get())
+
+
+def _routes(
+    service: EdgexService, agent: AgentDefinition, loop: AgentLoop, rules: RuleBook, twin: Twin, commander: Commander
+) -> None:
+    """Add the agent's own routes to the common ones."""
+    subject = subjects.trigger(service.settings.gateway, agent.name)
+
+    @service.app.post("/api/v3/rule", status_code=202)
+    async def take_rule_result(request: Request) -> dict[str, Any]:
+        """Take results of eKuiper's rest sink: one object, or an array. Stored before the answer is given."""
+        try:
+            results = rule_results(await request.body())
+        except ValueError as error:
+            raise InvalidInputError(f"body: {error}") from error
+        sequences = [await service.bus.store(subject, json.dumps(result).encode()) for result in results]
+        return {"apiVersion": "v3", "statusCode": 202, "sequences": sequences}
+
+    @service.app.post("/api/v3/deciding/{word}")
+    async def switch_deciding(word: str) -> dict[str, Any]:
+        """Stop (`off`) or resume (`on`) deciding; events are consumed all the same."""
+        if word not in ("on", "off"):
+            raise InvalidInputError(f"{word!r} is neither on nor off")
+        loop.deciding = word == "on"
+        return {"apiVersion": "v3", "statusCode": 200, "deciding": loop.deciding}
+
+    @service.app.get("/api/v3/agent")
+    async def state() -> dict[str, Any]:
+        """Tell what the agent does and how it went so far."""
+        welcome = commander.welcome
+        return {
+            "apiVersion": "v3",
+            "statusCode": 200,
+            "agent": agent.name,
+            "mode": welcome.mode if welcome else "no session",
+            "priority": agent.priority,
+            "deciding": loop.deciding,
+            "counts": dict(loop.counts),
+            "perception": dict(twin.counts),
+            "commands": dict(commander.counts),
+            "pending": len(commander.pending),
+            "ruleFailures": dict(rules.failures),
+            "rejected": dict(service.edgex.rejected),
+        }
+
+
+def load() -> tuple[AgentDefinition, Path]:
+    """Return the agent that the environment names.
+
+    Raises:
+        ConfigurationError: no file is named, or it is wrong.
+    """
+    try:
+        path = AgentSettings().file
+    except ValueError as error:
+        raise ConfigurationError(f"{PREFIX}AGENT_FILE names no file: set it to the agent's YAML file") from error
+    return load_agent(path), path

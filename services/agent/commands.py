@@ -1,0 +1,336 @@
+"""A decision's intents -> leases and commands, and each command followed to its outcome.
+
+The agent judges its own intents by the same gate as the guard, to save the trip; the guard's word counts.
+
+Source: design.md sections 3.4 and 3.5.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.adapters.device_cache import DeviceCache
+from edgeagents.errors import ConflictError, InvalidInputError, MalformedMessageError, UnavailableError
+from edgeagents.model.agent import AgentDefinition, Decision, Intent
+from edgeagents.model.message import (
+    Cause,
+    Command,
+    CommandId,
+    Epoch,
+    Heartbeat,
+    LeaseReply,
+    LeaseRequest,
+    Outcome,
+    SessionWelcome,
+)
+from edgeagents.model.site import ResourceRule, Site
+from edgeagents.model.values import Value, format_value, parse_value
+from edgeagents.protocol import gate, lease
+from edgeagents.settings import SiteTime
+from services.agent.perception import Twin
+
+log = logging.getLogger(__name__)
+
+REQUEST_S: Final = 2.0
+WELCOME_AGAIN_S: Final = 5.0
+FIRST_HOLD_BACK_S: Final = 5.0
+LONGEST_HOLD_BACK_S: Final = 300.0
+_COMMANDS: Final = uuid.UUID("b8a6a7a8-40a3-4d5c-8f2e-4f9fd1f0f9c6")
+
+
+@dataclass(slots=True)
+class Pending:
+    """A command whose outcome is awaited."""
+
+    command: Command
+    published_s: float
+
+
+@dataclass(slots=True)
+class _HeldBack:
+    until_s: float
+    next_s: float = FIRST_HOLD_BACK_S
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What became of one intent."""
+
+    intent: Intent
+    command_id: str = ""
+    held_back: str = ""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the commander remembers between decisions."""
+
+    epochs: dict[gate.Key, Epoch] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
+    pending: dict[CommandId, Pending] = field(default_factory=dict)
+    held_back: dict[tuple[gate.Key, str], _HeldBack] = field(default_factory=dict)
+    sets: defaultdict[gate.Key, deque[gate.PastSet]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=256))
+    )
+
+
+class Commander:
+    """Asks for leases, publishes commands, follows outcomes. One for each run of an agent."""
+
+    def __init__(
+        self, bus: Bus, agent: AgentDefinition, devices: DeviceCache, twin: Twin, site_time: SiteTime, incarnation: str
+    ) -> None:
+        """Prepare; `keep_session` makes it able to command."""
+        self._bus = bus
+        self._agent = agent
+        self._devices = devices
+        self._twin = twin
+        self._site_time = site_time
+        self._incarnation = incarnation
+        self._memory = _Memory()
+        self.welcome: SessionWelcome | None = None
+        self.welcomed = asyncio.Event()
+        self.counts: Counter[str] = Counter()
+
+    # --- session ---------------------------------------------------------------------------------
+
+    async def keep_session(self) -> None:
+        """Send heartbeats for ever; ask for the welcome again now and then: the guard may have been restarted."""
+        subject = subjects.session(self._bus.settings.gateway, self._agent.name)
+        beat = wire.encode(Heartbeat(incarnation=self._incarnation))
+        headers = {CONTENT_TYPE: wire.PROTOBUF}
+        ask_at_s, told = 0.0, ""
+        while True:
+            try:
+                if time.monotonic() >= ask_at_s:
+                    answer = await self._bus.request(subject, beat, headers, timeout_s=REQUEST_S)
+                    told = self._welcomed(wire.decode(SessionWelcome, answer.data), told)
+                    ask_at_s = time.monotonic() + (WELCOME_AGAIN_S if self.welcome else lease.HEARTBEAT_S)
+                else:
+                    await self._bus.publish(subject, beat, headers)
+            except (UnavailableError, MalformedMessageError) as error:
+                if not told:
+                    log.warning("agent %s has no session: %s", self._agent.name, error)
+                    told = str(error)
+            await asyncio.sleep(lease.HEARTBEAT_S)
+
+    def _welcomed(self, welcome: SessionWelcome, told: str) -> str:
+        if welcome.refused:
+            if told != welcome.refused:
+                log.error("the guard refuses agent %s: %s", self._agent.name, welcome.refused)
+            self.welcome = None
+            return welcome.refused
+        if self.welcome is None or welcome.generation != self.welcome.generation:
+            log.info(
+                "agent %s has a session, generation %d, mode %s", self._agent.name, welcome.generation, welcome.mode
+            )
+            self._memory.epochs.clear()
+        self.welcome = welcome
+        self.welcomed.set()
+        return ""
+
+    # --- commands --------------------------------------------------------------------------------
+
+    async def give(self, decision: Decision, cause: Cause, site_s: float) -> list[Given]:
+        """Turn each intent into a stored command, or say why it is held back.
+
+        Args:
+            decision: what the agent wants.
+            cause: the message it was decided on.
+            site_s: site time of the decision.
+        """
+        given = []
+        for ordinal, intent in enumerate(decision.intents):
+            try:
+                found = await self._give(intent, decision, cause, ordinal, site_s)
+            except (UnavailableError, InvalidInputError, MalformedMessageError) as error:
+                found = Given(intent, held_back=str(error))
+            self.counts["published" if found.command_id else "held_back"] += 1
+            given.append(found)
+        return given
+
+    async def _give(self, intent: Intent, decision: Decision, cause: Cause, ordinal: int, site_s: float) -> Given:
+        welcome = self.welcome
+        if welcome is None:
+            return Given(intent, held_back="no session with the guard")
+        if self._agent.mode != "act" or welcome.mode != "act":
+            return Given(intent, held_back="mode observe")
+        key = (intent.device, intent.resource)
+        text = self._text(key, intent.value)
+        problem = self._problem(key, text, decision, welcome, site_s)
+        if problem:
+            return Given(intent, held_back=problem)
+        reply = await self._lease(key)
+        if reply.epoch is None:
+            return Given(intent, held_back=reply.reason or "no lease")
+        entry = next((item for item in welcome.site if (item.device, item.resource) == key), None)
+        ttl_s = self._agent.ttl + (entry.approval_wait_s if entry is not None and entry.risk_class != "A" else 0.0)
+        current = self._twin.latest(key)
+        command = Command(
+            id=command_id(self._agent.name, welcome.generation, cause, ordinal),
+            device=intent.device,
+            resource=intent.resource,
+            value=text,
+            incarnation=self._incarnation,
+            epoch=reply.epoch,
+            ttl_s=ttl_s,
+            cause=cause,
+            decision_id=decision.id,
+            because=intent.because[:2000],
+            data_origin_ns=decision.data_origin_ns,
+            decided_on=None if current is None or current.value is None else self._text(key, current.value),
+        )
+        await self._publish(command)
+        self._memory.pending[command.id] = Pending(command, time.monotonic())
+        return Given(intent, command_id=command.id)
+
+    def _text(self, key: gate.Key, value: Value) -> str:
+        profile = self._devices.profile_of(key[0])
+        resource = profile.resource(key[1]) if profile else None
+        if resource is None:
+            raise InvalidInputError(f"core-metadata knows no {key[0]}/{key[1]} (yet)")
+        kind = resource.properties.value_type
+        if kind.startswith("Float") and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif "int" in kind.lower() and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return format_value(kind, value)
+
+    def _problem(self, key: gate.Key, text: str, decision: Decision, welcome: SessionWelcome, site_s: float) -> str:
+        for pending in self._memory.pending.values():
+            if (pending.command.device, pending.command.resource, pending.command.value) == (*key, text):
+                return "already under way"
+        held = self._memory.held_back.get((key, text))
+        if held is not None and time.monotonic() < held.until_s:
+            return "held back after a refusal"
+        devices = self._devices
+        agents = {self._agent.name: self._agent}
+        rules = gate.Rules(_own_site(welcome), agents, devices.devices_by_name, devices.profiles_by_name)
+        picture = gate.Picture(
+            self._twin.readings, {key: tuple(self._memory.sets[key])} if key in self._memory.sets else {}
+        )
+        data_site_s = self._site_time.at_ns(decision.data_origin_ns) if decision.data_origin_ns else site_s
+        proposal = gate.Proposal(self._agent.name, *key, text, data_site_s)
+        verdict = gate.judge(proposal, rules, picture, site_s)
+        return "; ".join(verdict.reasons) if isinstance(verdict, gate.Refused) else ""
+
+    async def _lease(self, key: gate.Key) -> LeaseReply:
+        known = self._memory.epochs.get(key)
+        if known is not None:
+            return LeaseReply(granted=True, epoch=known, holder=self._agent.name)
+        request = LeaseRequest(incarnation=self._incarnation, device=key[0], resource=key[1])
+        subject = subjects.lease(self._bus.settings.gateway, self._agent.name)
+        answer = await self._bus.request(
+            subject, wire.encode(request), {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
+        )
+        reply = wire.decode(LeaseReply, answer.data)
+        if reply.granted and reply.epoch is not None:
+            self._memory.epochs[key] = reply.epoch
+            return reply
+        return reply.model_copy(update={"epoch": None})
+
+    async def _publish(self, command: Command) -> None:
+        """Store a command behind the last one on its subject; give up when it would come too late anyway."""
+        subject = subjects.command(self._bus.settings.gateway, command.device, self._agent.name)
+        data = wire.encode(command)
+        give_up_s = time.monotonic() + command.ttl_s
+        while True:
+            try:
+                if subject not in self._memory.sequences:
+                    self._memory.sequences[subject] = await self._stored_already(subject, command)
+                    if self._memory.sequences[subject] < 0:
+                        del self._memory.sequences[subject]
+                        return
+                self._memory.sequences[subject] = await self._bus.store(
+                    subject, data, {CONTENT_TYPE: wire.PROTOBUF}, expected_last=self._memory.sequences[subject]
+                )
+                return
+            except ConflictError:
+                del self._memory.sequences[subject]
+            except UnavailableError:
+                # Stored or not: looking at the subject's last message tells.
+                self._memory.sequences.pop(subject, None)
+                if time.monotonic() >= give_up_s:
+                    raise
+                await asyncio.sleep(0.25)
+
+    async def _stored_already(self, subject: str, command: Command) -> int:
+        """Return the subject's last sequence; -1 when its last message is this very command."""
+        last = await self._bus.last(subjects.COMMANDS_STREAM, subject)
+        if last is None:
+            return 0
+        return -1 if wire.decode(Command, last.data).id == command.id else last.sequence
+
+    # --- outcomes --------------------------------------------------------------------------------
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take in how a command ended."""
+        key = (outcome.device, outcome.resource)
+        self.counts[outcome.status] += 1
+        self._memory.pending.pop(outcome.command_id, None)
+        memory_key = (key, outcome.value)
+        if outcome.status in ("proven", "unproven"):
+            self._memory.held_back.pop(memory_key, None)
+            self._proven(key, outcome)
+            return
+        # Whatever the reason, the lease may not be what it was; and the same wish at once would only end the same.
+        self._memory.epochs.pop(key, None)
+        held = self._memory.held_back.setdefault(memory_key, _HeldBack(0.0))
+        held.until_s = time.monotonic() + held.next_s
+        held.next_s = min(held.next_s * 2, LONGEST_HOLD_BACK_S)
+        log.warning("%s/%s = %s: %s: %s", *key, outcome.value, outcome.status, outcome.reason)
+
+    def _proven(self, key: gate.Key, outcome: Outcome) -> None:
+        profile = self._devices.profile_of(key[0])
+        resource = profile.resource(key[1]) if profile else None
+        if resource is None:
+            return
+        try:
+            value = parse_value(resource.properties.value_type, outcome.value)
+        except InvalidInputError:
+            return
+        site_s = self._site_time.at_ns(outcome.finished_unix_ns)
+        self._memory.sets[key].append(gate.PastSet(self._agent.name, value, site_s))
+        self._twin.set_value(key, value, outcome.finished_unix_ns, site_s)
+
+    def forget_overdue(self) -> None:
+        """Stop waiting for outcomes that cannot come any more: the guard tells every one, but may have been reset."""
+        now_s = time.monotonic()
+        for name, pending in list(self._memory.pending.items()):
+            if now_s - pending.published_s > pending.command.ttl_s + 60:
+                del self._memory.pending[name]
+                self.counts["without_outcome"] += 1
+
+    @property
+    def pending(self) -> Mapping[CommandId, Pending]:
+        """Commands whose outcome is awaited."""
+        return self._memory.pending
+
+
+def command_id(agent: str, generation: int, cause: Cause, ordinal: int) -> CommandId:
+    """Return the id of a command: a redelivered message makes the same command, not a second one."""
+    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{cause.stream}/{cause.sequence}/{ordinal}")))
+
+
+def _own_site(welcome: SessionWelcome) -> Site:
+    """Return the part of site.yaml that the guard told this agent, in the gate's words."""
+    return Site(
+        resources=tuple(
+            ResourceRule(
+                device=entry.device,
+                resource=entry.resource,
+                risk_class=entry.risk_class,
+                kind=entry.kind,
+                minimum_interval=entry.minimum_interval_s,
+            )
+            for entry in welcome.site
+        )
+    )

@@ -1,0 +1,106 @@
+"""Observation -> decision: the cheapest stage that is sure enough answers, the safe default if none is.
+
+    rule -> policy model -> language model -> safe default
+
+Each stage is a function of the observation and the twin; today the rules are the one stage there is, and the safe
+default is to leave everything as it is.
+
+Source: design.md section 3.3.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from edgeagents.model.agent import Decision, Intent, Observation, Stage
+from edgeagents.model.values import Value, same_value
+from services.agent.perception import Twin
+from services.agent.rules import RuleBook
+
+SURE_ENOUGH: Final = 0.5
+_DECISIONS: Final = uuid.UUID("6f1d7a0e-5c0b-4b6e-9a55-2f5d5d0c9c11")
+
+
+class DecisionStage(Protocol):
+    """One way to decide."""
+
+    name: Stage
+
+    def decide(self, observation: Observation, twin: Twin) -> Decision | None:
+        """Return a decision with its confidence, None when this stage has no answer."""
+
+
+class RuleStage:
+    """Decides by the owner's rules, in microseconds."""
+
+    name: Stage = "rule"
+
+    def __init__(self, agent: str, rules: RuleBook) -> None:
+        """Use an agent's compiled rules."""
+        self._agent = agent
+        self._rules = rules
+
+    def decide(self, observation: Observation, twin: Twin) -> Decision | None:
+        """Return what the rules want that is not so already; None when that is nothing."""
+        fired = [item for item in self._rules.evaluate(twin, observation.site_s) if not _is_so(twin, item.intent)]
+        if not fired:
+            return None
+        inputs: dict[str, Value] = {}
+        for item in fired:
+            inputs.update({f"{item.intent.rule}.{name}": value for name, value in item.inputs.items()})
+        return Decision(
+            id=decision_id(self._agent, observation),
+            intents=tuple(item.intent for item in fired),
+            stage=self.name,
+            confidence=min(item.confidence for item in fired),
+            inputs=inputs,
+            data_origin_ns=min((item.data_origin_ns for item in fired if item.data_origin_ns), default=0),
+        )
+
+
+def decide(observation: Observation, twin: Twin, stages: Sequence[DecisionStage]) -> Decision | None:
+    """Return the answer of the first stage that is sure enough; None: leave everything as it is."""
+    for stage in stages:
+        decision = stage.decide(observation, twin)
+        if decision is not None and decision.confidence >= SURE_ENOUGH:
+            return decision
+    return None
+
+
+def decision_id(agent: str, observation: Observation) -> str:
+    """Return the id of an agent's decision on an observation: the same message makes the same id."""
+    cause = observation.cause
+    return str(uuid.uuid5(_DECISIONS, f"{agent}/{cause.stream}/{cause.sequence}/{cause.event_id}"))
+
+
+def _is_so(twin: Twin, intent: Intent) -> bool:
+    known = twin.latest((intent.device, intent.resource))
+    return (
+        known is not None and known.value is not None and same_value(_number(known.value), _number(intent.value), 1e-6)
+    )
+
+
+def _number(value: Value) -> Value:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def described(decision: Decision) -> Mapping[str, object]:
+    """Return a decision as the audit keeps it."""
+    return {
+        "decision": decision.id,
+        "stage": decision.stage,
+        "confidence": decision.confidence,
+        "inputs": dict(decision.inputs),
+        "intents": [
+            {
+                "device": item.device,
+                "resource": item.resource,
+                "value": item.value,
+                "rule": item.rule,
+                "because": item.because,
+            }
+            for item in decision.intents
+        ],
+        "data_origin_ns": decision.data_origin_ns,
+        "model": decision.model_hash,
+    }

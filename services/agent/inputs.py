@@ -1,0 +1,150 @@
+"""Streams -> the agent's inputs: durable consumers for events, rule results and outcomes, into one queue.
+
+Source: design.md section 4.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from urllib.parse import quote
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import Bus, StoredMessage
+from edgeagents.adapters.device_cache import DeviceCache
+from edgeagents.adapters.edgex_bus import EdgexBus
+from edgeagents.errors import MalformedMessageError, NotFoundError, UnavailableError
+from edgeagents.model.agent import AgentDefinition, Watch
+from edgeagents.model.device import Device, Event
+from edgeagents.model.envelope import EventMessage
+from edgeagents.model.message import Outcome
+from services.agent.loop import EventInput, Input, OutcomeInput, RuleInput
+from services.agent.perception import Twin
+
+log = logging.getLogger(__name__)
+
+
+class Inputs:
+    """Feeds one queue from the agent's durable consumers."""
+
+    def __init__(self, bus: Bus, edgex: EdgexBus, agent: AgentDefinition, devices: DeviceCache) -> None:
+        """Prepare; the `run_*` tasks do the rest."""
+        self._bus = bus
+        self._edgex = edgex
+        self._agent = agent
+        self._devices = devices
+        self._gateway = bus.settings.gateway
+        self._durable = subjects.agent_durable(agent.name)
+        self.queue: asyncio.Queue[Input] = asyncio.Queue(256)
+
+    @property
+    def filters(self) -> list[str]:
+        """Return the subjects the agent's consumer asks for; what it watches in detail is checked on each event."""
+        return event_filters(self._agent, self._edgex.base, self._bus)
+
+    async def replay(self, twin: Twin, back_wall_s: float) -> int:
+        """Give the twin the events of the recent past that were handled before this start; return how many."""
+        count = 0
+        floor = await self._floor()
+        if floor == 0:
+            return 0
+        name = f"{self._durable}-replay"
+        try:
+            since_s = time.time() - back_wall_s
+            async for message in self._bus.read(subjects.EVENTS_STREAM, self.filters, name=name, start_s=since_s):
+                event = await self._event(message) if message.sequence <= floor else None
+                if event is not None:
+                    twin.remember(event)
+                    count += 1
+        except (NotFoundError, UnavailableError) as error:
+            log.warning("no past events: %s", error)
+        return count
+
+    async def run_events(self) -> None:
+        """Feed events for ever."""
+        async for message in self._bus.consume(subjects.EVENTS_STREAM, self._durable, self.filters, deliver_new=True):
+            event = await self._event(message)
+            if event is None:
+                await message.ack()
+            else:
+                await self.queue.put(EventInput(message, event))
+
+    async def run_rules(self) -> None:
+        """Feed rule results for ever."""
+        subject = subjects.trigger(self._gateway, self._agent.name)
+        async for message in self._bus.consume(subjects.TRIGGERS_STREAM, self._durable, [subject]):
+            try:
+                result = json.loads(message.data)
+            except (ValueError, RecursionError):
+                await message.ack()
+                continue
+            await self.queue.put(RuleInput(message, result if isinstance(result, dict) else {}))
+
+    async def run_outcomes(self) -> None:
+        """Feed outcomes for ever."""
+        subject = subjects.outcomes(self._gateway, self._agent.name)
+        async for message in self._bus.consume(subjects.COMMANDS_STREAM, self._durable, [subject], deliver_new=True):
+            try:
+                outcome = wire.decode(Outcome, message.data)
+            except MalformedMessageError as error:
+                log.error("outcome %d cannot be read: %s", message.sequence, error)
+                await message.ack()
+                continue
+            await self.queue.put(OutcomeInput(message, outcome))
+
+    async def _floor(self) -> int:
+        while True:
+            try:
+                return await self._bus.acknowledged(subjects.EVENTS_STREAM, self._durable)
+            except NotFoundError:
+                return 0
+            except UnavailableError:
+                await asyncio.sleep(0.25)
+
+    async def _event(self, message: StoredMessage) -> Event | None:
+        topic = subjects.subject_to_topic(message.subject, self._bus.settings.edgex_bus)
+        decoded = await self._edgex.decode(topic, message.data, message.headers)
+        if not isinstance(decoded, EventMessage):
+            return None
+        below = topic.removeprefix(f"{self._edgex.base}/")
+        return decoded.event if is_watched(self._agent, decoded.event, below, self._devices) else None
+
+
+def is_watched(agent: AgentDefinition, event: Event, topic: str, devices: DeviceCache) -> bool:
+    """Say whether an agent's file asks for this event.
+
+    Args:
+        agent: its definition.
+        event: the event.
+        topic: its topic below the base.
+        devices: for labels; a device not known yet has none.
+    """
+    known = devices.device(event.device_name)
+    device = known or Device(name=event.device_name, profile_name=event.profile_name)
+    return any(_fits(watch, device, event, topic) for watch in agent.watches)
+
+
+def _fits(watch: Watch, device: Device, event: Event, topic: str) -> bool:
+    if watch.topic:
+        return topic == watch.topic
+    if topic.startswith("rules/"):
+        return False
+    return watch.fits(device) and (not watch.resources or event.source_name in watch.resources)
+
+
+def event_filters(agent: AgentDefinition, base: str, bus: Bus) -> list[str]:
+    """Return NATS filters that cover what an agent watches; they never overlap, as a consumer demands.
+
+    Watching by profile alone, or by plain device names alone, narrows the filters; else all device events come.
+    """
+    kind = bus.settings.edgex_bus
+    topics = sorted({watch.topic for watch in agent.watches if watch.topic})
+    devices = [watch for watch in agent.watches if not watch.topic]
+    if devices and all(watch.profile and not watch.device for watch in devices):
+        topics += sorted({f"events/device/+/{quote(watch.profile)}/#" for watch in devices})
+    elif devices and all(watch.device and not watch.profile and "*" not in watch.device for watch in devices):
+        topics += sorted({f"events/device/+/+/{quote(watch.device)}/#" for watch in devices})
+    elif devices:
+        topics.append("events/device/#")
+    return [subjects.topic_to_subject(f"{base}/{topic}", kind) for topic in topics]

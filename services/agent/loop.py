@@ -1,0 +1,153 @@
+"""One queue, one closed union of inputs, one loop: all that an agent reacts to passes here, one at a time.
+
+Every input is a stored message; it is acknowledged once everything that follows from it is stored too.
+
+Source: design.md section 3.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from edgeagents.adapters.bus import StoredMessage
+from edgeagents.audit import Audit
+from edgeagents.journal import Journal
+from edgeagents.model.agent import AgentDefinition, Observation, Sample
+from edgeagents.model.device import Event
+from edgeagents.model.message import Cause, Outcome
+from edgeagents.model.values import Value
+from services.agent.commands import Commander
+from services.agent.decision import DecisionStage, decide, described
+from services.agent.perception import Twin
+
+log = logging.getLogger(__name__)
+
+RULE_DEVICE = "rule"  # results of rules that came by HTTP read as resources of a device of this name
+
+
+@dataclass(frozen=True, slots=True)
+class EventInput:
+    """A device event, or a rule's event from the bus."""
+
+    message: StoredMessage
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class RuleInput:
+    """The result of a rule, one object, that came by HTTP."""
+
+    message: StoredMessage
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeInput:
+    """How a command of this agent ended."""
+
+    message: StoredMessage
+    outcome: Outcome
+
+
+Input: TypeAlias = EventInput | RuleInput | OutcomeInput
+
+
+class AgentLoop:
+    """Handles inputs one after the other."""
+
+    def __init__(
+        self,
+        agent: AgentDefinition,
+        twin: Twin,
+        stages: list[DecisionStage],
+        commander: Commander,
+        audit: Audit,
+        journal: Journal,
+        site_now: Callable[[], float],
+    ) -> None:
+        """Wire the parts; `site_now` returns site seconds."""
+        self._agent = agent
+        self._twin = twin
+        self._stages = stages
+        self._commander = commander
+        self._audit = audit
+        self._journal = journal
+        self._site_now = site_now
+        self.deciding = True
+        self.counts: Counter[str] = Counter()
+
+    async def handle(self, item: Input) -> None:
+        """Do all that follows from one input, then acknowledge it."""
+        match item:
+            case EventInput(message, event):
+                self.counts["events"] += 1
+                cause = Cause(
+                    stream=message.stream, sequence=message.sequence, event_id=event.id, origin_ns=event.origin
+                )
+                await self._consider(self._twin.observe(event, cause, self._site_now()))
+                # Written before the acknowledgement: an event may be seen twice, never not at all.
+                self._journal.write("consumed", id=event.id, stream=message.stream, sequence=message.sequence)
+            case RuleInput(message, result):
+                self.counts["rule_results"] += 1
+                await self._consider(self._rule_observation(message, result))
+            case OutcomeInput(_, outcome):
+                self._commander.ended(outcome)
+        self._commander.forget_overdue()
+        await item.message.ack()
+
+    async def _consider(self, observation: Observation | None) -> None:
+        if observation is None or not self.deciding:
+            return
+        decision = decide(observation, self._twin, self._stages)
+        if decision is None:
+            self.counts["nothing_to_do"] += 1
+            return
+        self.counts["decisions"] += 1
+        given = await self._commander.give(decision, observation.cause, observation.site_s)
+        self._audit.append(
+            "decision",
+            agent=self._agent.name,
+            mode=self._agent.mode,
+            cause=observation.cause.model_dump(),
+            site_s=observation.site_s,
+            given=[
+                {
+                    "device": item.intent.device,
+                    "resource": item.intent.resource,
+                    "command": item.command_id,
+                    "held_back": item.held_back,
+                }
+                for item in given
+            ],
+            **described(decision),
+        )
+
+    def _rule_observation(self, message: StoredMessage, result: Mapping[str, Any]) -> Observation | None:
+        site_s = self._site_now()
+        changed: dict[str, Sample] = {}
+        for name, value in result.items():
+            if isinstance(value, (bool, int, float, str)):
+                known: Value = value
+                self._twin.set_value((RULE_DEVICE, name), known, message.time_ns, site_s)
+                changed[name] = Sample(known, message.time_ns, site_s)
+        cause = Cause(stream=message.stream, sequence=message.sequence, origin_ns=message.time_ns)
+        return Observation(cause, RULE_DEVICE, changed, site_s) if changed else None
+
+
+def rule_results(data: bytes) -> list[dict[str, Any]]:
+    """Return the objects in what a rule engine sent: one object, or an array of them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        body = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    items = body if isinstance(body, list) else [body]
+    if not items or not all(isinstance(item, dict) for item in items):
+        raise ValueError("a rule result is one JSON object, or an array of objects")
+    return items

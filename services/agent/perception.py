@@ -1,0 +1,135 @@
+"""Events -> observations: the agent's own picture of its devices, with what was recent.
+
+Late, repeated and unreadable readings are counted and set aside. Whether anything that matters changed is decided
+here, so that no model runs for an event that changes nothing.
+
+Source: design.md section 3.2.
+"""
+
+import math
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection
+from typing import Final
+
+from edgeagents.errors import InvalidInputError
+from edgeagents.model.agent import Observation, Recent, Sample
+from edgeagents.model.device import Event
+from edgeagents.model.message import Cause
+from edgeagents.model.values import Value
+from edgeagents.protocol.gate import Key
+from edgeagents.settings import SiteTime
+
+KEPT_SAMPLES: Final = 2048  # per resource
+KNOWN_EVENTS: Final = 4096
+UNCHANGED_S: Final = 60.0  # site seconds after which an unchanged value is looked at again: time of day matters too
+
+
+class Twin:
+    """What an agent knows of its devices."""
+
+    def __init__(self, site_time: SiteTime, matters: Collection[Key], keep_s: float) -> None:
+        """Start empty.
+
+        Args:
+            site_time: turns an event's origin into site time.
+            matters: the resources some rule reads or sets.
+            keep_s: how far back samples are kept, site seconds.
+        """
+        self._site_time = site_time
+        self._matters = frozenset(matters)
+        self._keep_s = keep_s
+        self._samples: dict[Key, deque[Sample]] = {}
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._looked_s: dict[Key, float] = {}
+        self.counts: Counter[str] = Counter()
+
+    def latest(self, key: Key) -> Sample | None:
+        """Return the newest sample of a resource."""
+        samples = self._samples.get(key)
+        return samples[-1] if samples else None
+
+    @property
+    def readings(self) -> dict[Key, Sample]:
+        """Return the newest sample of every resource."""
+        return {key: samples[-1] for key, samples in self._samples.items()}
+
+    def recent(self, recent: Recent, site_s: float) -> Sample | None:
+        """Return a statistic over the last samples of a resource; None when there is none to take it of.
+
+        Args:
+            recent: which resource, how far back, which statistic.
+            site_s: site time now.
+        """
+        device, _, resource = recent.of.partition("/")
+        samples = [item for item in self._samples.get((device, resource), ()) if site_s - item.site_s <= recent.over]
+        numbers = [float(item.value) for item in samples if isinstance(item.value, (int, float))]
+        if not samples or len(numbers) != len(samples):
+            return None
+        value = {
+            "mean": lambda: math.fsum(numbers) / len(numbers),
+            "minimum": lambda: min(numbers),
+            "maximum": lambda: max(numbers),
+            "change": lambda: numbers[-1] - numbers[0],
+            "age": lambda: site_s - samples[-1].site_s,
+        }[recent.take]()
+        return Sample(value, samples[-1].origin_ns, samples[-1].site_s)
+
+    def observe(self, event: Event, cause: Cause, site_s: float) -> Observation | None:
+        """Take an event in; None when it is a repetition or changes nothing that matters.
+
+        Args:
+            event: what the device reported.
+            cause: the stored message it came in.
+            site_s: site time now.
+        """
+        if event.id in self._seen:
+            self.counts["repeated"] += 1
+            return None
+        self._seen[event.id] = None
+        if len(self._seen) > KNOWN_EVENTS:
+            self._seen.popitem(last=False)
+        changed = self._take(event, site_s)
+        if not changed:
+            self.counts["unchanged"] += 1
+            return None
+        return Observation(cause, event.device_name, changed, site_s)
+
+    def remember(self, event: Event) -> None:
+        """Take in an event from before this start, as history only."""
+        self._seen[event.id] = None
+        self._take(event, self._site_time.at_ns(event.origin))
+
+    def set_value(self, key: Key, value: Value, origin_ns: int, site_s: float) -> None:
+        """Take in a value known otherwise: proven by the guard, or from a rule result."""
+        self._add(key, Sample(value, origin_ns, site_s))
+
+    def _take(self, event: Event, site_s: float) -> dict[str, Sample]:
+        changed: dict[str, Sample] = {}
+        for reading in event.readings:
+            key = (event.device_name, reading.resource_name or event.source_name)
+            origin_ns = reading.origin or event.origin
+            try:
+                sample = Sample(reading.decoded(), origin_ns, self._site_time.at_ns(origin_ns))
+            except InvalidInputError:
+                self.counts["unreadable"] += 1
+                continue
+            before = self.latest(key)
+            if before is not None and before.origin_ns > origin_ns:
+                self.counts["late"] += 1
+                continue
+            self._add(key, sample)
+            if key in self._matters and self._is_news(key, before, sample, site_s):
+                self._looked_s[key] = site_s
+                changed[key[1]] = sample
+        return changed
+
+    def _is_news(self, key: Key, before: Sample | None, sample: Sample, site_s: float) -> bool:
+        if before is None or before.value != sample.value:
+            return True
+        return site_s - self._looked_s.get(key, -math.inf) >= UNCHANGED_S
+
+    def _add(self, key: Key, sample: Sample) -> None:
+        samples = self._samples.setdefault(key, deque(maxlen=KEPT_SAMPLES))
+        samples.append(sample)
+        while len(samples) > 1 and sample.site_s - samples[0].site_s > self._keep_s:
+            samples.popleft()

@@ -1,0 +1,215 @@
+"""The owner's rules, compiled once, evaluated on each observation. CEL, typed where types are known.
+
+A rule whose readings are not there yet is silent. A rule that fails at run time is silent too, counted, and logged
+once. Numbers are always doubles: an owner writes `21.0`, and is told so when the file is read, not at night.
+
+Source: Common Expression Language; cel-expr-python 0.1 (CEL's C++ runtime).
+"""
+
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from cel_expr_python import cel
+
+from edgeagents.errors import ConfigurationError
+from edgeagents.model.agent import AgentDefinition, Intent, Recent, Rule
+from edgeagents.model.values import Value
+from edgeagents.protocol.gate import Key
+from services.agent.perception import Twin
+
+log = logging.getLogger(__name__)
+
+_TIME: Final = {"time.hour": cel.Type.DOUBLE, "time.weekday": cel.Type.DOUBLE}
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """A rule that holds: what it wants, and what it rests on."""
+
+    intent: Intent
+    confidence: float
+    inputs: Mapping[str, Value]
+    data_origin_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """One rule for one combination of its `for_each` words."""
+
+    name: str
+    given: Mapping[str, Key | Recent]
+    when: Any
+    key: Key
+    literal: Value
+    expression: Any
+    because: str
+    confidence: float
+
+
+class RuleBook:
+    """All rules of an agent. Where two rules want different values for one resource, the earlier one counts."""
+
+    def __init__(self, agent: AgentDefinition, source: str) -> None:
+        """Compile the rules; `source` names the file in errors.
+
+        Raises:
+            ConfigurationError: an expression is wrong; rule, field, position and reason are named.
+        """
+        self._goals = {name: _cel_value(value) for name, value in agent.goals.items()}
+        self._rules = [
+            _compile(rule, index, words, agent, source)
+            for index, rule in enumerate(agent.rules)
+            for words in _combinations(rule.for_each)
+        ]
+        self.failures: Counter[str] = Counter()
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """Return every device resource that some rule reads or sets."""
+        read = {source for rule in self._rules for source in map(_key_of, rule.given.values())}
+        return frozenset(read | {rule.key for rule in self._rules})
+
+    @property
+    def longest_s(self) -> float:
+        """Return how far back the rules look, in site seconds."""
+        spans = [item.over for rule in self._rules for item in rule.given.values() if isinstance(item, Recent)]
+        return max(spans, default=0.0)
+
+    def evaluate(self, twin: Twin, site_s: float) -> list[Fired]:
+        """Return what the rules want now, at most one wish for each resource.
+
+        Args:
+            twin: the agent's picture of its devices.
+            site_s: site time of the decision.
+        """
+        now = datetime.fromtimestamp(site_s, UTC)
+        common = {f"goals.{name}": value for name, value in self._goals.items()}
+        common |= {"time.hour": now.hour + now.minute / 60 + now.second / 3600, "time.weekday": float(now.weekday())}
+        found: dict[Key, Fired] = {}
+        for rule in self._rules:
+            if rule.key in found:
+                continue
+            fired = self._evaluate(rule, twin, site_s, common)
+            if fired is not None:
+                found[rule.key] = fired
+        return list(found.values())
+
+    def _evaluate(self, rule: CompiledRule, twin: Twin, site_s: float, common: Mapping[str, Any]) -> Fired | None:
+        inputs: dict[str, Value] = {}
+        oldest_ns = 0
+        for name, source in rule.given.items():
+            found = twin.recent(source, site_s) if isinstance(source, Recent) else twin.latest(source)
+            if found is None or found.value is None or isinstance(found.value, (bytes, list, dict)):
+                return None
+            inputs[name] = found.value
+            oldest_ns = min(oldest_ns or found.origin_ns, found.origin_ns)
+        data = {**common, **{name: _cel_value(value) for name, value in inputs.items()}}
+        if not self._is_true(rule, data):
+            return None
+        value = rule.literal if rule.expression is None else self._value(rule, data)
+        if value is None:
+            return None
+        intent = Intent(*rule.key, value, _fill(rule.because, {**inputs, "value": value}), rule.name)
+        return Fired(intent, rule.confidence, inputs, oldest_ns)
+
+    def _is_true(self, rule: CompiledRule, data: Mapping[str, Any]) -> bool:
+        result = rule.when.eval(data=data)
+        if result.type() == cel.Type.BOOL:
+            return bool(result.plain_value())
+        self._failed(rule, str(result.plain_value()))
+        return False
+
+    def _value(self, rule: CompiledRule, data: Mapping[str, Any]) -> Value:
+        result = rule.expression.eval(data=data)
+        value = result.plain_value()
+        if result.type() != cel.Type.ERROR and isinstance(value, (bool, int, float, str)):
+            return value
+        self._failed(rule, str(value))
+        return None
+
+    def _failed(self, rule: CompiledRule, text: str) -> None:
+        self.failures[rule.name] += 1
+        if self.failures[rule.name] == 1:
+            log.warning("rule %r stays silent: %s (further failures are only counted)", rule.name, text)
+
+
+def _combinations(for_each: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    names = list(for_each)
+    return [dict(zip(names, words, strict=True)) for words in itertools.product(*for_each.values())]
+
+
+def _compile(rule: Rule, index: int, words: Mapping[str, str], agent: AgentDefinition, source: str) -> CompiledRule:
+    given = {name: _source(item, words) for name, item in rule.given.items()}
+    variables = {
+        **_TIME,
+        **{f"goals.{name}": _type_of(value) for name, value in agent.goals.items()},
+        **{name: cel.Type.DOUBLE if isinstance(item, Recent) else cel.Type.DYN for name, item in given.items()},
+    }
+    environment = cel.NewEnv(variables=variables)
+    where = f"{source}: rules[{index}] {rule.name!r}"
+    when = _expression(environment, _words(rule.when, words), f"{where}: when")
+    if when.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
+        raise ConfigurationError(f"{where}: when: is {when.return_type().name()}, must be true or false")
+    value = rule.set.value
+    text = _words(value, words) if isinstance(value, str) else ""
+    is_expression = text.startswith("=")
+    return CompiledRule(
+        name=_words(rule.name, words),
+        given=given,
+        when=when,
+        key=(_words(rule.set.device, words), _words(rule.set.resource, words)),
+        literal=None if is_expression else (text if isinstance(value, str) else value),
+        expression=_expression(environment, text[1:], f"{where}: set.value") if is_expression else None,
+        because=_words(rule.because, words),
+        confidence=rule.confidence,
+    )
+
+
+def _expression(environment: Any, text: str, where: str) -> Any:
+    try:
+        return environment.compile(text)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).removeprefix("INVALID_ARGUMENT: ").splitlines()]
+        told = "; ".join(line.removeprefix("ERROR: <input>:").strip() for line in lines if line.startswith("ERROR"))
+        hint = ": numbers are written 21.0, not 21" if "(double, int)" in told or "(int, double)" in told else ""
+        raise ConfigurationError(f"{where}: {text!r}: {told or error}{hint}") from error
+
+
+def _source(item: str | Recent, words: Mapping[str, str]) -> Key | Recent:
+    if isinstance(item, Recent):
+        return item.model_copy(update={"of": _words(item.of, words)})
+    device, _, resource = _words(item, words).partition("/")
+    return device, resource
+
+
+def _key_of(item: Key | Recent) -> Key:
+    if isinstance(item, Recent):
+        device, _, resource = item.of.partition("/")
+        return device, resource
+    return item
+
+
+def _words(text: str, words: Mapping[str, str]) -> str:
+    for name, word in words.items():
+        text = text.replace("{" + name + "}", word)
+    return text
+
+
+def _fill(text: str, values: Mapping[str, Value]) -> str:
+    for name, value in values.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        text = text.replace("{" + name + "}", shown)
+    return text
+
+
+def _type_of(value: object) -> Any:
+    return cel.Type.BOOL if isinstance(value, bool) else cel.Type.STRING if isinstance(value, str) else cel.Type.DOUBLE
+
+
+def _cel_value(value: Value) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
