@@ -17,7 +17,7 @@ from edgeagents.journal import read_journal
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.device import Device, Event
 from edgeagents.model.envelope import EventMessage
-from edgeagents.model.message import Command, Outcome
+from edgeagents.model.message import AuditRecord, Command, Outcome
 
 
 async def collect(
@@ -39,7 +39,15 @@ async def collect(
     }
     since = {name: await _watching_since(bus, name) for name in agents}
     events = await _events(bus, agents, devices, until_ns)
-    return Evidence(events, commands, outcomes, _journal(journals / "world.jsonl"), consumed, since)
+    world = _journal(journals / "world.jsonl")
+    return Evidence(events, commands, outcomes, world, consumed, since, await _decisions(bus))
+
+
+async def _decisions(bus: Bus) -> int:
+    count = 0
+    async for stored in bus.read(subjects.AUDIT_STREAM, [], name="tally-audit"):
+        count += wire.decode(AuditRecord, stored.data).kind == "decision"
+    return count
 
 
 async def _events(

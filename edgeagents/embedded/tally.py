@@ -56,6 +56,7 @@ class Evidence:
         world: lines of the world's journal.
         consumed: per agent, the event ids in its journal.
         watching_since_ns: per agent, when its consumer began.
+        decisions: how many decisions the audit stream holds.
     """
 
     events: Sequence[HeldEvent]
@@ -64,6 +65,7 @@ class Evidence:
     world: Sequence[Mapping[str, Any]]
     consumed: Mapping[str, frozenset[str]]
     watching_since_ns: Mapping[str, int]
+    decisions: int = 0
 
 
 @dataclass(slots=True)
@@ -138,13 +140,13 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
     return round(ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))], 2)
 
 
-def summarise(result: Tally, evidence: Evidence, score: Mapping[str, Any], decisions: int) -> dict[str, Any]:
+def summarise(result: Tally, evidence: Evidence, score: Mapping[str, Any]) -> dict[str, Any]:
     """Return the demo's last line: `failures` are failed, expired and uncertain; refused and unproven are neither."""
     counts = result.outcomes
     problems = [*result.lost_events, *result.lost_commands, *result.doubled]
     return {
         "events": len(evidence.events),
-        "decisions": decisions,
+        "decisions": evidence.decisions,
         "commands_sent": len(evidence.commands),
         "commands_proven": counts["proven"],
         "failures": counts["failed"] + counts["expired"] + counts["uncertain"],

@@ -1,0 +1,163 @@
+"""`make demo`: a home on this machine, seen on a live terminal page, or run headless for its figures.
+
+    python -m edgeagents.embedded.demo [--seconds 30] [--json] [--factor 60] [--seed 1]
+
+Source: issue "First light".
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.embedded.evidence import collect
+from edgeagents.embedded.gateway import Gateway, Plan
+from edgeagents.embedded.page import Story, render
+from edgeagents.embedded.tally import summarise, tally
+from edgeagents.errors import EdgeAgentsError, MalformedMessageError
+from edgeagents.model.device import Device
+from edgeagents.model.message import AuditRecord
+
+WINTER_MORNING_S = datetime(2026, 1, 14, 6, 0, tzinfo=UTC).timestamp()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo and return its exit code."""
+    arguments = _arguments(argv)
+    logging.basicConfig(level=logging.ERROR if not arguments.verbose else logging.INFO, stream=sys.stderr)
+    folder = (arguments.keep or Path(tempfile.mkdtemp(prefix="edgeagents-demo-"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    try:
+        return asyncio.run(_run(arguments, folder))
+    except EdgeAgentsError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        print(f"logs are in {folder / 'log'}", file=sys.stderr)
+        return 1
+    finally:
+        if arguments.keep is None and sys.exc_info()[0] is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make demo ARGS=…", description="A home run by three agents and a guard.")
+    parser.add_argument("--seconds", type=float, default=0, help="end by itself after so many seconds (0: Ctrl-C)")
+    parser.add_argument("--json", action="store_true", help="no page; one JSON object as the last line")
+    parser.add_argument("--factor", type=float, default=60, help="times faster than real time (60)")
+    parser.add_argument("--seed", type=int, default=1, help="of weather, prices and people (1)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep state, logs and journals here")
+    parser.add_argument(
+        "--profiles", type=Path, default=Path("edgex-profiles/home").resolve(), help="site.yaml, agents/, …"
+    )
+    parser.add_argument("--verbose", action="store_true", help="say what the supervisor does")
+    return parser.parse_args(argv)
+
+
+async def _run(arguments: argparse.Namespace, folder: Path) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    plan = Plan(folder, arguments.profiles, arguments.factor, WINTER_MORNING_S, seed=arguments.seed)
+    gateway = Gateway(plan)
+    gateway.start()
+    console = Console(stderr=True)
+    try:
+        await _come_up(gateway, console, stop)
+        if stop.is_set():
+            return 130
+        bus = await gateway.connect()
+        try:
+            if arguments.json:
+                await _watch(gateway, bus, stop, arguments.seconds or 30, None)
+                print(json.dumps(await _figures(gateway, bus), ensure_ascii=False))
+            else:
+                await _watch(gateway, bus, stop, arguments.seconds, Console())
+        finally:
+            await bus.close()
+    finally:
+        await gateway.stop()
+    return 0
+
+
+async def _come_up(gateway: Gateway, console: Console, stop: asyncio.Event) -> None:
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
+    ) as progress:
+        progress.add_task("starting nats-server, EdgeX core, guard, world and agents …")
+        ready = asyncio.create_task(gateway.ready())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ready
+            return
+        stopped.cancel()
+        ready.result()
+
+
+async def _watch(gateway: Gateway, bus: Bus, stop: asyncio.Event, seconds: float, console: Console | None) -> None:
+    """Let the home run until the time is over or somebody stops it; with a console, show the page."""
+    story = Story()
+
+    async def on_record(message: BusMessage) -> None:
+        with contextlib.suppress(MalformedMessageError, ValueError):
+            record = wire.decode(AuditRecord, message.data)
+            story.take(record.kind, json.loads(record.body))
+
+    subscription = await bus.subscribe(subjects.audits(bus.settings.gateway), on_record)
+    until_s = time.monotonic() + seconds if seconds else float("inf")
+    live = Live(console=console, screen=True, auto_refresh=False) if console is not None else None
+    with live if live is not None else contextlib.nullcontext():
+        while not stop.is_set() and time.monotonic() < until_s:
+            if live is not None:
+                await _show(live, gateway, story)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), min(0.5, max(0.01, until_s - time.monotonic())))
+    await subscription.unsubscribe()
+
+
+async def _show(live: Live, gateway: Gateway, story: Story) -> None:
+    world = await gateway.state("world", "/api/v3/world")
+    guard = await gateway.state("guard", "/api/v3/guard")
+    footer = (
+        f"{gateway.plan.factor:g} times real time · EdgeX core-command at {gateway.url('command')} · "
+        f"state in {gateway.plan.folder} · Ctrl-C ends it"
+    )
+    live.update(render(world, guard, story, footer), refresh=True)
+
+
+async def _figures(gateway: Gateway, bus: Bus) -> dict[str, Any]:
+    until_ns = time.time_ns()
+    await gateway.stop_deciding()
+    await gateway.settle()
+    world = await gateway.state("world", "/api/v3/world")
+    evidence = await collect(bus, gateway.agents, await _devices(gateway), gateway.plan.folder / "journal", until_ns)
+    return summarise(tally(evidence), evidence, world.get("score", {}))
+
+
+async def _devices(gateway: Gateway) -> dict[str, Device]:
+    body = await gateway.state("metadata", "/api/v3/device/all?limit=-1")
+    return {item["name"]: Device.model_validate(item) for item in body.get("devices", [])}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The demo's live terminal page: rooms, setpoints, who decided what and why, what the guard refused.
+
+Pure: values in, a renderable out. `demo.py` gathers the values.
+
+Source: rich 15.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {"comfort": "yellow", "energy": "green", "air": "cyan", "guard": "magenta"}
+MARKS = {
+    "proven": ("✔", "green"), "refused": ("✘", "red"), "failed": ("✘", "red"), "expired": ("⏱", "red"),
+    "uncertain": ("?", "red"), "unproven": ("·", "yellow"),
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Story:
+    """What happened lately, newest first, and the totals."""
+
+    decisions: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=12))
+    outcomes: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=8))
+    refusals: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=4))
+    decided: int = 0
+
+    def take(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Take in an audit record of an agent or the guard."""
+        if kind == "decision":
+            self.decided += 1
+            self.decisions.appendleft(body)
+        elif kind == "command":
+            (self.refusals if body["status"] == "refused" else self.outcomes).appendleft(body)
+
+
+def render(world: Mapping[str, Any], guard: Mapping[str, Any], story: Story, footer: str) -> RenderableType:
+    """Return the whole page."""
+    return Group(
+        _header(world, guard),
+        _rooms(world, guard),
+        Panel(_decisions(story), title="who decided what, and why", title_align="left", border_style="dim"),
+        Panel(_outcomes(story), title="what the guard did", title_align="left", border_style="dim"),
+        Text(footer, style="dim"),
+    )
+
+
+def _header(world: Mapping[str, Any], guard: Mapping[str, Any]) -> RenderableType:
+    if not world:
+        return Text("the world is away …", style="red")
+    when = datetime.fromtimestamp(float(world.get("site_s", 0)), UTC)
+    devices, score = world.get("devices", {}), world.get("score", {})
+    weather, tariff, meter = (devices.get(name, {}) for name in ("weather", "tariff", "meter"))
+    outcomes = guard.get("outcomes", {})
+    grid = Table.grid(expand=True, padding=(0, 2))
+    for _ in range(4):
+        grid.add_column()
+    grid.add_row(
+        Text(f"{when:%a %d %b  %H:%M}", style="bold"),
+        f"outdoors {_number(weather.get('Outdoor'))} °C, sun {_number(weather.get('Irradiance'), 0)} W/m²",
+        f"{_number(tariff.get('Price'), 3)} EUR/kWh, house {_number(meter.get('Power'), 0)} W",
+        f"proven [green]{outcomes.get('proven', 0)}[/]  refused [red]{outcomes.get('refused', 0)}[/]",
+    )
+    grid.add_row(
+        f"heat pump {_number(devices.get('heat-pump', {}).get('FlowSetpoint'))} °C water",
+        f"ventilation level {_number(devices.get('ventilation', {}).get('Level'), 0)}",
+        f"energy {_number(score.get('energy_kwh'), 2)} kWh",
+        f"discomfort {_number(score.get('comfort_violation_degree_hours'), 2)} °C·h",
+    )
+    return Panel(grid, title="edgeagents: a home", title_align="left")
+
+
+def _rooms(world: Mapping[str, Any], guard: Mapping[str, Any]) -> RenderableType:
+    table = Table(expand=True, box=None, header_style="dim")
+    for name in ("room", "°C", "setpoint", "valve", "CO₂ ppm", "", "who holds the valve"):
+        table.add_column(name, justify="right" if name in ("°C", "setpoint", "valve", "CO₂ ppm") else "left")
+    holders = {(lease["deviceName"], lease["resourceName"]): lease["agent"] for lease in guard.get("leases", [])}
+    devices = world.get("devices", {})
+    for room in world.get("rooms", {}):
+        sensor, valve = devices.get(f"sensor-{room}", {}), devices.get(f"radiator-{room}", {})
+        holder = holders.get((f"radiator-{room}", "Setpoint"), "")
+        signs = ("● somebody is here  " if sensor.get("Presence") else "") + (
+            "⧉ window open" if sensor.get("WindowOpen") else ""
+        )
+        table.add_row(
+            room,
+            _warmth(sensor.get("Temperature")),
+            _number(valve.get("Setpoint")),
+            f"{_number(valve.get('Opening'), 0)} %",
+            _number(sensor.get("CO2"), 0),
+            signs,
+            Text(holder, style=COLOURS.get(holder, "")),
+        )
+    return table
+
+
+def _decisions(story: Story) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    for body in story.decisions:
+        when = datetime.fromtimestamp(float(body.get("site_s", 0)), UTC)
+        given = {(item["device"], item["resource"]): item for item in body.get("given", [])}
+        for intent in body.get("intents", []):
+            held = given.get((intent["device"], intent["resource"]), {}).get("held_back", "")
+            agent = str(body.get("agent"))
+            text = Text(f"{intent['device']}/{intent['resource']} → {_value(intent['value'])}")
+            reason = Text(str(intent["because"]), style="dim")
+            if held:
+                reason.append(f"  held back: {held}", style="dim red")
+            grid.add_row(f"{when:%H:%M}", Text(agent, style=COLOURS.get(agent, "")), text, reason)
+    return grid if story.decisions else Text("nobody has decided anything yet", style="dim")
+
+
+def _outcomes(story: Story) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    for body in [*list(story.refusals)[:3], *story.outcomes]:
+        mark, colour = MARKS.get(str(body["status"]), ("·", ""))
+        agent = str(body["agent"])
+        grid.add_row(
+            Text(f"{mark} {body['status']}", style=colour),
+            Text(agent, style=COLOURS.get(agent, "")),
+            f"{body['device']}/{body['resource']} = {_value(body['value'])}",
+            Text(str(body["reason"]), style="dim"),
+        )
+    return grid if grid.row_count else Text("no command yet", style="dim")
+
+
+def _number(value: object, digits: int = 1) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, (int, float)) else "–"
+
+
+def _value(value: object) -> str:
+    try:
+        return f"{float(str(value)):g}"
+    except ValueError:
+        return str(value)
+
+
+def _warmth(value: object) -> Text:
+    if not isinstance(value, (int, float)):
+        return Text("–")
+    style = "blue" if value < 18 else "green" if value < 24 else "red"
+    return Text(f"{value:.1f}", style=style)
