@@ -32,4 +32,15 @@ check: setup ## lint, types, import layers, generated code fresh
 proto: setup ## generate edgeagents/pb from proto/
 	$(BIN)/python proto/generate.py
 
-.PHONY: help setup format check proto
+
+demo: setup ## a home run by three agents and a guard, on a live page (ARGS="--help")
+	@$(BIN)/python -m edgeagents.embedded.demo $(ARGS)
+
+test: setup ## all tests that this machine can run; says what it leaves out
+	$(BIN)/pytest -m "not edgex" $(ARGS)
+
+bench: setup ## run every benchmark
+	@targets=$$(grep -oE '^bench-[a-z-]+' $(MAKEFILE_LIST) | sort -u); \
+	if [ -z "$$targets" ]; then echo "there is no benchmark yet"; else $(MAKE) --no-print-directory $$targets; fi
+
+.PHONY: help setup format check proto demo test test-edgex bench

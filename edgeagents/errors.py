@@ -25,6 +25,9 @@ class InvalidInputError(TheirError):
     """A value, body or message breaks its contract."""
 
 
+MAX_TEXT = 500
+
+
 class MalformedMessageError(InvalidInputError):
     """Bytes that are not the message they claim to be; `cause_kind` groups them for counting.
 
@@ -34,7 +37,8 @@ class MalformedMessageError(InvalidInputError):
     """
 
     def __init__(self, text: str, cause_kind: str = "malformed") -> None:
-        super().__init__(text)
+        # The text quotes the message, and a hostile one is long: it must not flood logs and dead letters.
+        super().__init__(text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…")
         self.cause_kind = cause_kind
 
 

@@ -11,6 +11,7 @@ Source: design.md sections 2 and 4.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -26,9 +27,11 @@ EdgexBusType = Literal["mqtt", "nats-core", "nats-jetstream"]
 class BusSettings(BaseSettings):
     """How a service reaches the broker, and how EdgeX speaks on it."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, allow_inf_nan=False)
 
-    gateway: str = Field("gateway", description="name of this gateway: first token of every subject of ours")
+    gateway: str = Field(
+        "gateway", min_length=1, description="name of this gateway: first token of every subject of ours"
+    )
     nats_url: str = Field("nats://127.0.0.1:4222", description="address of nats-server")
     nats_user: str = Field("", description="NATS user; empty: no user")
     nats_password_file: Path | None = Field(None, description="file that holds the NATS password")
@@ -38,7 +41,7 @@ class BusSettings(BaseSettings):
     edgex_format: Literal["json", "nats"] = Field(
         "json", description="MessageBus.Optional.Format of an EdgeX built for NATS; ignored for mqtt"
     )
-    edgex_base: str = Field("edgex", description="MessageBus.BaseTopicPrefix")
+    edgex_base: str = Field("edgex", min_length=1, description="MessageBus.BaseTopicPrefix")
     connect_timeout_s: float = Field(5.0, gt=0, description="longest wait for one connection attempt")
 
     @property
@@ -54,7 +57,7 @@ class BusSettings(BaseSettings):
 class SiteTimeSettings(BaseSettings):
     """Site time = T0 + N * (wall - W0), all in seconds since the epoch; the default is wall time itself."""
 
-    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}SITE_TIME_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}SITE_TIME_", frozen=True, allow_inf_nan=False)
 
     start_s: float = Field(0.0, ge=0, description="T0: site time when the wall clock says `wall_start_s`")
     wall_start_s: float = Field(0.0, ge=0, description="W0: wall time at which site time is `start_s`")
@@ -96,6 +99,8 @@ def read_secret(path: Path) -> SecretStr:
         text = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigurationError(f"secret file {path}: {error.strerror}: does it exist, may we read it?") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"secret file {path} is not UTF-8 text: write the secret on its first line") from error
     if not text:
         raise ConfigurationError(f"secret file {path} is empty: write the secret on its first line")
     return SecretStr(text)
@@ -113,14 +118,14 @@ def check_environment(
     Raises:
         ConfigurationError: a variable is unknown; the text names it and the closest known one.
     """
-    from difflib import get_close_matches
-
     classes = known if isinstance(known, list) else [known]
     names = {
         f"{cls.model_config.get('env_prefix', '')}{field}".upper() for cls in classes for field in cls.model_fields
     }
     for variable in environ if environ is not None else os.environ:
-        if variable.startswith(PREFIX) and variable.upper() not in names:
-            close = get_close_matches(variable, names, n=1)
-            hint = f": did you mean {close[0]}?" if close else f": known are {', '.join(sorted(names))}"
+        # Case does not matter to pydantic-settings, so it does not here.
+        if variable.upper().startswith(PREFIX) and variable.upper() not in names:
+            # The common prefix would make everything look alike.
+            close = get_close_matches(variable.upper().removeprefix(PREFIX), [n.removeprefix(PREFIX) for n in names], 1)
+            hint = f": did you mean {PREFIX}{close[0]}?" if close else f": known are {', '.join(sorted(names))}"
             raise ConfigurationError(f"environment variable {variable} is not a setting{hint}")

@@ -1,8 +1,8 @@
 """Every NATS subject, stream, bucket and durable name, built by functions.
 
 Device and agent names may hold anything EdgeX allows; NATS tokens and KV keys may not. Names with only
-letters, digits, `-` and `_` stand as they are, all others become `~` + base64url, here alone. (`~` is not
-in the base64url alphabet and no plain name starts with it, so the mapping is one to one.)
+letters, digits, `-` and `_` stand as they are, all others become `=` + base64url, here alone. (No plain name
+starts with `=`, and KV keys may hold it; the mapping is one to one, and `name_of` refuses any other spelling.)
 
 EdgeX topics become subjects in two ways, by what carries them: nats-server's MQTT listener writes a dot
 inside a level as `//`; EdgeX services built with NATS replace characters over the whole string.
@@ -18,6 +18,9 @@ from edgeagents.errors import InvalidInputError
 from edgeagents.settings import EdgexBusType
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+_UNCARRIED = re.compile(r"[ \t\n\v\f\r\x00]")
+_WILDCARDS = {"+": "*", "#": ">"}
+_TOPIC_WILDCARDS = {"*": "+", ">": "#"}
 
 EVENTS_STREAM = "edgex-events"
 COMMANDS_STREAM = "commands"
@@ -34,13 +37,16 @@ def token(name: str) -> str:
     """Return a name as one NATS token (and KV key part).
 
     Raises:
-        InvalidInputError: the name is empty.
+        InvalidInputError: the name is empty, or no text.
     """
     if not name:
         raise InvalidInputError("an empty name cannot be part of a subject")
     if _PLAIN.fullmatch(name):
         return name
-    return "~" + base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+    try:
+        return "=" + base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"name {name!r} holds a lone surrogate") from error
 
 
 def name_of(part: str) -> str:
@@ -49,12 +55,15 @@ def name_of(part: str) -> str:
     Raises:
         InvalidInputError: not a token that `token` makes.
     """
-    if not part.startswith("~"):
+    if _PLAIN.fullmatch(part):
         return part
     try:
-        return base64.urlsafe_b64decode(part[1:] + "=" * (-(len(part) - 1) % 4)).decode()
+        name = base64.urlsafe_b64decode(part[1:] + "=" * (-(len(part) - 1) % 4)).decode()
     except (ValueError, binascii.Error) as error:
         raise InvalidInputError(f"subject token {part!r} is not a base64url name") from error
+    if not name or token(name) != part:
+        raise InvalidInputError(f"subject token {part!r} is not how a name is written")
+    return name
 
 
 # --- ours: the owning gateway's name comes first -------------------------------------------------
@@ -68,6 +77,11 @@ def command(gateway: str, device: str, agent: str) -> str:
 def commands(gateway: str) -> str:
     """Return the filter for every command and lease record of a gateway."""
     return f"{token(gateway)}.commands.*.*"
+
+
+def lease_records(gateway: str) -> str:
+    """Return the filter for the guard's lease records of a gateway."""
+    return f"{token(gateway)}.commands.*.{GUARD}"
 
 
 def parse_command(subject: str) -> tuple[str, str]:
@@ -113,8 +127,15 @@ def leases(gateway: str) -> str:
 
 
 def sender(subject: str) -> str:
-    """Return the agent that a session or lease subject belongs to: the sender is a token, never a word in the body."""
-    return name_of(subject.split(".")[2])
+    """Return the agent that a session or lease subject belongs to: the sender is a token, never a word in the body.
+
+    Raises:
+        InvalidInputError: it is not one.
+    """
+    parts = subject.split(".")
+    if len(parts) != 3 or parts[1] not in ("sessions", "leases"):
+        raise InvalidInputError(f"{subject!r} is no session or lease subject")
+    return name_of(parts[2])
 
 
 def audit(gateway: str, writer: str, incarnation: str) -> str:
@@ -147,11 +168,11 @@ def lease_key(device: str, resource: str) -> str:
     return f"{token(device)}.{token(resource)}"
 
 
-def stream_subjects(gateway: str, base: str = "edgex") -> dict[str, list[str]]:
+def stream_subjects(gateway: str, base: str = "edgex", bus: EdgexBusType = "mqtt") -> dict[str, list[str]]:
     """Return which subjects each stream of a gateway captures; no two overlap."""
     g = token(gateway)
     return {
-        EVENTS_STREAM: [f"{base}.events.device.>", f"{base}.rules.agents"],
+        EVENTS_STREAM: [topic_to_subject(f"{base}/{topic}", bus) for topic in ("events/device/#", "rules/agents")],
         COMMANDS_STREAM: [f"{g}.commands.*.*", f"{g}.outcomes.*.*"],
         AUDIT_STREAM: [f"{g}.audit.*.*"],
         TRIGGERS_STREAM: [f"{g}.triggers.*"],
@@ -166,24 +187,31 @@ def topic_to_subject(topic: str, bus: EdgexBusType = "mqtt") -> str:
     """Return the NATS subject that carries an EdgeX topic or topic filter.
 
     Args:
-        topic: levels parted by `/`; `+` and a final `#` are wildcards.
+        topic: levels parted by `/`; a level `+` and a last level `#` are wildcards.
         bus: what EdgeX itself speaks (`mqtt`: nats-server's MQTT listener maps).
 
     Raises:
-        InvalidInputError: the topic holds what no subject can (a space, an empty level, `*`, `>`).
+        InvalidInputError: the topic holds what no subject can: a blank, an empty level, a misplaced wildcard.
     """
-    if not topic or any(not level for level in topic.split("/")) or re.search(r"[\s*>\x00]", topic):
+    levels = topic.split("/")
+    if _UNCARRIED.search(topic) or not all(levels) or any(level in ("*", ">") for level in levels):
         raise InvalidInputError(f"topic {topic!r} cannot be carried by NATS: no blanks, '*', '>' or empty levels")
+    if any(("+" in level or "#" in level) and len(level) > 1 for level in levels) or "#" in levels[:-1]:
+        raise InvalidInputError(f"topic {topic!r}: '+' must be a whole level and '#' the last one")
     if bus == "mqtt":
-        topic = topic.replace(".", "//")
-        parts = re.split(r"(?<!/)/(?!/)", topic)
-        return ".".join({"+": "*", "#": ">"}.get(part, part) for part in parts)
+        return ".".join(_WILDCARDS.get(level, level.replace(".", "//")) for level in levels)
+    if "*" in topic or ">" in topic or not all(topic.replace("/", ".").split(".")):
+        raise InvalidInputError(f"topic {topic!r} cannot be carried by {bus}: no '*', '>', or dots beside a '/'")
     return topic.replace("/", ".").replace("+", "*").replace("#", ">")
 
 
 def subject_to_topic(subject: str, bus: EdgexBusType = "mqtt") -> str:
-    """Return the EdgeX topic that a subject carries; the inverse of `topic_to_subject`."""
+    """Return the EdgeX topic that a subject carries; the inverse of `topic_to_subject`.
+
+    With EdgeX on NATS a dot within a level comes back as `/`, as it does for EdgeX itself.
+    """
     if bus == "mqtt":
-        parts = [{"*": "+", ">": "#"}.get(part, part) for part in subject.split(".")]
+        # The listener writes an empty level as "/".
+        parts = ("" if part == "/" else _TOPIC_WILDCARDS.get(part, part) for part in subject.split("."))
         return "/".join(part.replace("//", ".") for part in parts)
     return subject.replace(".", "/").replace("*", "+").replace(">", "#")

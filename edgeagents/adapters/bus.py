@@ -1,36 +1,31 @@
-"""NATS: publish, request, subscribe, streams, durable consumers, reconnect.
+"""NATS: publish, request, subscribe, reconnect; streams come from `adapters/streams.py`.
 
-A thin layer over nats-py that speaks this project's errors. A message counts as stored only when the server
-acknowledged it; with `sync_interval: always` that means on disk. Leaves out KV and objects on purpose
-(`adapters/store.py`).
+A thin layer over nats-py that speaks this project's errors.
 
-Source: nats-py 2.16, NATS ADR-8 (JetStream wire API), field notes on brokers.
+Source: nats-py 2.16, field notes on brokers.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import nats
 import nats.errors
-import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.js import JetStreamContext, api
 
-from edgeagents.errors import ConflictError, NotFoundError, UnavailableError
+from edgeagents.adapters.streams import BROKER_ERRORS, StoredMessage, Streams, finished
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.settings import BusSettings
+
+__all__ = ["CONTENT_TYPE", "Bus", "BusMessage", "Handler", "StoredMessage"]
 
 log = logging.getLogger(__name__)
 
-EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
-MESSAGE_ID: Final = "Nats-Msg-Id"
 CONTENT_TYPE: Final = "Content-Type"
-_WRONG_LAST_SEQUENCE: Final = 10071
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,37 +38,68 @@ class BusMessage:
     reply: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A message of a stream, with the means to acknowledge it when it came through a consumer."""
-
-    subject: str
-    data: bytes
-    headers: Mapping[str, str]
-    stream: str
-    sequence: int
-    time_ns: int
-    deliveries: int = 1
-    _msg: Msg | None = None
-
-    async def ack(self) -> None:
-        """Tell the server that this message needs no redelivery; repeats are harmless."""
-        if self._msg is not None:
-            with contextlib.suppress(nats.errors.Error, nats.js.errors.Error):
-                await self._msg.ack()
-
-
 Handler = Callable[[BusMessage], Awaitable[None]]
 
 
-class Bus:
-    """One connection to the broker of this gateway."""
+class _Link:
+    """What nats-py calls back: logs the link going down and coming back once each."""
 
-    def __init__(self, client: Client, settings: BusSettings) -> None:
+    def __init__(self, client: Client, url: str) -> None:
+        self.url = url
+        self.is_up = False
+        self.is_closing = False  # on purpose
+        self._client = client
+        self.last_error: Exception | None = None
+        self.refused = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.watchers: list[Callable[[], None]] = []
+
+    async def on_error(self, error: Exception) -> None:
+        self.last_error = error
+        if isinstance(error, nats.errors.AuthorizationError):
+            self.refused.set()
+        # While the link is down nats-py reports each attempt; what comes otherwise may be a handler's failure.
+        if self.is_up:
+            expected = isinstance(error, (*BROKER_ERRORS, EdgeAgentsError))
+            text = f"{type(error).__name__}: {error}"
+            log.warning("nats %s: %s", self.url, text, exc_info=None if expected else error)
+
+    async def on_disconnect(self) -> None:
+        if self.is_up and not self.is_closing:
+            self.is_up = False
+            log.warning("nats %s: link is down, trying again", self.url)
+
+    async def on_reconnect(self) -> None:
+        self.is_up = True
+        log.warning("nats %s: link is back", self.url)
+        for watcher in self.watchers:
+            watcher()
+
+    async def on_close(self) -> None:
+        self.closed.set()
+        if not self.is_closing:
+            log.error("nats %s: the server closed the connection: %s", self.url, self._client.last_error)
+
+    def why(self) -> str:
+        """Return what kept us from connecting, for a person."""
+        if self.refused.is_set():
+            return "the server refused user or password"
+        return f"no connection: {self.last_error or 'no answer'}: is nats-server up?"
+
+
+class Bus(Streams):
+    """One connection to the broker of this gateway.
+
+    `closed` is set once the connection is gone for good, on purpose or because the server closed it with an error;
+    a service that did not ask for it should end then, so that it is started afresh.
+    """
+
+    def __init__(self, client: Client, settings: BusSettings, link: _Link) -> None:
         """Wrap a connected client; use `connect` instead."""
-        self.client = client
+        super().__init__(client, lambda: link.is_closing)
         self.settings = settings
-        self.js: JetStreamContext = client.jetstream(timeout=10)
+        self.closed = link.closed
+        self._link = link
 
     @classmethod
     async def connect(cls, settings: BusSettings, name: str, *, inbox: str = "") -> "Bus":
@@ -86,68 +112,72 @@ class Bus:
 
         Raises:
             UnavailableError: no connection within `connect_timeout_s`; refused credentials say so.
+            ConfigurationError: the password file cannot be read.
         """
-        state = {"down": False}
-
-        async def on_error(error: Exception) -> None:
-            # nats-py reports every failed reconnect here; the two callbacks below say it once.
-            if not isinstance(error, (OSError, nats.errors.NoServersError, nats.errors.ConnectionClosedError)):
-                log.warning("nats %s: %s", settings.nats_url, error)
-
-        async def on_disconnect() -> None:
-            if not state["down"]:
-                state["down"] = True
-                log.warning("nats %s: link is down, trying again", settings.nats_url)
-
-        async def on_reconnect() -> None:
-            state["down"] = False
-            log.warning("nats %s: link is back", settings.nats_url)
-
+        client = Client()
+        link = _Link(client, settings.nats_url)
         options: dict[str, Any] = {}
         if settings.nats_user:
             password = settings.password
-            options |= {
-                "user": settings.nats_user,
-                "password": password.get_secret_value() if password else "",
-            }
+            options |= {"user": settings.nats_user, "password": password.get_secret_value() if password else ""}
         if inbox:
             options["inbox_prefix"] = inbox.encode()
-        try:
-            client = await asyncio.wait_for(
-                nats.connect(
-                    settings.nats_url,
-                    name=name,
-                    connect_timeout=max(1, int(settings.connect_timeout_s)),
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.25,
-                    ping_interval=5,
-                    max_outstanding_pings=2,
-                    error_cb=on_error,
-                    disconnected_cb=on_disconnect,
-                    reconnected_cb=on_reconnect,
-                    allow_reconnect=True,
-                    **options,
-                ),
-                settings.connect_timeout_s,
+        connecting = asyncio.create_task(
+            client.connect(
+                settings.nats_url,
+                name=name,
+                connect_timeout=max(1, int(settings.connect_timeout_s)),
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds for asyncio.sleep: no need to be whole
+                ping_interval=5,
+                max_outstanding_pings=2,
+                error_cb=link.on_error,
+                disconnected_cb=link.on_disconnect,
+                reconnected_cb=link.on_reconnect,
+                closed_cb=link.on_close,
+                **options,
             )
-        except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise UnavailableError(
-                f"nats {settings.nats_url}: {str(error) or type(error).__name__}: "
-                "is nats-server up, are user and password right?"
-            ) from error
-        return cls(client, settings)
+        )
+        await cls._connected(client, connecting, link, settings.connect_timeout_s)
+        link.is_up = True
+        return cls(client, settings, link)
+
+    @staticmethod
+    async def _connected(client: Client, connecting: asyncio.Task[None], link: _Link, timeout_s: float) -> None:
+        """Wait until the client is connected; when it is not in time, or refused, leave nothing behind."""
+        refused = asyncio.create_task(link.refused.wait())
+        try:
+            await asyncio.wait({connecting, refused}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done() and not refused.done():
+                connecting.result()
+                return
+            raise UnavailableError(f"nats {link.url}: {link.why()}")
+        except BROKER_ERRORS as error:
+            raise UnavailableError(f"nats {link.url}: {str(error) or type(error).__name__}") from error
+        finally:
+            refused.cancel()
+            if connecting.cancel() or not client.is_connected:
+                link.is_closing = True
+                await asyncio.gather(connecting, return_exceptions=True)
+                await client.close()
 
     async def close(self) -> None:
         """Flush what is buffered, for at most 2 s, and disconnect."""
-        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
-            await asyncio.wait_for(self.client.flush(timeout=1), 2)
-        with contextlib.suppress(nats.errors.Error, OSError):
+        self._link.is_closing = True
+        with contextlib.suppress(*BROKER_ERRORS):
+            async with asyncio.timeout(2):
+                await self.client.flush(timeout=1)
+        with contextlib.suppress(*BROKER_ERRORS):
             await self.client.close()
 
     @property
     def is_connected(self) -> bool:
         """Whether the link is up now."""
         return bool(self.client.is_connected)
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` each time the link is back: what others published meanwhile on no stream was missed."""
+        self._link.watchers.append(callback)
 
     async def publish(
         self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, reply: str = ""
@@ -156,10 +186,18 @@ class Bus:
 
         Raises:
             UnavailableError: the buffer is full or the connection is closed.
+            TooLargeError: more bytes than the broker takes.
+            InvalidInputError: no subject or header NATS can carry.
         """
         try:
             await self.client.publish(subject, data, reply=reply, headers=dict(headers) if headers else None)
-        except nats.errors.Error as error:
+        except nats.errors.MaxPayloadError as error:
+            raise TooLargeError(
+                f"publish on {subject}: {len(data)} bytes are beyond the broker's max_payload"
+            ) from error
+        except (nats.errors.BadSubjectError, nats.errors.BadHeaderError) as error:
+            raise InvalidInputError(f"publish on {subject!r}: {error}") from error
+        except BROKER_ERRORS as error:
             raise UnavailableError(f"publish on {subject}: {error}") from error
 
     async def flush(self, timeout_s: float = 2.0) -> None:
@@ -169,8 +207,9 @@ class Bus:
             UnavailableError: it has not within `timeout_s`.
         """
         try:
-            await self.client.flush(timeout=max(1, int(timeout_s)))
-        except (nats.errors.Error, TimeoutError, OSError) as error:
+            async with asyncio.timeout(timeout_s):
+                await finished(self.client.flush(timeout=max(1, int(timeout_s))))
+        except BROKER_ERRORS as error:
             raise UnavailableError(f"nats {self.settings.nats_url}: no answer to a flush") from error
 
     async def request(
@@ -182,17 +221,15 @@ class Bus:
             UnavailableError: nobody listens there, or no answer came in time.
         """
         try:
-            message = await self.client.request(
-                subject, data, timeout=timeout_s, headers=dict(headers) if headers else None
+            message = await finished(
+                self.client.request(subject, data, timeout=timeout_s, headers=dict(headers) if headers else None)
             )
         except nats.errors.NoRespondersError as error:
             raise UnavailableError(f"nobody answers on {subject}: is that service up?") from error
-        except (nats.errors.Error, TimeoutError, asyncio.CancelledError) as error:
-            # nats-py cancels pending requests when the link breaks; our own cancellation must pass through.
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+        except TimeoutError as error:
             raise UnavailableError(f"no answer on {subject} in {timeout_s:g} s") from error
+        except BROKER_ERRORS as error:
+            raise UnavailableError(f"request on {subject}: {error}") from error
         return _received(message)
 
     async def subscribe(
@@ -209,7 +246,7 @@ class Bus:
 
         try:
             return await self.client.subscribe(subject, queue=queue, cb=deliver, pending_msgs_limit=pending)
-        except nats.errors.Error as error:
+        except BROKER_ERRORS as error:
             raise UnavailableError(f"subscribe to {subject}: {error}") from error
 
     async def respond(self, message: BusMessage, data: bytes, headers: Mapping[str, str] | None = None) -> None:
@@ -217,230 +254,6 @@ class Bus:
         if message.reply:
             await self.publish(message.reply, data, headers)
 
-    # --- streams ---------------------------------------------------------------------------------
-
-    async def ensure_stream(
-        self,
-        name: str,
-        subjects: Sequence[str],
-        *,
-        max_age_s: float = 0,
-        max_bytes: int = -1,
-        max_per_subject: int = -1,
-        duplicate_window_s: float = 120.0,
-    ) -> None:
-        """Create a file-backed stream, or bring an existing one to these subjects and limits; keeps its messages.
-
-        Raises:
-            UnavailableError: the broker has no JetStream, or refuses the stream.
-        """
-        config = api.StreamConfig(
-            name=name,
-            subjects=list(subjects),
-            storage=api.StorageType.FILE,
-            retention=api.RetentionPolicy.LIMITS,
-            discard=api.DiscardPolicy.OLD,
-            max_age=max_age_s,
-            max_bytes=max_bytes,
-            max_msgs_per_subject=max_per_subject,
-            duplicate_window=min(duplicate_window_s, max_age_s) if max_age_s else duplicate_window_s,
-            allow_direct=True,
-        )
-        try:
-            try:
-                await self.js.add_stream(config)
-            except nats.js.errors.BadRequestError:
-                await self.js.update_stream(config)
-        except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
-            raise UnavailableError(f"stream {name}: {error}: is JetStream on, is its store full?") from error
-
-    async def store(
-        self,
-        subject: str,
-        data: bytes,
-        headers: Mapping[str, str] | None = None,
-        *,
-        expected_last: int | None = None,
-        message_id: str = "",
-        timeout_s: float = 5.0,
-    ) -> int:
-        """Publish into the stream that captures `subject` and return the stream sequence once it is held.
-
-        Args:
-            subject: captured by exactly one stream.
-            data: the message.
-            headers: further headers.
-            expected_last: the sequence that must be the subject's last (0: it has none yet).
-            message_id: the server drops a second message of this id within its window.
-            timeout_s: longest wait for the acknowledgement.
-
-        Raises:
-            ConflictError: the subject's last sequence is another.
-            UnavailableError: no acknowledgement in time: the message may or may not be stored.
-        """
-        extra = dict(headers or {})
-        if expected_last is not None:
-            extra[EXPECTED_LAST] = str(expected_last)
-        if message_id:
-            extra[MESSAGE_ID] = message_id
-        try:
-            ack = await self.js.publish(subject, data, timeout=timeout_s, headers=extra or None)
-        except nats.js.errors.APIError as error:
-            if error.err_code == _WRONG_LAST_SEQUENCE:
-                raise ConflictError(f"{subject}: {error.description}") from error
-            raise UnavailableError(f"store on {subject}: {error.description}") from error
-        except (nats.errors.Error, nats.js.errors.Error, TimeoutError, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
-            raise UnavailableError(f"store on {subject}: no acknowledgement in {timeout_s:g} s") from error
-        return int(ack.seq)
-
-    async def last(self, stream: str, subject: str) -> StoredMessage | None:
-        """Return the newest message of a subject (no wildcard), None when the stream holds none.
-
-        Raises:
-            UnavailableError: the broker did not answer.
-        """
-        try:
-            raw = await self.js.get_last_msg(stream, subject, direct=True)
-        except nats.js.errors.NotFoundError:
-            return None
-        except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
-            raise UnavailableError(f"last message of {subject}: {str(error) or type(error).__name__}") from error
-        headers = dict(raw.headers or {})
-        return StoredMessage(subject, raw.data or b"", headers, stream, int(raw.seq or 0), 0)
-
-    async def read(
-        self,
-        stream: str,
-        subjects: Sequence[str],
-        *,
-        name: str,
-        start_s: float | None = None,
-        start_sequence: int | None = None,
-    ) -> AsyncIterator[StoredMessage]:
-        """Yield what a stream holds now, oldest first, then end; changes nothing in the stream.
-
-        Args:
-            stream: its name.
-            subjects: filters; empty: all.
-            name: of the short-lived consumer (permissions may name it).
-            start_s: only messages stored since this wall time.
-            start_sequence: only messages from this sequence on.
-
-        Raises:
-            NotFoundError: there is no such stream.
-            UnavailableError: the broker did not answer.
-        """
-        from datetime import UTC, datetime
-
-        policy, since = api.DeliverPolicy.ALL, None
-        if start_sequence is not None:
-            policy = api.DeliverPolicy.BY_START_SEQUENCE
-        elif start_s is not None:
-            policy, since = (
-                api.DeliverPolicy.BY_START_TIME,
-                datetime.fromtimestamp(start_s, UTC).isoformat().replace("+00:00", "Z"),
-            )
-        config = api.ConsumerConfig(
-            name=name,
-            deliver_policy=policy,
-            opt_start_time=since,  # type: ignore[arg-type]  # nats-py passes text through; the server wants RFC 3339
-            opt_start_seq=start_sequence,
-            ack_policy=api.AckPolicy.NONE,
-            filter_subjects=list(subjects) or None,
-            inactive_threshold=10.0,
-        )
-        try:
-            info = await self.js.add_consumer(stream, config)
-            left = int(info.num_pending or 0)
-            subscription = await self.js.pull_subscribe_bind(info.name, stream=stream)
-            while left > 0:
-                for message in await subscription.fetch(min(left, 500), timeout=5):
-                    left -= 1
-                    yield _stored(message)
-            await subscription.unsubscribe()
-            with contextlib.suppress(nats.js.errors.Error, nats.errors.Error):
-                await self.js.delete_consumer(stream, info.name)
-        except nats.js.errors.NotFoundError as error:
-            raise NotFoundError(f"stream {stream}: not there (yet)") from error
-        except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
-            raise UnavailableError(f"reading stream {stream}: {str(error) or type(error).__name__}") from error
-
-    async def consume(
-        self,
-        stream: str,
-        durable: str,
-        subjects: Sequence[str],
-        *,
-        batch: int = 100,
-        ack_wait_s: float = 30.0,
-        deliver_new: bool = False,
-    ) -> AsyncIterator[StoredMessage]:
-        """Yield a durable consumer's messages for ever, in order, through restarts of the broker.
-
-        What is not acknowledged is delivered again. The caller acknowledges.
-
-        Args:
-            stream: its name; waited for when it is not there yet.
-            durable: the consumer's name; created or updated to these filters.
-            subjects: filters.
-            batch: how many messages one pull asks for.
-            ack_wait_s: redelivered after this.
-            deliver_new: start with what comes now, when the consumer is created by this call.
-        """
-        config = api.ConsumerConfig(
-            name=durable,
-            durable_name=durable,
-            deliver_policy=api.DeliverPolicy.NEW if deliver_new else api.DeliverPolicy.ALL,
-            ack_policy=api.AckPolicy.EXPLICIT,
-            ack_wait=ack_wait_s,
-            max_ack_pending=1000,
-            filter_subjects=list(subjects),
-        )
-        subscription: JetStreamContext.PullSubscription | None = None
-        told = False
-        while True:
-            try:
-                if subscription is None:
-                    await self.js.add_consumer(stream, config)
-                    subscription = await self.js.pull_subscribe_bind(durable, stream=stream)
-                    told = False
-                messages = await subscription.fetch(batch, timeout=5)
-            except (TimeoutError, nats.errors.TimeoutError):
-                if not self.is_connected:
-                    await asyncio.sleep(0.1)
-                continue
-            except nats.errors.ConnectionClosedError:
-                return
-            except (nats.errors.Error, nats.js.errors.Error) as error:
-                if not told:
-                    log.warning("consumer %s of stream %s: %s: trying again", durable, stream, error)
-                    told = True
-                if subscription is not None:
-                    with contextlib.suppress(nats.errors.Error):
-                        await subscription.unsubscribe()
-                subscription = None
-                await asyncio.sleep(0.25)
-                continue
-            for message in messages:
-                yield _stored(message)
-
 
 def _received(message: Msg) -> BusMessage:
     return BusMessage(message.subject, message.data, dict(message.headers or {}), message.reply)
-
-
-def _stored(message: Msg) -> StoredMessage:
-    meta = message.metadata
-    return StoredMessage(
-        message.subject,
-        message.data,
-        dict(message.headers or {}),
-        meta.stream,
-        meta.sequence.stream,
-        int(meta.timestamp.timestamp() * 1e9),
-        meta.num_delivered,
-        message,
-    )

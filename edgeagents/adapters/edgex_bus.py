@@ -10,13 +10,12 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.events import decode_message, encode_envelope, encode_headers
-from edgeagents.errors import InvalidInputError, MalformedMessageError, UnavailableError
+from edgeagents.errors import InvalidInputError, MalformedMessageError, UnavailableError, UpstreamError
 from edgeagents.model.envelope import Answer, EdgexMessage, Envelope
 
 log = logging.getLogger(__name__)
@@ -53,6 +52,8 @@ class NatsTransport:
 
     async def publish(self, topic: str, envelope: Envelope) -> None:
         """Send without a reply subject: Go subscribers would answer it with `+ACK`."""
+        if "+" in topic or "#" in topic:
+            raise InvalidInputError(f"topic {topic!r} holds a wildcard: nothing can be published on it")
         subject = subjects.topic_to_subject(topic, self._kind)
         if self._format == "nats":
             data, headers = encode_headers(envelope)
@@ -156,33 +157,40 @@ class EdgexBus:
 
         Raises:
             UnavailableError: no answer in time: EdgeX stays silent when a device service does.
+            UpstreamError: an answer that cannot be decoded, such as a Binary value in CBOR; it is set aside.
         """
         request_id = str(uuid.uuid4())
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[tuple[str, bytes, Mapping[str, str]]] = asyncio.get_running_loop().create_future()
 
-        async def on_answer(message: EdgexMessage) -> None:
+        async def on_answer(arrived_on: str, data: bytes, headers: Mapping[str, str]) -> None:
             # An error answer carries a new correlation id: the request id alone counts.
-            if isinstance(message, Answer) and not answered.done():
-                answered.set_result(message)
+            if not answered.done():
+                answered.set_result((arrived_on, data, headers))
 
-        cancel = await self.subscribe(f"response/{answer_from}/{request_id}", on_answer)
+        cancel = await self._transport.subscribe(f"{self.base}/response/{answer_from}/{request_id}", on_answer)
         try:
             envelope = Envelope(
                 payload, correlation_id or str(uuid.uuid4()), request_id, query_params=dict(query or {})
             )
             await self._transport.publish(f"{self.base}/{topic}", envelope)
-            return await asyncio.wait_for(answered, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                answer = await self.decode(*await answered)
         except TimeoutError as error:
             raise UnavailableError(f"{answer_from} did not answer {topic} in {timeout_s:g} s") from error
         finally:
             await cancel()
+        if not isinstance(answer, Answer):
+            raise UpstreamError(f"{answer_from} answered {topic} with what is no answer: see its dead letter")
+        return answer
 
     async def answer(self, service: str, request: Envelope, payload: Any = None, error: str | None = None) -> None:
         """Answer a request as `service`: same request id and correlation id."""
         topic = f"{self.base}/response/{service}/{request.request_id}"
-        answer = replace(
-            Envelope(), payload=payload if error is None else error, error_code=0 if error is None else 1,
-            correlation_id=request.correlation_id, request_id=request.request_id,
+        answer = Envelope(
+            payload=payload if error is None else error,
+            correlation_id=request.correlation_id,
+            request_id=request.request_id,
+            error_code=0 if error is None else 1,
             content_type="application/json" if error is None else "text/plain",
-        )  # fmt: skip
+        )
         await self._transport.publish(topic, answer)

@@ -4,6 +4,7 @@ Any bytes in: a message or a `MalformedMessageError`, never another exception.
 
 Understands envelopes in JSON with a plain or base64 payload, and NATS messages whose metadata stands in
 headers (EdgeX built for NATS, format `nats`). CBOR and optimised payloads are refused by name for now.
+JSON is taken as strictly as Go takes it: UTF-8, no NaN, no number beyond a float, no lone surrogate, bounded nesting.
 
 Source: edgex-wire.md sections 1.1 to 1.4; recordings of EdgeX 4.0.2.
 """
@@ -11,13 +12,14 @@ Source: edgex-wire.md sections 1.1 to 1.4; recordings of EdgeX 4.0.2.
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
 from pydantic import ValidationError
 
-from edgeagents.errors import MalformedMessageError
+from edgeagents.errors import InvalidInputError, MalformedMessageError
 from edgeagents.model.device import Device, Event
 from edgeagents.model.envelope import (
     Answer,
@@ -33,13 +35,19 @@ from edgeagents.model.envelope import (
     ValidateDevice,
 )
 
+MAX_NESTING: Final = 64
 MAX_ENVELOPE_BYTES: Final = 26_214_400  # core-data's own MaxEventSize, 25,000 KB, and some room for the envelope
 JSON: Final = "application/json"
 CBOR: Final = "application/cbor"
+_CBOR_MAPS: Final = frozenset(bytes([first]) for first in range(0xA0, 0xC0))  # no JSON starts with these
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
-    """Return an envelope in JSON with its payload embedded, EdgeX 4's default."""
+    """Return an envelope in JSON with its payload embedded, EdgeX 4's default.
+
+    Raises:
+        InvalidInputError: the payload holds what JSON cannot: NaN, an infinity, a lone surrogate.
+    """
     body: dict[str, Any] = {
         "apiVersion": "v3",
         "receivedTopic": envelope.received_topic,
@@ -51,13 +59,16 @@ def encode_envelope(envelope: Envelope) -> bytes:
     }
     if envelope.query_params:
         body["queryParams"] = envelope.query_params
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return _json_bytes(body)
 
 
 def encode_headers(envelope: Envelope) -> tuple[bytes, dict[str, str]]:
     """Return data and headers of EdgeX's NATS format `nats`: the metadata in headers, the data is the payload.
 
     nats-py holds one value per header name, so of several query parameters only the first is sent.
+
+    Raises:
+        InvalidInputError: as `encode_envelope`.
     """
     headers = {
         "X-Correlation-ID": envelope.correlation_id,
@@ -72,7 +83,14 @@ def encode_headers(envelope: Envelope) -> tuple[bytes, dict[str, str]]:
         return b"", headers
     if envelope.error_code:
         return str(envelope.payload).encode(), headers
-    return json.dumps(envelope.payload, ensure_ascii=False, separators=(",", ":")).encode(), headers
+    return _json_bytes(envelope.payload), headers
+
+
+def _json_bytes(body: Any) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as error:
+        raise InvalidInputError(f"this cannot be written as JSON: {error}") from error
 
 
 def decode_envelope(data: bytes, headers: Mapping[str, str] | None = None) -> Envelope:
@@ -89,6 +107,8 @@ def decode_envelope(data: bytes, headers: Mapping[str, str] | None = None) -> En
         raise MalformedMessageError(f"message of {len(data)} bytes: at most {MAX_ENVELOPE_BYTES}", "too-large")
     if headers and "Content-Type" in headers:
         return _from_headers(data, headers)
+    if data[:1] in _CBOR_MAPS:
+        raise MalformedMessageError("envelope is CBOR, which this version does not read", "cbor")
     body = _json(data, "envelope")
     if not isinstance(body, dict):
         raise MalformedMessageError(f"an envelope is an object, not {type(body).__name__}", "not-an-envelope")
@@ -98,7 +118,7 @@ def decode_envelope(data: bytes, headers: Mapping[str, str] | None = None) -> En
         raise MalformedMessageError(f"errorCode {code!r} is no integer", "not-an-envelope")
     if "payload" not in body and not (body.keys() & {"correlationID", "requestID", "contentType", "errorCode"}):
         raise MalformedMessageError("none of an envelope's keys is there", "not-an-envelope")
-    query = body.get("queryParams") or {}
+    query = {} if body.get("queryParams") is None else body["queryParams"]
     if not isinstance(query, dict):
         raise MalformedMessageError("queryParams is no object", "not-an-envelope")
     return Envelope(
@@ -117,9 +137,8 @@ def _from_headers(data: bytes, headers: Mapping[str, str]) -> Envelope:
     try:
         code = int(headers.get("ErrorCode") or 0)
     except ValueError as error:
-        raise MalformedMessageError(
-            f"header ErrorCode {headers['ErrorCode']!r} is no integer", "not-an-envelope"
-        ) from error
+        text = f"header ErrorCode {headers['ErrorCode']!r} is no integer"
+        raise MalformedMessageError(text, "not-an-envelope") from error
     key, _, value = headers.get("QueryParams", "").partition(":")
     return Envelope(
         payload=_parse(data, content_type, code) if data else None,
@@ -160,9 +179,34 @@ def _parse(data: bytes, content_type: str, code: int) -> Any:
 
 def _json(data: bytes, what: str) -> Any:
     try:
-        return json.loads(data)
+        # json.loads on bytes would take UTF-16 and lone surrogates; on text it would take NaN and make 1e999 infinite.
+        value = json.loads(data.decode(), parse_constant=_no_number, parse_float=_finite)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate hides in \\ud800
     except (ValueError, RecursionError) as error:
         raise MalformedMessageError(f"{what} is not JSON: {str(error)[:200]}", "not-json") from error
+    # Counting is cheap and nearly always answers.
+    if data.count(b"[") + data.count(b"{") > MAX_NESTING and _is_deeper(value, MAX_NESTING):
+        raise MalformedMessageError(f"{what} is nested deeper than {MAX_NESTING} levels", "too-deep")
+    return value
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:40]} is beyond a 64-bit float")
+    return number
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)
 
 
 def _text(body: Mapping[str, Any], key: str) -> str:
@@ -218,11 +262,15 @@ def event_of(payload: Any) -> Event:
     """Return the event in an AddEventRequest, or a bare event.
 
     Raises:
-        MalformedMessageError: neither.
+        MalformedMessageError: neither, or an optimised one.
         ValidationError: an event that breaks its contract.
     """
     body = _object(payload)
-    return Event.model_validate(_object(body["event"]) if "event" in body else body)
+    event = Event.model_validate(_object(body["event"]) if "event" in body else body)
+    if not all(reading.device_name and reading.resource_name for reading in event.readings):
+        text = "an optimised event, which this version does not read: set EDGEX_OPTIMIZE_EVENT_PAYLOAD to false"
+        raise MalformedMessageError(text, "optimised")
+    return event
 
 
 def _object(payload: Any) -> dict[str, Any]:
@@ -234,7 +282,14 @@ def _object(payload: Any) -> dict[str, Any]:
 def _event(topic: str, envelope: Envelope, levels: list[str]) -> EdgexMessage:
     if envelope.error_code:
         raise MalformedMessageError(f"error on an event topic: {envelope.payload}", "wrong-shape")
-    return EventMessage(topic, envelope, event_of(envelope.payload))
+    event = event_of(envelope.payload)
+    names = (event.profile_name, event.device_name, event.source_name)
+    # As core-data does: an event of a device service must be about the device its topic names, escaped or not.
+    # (A name with a dot takes two levels with EdgeX on NATS; then there is nothing to compare.)
+    spoken = (tuple(levels[3:]), tuple(topic.split("/")[-3:]))
+    if levels[:2] == ["events", "device"] and len(levels) == 6 and all(names) and names not in spoken:
+        raise MalformedMessageError(f"an event of {'/'.join(names)!r} on {topic!r}", "topic-mismatch")
+    return EventMessage(topic, envelope, event)
 
 
 def _config(topic: str, envelope: Envelope) -> EdgexMessage:

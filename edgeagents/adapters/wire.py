@@ -56,7 +56,7 @@ def decode(kind: type[M], data: bytes, content_type: str = PROTOBUF) -> M:
         raise MalformedMessageError(f"{kind.__name__} of {len(data)} bytes: at most {MAX_MESSAGE_BYTES}", "too-large")
     pb = PB_CLASSES[kind]()
     try:
-        if content_type.partition(";")[0].strip() == JSON:
+        if content_type.partition(";")[0].strip().lower() == JSON:
             json_format.Parse(data, pb, ignore_unknown_fields=True, max_recursion_depth=32)
         else:
             pb.ParseFromString(data)

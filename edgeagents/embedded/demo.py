@@ -41,7 +41,7 @@ WINTER_MORNING_S = datetime(2026, 1, 14, 6, 0, tzinfo=UTC).timestamp()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     arguments = _arguments(argv)
-    logging.basicConfig(level=logging.ERROR if not arguments.verbose else logging.INFO, stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING if arguments.verbose else logging.ERROR, stream=sys.stderr)
     folder = (arguments.keep or Path(tempfile.mkdtemp(prefix="edgeagents-demo-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -87,7 +87,7 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
         try:
             if arguments.json:
                 await _watch(gateway, bus, stop, arguments.seconds or 30, None)
-                print(json.dumps(await _figures(gateway, bus), ensure_ascii=False))
+                print(json.dumps(await figures(gateway, bus), ensure_ascii=False))
             else:
                 await _watch(gateway, bus, stop, arguments.seconds, Console())
         finally:
@@ -145,7 +145,8 @@ async def _show(live: Live, gateway: Gateway, story: Story) -> None:
     live.update(render(world, guard, story, footer), refresh=True)
 
 
-async def _figures(gateway: Gateway, bus: Bus) -> dict[str, Any]:
+async def figures(gateway: Gateway, bus: Bus) -> dict[str, Any]:
+    """Have the agents stop deciding, give what is under way its time, and return the figures of the run."""
     until_ns = time.time_ns()
     await gateway.stop_deciding()
     await gateway.settle()

@@ -56,21 +56,20 @@ def _header(world: Mapping[str, Any], guard: Mapping[str, Any]) -> RenderableTyp
     if not world:
         return Text("the world is away …", style="red")
     when = datetime.fromtimestamp(float(world.get("site_s", 0)), UTC)
-    devices, score = world.get("devices", {}), world.get("score", {})
-    weather, tariff, meter = (devices.get(name, {}) for name in ("weather", "tariff", "meter"))
+    house, score = world.get("house", {}), world.get("score", {})
     outcomes = guard.get("outcomes", {})
     grid = Table.grid(expand=True, padding=(0, 2))
     for _ in range(4):
         grid.add_column()
     grid.add_row(
         Text(f"{when:%a %d %b  %H:%M}", style="bold"),
-        f"outdoors {_number(weather.get('Outdoor'))} °C, sun {_number(weather.get('Irradiance'), 0)} W/m²",
-        f"{_number(tariff.get('Price'), 3)} EUR/kWh, house {_number(meter.get('Power'), 0)} W",
+        f"outdoors {_number(house.get('outdoor'))} °C, sun {_number(house.get('irradiance'), 0)} W/m²",
+        f"{_number(house.get('price'), 3)} EUR/kWh, house {_number(house.get('meter-power'), 0)} W",
         f"proven [green]{outcomes.get('proven', 0)}[/]  refused [red]{outcomes.get('refused', 0)}[/]",
     )
     grid.add_row(
-        f"heat pump {_number(devices.get('heat-pump', {}).get('FlowSetpoint'))} °C water",
-        f"ventilation level {_number(devices.get('ventilation', {}).get('Level'), 0)}",
+        f"water {_number(house.get('flow-setpoint'))} °C",
+        f"heat pump {_number(house.get('heat-pump-power'), 0)} W, ventilation {house.get('ventilation-level', '–')}",
         f"energy {_number(score.get('energy_kwh'), 2)} kWh",
         f"discomfort {_number(score.get('comfort_violation_degree_hours'), 2)} °C·h",
     )
@@ -82,20 +81,18 @@ def _rooms(world: Mapping[str, Any], guard: Mapping[str, Any]) -> RenderableType
     for name in ("room", "°C", "setpoint", "valve", "CO₂ ppm", "", "who holds the valve"):
         table.add_column(name, justify="right" if name in ("°C", "setpoint", "valve", "CO₂ ppm") else "left")
     holders = {(lease["deviceName"], lease["resourceName"]): lease["agent"] for lease in guard.get("leases", [])}
-    devices = world.get("devices", {})
-    for room in world.get("rooms", {}):
-        sensor, valve = devices.get(f"sensor-{room}", {}), devices.get(f"radiator-{room}", {})
+    for room, points in world.get("rooms", {}).items():
         holder = holders.get((f"radiator-{room}", "Setpoint"), "")
-        signs = ("● somebody is here  " if sensor.get("Presence") else "") + (
-            "⧉ window open" if sensor.get("WindowOpen") else ""
-        )
+        signs = ["● somebody is here"] if points.get("presence") else []
+        signs += ["⧉ window open"] if points.get("window-open") else []
+        signs += ["☼ light"] if points.get("light-on") else []
         table.add_row(
             room,
-            _warmth(sensor.get("Temperature")),
-            _number(valve.get("Setpoint")),
-            f"{_number(valve.get('Opening'), 0)} %",
-            _number(sensor.get("CO2"), 0),
-            signs,
+            _warmth(points.get("temperature")),
+            _number(points.get("setpoint")),
+            f"{_number(points.get('opening'), 0)} %",
+            _number(points.get("co2"), 0),
+            "  ".join(signs),
             Text(holder, style=COLOURS.get(holder, "")),
         )
     return table

@@ -22,6 +22,7 @@ PRIORITIES: tuple[Priority, ...] = ("economy", "comfort", "health", "safety")  #
 Stage: TypeAlias = Literal["rule", "policy-model", "language-model", "safe-default"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_LONGEST_S = 1e9  # some 30 years: keeps infinities and absurd numbers out of sums of times
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -31,22 +32,28 @@ def parse_duration_s(text: str | int | float) -> float:
     Raises:
         ValueError: the text is no duration.
     """
-    if isinstance(text, (int, float)) and not isinstance(text, bool):
+    if isinstance(text, (int, float)) and not isinstance(text, bool) and abs(text) < _LONGEST_S:
         return float(text)
-    parts = _DURATION.findall(str(text))
-    if not parts or "".join(number + unit for number, unit in parts) != str(text):
-        raise ValueError(f"{text!r} is no duration: write 90s, 15m, 1h30m")
-    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    parts = _DURATION.findall(str(text)) if isinstance(text, str) else []
+    seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    if not parts or "".join(number + unit for number, unit in parts) != text or seconds >= _LONGEST_S:
+        raise ValueError(f"{str(text)[:40]!r} is no duration: write 90s, 15m, 1h30m, or a number of seconds")
+    return seconds
 
 
 class OwnerModel(BaseModel):
     """Base of what owners write by hand: frozen, unknown fields refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _duration(value: Any) -> float:
     return parse_duration_s(value)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    # Only `*` is special: a device may well be called "lamp[1]".
+    return fnmatchcase(name, pattern.replace("[", "[[]").replace("?", "[?]"))
 
 
 class Selector(OwnerModel):
@@ -59,7 +66,7 @@ class Selector(OwnerModel):
     def fits(self, device: Device) -> bool:
         """Say whether a device is meant."""
         return (
-            (not self.device or fnmatchcase(device.name, self.device))
+            (not self.device or _fits(self.device, device.name))
             and (not self.profile or device.profile_name == self.profile)
             and (not self.label or self.label in device.labels)
         )
@@ -134,8 +141,8 @@ def _reference(value: str) -> str:
 class Set(OwnerModel):
     """The command a rule gives."""
 
-    device: str
-    resource: str
+    device: str = Field(min_length=1)
+    resource: str = Field(min_length=1)
     value: bool | int | float | str = Field(description="a literal, or a CEL expression that starts with '='")
 
 
@@ -181,6 +188,15 @@ class AgentDefinition(OwnerModel):
     def _not_reserved(cls, value: str) -> str:
         if value == "guard":
             raise ValueError("the name 'guard' is taken")
+        return value
+
+    @field_validator("rules")
+    @classmethod
+    def _names_once(cls, value: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        names = [rule.name for rule in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two rules have the name {name!r}")
         return value
 
 

@@ -7,19 +7,27 @@ Source: go-mod-core-contracts 4.0.3 as described in edgex-wire.md sections 2 and
 
 import base64
 import binascii
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 from edgeagents.errors import InvalidInputError
-from edgeagents.model.values import Value, format_value, parse_value, value_type
+from edgeagents.model.values import Value, check_value, format_value, parse_value, value_type
 
 
 class EdgexModel(BaseModel):
     """Base of what EdgeX defines: camelCase on the wire, snake_case here, frozen, unknown keys ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # the default would turn a NaN within an object into null, silently
+    )
 
     def to_wire(self) -> dict[str, Any]:
         """Return the JSON object EdgeX expects: camelCase keys, unset optional ones left out."""
@@ -35,6 +43,7 @@ def _canonical(text: str) -> str:
 
 ValueTypeName = Annotated[str, AfterValidator(_canonical)]
 Name = Annotated[str, Field(min_length=1, max_length=512)]
+Nanoseconds = Annotated[int, Field(ge=-(2**63), lt=2**63, description="since the epoch, as Go's int64 holds it")]
 AdminState = Literal["LOCKED", "UNLOCKED"]
 OperatingState = Literal["UP", "DOWN", "UNKNOWN"]
 
@@ -42,7 +51,7 @@ OperatingState = Literal["UP", "DOWN", "UNKNOWN"]
 class Reading(EdgexModel):
     """One value of one resource. `value` is EdgeX's text; None in all three value keys is a null reading."""
 
-    origin: int = 0
+    origin: Nanoseconds = 0
     device_name: str = ""
     resource_name: str = ""
     profile_name: str = ""
@@ -51,7 +60,7 @@ class Reading(EdgexModel):
     units: str = ""
     tags: dict[str, Any] | None = None
     value: str | int | float | bool | list[Any] | None = None
-    binary_value: str | bytes | None = None
+    binary_value: Annotated[str | None, Field(description="base64")] = None
     media_type: str = ""
     object_value: Any = None
 
@@ -62,12 +71,10 @@ class Reading(EdgexModel):
             InvalidInputError: the text is no value of the reading's type.
         """
         if self.value_type == "Binary":
-            if isinstance(self.binary_value, str):
-                try:
-                    return base64.b64decode(self.binary_value, validate=True)
-                except (ValueError, binascii.Error) as error:
-                    raise InvalidInputError(f"binary value of {self.resource_name!r} is not base64") from error
-            return self.binary_value
+            try:
+                return None if self.binary_value is None else base64.b64decode(self.binary_value, validate=True)
+            except (ValueError, binascii.Error) as error:
+                raise InvalidInputError(f"binary value of {self.resource_name!r} is not base64") from error
         if self.value_type in ("Object", "ObjectArray"):
             found: Value = self.object_value
             return found
@@ -78,7 +85,7 @@ class Reading(EdgexModel):
 
 
 def _as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return json.dumps(value) if isinstance(value, (bool, list)) else str(value)
 
 
 class Event(EdgexModel):
@@ -89,7 +96,7 @@ class Event(EdgexModel):
     device_name: Name
     profile_name: str = ""
     source_name: str = ""
-    origin: Annotated[int, Field(gt=0, description="ns since the epoch")]
+    origin: Annotated[Nanoseconds, Field(gt=0)]
     readings: Annotated[tuple[Reading, ...], Field(min_length=1)]
     tags: dict[str, Any] | None = None
 
@@ -119,11 +126,14 @@ def make_reading(
         "id": reading_id, "origin": origin_ns, "device_name": device, "profile_name": profile,
         "resource_name": resource, "value_type": kind, "units": units, "media_type": media_type,
     }  # fmt: skip
-    if kind == "Binary":
-        fields["binary_value"] = base64.b64encode(value).decode() if isinstance(value, bytes) else None
+    if value is None:
+        return Reading(**fields)
+    check_value(kind, value)
+    if isinstance(value, bytes):
+        fields["binary_value"] = base64.b64encode(value).decode()
     elif kind in ("Object", "ObjectArray"):
         fields["object_value"] = value
-    elif value is not None:
+    else:
         fields["value"] = format_value(kind, value)
     return Reading(**fields)
 
@@ -226,14 +236,19 @@ class Profile(EdgexModel):
         if found is not None:
             if "W" not in found.read_write:
                 raise InvalidInputError(f"command {command!r} of profile {self.name!r} is read-only")
-            resources = [self.resource(operation.device_resource) for operation in found.resource_operations]
-            return tuple(resource for resource in resources if resource is not None)
+            return tuple(self._known(operation.device_resource, command) for operation in found.resource_operations)
         resource = self.resource(command)
         if resource is None:
             raise InvalidInputError(f"profile {self.name!r} has no command or resource {command!r}")
         if not resource.properties.is_writable:
             raise InvalidInputError(f"resource {command!r} of profile {self.name!r} is read-only")
         return (resource,)
+
+    def _known(self, name: str, command: str) -> DeviceResource:
+        resource = self.resource(name)
+        if resource is None:
+            raise InvalidInputError(f"command {command!r} of profile {self.name!r} names no resource of it: {name!r}")
+        return resource
 
 
 class AutoEvent(EdgexModel):
@@ -243,6 +258,7 @@ class AutoEvent(EdgexModel):
     on_change: bool = False
     on_change_threshold: float = 0.0
     source_name: Name
+    retention: dict[str, Any] | None = None
 
 
 class Device(EdgexModel):

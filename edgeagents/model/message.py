@@ -8,7 +8,7 @@ Source: proto/edgeagents/v1, design.md sections 3 and 4.
 
 from typing import Literal, NewType, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 AgentId = NewType("AgentId", str)
 CommandId = NewType("CommandId", str)
@@ -24,7 +24,7 @@ MAX_TTL_S = 86_400.0
 class Message(BaseModel):
     """Base of all messages."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Epoch(Message):
@@ -62,17 +62,22 @@ class SiteEntry(Message):
     resource: str
     risk_class: RiskClass
     kind: CommandKind
-    minimum_interval_s: float = 0.0
-    approval_wait_s: float = 0.0
+    minimum_interval_s: float = Field(0.0, ge=0)
+    approval_wait_s: float = Field(0.0, ge=0)
 
 
 class SessionWelcome(Message):
     """The guard's answer to a heartbeat sent as a request."""
 
-    generation: int
+    generation: int = Field(ge=0)
     mode: Mode = "observe"
     site: tuple[SiteEntry, ...] = ()
     refused: str = ""
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _absent_is_observe(cls, value: object) -> object:
+        return value or "observe"
 
 
 class LeaseRequest(Message):
@@ -91,7 +96,7 @@ class LeaseReply(Message):
     epoch: Epoch | None = None
     holder: str = ""
     reason: str = ""
-    retry_after_s: float = 0.0
+    retry_after_s: float = Field(0.0, ge=0)
 
 
 class LeaseRecord(Message):
@@ -101,7 +106,7 @@ class LeaseRecord(Message):
     resource: str
     agent: str = ""
     incarnation: str = ""
-    generation: int
+    generation: int = Field(ge=0)
     reason: str = ""
 
 
@@ -114,7 +119,7 @@ class Command(Message):
     value: str = Field(max_length=65_536)
     incarnation: str = Field(min_length=1, max_length=64)
     epoch: Epoch
-    ttl_s: float = Field(gt=0, le=MAX_TTL_S, allow_inf_nan=False)
+    ttl_s: float = Field(gt=0, le=MAX_TTL_S)
     cause: Cause
     decision_id: str = ""
     because: str = Field("", max_length=2_000)

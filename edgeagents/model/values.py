@@ -8,6 +8,7 @@ Source: edgex-wire.md section 2, recordings of EdgeX 4.0.2.
 
 import json
 import math
+import struct
 from typing import Final, TypeAlias, cast
 
 from edgeagents.errors import InvalidInputError
@@ -30,7 +31,7 @@ _INTEGER_RANGES: Final = {
     for sign in ("", "u")
     for bits in (8, 16, 32, 64)
 }
-_FLOAT32_MAX: Final = 3.4028234663852886e38
+_FLOAT_FORMATS: Final = {"Float32": "<f", "Float64": "<d"}
 
 
 def value_type(text: str) -> str:
@@ -89,7 +90,7 @@ def format_value(kind: str, value: Value) -> str:
     if kind in ("Float32", "Float64"):
         return _format_float(kind, float(cast(float, value)))
     if kind == "StringArray":
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if kind.endswith("Array") and kind != "ObjectArray":
         element = kind.removesuffix("Array")
         return "[" + ", ".join(format_value(element, item) for item in cast("list[Value]", value)) + "]"
@@ -100,7 +101,7 @@ def check_value(kind: str, value: Value) -> None:
     """Refuse a value that a reading of this type cannot hold.
 
     Raises:
-        InvalidInputError: wrong Python type, outside the integer's range, or infinite where that cannot be.
+        InvalidInputError: no such type, wrong Python type, or outside the range of the type.
     """
     if kind.endswith("Array"):
         if not isinstance(value, list):
@@ -117,10 +118,14 @@ def check_value(kind: str, value: Value) -> None:
         "Bool": bool, "String": str, "Float32": (int, float), "Float64": (int, float), "Binary": bytes,
         "Object": (dict, list, str, int, float, bool, type(None)),
     }  # fmt: skip
-    if not isinstance(value, expected[kind]) or (kind.startswith("Float") and isinstance(value, bool)):
+    if not isinstance(value, expected.get(kind, ())) or (kind.startswith("Float") and isinstance(value, bool)):
         raise InvalidInputError(f"{value!r} is no {kind}")
-    if kind == "Float32" and math.isfinite(cast(float, value)) and abs(cast(float, value)) > _FLOAT32_MAX:
-        raise InvalidInputError(f"{value!r} is beyond the range of Float32")
+    if kind in _FLOAT_FORMATS:
+        try:
+            # Rounds as Go does: 3.4028235e+38, the text of the largest Float32, is a little beyond it as a double.
+            struct.pack(_FLOAT_FORMATS[kind], value)
+        except (OverflowError, struct.error) as error:
+            raise InvalidInputError(f"a number of this size is beyond the range of {kind}") from error
 
 
 def same_value(left: Value, right: Value, tolerance: float = 0.0) -> bool:
@@ -160,7 +165,8 @@ def _parse_float(kind: str, text: str) -> float:
         number = float(text)
     except ValueError as error:
         raise InvalidInputError(f"{text!r} is no {kind}") from error
-    if "_" in text or not text.isascii():
+    # float() takes "1_000" and digits of other scripts, and makes "1e999" infinite; Go does none of this.
+    if "_" in text or not text.isascii() or (math.isinf(number) and "n" not in text.lower()):
         raise InvalidInputError(f"{text!r} is no {kind}")
     check_value(kind, number)
     return number
@@ -181,12 +187,14 @@ def _parse_string_array(body: str) -> list[Value]:
     try:
         items = json.loads(body)
     except (ValueError, RecursionError):
-        # Before 4.0.2 device services wrote the strings without quotes.
-        inner = body[1:-1].strip()
-        return [part.strip() for part in inner.split(",")] if inner else []
-    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        items = None
+    if isinstance(items, list) and all(isinstance(item, str) for item in items):
+        return cast("list[Value]", items)
+    # Before 4.0.2 device services wrote the strings without quotes: [a, b], or [1, 2] for "1" and "2".
+    inner = body[1:-1].strip()
+    if '"' in inner:
         raise InvalidInputError(f"{body!r} is no StringArray")
-    return cast("list[Value]", items)
+    return [part.strip() for part in inner.split(",")]
 
 
 def _format_float(kind: str, number: float) -> str:
@@ -211,11 +219,13 @@ def _format_float(kind: str, number: float) -> str:
 
 def _shortest32(number: float) -> str:
     """Return the shortest decimal text that reads back as the same 32-bit float."""
-    import struct
+    single = _single(number)
+    texts = (f"{single:.{precision}g}" for precision in range(1, 10))
+    return next((text for text in texts if _single(float(text)) == single), repr(single))
 
-    single = struct.unpack("f", struct.pack("f", number))[0]
-    for precision in range(1, 10):
-        text = f"{single:.{precision}g}"
-        if struct.pack("f", float(text)) == struct.pack("f", single):
-            return text
-    return repr(single)
+
+def _single(number: float) -> float:
+    try:
+        return cast(float, struct.unpack("<f", struct.pack("<f", number))[0])
+    except OverflowError:  # 3.403e+38, rounded up from the largest one
+        return math.copysign(math.inf, number)

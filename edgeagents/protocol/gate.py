@@ -122,7 +122,7 @@ def judge(proposal: Proposal, rules: Rules, picture: Picture, now_site_s: float)
     problems = _owner_limits(rule, proposal, value, picture, now_site_s)
     context = _Context(kind, value, rules.site, picture, now_site_s)
     # No problem when one permission allows it, else those of the permission that comes closest.
-    problems += min((_permission(entry, proposal, context) for entry in permissions), key=lambda found: len(found))
+    problems += _fewest([_permission(entry, proposal, context) for entry in permissions])
     problems += _interlocks(rules, proposal, picture, now_site_s)
     if problems:
         return Refused(tuple(problems))
@@ -211,6 +211,10 @@ def _permission(entry: Permission, proposal: Proposal, context: _Context) -> lis
     if not age_s <= oldest_s:
         problems.append(f"decided on data {age_s:.0f} s old: at most {oldest_s:.0f} s")
     return problems
+
+
+def _fewest(lists: list[list[str]]) -> list[str]:
+    return min(lists, key=len)
 
 
 def _is_text_of(text: str, kind: str, value: Value) -> bool:

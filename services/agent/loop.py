@@ -7,6 +7,7 @@ Source: design.md section 3.
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from edgeagents.model.agent import AgentDefinition, Observation, Sample
 from edgeagents.model.device import Event
 from edgeagents.model.message import Cause, Outcome
 from edgeagents.model.values import Value
-from services.agent.commands import Commander
+from services.agent.commands import Commander, Given
 from services.agent.decision import DecisionStage, decide, described
 from services.agent.perception import Twin
 
@@ -76,6 +77,7 @@ class AgentLoop:
         self._audit = audit
         self._journal = journal
         self._site_now = site_now
+        self._held: tuple[object, ...] = ()
         self.deciding = True
         self.counts: Counter[str] = Counter()
 
@@ -107,6 +109,9 @@ class AgentLoop:
             return
         self.counts["decisions"] += 1
         given = await self._commander.give(decision, observation.cause, observation.site_s)
+        if self._is_known(given):
+            self.counts["held_back_again"] += 1
+            return
         self._audit.append(
             "decision",
             agent=self._agent.name,
@@ -124,6 +129,17 @@ class AgentLoop:
             ],
             **described(decision),
         )
+
+    def _is_known(self, given: list[Given]) -> bool:
+        """Say whether all wishes are held back, and for the same reasons as in the decision before."""
+        # Without the figures in them: "set 40 s ago" and "set 45 s ago" are one reason.
+        held = tuple(
+            (item.intent.device, item.intent.resource, item.intent.value, re.sub(r"\d", "", item.held_back))
+            for item in given
+        )
+        known = held == self._held and not any(item.command_id for item in given)
+        self._held = held
+        return known
 
     def _rule_observation(self, message: StoredMessage, result: Mapping[str, Any]) -> Observation | None:
         site_s = self._site_now()

@@ -1,0 +1,372 @@
+"""JetStream over one connection: store, read back, follow through a durable consumer.
+
+A message counts as stored only when the server acknowledged it; with `sync_interval: always` that means on
+disk. Leaves out KV and objects on purpose: what must be kept here is a log.
+
+Source: nats-py 2.16, NATS ADR-8 (JetStream wire API), field notes on brokers.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext, api
+
+from edgeagents.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
+MESSAGE_ID: Final = "Nats-Msg-Id"
+_WRONG_LAST_SEQUENCE: Final = (10071, 10164)  # the second from servers that check before they write
+_PULL_S: Final = 2.0  # a pull request is lost with the server: so long a consumer stands still after a restart
+BROKER_ERRORS: Final = (nats.errors.Error, OSError)  # a TimeoutError is an OSError
+T = TypeVar("T")
+
+
+async def finished(call: Awaitable[T]) -> T:
+    """Return what a call of nats-py returns, and let no cancellation get lost in it.
+
+    `asyncio.wait_for` of Python 3.11, which nats-py uses, drops a cancellation that comes in the same turn as the
+    result; a loop around the call would then never end.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    result = await call
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message of a stream, with the means to acknowledge it when it came through a consumer."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str]
+    stream: str
+    sequence: int
+    time_ns: int
+    deliveries: int = 1
+    _msg: Msg | None = None
+
+    async def ack(self) -> None:
+        """Tell the server that this message needs no redelivery; repeats are harmless."""
+        if self._msg is not None:
+            with contextlib.suppress(*BROKER_ERRORS):
+                await self._msg.ack()
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except nats.js.errors.NotFoundError as error:
+        raise NotFoundError(f"{what}: not there (yet)") from error
+    except BROKER_ERRORS as error:
+        raise UnavailableError(f"{what}: {str(error) or type(error).__name__}") from error
+
+
+class Streams:
+    """The JetStream half of a `Bus`."""
+
+    def __init__(self, client: Client, is_closing: Callable[[], bool]) -> None:
+        """Use a connected client; `is_closing` says whether it is being closed on purpose."""
+        self.client = client
+        self.js: JetStreamContext = client.jetstream(timeout=10)
+        self._is_closing = is_closing
+
+    async def ensure_stream(
+        self,
+        name: str,
+        subjects: Sequence[str],
+        *,
+        max_age_s: float = 0,
+        max_bytes: int = -1,
+        max_per_subject: int = -1,
+        duplicate_window_s: float = 120.0,
+    ) -> None:
+        """Create a file-backed stream, or bring an existing one to these subjects and limits; keeps its messages.
+
+        Raises:
+            UnavailableError: the broker has no JetStream, or refuses the stream.
+        """
+        config = api.StreamConfig(
+            name=name,
+            subjects=list(subjects),
+            storage=api.StorageType.FILE,
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.OLD,
+            max_age=max_age_s,
+            max_bytes=max_bytes,
+            max_msgs_per_subject=max_per_subject,
+            duplicate_window=min(duplicate_window_s, max_age_s) if max_age_s else duplicate_window_s,
+            allow_direct=True,
+        )
+        try:
+            try:
+                await finished(self.js.add_stream(config))
+            except nats.js.errors.BadRequestError:
+                await finished(self.js.update_stream(config))
+        except BROKER_ERRORS as error:
+            raise UnavailableError(f"stream {name}: {error}: is JetStream on, is its store full?") from error
+
+    async def store(
+        self,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        expected_last: int | None = None,
+        message_id: str = "",
+        timeout_s: float = 5.0,
+    ) -> int:
+        """Publish into the stream that captures `subject` and return the stream sequence once it is held.
+
+        Args:
+            subject: captured by exactly one stream.
+            data: the message.
+            headers: further headers.
+            expected_last: the sequence that must be the subject's last (0: it has none yet).
+            message_id: the server drops a second message of this id within its window.
+            timeout_s: longest wait for the acknowledgement.
+
+        Raises:
+            ConflictError: the subject's last sequence is another.
+            TooLargeError: more bytes than the broker takes.
+            UnavailableError: no acknowledgement in time: the message may or may not be stored.
+        """
+        extra = dict(headers or {})
+        if expected_last is not None:
+            extra[EXPECTED_LAST] = str(expected_last)
+        if message_id:
+            extra[MESSAGE_ID] = message_id
+        try:
+            ack = await finished(self.js.publish(subject, data, timeout=timeout_s, headers=extra or None))
+        except nats.js.errors.APIError as error:
+            if error.err_code in _WRONG_LAST_SEQUENCE:
+                raise ConflictError(f"{subject}: {error.description}") from error
+            raise UnavailableError(f"store on {subject}: {error.description}") from error
+        except nats.js.errors.NoStreamResponseError as error:
+            raise UnavailableError(f"store on {subject}: no stream captures it (yet)") from error
+        except nats.errors.MaxPayloadError as error:
+            raise TooLargeError(f"store on {subject}: {len(data)} bytes are beyond the broker's max_payload") from error
+        except TimeoutError as error:
+            raise UnavailableError(f"store on {subject}: no acknowledgement in {timeout_s:g} s") from error
+        except BROKER_ERRORS as error:
+            raise UnavailableError(f"store on {subject}: {error}") from error
+        return int(ack.seq)
+
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
+        """Return the newest message of a subject (no wildcard), None when the stream holds none.
+
+        Raises:
+            UnavailableError: the broker did not answer.
+        """
+        with _translated(f"last message of {subject}"), contextlib.suppress(nats.js.errors.NotFoundError):
+            raw = await finished(self.js.get_last_msg(stream, subject, direct=True))
+            return StoredMessage(subject, raw.data or b"", dict(raw.headers or {}), stream, int(raw.seq or 0), 0)
+        return None
+
+    async def last_sequence(self, stream: str) -> int:
+        """Return the sequence of a stream's newest message, 0 when it never held one.
+
+        Raises:
+            NotFoundError: there is no such stream.
+            UnavailableError: the broker did not answer.
+        """
+        with _translated(f"stream {stream}"):
+            return int((await finished(self.js.stream_info(stream))).state.last_seq)
+
+    async def acknowledged(self, stream: str, durable: str) -> int:
+        """Return the stream sequence up to which a durable consumer has acknowledged everything.
+
+        Raises:
+            NotFoundError: there is no such stream or consumer.
+            UnavailableError: the broker did not answer.
+        """
+        floor = (await self._consumer(stream, durable)).ack_floor
+        return int(floor.stream_seq or 0) if floor is not None else 0
+
+    async def consumer_created_ns(self, stream: str, durable: str) -> int:
+        """Return when a durable consumer was created, wall nanoseconds; raises like `acknowledged`."""
+        created = (await self._consumer(stream, durable)).created
+        return int(created.timestamp() * 1e9) if created is not None else 0
+
+    async def _consumer(self, stream: str, durable: str) -> api.ConsumerInfo:
+        with _translated(f"consumer {durable} of stream {stream}"):
+            return await finished(self.js.consumer_info(stream, durable))
+
+    async def read(
+        self,
+        stream: str,
+        subjects: Sequence[str],
+        *,
+        name: str,
+        start_s: float | None = None,
+        start_sequence: int | None = None,
+        last_per_subject: bool = False,
+    ) -> AsyncIterator[StoredMessage]:
+        """Yield what a stream holds now, oldest first, then end; changes nothing in the stream.
+
+        Args:
+            stream: its name.
+            subjects: filters; empty: all.
+            name: of the short-lived consumer (permissions may name it).
+            start_s: only messages stored since this wall time.
+            start_sequence: only messages from this sequence on.
+            last_per_subject: only the newest message of each subject.
+
+        Raises:
+            NotFoundError: there is no such stream.
+            UnavailableError: the broker did not answer.
+        """
+        policy, since = api.DeliverPolicy.LAST_PER_SUBJECT if last_per_subject else api.DeliverPolicy.ALL, None
+        if start_sequence is not None:
+            policy = api.DeliverPolicy.BY_START_SEQUENCE
+        elif start_s is not None:
+            policy, since = (
+                api.DeliverPolicy.BY_START_TIME,
+                datetime.fromtimestamp(start_s, UTC).isoformat().replace("+00:00", "Z"),
+            )
+        config = api.ConsumerConfig(
+            name=name,
+            deliver_policy=policy,
+            opt_start_time=since,  # type: ignore[arg-type]  # nats-py passes text through; the server wants RFC 3339
+            opt_start_seq=start_sequence,
+            ack_policy=api.AckPolicy.NONE,
+            # One filter goes into the API subject, so that permissions can name it.
+            filter_subject=subjects[0] if len(subjects) == 1 else None,
+            filter_subjects=list(subjects) if len(subjects) > 1 else None,
+            inactive_threshold=10.0,
+        )
+        with _translated(f"reading stream {stream}"):
+            with contextlib.suppress(nats.js.errors.NotFoundError):  # left behind by a killed process
+                await finished(self.js.delete_consumer(stream, name))
+            info = await finished(self.js.add_consumer(stream, config))
+            subscription = await finished(self.js.pull_subscribe_bind(info.name, stream=stream))
+            left = int(info.num_pending or 0)
+            try:
+                while left > 0:
+                    messages = await finished(subscription.fetch(min(left, 500), timeout=5))
+                    if not messages:
+                        raise nats.errors.Error("its consumer is gone")
+                    for message in messages:
+                        # Limits may drop messages while we read: what the server says is left, is left.
+                        left = min(left - 1, message.metadata.num_pending)
+                        yield _stored(message)
+            finally:
+                with contextlib.suppress(*BROKER_ERRORS):
+                    await subscription.unsubscribe()
+                    await self.js.delete_consumer(stream, name)
+
+    async def consume(
+        self,
+        stream: str,
+        durable: str,
+        subjects: Sequence[str],
+        *,
+        batch: int = 100,
+        ack_wait_s: float = 30.0,
+        deliver_new: bool = False,
+    ) -> AsyncIterator[StoredMessage]:
+        """Yield a durable consumer's messages for ever, in order, through restarts of the broker.
+
+        What is not acknowledged is delivered again. The caller acknowledges.
+
+        Args:
+            stream: its name; waited for when it is not there yet.
+            durable: the consumer's name; created or updated to these filters.
+            subjects: filters.
+            batch: how many messages one pull asks for.
+            ack_wait_s: redelivered after this.
+            deliver_new: start with what comes now, when the consumer is created by this call.
+        """
+        config = api.ConsumerConfig(
+            name=durable,
+            durable_name=durable,
+            deliver_policy=api.DeliverPolicy.NEW if deliver_new else api.DeliverPolicy.ALL,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=ack_wait_s,
+            max_ack_pending=1000,
+            filter_subject=subjects[0] if len(subjects) == 1 else None,
+            filter_subjects=list(subjects) if len(subjects) > 1 else None,
+        )
+        pull = _Pull(self.js, stream, config)
+        while True:
+            if not self.client.is_connected and not self.client.is_closed:
+                await asyncio.sleep(0.1)  # a pull request sent now would only be lost
+                continue
+            try:
+                messages = await pull.fetch(batch)
+            except nats.errors.ConnectionClosedError as error:
+                if self._is_closing():
+                    return
+                raise UnavailableError(f"consumer {durable} of stream {stream}: the connection is closed") from error
+            for message in messages:
+                yield _stored(message)
+
+
+class _Pull:
+    """A durable consumer's pull subscription that sets itself up again when anything fails but the connection."""
+
+    def __init__(self, js: JetStreamContext, stream: str, config: api.ConsumerConfig) -> None:
+        self._js, self._stream, self._config = js, stream, config
+        self._subscription: JetStreamContext.PullSubscription | None = None
+        self._told = False
+
+    async def fetch(self, batch: int) -> list[Msg]:
+        """Return what came, after at most `_PULL_S` or when something failed nothing."""
+        try:
+            if self._subscription is None:
+                self._subscription = await self._bind()
+            messages = await finished(self._subscription.fetch(batch, timeout=_PULL_S))
+        except TimeoutError:
+            return []
+        except nats.errors.ConnectionClosedError:
+            raise
+        except nats.errors.Error as error:
+            await self._failed(error)
+            return []
+        if messages:
+            self._told = False
+        else:  # not even a timeout: the server knows this consumer no more
+            await self._failed(nats.errors.Error("consumer is gone"))
+        return messages
+
+    async def _bind(self) -> JetStreamContext.PullSubscription:
+        await finished(self._js.add_consumer(self._stream, self._config))
+        return await finished(self._js.pull_subscribe_bind(self._config.durable_name, stream=self._stream))
+
+    async def _failed(self, error: Exception) -> None:
+        if not self._told:
+            log.warning("consumer %s of stream %s: %s: trying again", self._config.name, self._stream, error)
+            self._told = True
+        if self._subscription is not None:
+            with contextlib.suppress(nats.errors.Error):
+                await self._subscription.unsubscribe()
+        self._subscription = None
+        await asyncio.sleep(0.25)
+
+
+def _stored(message: Msg) -> StoredMessage:
+    meta = message.metadata
+    return StoredMessage(
+        message.subject,
+        message.data,
+        dict(message.headers or {}),
+        meta.stream,
+        meta.sequence.stream,
+        int(meta.timestamp.timestamp() * 1e9),
+        meta.num_delivered,
+        message,
+    )

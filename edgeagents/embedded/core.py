@@ -1,0 +1,269 @@
+"""The embedded EdgeX core: keeper, metadata, data and command in one process, a port each, on one broker.
+
+Start here: `python -m edgeagents.embedded.core --state DIR`. Each service is its own FastAPI app; all four are served
+by one event loop. Sockets are bound before anything else, so that a taken port is told at once; once all four answer,
+one line of JSON with their addresses is printed. The broker may come later, go and come back.
+
+Leaves out on purpose: the support services, the secret store and everything that only a container image needs.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from starlette.types import ASGIApp
+
+from edgeagents.adapters.serving import WebServer
+from edgeagents.embedded import command_routes, data_routes, keeper, metadata_routes, registry
+from edgeagents.embedded.command import Commands
+from edgeagents.embedded.common_config import Addresses, common_leaves, service_config
+from edgeagents.embedded.data import Data
+from edgeagents.embedded.event_store import SCHEMA, EventStore
+from edgeagents.embedded.http import Guard, make_app, wrap
+from edgeagents.embedded.link import Link
+from edgeagents.embedded.metadata import Metadata
+from edgeagents.embedded.storage import Database, StateFolder, Table
+from edgeagents.errors import ConfigurationError, EdgeAgentsError
+from edgeagents.settings import PREFIX, BusSettings, SiteTimeSettings, check_environment
+
+log = logging.getLogger("edgeagents.embedded.core")
+
+SERVICES: Final = ("keeper", "metadata", "data", "command")
+_DRAIN_S: Final = 1.2  # for open requests; the whole end is to take less than 2 s
+_KEYS: Final = {name: f"core-{name}" for name in SERVICES}
+
+
+class CoreSettings(BaseSettings):
+    """How the embedded core runs; each setting is a flag too (`--keeper-port`), and the flag wins."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}CORE_", frozen=True)
+
+    state: Path = Field(Path("var/core"), description="folder that holds its databases")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    advertise: str = Field("", description="host name that others reach it at; empty: the address it listens on")
+    keeper_port: int = Field(59890, ge=0, le=65535, description="port of core-keeper; 0: any free one")
+    metadata_port: int = Field(59881, ge=0, le=65535, description="port of core-metadata; 0: any free one")
+    data_port: int = Field(59880, ge=0, le=65535, description="port of core-data; 0: any free one")
+    command_port: int = Field(59882, ge=0, le=65535, description="port of core-command; 0: any free one")
+    mqtt_port: int = Field(1883, ge=1, le=65535, description="the broker's MQTT port, told to EdgeX services")
+    tokens: Path | None = Field(None, description="file of 'name: token' lines; core-command then demands one")
+    request_timeout_s: float = Field(5.0, gt=0, le=600, description="longest wait of a caller (RequestTimeout)")
+    device_timeout_s: float = Field(60.0, gt=0, le=3600, description="when a call to a device service is given up")
+    max_events: int = Field(200_000, ge=1, description="events that core-data keeps")
+    max_event_age_s: float = Field(604_800.0, gt=0, description="age at which core-data drops an event")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="least level that is logged")
+
+
+class Core:
+    """The four services, wired."""
+
+    def __init__(self, settings: CoreSettings, bus: BusSettings, addresses: Addresses, allowed: Guard | None) -> None:
+        """Open the databases and build the apps.
+
+        Raises:
+            ConfigurationError: the state folder cannot be used.
+            StoreError: a database cannot be opened.
+        """
+        self.folder = StateFolder(settings.state)
+        self._databases: list[Database] = []
+        self.link = Link(bus)
+        self.http = _device_http()
+        keys = self._open("keeper", durable=True)
+        things = self._open("metadata", durable=True)
+        events = self._open("data", SCHEMA, durable=False)
+        self.key_values = keeper.KeyValues(Table(keys, "key_values"), self.link)
+        self.registry = registry.Registry(
+            Table(keys, "registrations"), registry.http_probe(self.http, settings.request_timeout_s)
+        )
+        services, profiles, devices = (Table(things, name) for name in ("services", "profiles", "devices"))
+        self.metadata = Metadata(services, profiles, devices, self.link, timeout_s=settings.request_timeout_s)
+        limits = {"max_events": settings.max_events, "max_age_s": settings.max_event_age_s}
+        self.data = Data(EventStore(events, **limits), self.link)  # type: ignore[arg-type]
+        self.commands = Commands(
+            self.metadata, self.http, addresses, self.link,
+            timeout_s=settings.request_timeout_s, device_timeout_s=settings.device_timeout_s,
+        )  # fmt: skip
+        self.key_values.seed(common_leaves(addresses, bus))
+        self.apps = self._apps(addresses, bus, allowed)
+
+    def _open(self, name: str, schema: str = "", *, durable: bool) -> Database:
+        database = Database(self.folder.path / f"{name}.sqlite", schema, durable=durable)
+        self._databases.append(database)
+        return database
+
+    def _apps(self, addresses: Addresses, bus: BusSettings, allowed: Guard | None) -> dict[str, ASGIApp]:
+        made = {}
+        parts: dict[str, list[tuple[Any, Any]]] = {
+            "keeper": [(keeper, self.key_values), (registry, self.registry)],
+            "metadata": [(metadata_routes, self.metadata)],
+            "data": [(data_routes, self.data)],
+            "command": [(command_routes, self.commands)],
+        }
+        for name, routed in parts.items():
+            port = getattr(addresses, name)
+            tree = service_config(_KEYS[name], port, addresses, bus)
+            app = make_app(_KEYS[name], lambda tree=tree: tree)  # type: ignore[misc]
+            for module, part in routed:
+                module.add_routes(app, part)
+            made[name] = wrap(app, allowed if name == "command" else None)
+        return made
+
+    def start(self, group: asyncio.TaskGroup, addresses: Addresses) -> list[asyncio.Task[None]]:
+        """Start what runs beside the apps; return its tasks."""
+        self.commands.start(group)
+        tasks = self.data.start(group)
+        for name in SERVICES[1:]:  # keeper is not in its own registry
+            port = getattr(addresses, name)
+            self.registry.enter_now(registry.own_registration(_KEYS[name], addresses.host, port))
+        self.registry.start(group)
+        return [*tasks, group.create_task(self.link.run(), name="link")]
+
+    async def close(self) -> None:
+        """Write what waits, say goodbye, close the databases."""
+        with contextlib.suppress(EdgeAgentsError):
+            await self.data.flush()
+            self.registry.halt_now([_KEYS[name] for name in SERVICES[1:]])
+        await self.http.aclose()
+        for database in self._databases:
+            database.close()
+        self.folder.close()
+
+
+def _device_http() -> httpx.AsyncClient:
+    # Device services are neighbours: proxies of the environment are not for them. An idle connection is given up
+    # before uvicorn's 5 s, so that none is reused while the other side closes it.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=2.0)
+    return httpx.AsyncClient(trust_env=False, limits=limits)
+
+
+@contextlib.contextmanager
+def _bound(settings: CoreSettings) -> Iterator[dict[str, socket.socket]]:
+    """Yield a listening socket per service.
+
+    Raises:
+        ConfigurationError: a port is taken, or the address is not this machine's.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets = {}
+        for name in SERVICES:
+            port = getattr(settings, f"{name}_port")
+            try:
+                family = socket.getaddrinfo(settings.host, port, type=socket.SOCK_STREAM)[0][0]
+                sockets[name] = stack.enter_context(
+                    socket.create_server((settings.host, port), family=family, backlog=512)
+                )
+            except OSError as error:
+                raise ConfigurationError(
+                    f"core-{name} cannot listen on {settings.host} port {port}: {error.strerror or error}: "
+                    f"end what uses it, or give another port (--{name}-port)"
+                ) from error
+        yield sockets
+
+
+async def serve(settings: CoreSettings, bus: BusSettings) -> None:
+    """Run the core until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigurationError: a port, a file or a folder cannot be used.
+        StoreError: a database cannot be opened.
+    """
+    tokens = command_routes.read_tokens(settings.tokens) if settings.tokens is not None else None
+    with _bound(settings) as sockets:
+        ports = {name: bound.getsockname()[1] for name, bound in sockets.items()}
+        addresses = Addresses(settings.advertise or settings.host, **ports, mqtt_port=settings.mqtt_port)
+        core = Core(settings, bus, addresses, command_routes.bearer_guard(tokens) if tokens else None)
+        try:
+            await _run(core, addresses, sockets)
+        finally:
+            await core.close()
+
+
+async def _run(core: Core, addresses: Addresses, sockets: dict[str, socket.socket]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    servers = {name: WebServer(core.apps[name]) for name in SERVICES}
+    async with asyncio.TaskGroup() as group:
+        tasks = core.start(group, addresses)
+        serving = [group.create_task(servers[name].serve([sockets[name]]), name=name) for name in SERVICES]
+        await core.link.tried.wait()
+        for server in servers.values():
+            await server.listening.wait()
+        _say_ready(core, addresses)
+        await stopping.wait()
+        for server in servers.values():
+            server.should_exit = True
+        await asyncio.wait(serving, timeout=_DRAIN_S)
+        core.registry.stop()
+        await core.link.flush()
+        for task in (*serving, *tasks):
+            task.cancel()
+        core.commands.stop()
+
+
+def _say_ready(core: Core, addresses: Addresses) -> None:
+    line: dict[str, Any] = {"ready": True} | {name: addresses.url(name) for name in SERVICES}
+    line["bus"] = "connected" if core.link.is_connected else "waiting"
+    print(json.dumps(line), flush=True)
+
+
+def _flags(argv: Sequence[str] | None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(
+        prog="python -m edgeagents.embedded.core",
+        description="EdgeX core services for a laptop and for tests: keeper, metadata, data, command in one process.",
+        epilog=f"Every flag can be given as a variable too: --keeper-port as {PREFIX}CORE_KEEPER_PORT. "
+        f"The broker is named by {PREFIX}NATS_URL and its companions.",
+    )
+    for name, field in CoreSettings.model_fields.items():
+        default = f" (default {field.default})" if field.default not in (None, "") else ""
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"{field.description}{default}")
+    return {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the embedded core; return the process's exit code."""
+    flags = _flags(argv)
+    try:
+        check_environment([BusSettings, SiteTimeSettings, CoreSettings])
+        try:
+            settings, bus = CoreSettings(**flags), BusSettings()
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0])
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} or {PREFIX}CORE_{name.upper()}: {first['msg']}"
+            ) from error
+        logging.basicConfig(
+            level=settings.log_level, stream=sys.stderr, format="%(asctime)s core %(levelname)s %(message)s"
+        )
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve(settings, bus))
+    except EdgeAgentsError as error:
+        print(f"embedded core: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:  # not on every platform
+        return None
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The fixtures of the contract suite, which is the same for every EdgeX.
+
+Without options the embedded core is started for the run. `make test-edgex` names another one.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from tests.contract import traces
+from tests.contract.bridge import Bridge
+from tests.contract.edgex import Edgex, connected
+from tests.contract.lab import Lab, running_lab
+from tests.contract.running import Running, app_spec, nothing_more, running
+from tests.contract.target import Target, embedded, running_elsewhere
+from tests.nats import NatsServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what names another EdgeX than the embedded core."""
+    group = parser.getgroup("edgex", "a running EdgeX for tests/contract (default: the embedded core)")
+    group.addoption("--keeper", metavar="URL", help="core-keeper, http://host:59890")
+    group.addoption("--broker", metavar="URL", help="its broker, nats://host:4222 or mqtt://host:1883")
+    group.addoption(
+        "--edgex-bus", choices=("mqtt", "nats-core", "nats-jetstream"), default="",
+        help="what EdgeX speaks; must be what keeper says; for the embedded core: what it is to speak",
+    )  # fmt: skip
+    group.addoption("--edgex-host", metavar="HOST", default="", help="where EdgeX reaches this process")
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """The EdgeX that is tested."""
+    keeper, broker, bus, host = (
+        request.config.getoption(name, default=None) or "" for name in ("keeper", "broker", "edgex_bus", "edgex_host")
+    )
+    if bool(keeper) != bool(broker):
+        pytest.exit("--keeper and --broker go together", returncode=2)
+    if keeper:
+        yield running_elsewhere(keeper, broker, bus, host)
+        return
+    with embedded(tmp_path_factory.mktemp("edgex"), bus or "mqtt") as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def edgex(target: Target) -> AsyncIterator[Edgex]:
+    """The EdgeX that is tested; what the run made there is removed at the end."""
+    async with connected(target) as found:
+        try:
+            yield found
+        finally:
+            await traces.remove(found, found.run)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nats_url(target: Target, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The nats-server for our services: EdgeX's own broker, or one of ours and a bridge to an MQTT broker."""
+    if not target.is_mqtt:
+        yield target.broker
+        return
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    try:
+        async with Bridge(target.broker, server.url, target.base):
+            yield server.url
+    finally:
+        server.kill()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def lab(edgex: Edgex, nats_url: str) -> AsyncIterator[Lab]:
+    """Our device service, with a device of every value type."""
+    async with running_lab(edgex, nats_url) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def app(edgex: Edgex, nats_url: str) -> AsyncIterator[Running]:
+    """An application service of ours that has nothing of its own."""
+    async with running(edgex, nats_url, app_spec(edgex, edgex.name("app-contract")), nothing_more) as started:
+        yield started

@@ -1,0 +1,517 @@
+"""The bus on a real nats-server: stored or told, delivered through kill -9, quick and clean ends."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeagents import subjects
+from edgeagents.adapters.bus import Bus, BusMessage, StoredMessage
+from edgeagents.errors import (
+    ConfigurationError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+)
+from tests.nats import NatsServer, free_port
+
+PASSWORD_ACCOUNTS = """
+authorization { users: [
+  { user: agent, password: right, permissions: { publish: ["t.>", "_INBOX.>"], subscribe: ["t.>", "_INBOX.>"] } }
+] }
+"""
+
+
+async def take(messages: AsyncIterator[StoredMessage], count: int, *, acknowledge: bool = True) -> list[StoredMessage]:
+    """Return the next messages of a consumer or a stream."""
+    taken = []
+    async for message in messages:
+        taken.append(message)
+        if acknowledge:
+            await message.ack()
+        if len(taken) == count:
+            break
+    return taken
+
+
+async def everything(messages: AsyncIterator[StoredMessage]) -> list[bytes]:
+    """Return the data of all that a stream holds."""
+    return [message.data async for message in messages]
+
+
+@pytest.fixture
+async def stream(bus: Bus) -> Bus:
+    """A connection whose server has a stream `s` on `s.>`."""
+    await bus.ensure_stream("s", ["s.>"])
+    return bus
+
+
+# --- storing -------------------------------------------------------------------------------------
+
+
+async def test_a_stored_message_has_the_next_sequence(stream: Bus) -> None:
+    assert [await stream.store("s.a", b"1"), await stream.store("s.b", b"2")] == [1, 2]
+
+
+async def test_an_unexpected_last_sequence_is_a_conflict_and_stores_nothing(stream: Bus) -> None:
+    assert await stream.store("s.a", b"1", expected_last=0) == 1
+    await stream.store("s.b", b"another subject does not count")
+    assert await stream.store("s.a", b"2", expected_last=1) == 3
+    for wrong in (0, 1, 9):
+        with pytest.raises(ConflictError, match=r"s\.a"):
+            await stream.store("s.a", b"3", expected_last=wrong)
+    assert await everything(stream.read("s", ["s.a"], name="r")) == [b"1", b"2"]
+
+
+async def test_a_second_message_of_one_id_is_dropped(stream: Bus) -> None:
+    first = await stream.store("s.a", b"1", message_id="id-1")
+    assert await stream.store("s.a", b"again", message_id="id-1") == first
+    assert await stream.store("s.a", b"2", message_id="id-2") == first + 1
+    assert await everything(stream.read("s", [], name="r")) == [b"1", b"2"]
+
+
+async def test_headers_are_kept(stream: Bus) -> None:
+    await stream.store("s.a", b"1", {"Content-Type": "application/json", "X-Correlation-ID": "ä"})
+    stored = await stream.last("s", "s.a")
+    assert stored is not None
+    assert (stored.headers["Content-Type"], stored.headers["X-Correlation-ID"]) == ("application/json", "ä")
+
+
+async def test_storing_where_no_stream_listens_says_so_at_once(bus: Bus) -> None:
+    async with asyncio.timeout(2):
+        with pytest.raises(UnavailableError, match="no stream captures it"):
+            await bus.store("nowhere.a", b"1", timeout_s=30)
+
+
+async def test_more_bytes_than_the_broker_takes_are_too_large(stream: Bus) -> None:
+    big = bytes(2 * 1024 * 1024)
+    for call in (stream.store("s.a", big), stream.publish("s.a", big)):
+        with pytest.raises(TooLargeError, match="max_payload"):
+            await call
+
+
+async def test_what_is_no_subject_is_refused(bus: Bus) -> None:
+    for subject in ("", "a b", "a\r\nPUB x 0\r\n"):
+        with pytest.raises(InvalidInputError):
+            await bus.publish(subject, b"1")
+
+
+async def test_a_stream_is_brought_to_new_subjects_and_limits_and_keeps_its_messages(stream: Bus) -> None:
+    await stream.store("s.a", b"1")
+    await stream.ensure_stream("s", ["s.>", "t.>"], max_per_subject=1, max_age_s=60)
+    await stream.store("t.a", b"2")
+    await stream.store("t.a", b"3")
+    assert await everything(stream.read("s", [], name="r")) == [b"1", b"3"]
+
+
+async def test_overlapping_streams_are_refused_by_name(stream: Bus) -> None:
+    with pytest.raises(UnavailableError, match=r"stream other: .*overlap"):
+        await stream.ensure_stream("other", ["s.a"])
+
+
+@pytest.mark.parametrize("gateway", ["gw", "edgex", "home.one"])
+async def test_all_streams_of_a_gateway_stand_side_by_side(bus: Bus, gateway: str) -> None:
+    for name, captured in subjects.stream_subjects(gateway).items():
+        await bus.ensure_stream(name, captured)
+    command = subjects.command(gateway, "lamp 1", "comfort")
+    event = subjects.topic_to_subject("edgex/events/device/svc/p.v1/lamp/Power")
+    for subject in (command, event, subjects.audit(gateway, "guard", "i-1"), subjects.dead_letter(gateway, "app-x")):
+        assert await bus.store(subject, b"1") == 1
+
+
+@pytest.mark.parametrize("name", ["lamp 1", "温度", "a.b", "50%", "*", ">", "x" * 100])
+async def test_any_name_makes_a_subject_a_durable_and_a_key_that_nats_takes(bus: Bus, name: str) -> None:
+    await bus.ensure_stream("c", [subjects.commands("gw")])
+    await bus.store(subjects.command("gw", name, name), b"1")
+    (message,) = await take(bus.consume("c", subjects.agent_durable(name), [subjects.command("gw", name, name)]), 1)
+    assert subjects.parse_command(message.subject) == (name, name)
+    keys = await bus.js.create_key_value(bucket=subjects.LEASES_BUCKET)
+    await keys.put(subjects.lease_key(name, name), b"2")
+    assert (await keys.get(subjects.lease_key(name, name))).value == b"2"
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+async def test_the_last_message_of_a_subject_or_none(stream: Bus) -> None:
+    assert await stream.last("s", "s.a") is None
+    await stream.store("s.a", b"1")
+    await stream.store("s.a", b"2")
+    await stream.store("s.b", b"3")
+    found = await stream.last("s", "s.a")
+    assert found is not None
+    assert (found.data, found.sequence, found.subject, found.stream) == (b"2", 2, "s.a", "s")
+    assert await stream.last_sequence("s") == 3
+
+
+async def test_reading_ends_with_what_the_stream_holds(stream: Bus) -> None:
+    assert await everything(stream.read("s", [], name="r")) == []
+    await asyncio.gather(*(stream.store(f"s.{number % 2}", b"%d" % number) for number in range(1203)))
+    assert len(await everything(stream.read("s", [], name="r"))) == 1203
+    assert len(await everything(stream.read("s", ["s.0"], name="r"))) == 602
+    assert len(await everything(stream.read("s", ["s.0", "s.1"], name="r"))) == 1203
+    assert len(await everything(stream.read("s", [], name="r", start_sequence=1200))) == 4
+    assert len(await everything(stream.read("s", [], name="r", last_per_subject=True))) == 2
+    assert await everything(stream.read("s", ["s.9"], name="r")) == []
+    assert await everything(stream.read("s", [], name="r", start_sequence=5000)) == []
+
+
+async def test_reading_from_a_time_on(stream: Bus) -> None:
+    await stream.store("s.a", b"1")
+    await stream.store("s.a", b"2")
+    second = (await take(stream.read("s", [], name="r"), 2))[1]
+    assert await everything(stream.read("s", [], name="r", start_s=second.time_ns / 1e9 - 1e-6)) == [b"2"]
+    assert await everything(stream.read("s", [], name="r", start_s=second.time_ns / 1e9 + 3600)) == []
+
+
+async def test_a_reading_broken_off_does_not_disturb_the_next_one(stream: Bus) -> None:
+    for number in range(5):
+        await stream.store("s.a", b"%d" % number)
+    reading = stream.read("s", [], name="r")
+    async for _ in reading:
+        break
+    assert len(await everything(stream.read("s", [], name="r"))) == 5
+    await reading.aclose()  # type: ignore[attr-defined]
+    assert len(await everything(stream.read("s", [], name="r"))) == 5
+
+
+async def test_reading_ends_although_limits_drop_messages_meanwhile(stream: Bus) -> None:
+    for number in range(600):
+        await stream.store("s.a", b"%d" % number)
+    seen = 0
+    async with asyncio.timeout(4):
+        async for _ in stream.read("s", [], name="r"):
+            seen += 1
+            if seen == 1:
+                await stream.js.purge_stream("s")
+    assert seen == 500  # what the first pull had brought
+
+
+async def test_reading_a_stream_that_is_not_there_is_not_found(bus: Bus) -> None:
+    with pytest.raises(NotFoundError, match="stream nope"):
+        await everything(bus.read("nope", [], name="r"))
+    with pytest.raises(NotFoundError, match="stream nope"):
+        await bus.last_sequence("nope")
+    with pytest.raises(NotFoundError, match="consumer d of stream nope"):
+        await bus.acknowledged("nope", "d")
+
+
+# --- consuming -----------------------------------------------------------------------------------
+
+
+async def test_what_is_not_acknowledged_comes_again(stream: Bus) -> None:
+    await stream.store("s.a", b"1")
+    await stream.store("s.a", b"2")
+    messages = stream.consume("s", "d", ["s.>"], ack_wait_s=0.3)
+    first, second = await take(messages, 2, acknowledge=False)
+    assert (first.deliveries, second.deliveries) == (1, 1)
+    await second.ack()
+    await second.ack()  # a repeat is harmless
+    (again,) = await take(stream.consume("s", "d", ["s.>"], ack_wait_s=0.3), 1)
+    assert (again.data, again.deliveries, again.sequence) == (b"1", 2, first.sequence)
+
+
+async def test_a_durable_goes_on_where_it_stopped(stream: Bus, nats_server: NatsServer) -> None:
+    for number in range(4):
+        await stream.store("s.a", b"%d" % number)
+    await take(stream.consume("s", "d", ["s.>"], batch=1), 2)
+    await stream.flush()
+    assert await stream.acknowledged("s", "d") == 2
+    other = await Bus.connect(nats_server.settings(), "other")
+    assert [message.data for message in await take(other.consume("s", "d", ["s.>"], batch=1), 2)] == [b"2", b"3"]
+    await other.close()
+
+
+async def test_a_new_durable_may_start_with_what_comes_now(stream: Bus) -> None:
+    await stream.store("s.a", b"old")
+    messages = stream.consume("s", "d", ["s.>"], deliver_new=True)
+    waiting = asyncio.create_task(take(messages, 1))
+    await consumer_of(stream, "s", "d")
+    await stream.store("s.a", b"new")
+    assert [message.data for message in await waiting] == [b"new"]
+
+
+async def consumer_of(bus: Bus, stream: str, durable: str) -> None:
+    """Wait until a stream has a consumer."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(NotFoundError):
+                await bus.acknowledged(stream, durable)
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_a_consumer_waits_for_its_stream_and_says_so_once(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
+    waiting = asyncio.create_task(take(bus.consume("late", "d", ["late.>"]), 1))
+    async with asyncio.timeout(10):
+        while "late" not in caplog.text:
+            await asyncio.sleep(0.01)
+    await bus.ensure_stream("late", ["late.>"])
+    await bus.store("late.a", b"1")
+    assert [message.data for message in await waiting] == [b"1"]
+    assert caplog.text.count("trying again") == 1
+
+
+async def test_a_consumer_that_was_deleted_is_made_again(stream: Bus) -> None:
+    messages = stream.consume("s", "d", ["s.>"])
+    await stream.store("s.a", b"1")
+    await take(messages, 1)
+    await stream.js.delete_consumer("s", "d")
+    sequence = await stream.store("s.a", b"2")
+    async with asyncio.timeout(15):
+        seen = [message.sequence for message in await take(stream.consume("s", "d", ["s.>"]), 2)]
+    assert seen == [1, sequence]
+
+
+async def test_every_stored_message_is_seen_through_a_kill_and_a_restart(stream: Bus, nats_server: NatsServer) -> None:
+    seen: dict[int, bytes] = {}
+    stored: dict[int, bytes] = {}
+    has_some = asyncio.Event()
+
+    async def follow() -> None:
+        async for message in stream.consume("s", "d", ["s.>"]):
+            seen[message.sequence] = message.data
+            await message.ack()
+            has_some.set()
+
+    async def store(number: int) -> None:
+        while True:
+            with contextlib.suppress(UnavailableError):
+                sequence = await stream.store("s.a", b"%d" % number, message_id=f"m{number}", timeout_s=1)
+                stored[sequence] = b"%d" % number
+                return
+
+    following = asyncio.create_task(follow())
+    for number in range(30):
+        await store(number)
+        if number in (9, 19):
+            await has_some.wait()
+            await asyncio.to_thread(nats_server.kill)
+            await asyncio.to_thread(nats_server.start)
+    async with asyncio.timeout(30):
+        while seen != stored:
+            await asyncio.sleep(0.02)
+    assert sorted(stored.values(), key=int) == [b"%d" % number for number in range(30)]
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await following
+
+
+async def test_cancelling_a_consumer_ends_it_even_when_a_message_comes_in_the_same_turn(stream: Bus) -> None:
+    for number in range(20):
+        arrived = asyncio.Event()
+
+        async def follow(durable: str = f"d{number}", arrived: asyncio.Event = arrived) -> None:
+            async for message in stream.consume("s", durable, ["s.>"], deliver_new=True):
+                await message.ack()
+                arrived.set()
+
+        following = asyncio.create_task(follow())
+        await consumer_of(stream, "s", f"d{number}")
+        await stream.store("s.a", b"1")
+        await arrived.wait()
+        storing = asyncio.create_task(stream.store("s.a", b"2"))
+        await asyncio.sleep(0.0001 * number)
+        following.cancel()
+        async with asyncio.timeout(5):
+            with pytest.raises(asyncio.CancelledError):
+                await following
+        await storing
+
+
+async def test_closing_ends_a_consumer_without_an_error(stream: Bus) -> None:
+    following = asyncio.create_task(take(stream.consume("s", "d", ["s.>"]), 1))
+    await consumer_of(stream, "s", "d")
+    await stream.close()
+    async with asyncio.timeout(10):
+        assert await following == []
+
+
+# --- core ----------------------------------------------------------------------------------------
+
+
+async def test_a_request_is_answered(bus: Bus) -> None:
+    async def answer(message: BusMessage) -> None:
+        await bus.respond(message, message.data.upper(), {"Content-Type": "text/plain"})
+
+    await bus.subscribe("q.a", answer)
+    reply = await bus.request("q.a", b"abc", timeout_s=5)
+    assert (reply.data, reply.headers["Content-Type"]) == (b"ABC", "text/plain")
+
+
+async def test_a_request_that_nobody_listens_to_fails_at_once(bus: Bus) -> None:
+    async with asyncio.timeout(2):
+        with pytest.raises(UnavailableError, match=r"nobody answers on q\.nobody"):
+            await bus.request("q.nobody", b"", timeout_s=30)
+
+
+async def test_a_request_without_an_answer_fails_in_time(bus: Bus) -> None:
+    async def ignore(message: BusMessage) -> None:
+        pass
+
+    await bus.subscribe("q.silent", ignore)
+    with pytest.raises(UnavailableError, match=r"no answer on q\.silent in 0\.1 s"):
+        await bus.request("q.silent", b"", timeout_s=0.1)
+
+
+async def test_an_answer_to_what_asked_for_none_is_not_sent(bus: Bus) -> None:
+    await bus.respond(BusMessage("q.a", b""), b"nothing happens")
+
+
+async def test_a_handler_that_fails_is_logged_and_goes_on(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
+    seen: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def handle(message: BusMessage) -> None:
+        await seen.put(message.data)
+        if message.data == b"bug":
+            raise ZeroDivisionError("a bug")
+        if message.data == b"late":
+            raise TimeoutError("too late")
+
+    await bus.subscribe("h.a", handle)
+    for data in (b"bug", b"late", b"fine"):
+        await bus.publish("h.a", data)
+    async with asyncio.timeout(5):
+        assert [await seen.get() for _ in range(3)] == [b"bug", b"late", b"fine"]
+    texts = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text.split(": ", 1)[1] for text in texts] == ["ZeroDivisionError: a bug", "TimeoutError: too late"]
+    assert "Traceback" in caplog.text
+
+
+async def test_a_subscription_survives_a_restart_of_the_server(
+    bus: Bus, nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def handle(message: BusMessage) -> None:
+        await seen.put(message.data)
+
+    await bus.subscribe("h.a", handle)
+    await bus.flush()
+    await asyncio.to_thread(nats_server.kill)
+    async with asyncio.timeout(5):
+        while bus.is_connected:
+            await asyncio.sleep(0.01)
+    with pytest.raises(UnavailableError):
+        await bus.flush(timeout_s=0.2)
+    await asyncio.to_thread(nats_server.start)
+    async with asyncio.timeout(10):
+        while not bus.is_connected:
+            await asyncio.sleep(0.01)
+    await bus.publish("h.a", b"1")
+    async with asyncio.timeout(5):
+        assert await seen.get() == b"1"
+    assert caplog.text.count("link is down") == caplog.text.count("link is back") == 1
+
+
+# --- connecting and closing ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[NatsServer]:
+    """A server that knows one user."""
+    server = NatsServer(tmp_path, PASSWORD_ACCOUNTS)
+    server.start()
+    yield server
+    server.kill()
+
+
+def password_file(folder: Path, text: str) -> Path:
+    """Return a file that holds a password."""
+    path = folder / "password"
+    path.write_text(text)
+    return path
+
+
+async def test_the_right_password_connects(guarded: NatsServer, tmp_path: Path) -> None:
+    settings = guarded.settings(nats_user="agent", nats_password_file=password_file(tmp_path, "right\n"))
+    bus = await Bus.connect(settings, "agent")
+    await bus.flush()
+    await bus.close()
+
+
+@pytest.mark.parametrize(("user", "password"), [("agent", "wrong"), ("stranger", "right"), ("", "")])
+async def test_wrong_credentials_are_refused_at_once_and_not_echoed(
+    guarded: NatsServer, tmp_path: Path, user: str, password: str
+) -> None:
+    file = password_file(tmp_path, password) if password else None
+    settings = guarded.settings(nats_user=user, nats_password_file=file, connect_timeout_s=30)
+    async with asyncio.timeout(5):
+        with pytest.raises(UnavailableError, match="refused user or password") as caught:
+            await Bus.connect(settings, "agent")
+    assert "wrong" not in str(caught.value)
+
+
+async def test_what_a_user_may_not_do_is_logged_and_the_rest_goes_on(
+    guarded: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = guarded.settings(nats_user="agent", nats_password_file=password_file(tmp_path, "right"))
+    bus = await Bus.connect(settings, "agent")
+    await bus.publish("edgex.core.command.request.d.c.set", b"{}")
+    async with asyncio.timeout(5):
+        while "Permissions Violation" not in caplog.text:
+            await asyncio.sleep(0.01)
+    await bus.flush()
+    assert bus.is_connected
+    await bus.close()
+
+
+async def test_no_server_is_unavailable_in_time_with_the_address(nats_server: NatsServer) -> None:
+    settings = nats_server.settings(nats_url=f"nats://127.0.0.1:{free_port()}", connect_timeout_s=0.5)
+    async with asyncio.timeout(5):
+        with pytest.raises(UnavailableError, match=rf"{settings.nats_url}: .*is nats-server up"):
+            await Bus.connect(settings, "x")
+
+
+async def test_an_address_that_is_none_and_a_password_that_is_not_there_say_so(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    with pytest.raises(UnavailableError, match="nats://host:port:1"):
+        await Bus.connect(nats_server.settings(nats_url="nats://host:port:1", connect_timeout_s=0.5), "x")
+    absent = nats_server.settings(nats_user="a", nats_password_file=tmp_path / "absent")
+    with pytest.raises(ConfigurationError, match="absent"):
+        await Bus.connect(absent, "x")
+
+
+async def test_closing_is_quiet_and_what_was_published_before_has_arrived(
+    nats_server: NatsServer, bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def handle(message: BusMessage) -> None:
+        await seen.put(message.data)
+
+    await bus.subscribe("h.a", handle)
+    await bus.flush()
+    other = await Bus.connect(nats_server.settings(), "other")
+    await other.publish("h.a", b"last words")
+    await other.close()
+    await other.close()
+    async with asyncio.timeout(5):
+        assert await seen.get() == b"last words"
+    assert other.closed.is_set()
+    assert not other.is_connected
+    assert caplog.records == []
+    for call in (other.publish("h.a", b""), other.request("h.a", b"", timeout_s=1), other.store("h.a", b"")):
+        with pytest.raises(UnavailableError):
+            await call
+
+
+async def test_a_connection_that_the_server_ends_for_good_is_told(
+    guarded: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = guarded.settings(nats_user="agent", nats_password_file=password_file(tmp_path, "right"))
+    bus = await Bus.connect(settings, "agent")
+    following = asyncio.create_task(take(bus.consume("s", "d", ["s.>"]), 1))
+    await bus.client._process_err("'Maximum Connections Exceeded'")  # what nats-py does with such an -ERR
+    async with asyncio.timeout(15):
+        await bus.closed.wait()
+        with pytest.raises(UnavailableError, match="consumer d of stream s: the connection is closed"):
+            await following
+    assert "the server closed the connection" in caplog.text
+    await bus.close()

@@ -1,0 +1,51 @@
+"""Whole gateways for scenario tests: one process tree a test, everything in a temporary folder."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeagents.embedded.demo import WINTER_MORNING_S, figures
+from edgeagents.embedded.gateway import Gateway, Plan
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    """Return a gateway that is up and has a home with three agents."""
+    plan = Plan(tmp_path, ROOT / "edgex-profiles" / "home", 60.0, WINTER_MORNING_S)
+    gateway = Gateway(plan)
+    gateway.start()
+    try:
+        await gateway.ready()
+        yield gateway
+    finally:
+        await gateway.stop()
+
+
+async def figures_of(gateway: Gateway) -> dict[str, Any]:
+    """Return the demo's figures of a run, shown when a test fails."""
+    bus = await gateway.connect()
+    try:
+        result = await figures(gateway, bus)
+    finally:
+        await bus.close()
+    print(json.dumps(result, indent=1))
+    return result
+
+
+class Deadline:
+    """A wall-clock budget to wait within."""
+
+    def __init__(self, seconds: float) -> None:
+        """Start now."""
+        self._until_s = time.monotonic() + seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is spent."""
+        return time.monotonic() >= self._until_s
