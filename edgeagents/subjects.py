@@ -18,7 +18,7 @@ from edgeagents.errors import InvalidInputError
 from edgeagents.settings import EdgexBusType
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-_UNCARRIED = re.compile(r"[ \t\n\v\f\r\x00]")
+_UNCARRIED = re.compile(r"[ \t\n\v\f\r\x00\x7f]")
 _WILDCARDS = {"+": "*", "#": ">"}
 _TOPIC_WILDCARDS = {"*": "+", ">": "#"}
 

@@ -1,5 +1,6 @@
 """The embedded EdgeX core as a process of one test: free ports on 127.0.0.1, a state folder of its own."""
 
+import asyncio
 import json
 import os
 import select
@@ -7,13 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+WAIT_S = 20.0
 START_S = 30.0
 STOP_S = 10.0
+LAMP = {
+    "name": "lamp",
+    "deviceResources": [{"name": "Power", "properties": {"valueType": "Bool", "readWrite": "RW"}}],
+}
 
 
 class EmbeddedCore:
@@ -80,3 +89,51 @@ class EmbeddedCore:
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
         self._process = None
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something is true."""
+    give_up = time.monotonic() + WAIT_S
+    while not await holds():
+        assert time.monotonic() < give_up, "did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+async def add_lamp(core: EmbeddedCore, http: httpx.AsyncClient, address: str, name: str = "lamp-1") -> None:
+    """Add service, profile and one device, not validated."""
+    service = {"name": "device-lamp", "baseAddress": address, "adminState": "UNLOCKED"}
+    device = {
+        "name": name, "serviceName": "device-lamp", "profileName": "lamp", "adminState": "UNLOCKED",
+        "operatingState": "UP", "protocols": {"p": {"a": "1"}},
+    }  # fmt: skip
+    for path, part, given in (("deviceservice", "service", service), ("deviceprofile", "profile", LAMP)):
+        await http.post(f"{core.urls['metadata']}/api/v3/{path}", json=[{"apiVersion": "v3", part: given}])
+    url = f"{core.urls['metadata']}/api/v3/device?bypassValidation=true"
+    response = await http.post(url, json=[{"apiVersion": "v3", "device": device}])
+    assert response.json()[0]["statusCode"] == 201, response.text
+
+
+def event(device: str = "lamp-1", value: str = "true") -> dict[str, Any]:
+    """Return an event of a lamp, now."""
+    now = time.time_ns()
+    reading = {
+        "id": str(uuid.uuid4()), "origin": now, "deviceName": device, "profileName": "lamp", "resourceName": "Power",
+        "valueType": "Bool", "value": value,
+    }  # fmt: skip
+    return {
+        "apiVersion": "v3", "id": str(uuid.uuid4()), "deviceName": device, "profileName": "lamp",
+        "sourceName": "Power", "origin": now, "readings": [reading],
+    }  # fmt: skip
+
+
+def envelope(payload: Any, request_id: str = "") -> bytes:
+    """Return a message of EdgeX's bus."""
+    return json.dumps(
+        {"apiVersion": "v3", "correlationID": str(uuid.uuid4()), "requestID": request_id, "errorCode": 0,
+         "payload": payload, "contentType": "application/json"}
+    ).encode()  # fmt: skip
+
+
+async def count(core: EmbeddedCore, http: httpx.AsyncClient) -> int:
+    """Return how many events core-data has."""
+    return int((await http.get(f"{core.urls['data']}/api/v3/event/count")).json()["count"])

@@ -8,6 +8,7 @@ import json
 import re
 from typing import Any
 
+from nats.aio.subscription import Subscription
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,21 +22,24 @@ _WRAPPED = re.compile(r"request failed, status code: (\d+), err: (.*)", re.DOTAL
 
 
 class RecordedDevices:
-    """Answers the next HTTP command as told, and every validation with yes."""
+    """Answers the next HTTP command as told, and every validation with yes unless `refusal` says why not."""
 
     def __init__(self, bus: Bus) -> None:
         """Use a connection to the broker; `start` begins to answer."""
         self.requests: list[dict[str, Any]] = []
         self.bus_requests: list[dict[str, Any]] = []
+        self.answered_to_caller: list[bool] = []
         self.held = asyncio.Event()
         self.held.set()
         self.url = ""
         self._bus = bus
         self._bus_answers: dict[str, bytes] = {}
+        self.refusal = ""  # of the next validations; empty: taken
         self._next = (200, b"")
         route = Route("/{path:path}", self._serve, methods=["GET", "PUT"])
         self._server = WebServer(Starlette(routes=[route]))
         self._serving: asyncio.Task[None] | None = None
+        self._validating: Subscription | None = None
 
     async def start(self) -> None:
         """Listen on HTTP and on the bus."""
@@ -43,7 +47,7 @@ class RecordedDevices:
         self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         self._serving = asyncio.create_task(self._server.serve([sock]))
         await asyncio.wait_for(self._server.listening.wait(), 10)
-        await self._bus.subscribe("edgex.*.validate.device", self._validate)
+        self._validating = await self._bus.subscribe("edgex.*.validate.device", self._validate)
         await self._bus.subscribe("edgex.device.command.request.>", self._command)
 
     async def stop(self) -> None:
@@ -52,6 +56,11 @@ class RecordedDevices:
         self._server.should_exit = True
         if self._serving is not None:
             await asyncio.wait_for(self._serving, 10)
+
+    async def stop_validating(self) -> None:
+        """Leave validations unanswered from now on."""
+        assert self._validating is not None
+        await self._validating.unsubscribe()
 
     def answer_as(self, line: HttpLine) -> None:
         """Answer the next HTTP command so that core-command's answer is the recorded one."""
@@ -82,13 +91,17 @@ class RecordedDevices:
             }
         )
         await self.held.wait()
+        self.answered_to_caller.append(not await request.is_disconnected())
         status, body = self._next
         return Response(body, status, media_type="application/json")
 
     async def _validate(self, message: BusMessage) -> None:
         request = json.loads(message.data)
         service = message.subject.split(".")[1]
-        await self._answer(service, request, json.dumps(request | {"payload": None, "receivedTopic": ""}).encode())
+        answer = request | {"payload": None, "receivedTopic": ""}
+        if self.refusal:
+            answer |= {"payload": self.refusal, "errorCode": 1, "contentType": "text/plain"}
+        await self._answer(service, request, json.dumps(answer).encode())
 
     async def _command(self, message: BusMessage) -> None:
         request = json.loads(message.data)

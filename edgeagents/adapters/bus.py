@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client
@@ -18,7 +19,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from edgeagents.adapters.streams import BROKER_ERRORS, StoredMessage, Streams, finished
-from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
+from edgeagents.errors import ConfigurationError, EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.settings import BusSettings
 
 __all__ = ["CONTENT_TYPE", "Bus", "BusMessage", "Handler", "StoredMessage"]
@@ -56,7 +57,7 @@ class _Link:
 
     async def on_error(self, error: Exception) -> None:
         self.last_error = error
-        if isinstance(error, nats.errors.AuthorizationError):
+        if "authorization violation" in str(error).lower():  # nats-py has no other word for it while it connects
             self.refused.set()
         # While the link is down nats-py reports each attempt; what comes otherwise may be a handler's failure.
         if self.is_up:
@@ -65,6 +66,10 @@ class _Link:
             log.warning("nats %s: %s", self.url, text, exc_info=None if expected else error)
 
     async def on_disconnect(self) -> None:
+        # No answer comes over a broken link; nats-py would let each request wait for its whole timeout.
+        for answer in list(self._client._resp_map.values()):
+            if not answer.done():
+                answer.set_exception(nats.errors.Error("the link broke before the answer came"))
         if self.is_up and not self.is_closing:
             self.is_up = False
             log.warning("nats %s: link is down, trying again", self.url)
@@ -112,8 +117,9 @@ class Bus(Streams):
 
         Raises:
             UnavailableError: no connection within `connect_timeout_s`; refused credentials say so.
-            ConfigurationError: the password file cannot be read.
+            ConfigurationError: the address is none, or the password file cannot be read.
         """
+        _check_address(settings.nats_url)
         client = Client()
         link = _Link(client, settings.nats_url)
         options: dict[str, Any] = {}
@@ -206,6 +212,8 @@ class Bus(Streams):
         Raises:
             UnavailableError: it has not within `timeout_s`.
         """
+        if not self.is_connected:  # nats-py would say yes
+            raise UnavailableError(f"nats {self.settings.nats_url}: link is down")
         try:
             async with asyncio.timeout(timeout_s):
                 await finished(self.client.flush(timeout=max(1, int(timeout_s))))
@@ -253,6 +261,16 @@ class Bus(Streams):
         """Answer a request; does nothing when no answer is expected."""
         if message.reply:
             await self.publish(message.reply, data, headers)
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("nats", "tls", "ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ConfigurationError(f"nats_url {url!r} is no address of a broker: write nats://host:4222")
 
 
 def _received(message: Msg) -> BusMessage:

@@ -7,6 +7,7 @@ Source: edgex-wire.md sections 5.1 and 9.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ class DeviceCache:
             UnavailableError: it was not within `timeout_s`.
         """
         try:
-            await asyncio.wait_for(self._ready.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # not wait_for: in Python 3.11 it may lose a cancellation
+                await self._ready.wait()
         except TimeoutError as error:
             raise UnavailableError(f"devices not read from core-metadata in {timeout_s:g} s: is it up?") from error
 
@@ -151,10 +153,9 @@ class DeviceCache:
             if told:
                 log.info("%d devices and %d profiles read", len(self._devices), len(self._profiles))
                 told = False
-            try:
-                await asyncio.wait_for(self._stale.wait(), self._refresh_s)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._refresh_s):
+                    await self._stale.wait()
 
     async def load(self) -> None:
         """Read all devices and profiles once; notices that arrive meanwhile are applied afterwards.

@@ -72,13 +72,15 @@ class MetadataClient:
         query = None if validate else {"bypassValidation": "true"}
         await self._items("POST", "/api/v3/device", "device", device.to_wire(), query)
 
-    async def update_device(self, name: str, changes: Mapping[str, Any]) -> None:
-        """Change some keys of a device, named as on the wire (`{"adminState": "LOCKED"}`).
+    async def update_device(self, name: str, changes: Mapping[str, Any], *, validate: bool = True) -> None:
+        """Change some keys of a device, named as on the wire (`{"adminState": "LOCKED"}`); `validate` as in adding.
 
         Raises:
             NotFoundError: there is none of that name.
+            UnavailableError: its service did not answer.
         """
-        await self._items("PATCH", "/api/v3/device", "device", {**changes, "name": name})
+        query = None if validate else {"bypassValidation": "true"}
+        await self._items("PATCH", "/api/v3/device", "device", {**changes, "name": name}, query)
 
     async def delete_device(self, name: str) -> None:
         """Delete a device.

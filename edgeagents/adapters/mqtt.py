@@ -24,6 +24,7 @@ from edgeagents.model.envelope import Envelope
 log = logging.getLogger(__name__)
 
 CONNECT_S: Final = 6.0
+RETRY_S: Final = 0.5
 PENDING: Final = 65_536  # as many waiting messages a subscription as with NATS; further ones are dropped
 _REFUSED: Final = 128  # a subscription's return code from here on means no
 
@@ -74,6 +75,7 @@ class MqttTransport:
         self._client: aiomqtt.Client | None = None
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
+        self._was_up = False
 
     async def __aenter__(self) -> "MqttTransport":
         self._task = asyncio.create_task(self._run())
@@ -98,22 +100,26 @@ class MqttTransport:
         told = False
         while True:
             try:
-                async with aiomqtt.Client(**self._options) as client:
-                    self._client = client
-                    for topic_filter in self._filters():
-                        await self._ask_for(client, topic_filter)
-                    self._up.set()
-                    told = False
-                    async for message in client.messages:
-                        self._deliver(message)
+                await self._session()
             except (aiomqtt.MqttError, ValueError) as error:
-                if not told:
+                if not told or self._was_up:
                     log.warning("%s: %s: trying again", self._url, error)
-                    told = True
-                await asyncio.sleep(0.5)
-            finally:
-                self._client = None
-                self._up.clear()
+                told, self._was_up = True, False
+            await asyncio.sleep(RETRY_S)
+
+    async def _session(self) -> None:
+        try:
+            async with aiomqtt.Client(**self._options) as client:
+                self._client = client
+                for topic_filter in self._filters():
+                    await self._ask_for(client, topic_filter)
+                self._up.set()
+                self._was_up = True
+                async for message in client.messages:
+                    self._deliver(message)
+        finally:
+            self._client = None
+            self._up.clear()
 
     def _filters(self) -> set[str]:
         return {subscription.topic_filter for subscription in self._subscriptions}
@@ -126,6 +132,11 @@ class MqttTransport:
                     subscription.waiting.put_nowait((str(message.topic), payload))
                 except asyncio.QueueFull:
                     log.warning("%s: %s is too slow: a message is dropped", self._url, subscription.topic_filter)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the link is up and everything subscribed."""
+        return self._up.is_set()
 
     async def publish(self, topic: str, envelope: Envelope) -> None:
         """Send an envelope.

@@ -189,6 +189,7 @@ async def _ensure_device(metadata: MetadataClient, device: Device) -> None:
     changes = {key: value for key, value in wanted.items() if there.get(key) != value and key not in _OWNER_KEYS}
     changes |= {key: [] for key in ("labels", "autoEvents") if key in there and key not in wanted}
     if changes:
+        log.info("device %s: %s updated", device.name, ", ".join(changes))
         await metadata.update_device(device.name, changes)
 
 
@@ -201,6 +202,8 @@ def _bare(item: EdgexModel) -> dict[str, Any]:
 def _without_empty(value: Any) -> Any:
     if isinstance(value, Mapping):
         kept = {key: _without_empty(item) for key, item in value.items()}
+        if not any(kept.get("retention", {"": 1}).values()):
+            del kept["retention"]  # EdgeX writes one that keeps nothing
         return {key: item for key, item in kept.items() if item not in (None, "", [], {})}
     if isinstance(value, (list, tuple)):
         return [_without_empty(item) for item in value]

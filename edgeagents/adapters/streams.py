@@ -8,8 +8,7 @@ Source: nats-py 2.16, NATS ADR-8 (JetStream wire API), field notes on brokers.
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -20,9 +19,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
+from edgeagents.adapters.pull import Pull
 from edgeagents.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
-
-log = logging.getLogger(__name__)
 
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
 MESSAGE_ID: Final = "Nats-Msg-Id"
@@ -115,8 +113,11 @@ class Streams:
         try:
             try:
                 await finished(self.js.add_stream(config))
-            except nats.js.errors.BadRequestError:
-                await finished(self.js.update_stream(config))
+            except nats.js.errors.BadRequestError as refusal:
+                try:
+                    await finished(self.js.update_stream(config))
+                except nats.js.errors.NotFoundError:
+                    raise refusal from None  # there is none to bring up to date: it was refused for another reason
         except BROKER_ERRORS as error:
             raise UnavailableError(f"stream {name}: {error}: is JetStream on, is its store full?") from error
 
@@ -202,6 +203,11 @@ class Streams:
         created = (await self._consumer(stream, durable)).created
         return int(created.timestamp() * 1e9) if created is not None else 0
 
+    async def is_caught_up(self, stream: str, durable: str) -> bool:
+        """Say whether a durable consumer has acknowledged all there is for it now; raises like `acknowledged`."""
+        info = await self._consumer(stream, durable)
+        return not info.num_pending and not info.num_ack_pending
+
     async def _consumer(self, stream: str, durable: str) -> api.ConsumerInfo:
         with _translated(f"consumer {durable} of stream {stream}"):
             return await finished(self.js.consumer_info(stream, durable))
@@ -245,7 +251,7 @@ class Streams:
             opt_start_seq=start_sequence,
             ack_policy=api.AckPolicy.NONE,
             # One filter goes into the API subject, so that permissions can name it.
-            filter_subject=subjects[0] if len(subjects) == 1 else None,
+            filter_subject=subjects[0] if len(subjects) == 1 else None if subjects else ">",
             filter_subjects=list(subjects) if len(subjects) > 1 else None,
             inactive_threshold=10.0,
         )
@@ -257,12 +263,18 @@ class Streams:
             left = int(info.num_pending or 0)
             try:
                 while left > 0:
-                    messages = await finished(subscription.fetch(min(left, 500), timeout=5))
+                    try:
+                        messages = await finished(subscription.fetch(min(left, 500), timeout=_PULL_S))
+                    except TimeoutError:
+                        # Limits may have dropped the rest meanwhile; if not, the broker does not answer.
+                        pending = (await finished(self.js.consumer_info(stream, name))).num_pending
+                        if pending:
+                            raise
+                        return
                     if not messages:
                         raise nats.errors.Error("its consumer is gone")
+                    left -= len(messages)
                     for message in messages:
-                        # Limits may drop messages while we read: what the server says is left, is left.
-                        left = min(left - 1, message.metadata.num_pending)
                         yield _stored(message)
             finally:
                 with contextlib.suppress(*BROKER_ERRORS):
@@ -278,7 +290,7 @@ class Streams:
         batch: int = 100,
         ack_wait_s: float = 30.0,
         deliver_new: bool = False,
-    ) -> AsyncIterator[StoredMessage]:
+    ) -> AsyncGenerator[StoredMessage, None]:
         """Yield a durable consumer's messages for ever, in order, through restarts of the broker.
 
         What is not acknowledged is delivered again. The caller acknowledges.
@@ -301,61 +313,13 @@ class Streams:
             filter_subject=subjects[0] if len(subjects) == 1 else None,
             filter_subjects=list(subjects) if len(subjects) > 1 else None,
         )
-        pull = _Pull(self.js, stream, config)
-        while True:
-            if not self.client.is_connected and not self.client.is_closed:
-                await asyncio.sleep(0.1)  # a pull request sent now would only be lost
-                continue
-            try:
-                messages = await pull.fetch(batch)
-            except nats.errors.ConnectionClosedError as error:
-                if self._is_closing():
-                    return
-                raise UnavailableError(f"consumer {durable} of stream {stream}: the connection is closed") from error
-            for message in messages:
-                yield _stored(message)
-
-
-class _Pull:
-    """A durable consumer's pull subscription that sets itself up again when anything fails but the connection."""
-
-    def __init__(self, js: JetStreamContext, stream: str, config: api.ConsumerConfig) -> None:
-        self._js, self._stream, self._config = js, stream, config
-        self._subscription: JetStreamContext.PullSubscription | None = None
-        self._told = False
-
-    async def fetch(self, batch: int) -> list[Msg]:
-        """Return what came, after at most `_PULL_S` or when something failed nothing."""
         try:
-            if self._subscription is None:
-                self._subscription = await self._bind()
-            messages = await finished(self._subscription.fetch(batch, timeout=_PULL_S))
-        except TimeoutError:
-            return []
-        except nats.errors.ConnectionClosedError:
-            raise
-        except nats.errors.Error as error:
-            await self._failed(error)
-            return []
-        if messages:
-            self._told = False
-        else:  # not even a timeout: the server knows this consumer no more
-            await self._failed(nats.errors.Error("consumer is gone"))
-        return messages
-
-    async def _bind(self) -> JetStreamContext.PullSubscription:
-        await finished(self._js.add_consumer(self._stream, self._config))
-        return await finished(self._js.pull_subscribe_bind(self._config.durable_name, stream=self._stream))
-
-    async def _failed(self, error: Exception) -> None:
-        if not self._told:
-            log.warning("consumer %s of stream %s: %s: trying again", self._config.name, self._stream, error)
-            self._told = True
-        if self._subscription is not None:
-            with contextlib.suppress(nats.errors.Error):
-                await self._subscription.unsubscribe()
-        self._subscription = None
-        await asyncio.sleep(0.25)
+            async with contextlib.aclosing(Pull(self.client, self.js, stream, config, batch).follow()) as messages:
+                async for message in messages:
+                    yield _stored(message)
+        except nats.errors.ConnectionClosedError as error:
+            if not self._is_closing():
+                raise UnavailableError(f"consumer {durable} of stream {stream}: the connection is closed") from error
 
 
 def _stored(message: Msg) -> StoredMessage:

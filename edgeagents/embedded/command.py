@@ -156,6 +156,8 @@ class Commands:
         done, _ = await asyncio.wait((call,), timeout=self._timeout_s)
         if not done:
             raise UnavailableError(f"HTTP request timeout: {row['serviceName']} did not answer {path} in time")
+        if call.cancelled():
+            raise UnavailableError("core-command is ending: the value may still be set")
         outcome: httpx.Response | EdgeAgentsError = call.result()
         if isinstance(outcome, EdgeAgentsError):
             raise outcome

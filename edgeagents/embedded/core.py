@@ -41,6 +41,7 @@ log = logging.getLogger("edgeagents.embedded.core")
 
 SERVICES: Final = ("keeper", "metadata", "data", "command")
 _DRAIN_S: Final = 1.2  # for open requests; the whole end is to take less than 2 s
+_BUS_HEAD_START_S: Final = 0.5  # a broker that is there is reached within milliseconds
 _KEYS: Final = {name: f"core-{name}" for name in SERVICES}
 
 
@@ -198,7 +199,8 @@ async def _run(core: Core, addresses: Addresses, sockets: dict[str, socket.socke
     async with asyncio.TaskGroup() as group:
         tasks = core.start(group, addresses)
         serving = [group.create_task(servers[name].serve([sockets[name]]), name=name) for name in SERVICES]
-        await core.link.tried.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(core.link.tried.wait(), _BUS_HEAD_START_S)
         for server in servers.values():
             await server.listening.wait()
         _say_ready(core, addresses)
@@ -206,11 +208,11 @@ async def _run(core: Core, addresses: Addresses, sockets: dict[str, socket.socke
         for server in servers.values():
             server.should_exit = True
         await asyncio.wait(serving, timeout=_DRAIN_S)
+        core.commands.stop()
         core.registry.stop()
         await core.link.flush()
         for task in (*serving, *tasks):
             task.cancel()
-        core.commands.stop()
 
 
 def _say_ready(core: Core, addresses: Addresses) -> None:
@@ -232,19 +234,28 @@ def _flags(argv: Sequence[str] | None) -> dict[str, Any]:
     return {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
 
 
+def _settings(flags: dict[str, Any]) -> tuple[CoreSettings, BusSettings]:
+    """Return the settings in force.
+
+    Raises:
+        ConfigurationError: one is unknown or wrong; names it.
+    """
+    check_environment([BusSettings, SiteTimeSettings, CoreSettings])
+    try:
+        return CoreSettings(**flags), BusSettings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        own = f"--{name.replace('_', '-')} or {PREFIX}CORE_{name.upper()}"
+        where = own if error.title == CoreSettings.__name__ else f"{PREFIX}{name.upper()}"
+        raise ConfigurationError(f"{where}: {first['msg']}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the embedded core; return the process's exit code."""
     flags = _flags(argv)
     try:
-        check_environment([BusSettings, SiteTimeSettings, CoreSettings])
-        try:
-            settings, bus = CoreSettings(**flags), BusSettings()
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = str(first["loc"][0])
-            raise ConfigurationError(
-                f"--{name.replace('_', '-')} or {PREFIX}CORE_{name.upper()}: {first['msg']}"
-            ) from error
+        settings, bus = _settings(flags)
         logging.basicConfig(
             level=settings.log_level, stream=sys.stderr, format="%(asctime)s core %(levelname)s %(message)s"
         )

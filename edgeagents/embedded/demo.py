@@ -149,7 +149,7 @@ async def figures(gateway: Gateway, bus: Bus) -> dict[str, Any]:
     """Have the agents stop deciding, give what is under way its time, and return the figures of the run."""
     until_ns = time.time_ns()
     await gateway.stop_deciding()
-    await gateway.settle()
+    await gateway.settle(bus)
     world = await gateway.state("world", "/api/v3/world")
     evidence = await collect(bus, gateway.agents, await _devices(gateway), gateway.plan.folder / "journal", until_ns)
     return summarise(tally(evidence), evidence, world.get("score", {}))

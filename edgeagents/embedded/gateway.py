@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import httpx
 
+from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import load_agents
 from edgeagents.embedded.nats import find_nats_server, free_port, write_config, write_private
 from edgeagents.embedded.supervisor import Child, Supervisor
-from edgeagents.errors import UnavailableError
+from edgeagents.errors import NotFoundError, UnavailableError
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.permissions import agent_user, for_agent, for_edgex, for_everything
 from edgeagents.settings import BusSettings
@@ -245,17 +246,35 @@ class Gateway:
             except httpx.HTTPError as error:
                 log.warning("agent %s does not stop deciding: %s", name, error)
 
-    async def settle(self, timeout_s: float = 10.0) -> None:
-        """Wait until nothing is under way at the guard and no agent waits for an outcome."""
+    async def settle(self, bus: Bus, timeout_s: float = 10.0) -> None:
+        """Wait until nothing is under way at the guard, and no agent has an event or an outcome before it.
+
+        Args:
+            bus: connected as the owner.
+            timeout_s: after so long what is not done counts as lost.
+        """
         until_s = time.monotonic() + timeout_s
+        late = set(self.agents)
         while time.monotonic() < until_s:
-            waiting = (await self.state("guard", "/api/v3/guard")).get("waiting", 1)
-            pending = 0
-            for url in (await self.agent_urls()).values():
-                try:
-                    pending += int((await self._get(f"{url}/api/v3/agent")).get("pending", 0))
-                except UnavailableError:
-                    pending += 1
-            if waiting == 0 and pending == 0:
+            # Once caught up is enough: later events need not be seen any more.
+            late = {name for name in late if not await self._is_caught_up(bus, name)}
+            guard = await self.state("guard", "/api/v3/guard")
+            if not late and guard.get("waiting") == 0 and not await self._pending():
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
+
+    async def _is_caught_up(self, bus: Bus, agent: str) -> bool:
+        try:
+            return await bus.is_caught_up(subjects.EVENTS_STREAM, subjects.agent_durable(agent))
+        except (NotFoundError, UnavailableError):
+            return False
+
+    async def _pending(self) -> int:
+        """Return how many commands agents wait for; an agent that is away counts as one."""
+        count = 0
+        for url in (await self.agent_urls()).values():
+            try:
+                count += int((await self._get(f"{url}/api/v3/agent")).get("pending", 0))
+            except UnavailableError:
+                count += 1
+        return count

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgeagents.adapters.middleware import CorrelationMiddleware, SizeMiddleware
@@ -218,6 +219,7 @@ def make_app(key: str, config: Callable[[], dict[str, Any]]) -> FastAPI:
     routes(app, ("GET", "/ping", ping), ("GET", "/version", version), ("GET", "/config", configuration))
     app.add_exception_handler(EdgeAgentsError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_bug)
     return app
 
@@ -236,6 +238,10 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return write_json(answer(error.status_code, message=str(error.detail)), error.status_code)
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    return empty(400)  # nobody reads it: the caller went away within its request
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
@@ -49,6 +50,8 @@ class Simulation:
         self._path = path
         self._saving = asyncio.Lock()
         self._commanding = asyncio.Lock()
+        self._writing = threading.Lock()  # a cancelled save goes on in its thread
+        self._told = False
         self._saved: Home | None = None
         self.home = self._restored()
         self.around: Scene = scene(seed, self.home.site_s)
@@ -69,18 +72,23 @@ class Simulation:
         self.around = scene(self.seed, self.home.site_s)
 
     async def run(self) -> None:
-        """Advance and store, for ever.
-
-        Raises:
-            StoreError: the state cannot be written.
-        """
+        """Advance and store, for ever; a disk that is full is told once and tried again."""
         last_saved = 0.0
         while True:
             self.tick()
             if time.monotonic() - last_saved >= SAVE_EVERY_S:
                 last_saved = time.monotonic()
-                await self.save()
+                await self._try_save()
             await asyncio.sleep(TICK_S)
+
+    async def _try_save(self) -> None:
+        try:
+            await self.save()
+            self._told = False
+        except StoreError as error:
+            if not self._told:
+                log.error("the house goes on, but would not survive a crash: %s", error)
+                self._told = True
 
     async def command(self, changes: Iterable[Change]) -> None:
         """Change controls; they are stored when this returns.
@@ -114,8 +122,12 @@ class Simulation:
             if home is self._saved:
                 return
             body = encode(home, self.seed)
-            await asyncio.to_thread(write_file, path, body)
+            await asyncio.to_thread(self._write, path, body)
             self._saved = home
+
+    def _write(self, path: Path, body: bytes) -> None:
+        with self._writing:
+            write_file(path, body)
 
     def _restored(self) -> Home:
         now_s = self.clock.at(self._now())

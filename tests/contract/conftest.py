@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
+from edgeagents.adapters.config import duration_s
+from edgeagents.model.device import Device, DeviceService
 from tests.contract import traces
 from tests.contract.bridge import Bridge
 from tests.contract.edgex import Edgex, connected
 from tests.contract.lab import Lab, running_lab
-from tests.contract.running import Running, app_spec, nothing_more, running
+from tests.contract.running import Running, app_spec, listening_only, nothing_more, running
 from tests.contract.target import Target, embedded, running_elsewhere
 from tests.nats import NatsServer
 
@@ -81,3 +83,28 @@ async def app(edgex: Edgex, nats_url: str) -> AsyncIterator[Running]:
     """An application service of ours that has nothing of its own."""
     async with running(edgex, nats_url, app_spec(edgex, edgex.name("app-contract")), nothing_more) as started:
         yield started
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def silent_service(edgex: Edgex) -> AsyncIterator[str]:
+    """A device service in core-metadata that answers neither on the bus nor over HTTP, though its port is open."""
+    name = edgex.name("device-silent")
+    async with listening_only(edgex.target.bind) as port:
+        await edgex.metadata.add_service(DeviceService(name=name, base_address=f"http://{edgex.target.host}:{port}"))
+        yield name
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def silent_device(edgex: Edgex, lab: Lab, silent_service: str) -> str:
+    """A device of the silent service."""
+    name = edgex.name("lamp")
+    device = Device(name=name, service_name=silent_service, profile_name=lab.profile, protocols={"lab": {}})
+    await edgex.metadata.add_device(device, validate=False)
+    return name
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def request_timeout_s(edgex: Edgex) -> float:
+    """How long core-command waits for a device service."""
+    config = (await edgex.ask("core-command", "GET", "/config")).body["config"]
+    return duration_s(config["Service"]["RequestTimeout"])

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
 from edgeagents.adapters.device_service import DeviceService, DeviceServiceSettings, serve_devices
 from edgeagents.adapters.provisioning import Inventory
-from edgeagents.model.device import AutoEvent, Device, DeviceResource, Profile
+from edgeagents.model.device import Device, DeviceResource, Profile
 from edgeagents.model.values import Value
 from tests.contract.edgex import Edgex
 from tests.contract.running import Running, own_service_section, running

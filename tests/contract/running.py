@@ -103,3 +103,20 @@ async def running(
 async def _registered(edgex: Edgex, service: EdgexService) -> bool:
     known = await edgex.keeper.registrations()
     return any((item.service_id, item.base_url) == (service.key, service.base_url) for item in known)
+
+
+@asynccontextmanager
+async def listening_only(host: str) -> AsyncIterator[int]:
+    """Take connections and never answer while the context is open; yields the port."""
+    taken: set[asyncio.StreamWriter] = set()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.add(writer)
+
+    server = await asyncio.start_server(take, host, 0)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        for writer in taken:
+            writer.transport.abort()

@@ -47,13 +47,6 @@ async def test_correlation_id_of_a_request_comes_back(edgex: Edgex, service: str
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_request_without_a_correlation_id_is_given_one(edgex: Edgex, service: str) -> None:
-    first, second = [await edgex.ask(service, "GET", "/version") for _ in range(2)]
-    ids = {uuid.UUID(answer.headers["X-Correlation-ID"]) for answer in (first, second)}
-    assert len(ids) == 2
-
-
-@pytest.mark.parametrize("service", SERVICES)
 async def test_route_that_is_not_there_is_404(edgex: Edgex, service: str) -> None:
     url = f"{edgex.urls[service]}/api/v3/nothing/of/this/name"
     assert (await edgex.http.get(url)).status_code == 404

@@ -12,11 +12,12 @@ _CONFIGURATION = "edgex/v4"
 
 async def found(edgex: Edgex, word: str) -> dict[str, list[str]]:
     """Return the names that hold a word, by kind; in the order in which they can be removed."""
+    registered = [item.service_id for item in await edgex.keeper.registrations(halted=True)]
     return {
         "device": [item async for item in _names(edgex, "/device/all", "devices", word)],
         "deviceprofile": [item async for item in _names(edgex, "/deviceprofile/all", "profiles", word)],
         "deviceservice": [item async for item in _names(edgex, "/deviceservice/all", "services", word)],
-        "registration": [item.service_id for item in await edgex.keeper.registrations(halted=True) if word in item.service_id],
+        "registration": [name for name in registered if word in name],
         "key": await _keys(edgex, word),
     }  # fmt: skip
 

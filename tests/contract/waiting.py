@@ -55,3 +55,7 @@ class Seen:
                     await self._news.wait()
                 return found[:count]
         raise AssertionError(f"not {count} such messages in {timeout_s:g} s, but {self.messages}")
+
+    def count(self, wanted: Callable[[Any], bool]) -> int:
+        """Return how many such messages came so far."""
+        return sum(1 for message in self.messages if wanted(message))

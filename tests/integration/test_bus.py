@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from edgeagents.errors import (
     TooLargeError,
     UnavailableError,
 )
-from tests.nats import NatsServer, free_port
+from edgeagents.settings import BusSettings
+from tests.nats import NatsServer, free_port, until
 
 PASSWORD_ACCOUNTS = """
 authorization { users: [
@@ -27,15 +28,18 @@ authorization { users: [
 """
 
 
-async def take(messages: AsyncIterator[StoredMessage], count: int, *, acknowledge: bool = True) -> list[StoredMessage]:
-    """Return the next messages of a consumer or a stream."""
+async def take(
+    messages: AsyncGenerator[StoredMessage, None], count: int, *, acknowledge: bool = True
+) -> list[StoredMessage]:
+    """Return the next messages of a consumer, and end its following."""
     taken = []
-    async for message in messages:
-        taken.append(message)
-        if acknowledge:
-            await message.ack()
-        if len(taken) == count:
-            break
+    async with contextlib.aclosing(messages):
+        async for message in messages:
+            taken.append(message)
+            if acknowledge:
+                await message.ack()
+            if len(taken) == count:
+                break
     return taken
 
 
@@ -248,9 +252,7 @@ async def consumer_of(bus: Bus, stream: str, durable: str) -> None:
 
 async def test_a_consumer_waits_for_its_stream_and_says_so_once(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     waiting = asyncio.create_task(take(bus.consume("late", "d", ["late.>"]), 1))
-    async with asyncio.timeout(10):
-        while "late" not in caplog.text:
-            await asyncio.sleep(0.01)
+    await until(lambda: "late" in caplog.text)
     await bus.ensure_stream("late", ["late.>"])
     await bus.store("late.a", b"1")
     assert [message.data for message in await waiting] == [b"1"]
@@ -293,9 +295,7 @@ async def test_every_stored_message_is_seen_through_a_kill_and_a_restart(stream:
             await has_some.wait()
             await asyncio.to_thread(nats_server.kill)
             await asyncio.to_thread(nats_server.start)
-    async with asyncio.timeout(30):
-        while seen != stored:
-            await asyncio.sleep(0.02)
+    await until(lambda: seen == stored, 30)
     assert sorted(stored.values(), key=int) == [b"%d" % number for number in range(30)]
     following.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -318,9 +318,8 @@ async def test_cancelling_a_consumer_ends_it_even_when_a_message_comes_in_the_sa
         storing = asyncio.create_task(stream.store("s.a", b"2"))
         await asyncio.sleep(0.0001 * number)
         following.cancel()
-        async with asyncio.timeout(5):
-            with pytest.raises(asyncio.CancelledError):
-                await following
+        await asyncio.wait({following}, timeout=5)
+        assert following.cancelled()
         await storing
 
 
@@ -359,6 +358,23 @@ async def test_a_request_without_an_answer_fails_in_time(bus: Bus) -> None:
         await bus.request("q.silent", b"", timeout_s=0.1)
 
 
+async def test_what_waits_for_an_answer_fails_at_once_when_the_link_breaks(
+    stream: Bus, nats_server: NatsServer
+) -> None:
+    asked = asyncio.Event()
+
+    async def ignore(message: BusMessage) -> None:
+        asked.set()
+
+    await stream.subscribe("q.silent", ignore)
+    waiting = asyncio.create_task(stream.request("q.silent", b"", timeout_s=60))
+    await asked.wait()
+    await asyncio.to_thread(nats_server.kill)
+    async with asyncio.timeout(5):
+        with pytest.raises(UnavailableError, match=r"q\.silent: .*link broke"):
+            await waiting
+
+
 async def test_an_answer_to_what_asked_for_none_is_not_sent(bus: Bus) -> None:
     await bus.respond(BusMessage("q.a", b""), b"nothing happens")
 
@@ -394,15 +410,11 @@ async def test_a_subscription_survives_a_restart_of_the_server(
     await bus.subscribe("h.a", handle)
     await bus.flush()
     await asyncio.to_thread(nats_server.kill)
-    async with asyncio.timeout(5):
-        while bus.is_connected:
-            await asyncio.sleep(0.01)
+    await until(lambda: not bus.is_connected)
     with pytest.raises(UnavailableError):
         await bus.flush(timeout_s=0.2)
     await asyncio.to_thread(nats_server.start)
-    async with asyncio.timeout(10):
-        while not bus.is_connected:
-            await asyncio.sleep(0.01)
+    await until(lambda: bus.is_connected)
     await bus.publish("h.a", b"1")
     async with asyncio.timeout(5):
         assert await seen.get() == b"1"
@@ -453,9 +465,7 @@ async def test_what_a_user_may_not_do_is_logged_and_the_rest_goes_on(
     settings = guarded.settings(nats_user="agent", nats_password_file=password_file(tmp_path, "right"))
     bus = await Bus.connect(settings, "agent")
     await bus.publish("edgex.core.command.request.d.c.set", b"{}")
-    async with asyncio.timeout(5):
-        while "Permissions Violation" not in caplog.text:
-            await asyncio.sleep(0.01)
+    await until(lambda: "permissions violation" in caplog.text, 5)
     await bus.flush()
     assert bus.is_connected
     await bus.close()
@@ -468,11 +478,14 @@ async def test_no_server_is_unavailable_in_time_with_the_address(nats_server: Na
             await Bus.connect(settings, "x")
 
 
-async def test_an_address_that_is_none_and_a_password_that_is_not_there_say_so(
-    nats_server: NatsServer, tmp_path: Path
-) -> None:
-    with pytest.raises(UnavailableError, match="nats://host:port:1"):
-        await Bus.connect(nats_server.settings(nats_url="nats://host:port:1", connect_timeout_s=0.5), "x")
+@pytest.mark.parametrize("url", ["nats://host:port:1", "http://host:4222", "host", "", "nats://", "nats://host:99999"])
+async def test_an_address_that_is_none_is_refused_with_its_form(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="write nats://host:4222") as caught:
+        await Bus.connect(BusSettings(nats_url=url), "x")
+    assert repr(url) in str(caught.value)
+
+
+async def test_a_password_file_that_is_not_there_is_named(nats_server: NatsServer, tmp_path: Path) -> None:
     absent = nats_server.settings(nats_user="a", nats_password_file=tmp_path / "absent")
     with pytest.raises(ConfigurationError, match="absent"):
         await Bus.connect(absent, "x")
@@ -503,15 +516,13 @@ async def test_closing_is_quiet_and_what_was_published_before_has_arrived(
 
 
 async def test_a_connection_that_the_server_ends_for_good_is_told(
-    guarded: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stream: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = guarded.settings(nats_user="agent", nats_password_file=password_file(tmp_path, "right"))
-    bus = await Bus.connect(settings, "agent")
-    following = asyncio.create_task(take(bus.consume("s", "d", ["s.>"]), 1))
-    await bus.client._process_err("'Maximum Connections Exceeded'")  # what nats-py does with such an -ERR
-    async with asyncio.timeout(15):
-        await bus.closed.wait()
+    following = asyncio.create_task(take(stream.consume("s", "d", ["s.>"]), 1))
+    await consumer_of(stream, "s", "d")
+    await stream.client._process_err("'Maximum Connections Exceeded'")  # what nats-py does with such an -ERR
+    async with asyncio.timeout(10):
+        await stream.closed.wait()
         with pytest.raises(UnavailableError, match="consumer d of stream s: the connection is closed"):
             await following
     assert "the server closed the connection" in caplog.text
-    await bus.close()

@@ -165,7 +165,9 @@ class Player:
 
     def _uploaded_profile(self) -> bytes:
         """Return the profile that was uploaded, as YAML: what its system event shows of it."""
-        event = next(line for line in self.lines if line.subject.endswith("deviceprofile.add.core-metadata.probe-sensor"))
+        event = next(
+            line for line in self.lines if line.subject.endswith("deviceprofile.add.core-metadata.probe-sensor")
+        )
         details = json.loads(event.data)["payload"]["details"]
         return yaml.safe_dump({key: value for key, value in details.items() if key not in VOLATILE}).encode()
 
@@ -186,7 +188,9 @@ class Player:
 
     async def _commands_on_the_bus(self) -> None:
         """Publish the recorded commands; the device service answers so that core-command answers as recorded."""
-        answers = {line.subject.rsplit(".", 1)[1]: line for line in self.lines if ".response.core-command." in line.subject}
+        answers = {
+            line.subject.rsplit(".", 1)[1]: line for line in self.lines if ".response.core-command." in line.subject
+        }
         for request_id, line in answers.items():
             self.devices.answer_bus(request_id, line)
         for line in self.lines:
@@ -275,7 +279,9 @@ def test_answers_are_those_of_the_real_core(replay: Replay, service: str) -> Non
         if response.status_code != line.status:
             wrong.append(f"{told}: status {response.status_code}, not {line.status}: {response.text[:300]}")
         elif masked(change(_places(ours))) != masked(change(_places(theirs))):
-            wrong.append(f"{told}:\n  ours   {json.dumps(masked(ours))[:1500]}\n  theirs {json.dumps(masked(theirs))[:1500]}")
+            wrong.append(
+                f"{told}:\n  ours   {json.dumps(masked(ours))[:1500]}\n  theirs {json.dumps(masked(theirs))[:1500]}"
+            )
         if response.headers["content-type"] != line.content_type or not response.headers["x-correlation-id"]:
             wrong.append(f"{told}: headers {dict(response.headers)}")
     assert not wrong, "\n".join(wrong)
@@ -301,11 +307,7 @@ def test_most_of_the_recording_is_replayed(replay: Replay) -> None:
 
 
 def _notices(messages: list[tuple[str, dict[str, Any]]], *subjects: str) -> list[Any]:
-    return [
-        (subject, masked(_places(body)))
-        for subject, body in messages
-        if re.match("|".join(subjects), subject)
-    ]
+    return [(subject, masked(_places(body))) for subject, body in messages if re.match("|".join(subjects), subject)]
 
 
 def _recorded(*subjects: str) -> list[tuple[str, dict[str, Any]]]:

@@ -13,7 +13,6 @@ from edgeagents.adapters.device_cache import Change
 from edgeagents.adapters.keeper import KeeperClient
 from edgeagents.adapters.options import Options
 from edgeagents.adapters.rest import make_http
-from edgeagents.errors import DeviceSilentError, UnavailableError
 from edgeagents.model.device import Device, DeviceService, Profile
 from edgeagents.settings import SiteTime
 from tests.contract.waiting import until
@@ -21,7 +20,9 @@ from tests.embedded_core import EmbeddedCore
 from tests.fake_edgex import LAMP, LAMP_PROFILE
 from tests.nats import NatsServer, free_port
 
-SPEC = ServiceSpec("app-trivial", "app", 59750, {"Mine": {"Limit": 1}}, free_port_range=range(59750, 59800))
+SPEC = ServiceSpec(
+    "app-trivial", "app", 59750, {"Service": {"HealthCheckInterval": "1s"}}, free_port_range=range(59750, 59800)
+)
 
 
 @pytest.fixture
@@ -57,6 +58,12 @@ class Trivial:
         self.built.set_result(service)
         yield
 
+    async def __aenter__(self) -> "Trivial":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert await self.stop() == 0
+
     async def stop(self) -> int:
         """End in order; return the exit code."""
         self.stopping.set()
@@ -64,8 +71,7 @@ class Trivial:
 
 
 async def test_keeper_shows_up_then_halt(nats_server: NatsServer, core: EmbeddedCore) -> None:
-    trivial = Trivial(nats_server, core.urls["keeper"])
-    async with make_http() as http:
+    async with Trivial(nats_server, core.urls["keeper"]) as trivial, make_http() as http:
         keeper = KeeperClient(core.urls["keeper"], http)
 
         async def status() -> str:
@@ -83,63 +89,46 @@ async def test_keeper_shows_up_then_halt(nats_server: NatsServer, core: Embedded
 async def test_a_log_level_put_into_keeper_applies_in_under_a_second(
     nats_server: NatsServer, core: EmbeddedCore
 ) -> None:
-    trivial = Trivial(nats_server, core.urls["keeper"])
-    service = await asyncio.wait_for(trivial.built, 10)
-    keeper, changed = service.keeper, asyncio.Event()
-    assert keeper is not None
-    service.config.watch(lambda paths: changed.set() if "Writable/LogLevel" in paths else None)
-    await keeper.put("edgex/v4/app-trivial/Writable/LogLevel", "ERROR")
-    await asyncio.wait_for(changed.wait(), 1.0)
-    assert logging.getLogger().level == logging.ERROR
-    changed.clear()
-    await keeper.put_tree("edgex/v4/app-trivial", {"Writable": {"LogLevel": "WARN"}})
-    await asyncio.wait_for(changed.wait(), 1.0)
-    assert service.config.get("Writable/LogLevel") == "WARN"
-    assert await trivial.stop() == 0
+    async with Trivial(nats_server, core.urls["keeper"]) as trivial:
+        service = await asyncio.wait_for(trivial.built, 10)
+        keeper, changed = service.keeper, asyncio.Event()
+        assert keeper is not None
+        service.config.watch(lambda paths: changed.set() if "Writable/LogLevel" in paths else None)
+        await keeper.put("edgex/v4/app-trivial/Writable/LogLevel", "ERROR")
+        await asyncio.wait_for(changed.wait(), 1.0)
+        assert logging.getLogger().level == logging.ERROR
+        changed.clear()
+        await keeper.put_tree("edgex/v4/app-trivial", {"Writable": {"LogLevel": "WARN"}})
+        await asyncio.wait_for(changed.wait(), 1.0)
+        assert service.config.get("Writable/LogLevel") == "WARN"
 
 
 async def test_a_service_waits_for_a_core_that_starts_later(nats_server: NatsServer, core: EmbeddedCore) -> None:
     core.kill()
-    trivial = Trivial(nats_server, core.urls["keeper"])
-    await asyncio.sleep(0)
-    assert not trivial.built.done()
-    core.start()
-    service = await asyncio.wait_for(trivial.built, 30)
-    assert service.config.get("Trigger/SubscribeTopics") == "events/#"
-    await service.devices.wait_ready(10)
-    assert await trivial.stop() == 0
+    async with Trivial(nats_server, core.urls["keeper"]) as trivial:
+        await asyncio.sleep(0)
+        assert not trivial.built.done()
+        core.start()
+        service = await asyncio.wait_for(trivial.built, 30)
+        assert service.config.get("Trigger/SubscribeTopics") == "events/#"
+        await service.devices.wait_ready(10)
 
 
 async def test_devices_added_and_deleted_in_core_metadata_refresh_the_cache(
     nats_server: NatsServer, core: EmbeddedCore
 ) -> None:
-    trivial = Trivial(nats_server, core.urls["keeper"])
-    service = await asyncio.wait_for(trivial.built, 10)
-    await service.devices.wait_ready(10)
-    changes: list[Change] = []
-    service.devices.on_change(changes.append)
-    await service.metadata.add_service(DeviceService(name="device-x", base_address="http://127.0.0.1:1"))
-    await service.metadata.add_profile(Profile.model_validate(LAMP_PROFILE))
-    await service.metadata.add_device(Device.model_validate(LAMP), validate=False)
-    await until(lambda: Change("device", "add", "lamp-1") in changes, "the added device")
-    assert service.devices.profile_of("lamp-1") is not None
-    await service.metadata.update_device("lamp-1", {"adminState": "LOCKED"})
-    await until(lambda: Change("device", "update", "lamp-1") in changes, "the locked device")
-    assert service.devices.devices_by_name["lamp-1"].admin_state == "LOCKED"
-    await service.metadata.delete_device("lamp-1")
-    await until(lambda: Change("device", "delete", "lamp-1") in changes, "the deleted device")
-    assert await trivial.stop() == 0
-
-
-async def test_a_set_to_a_device_service_that_is_away_was_certainly_not_carried_out(
-    nats_server: NatsServer, core: EmbeddedCore
-) -> None:
-    trivial = Trivial(nats_server, core.urls["keeper"])
-    service = await asyncio.wait_for(trivial.built, 10)
-    await service.metadata.add_service(DeviceService(name="device-x", base_address=f"http://127.0.0.1:{free_port()}"))
-    await service.metadata.add_profile(Profile.model_validate(LAMP_PROFILE))
-    await service.metadata.add_device(Device.model_validate(LAMP), validate=False)
-    with pytest.raises(UnavailableError) as caught:
-        await service.command.set("lamp-1", "Level", {"Level": "40"})
-    assert not isinstance(caught.value, DeviceSilentError)
-    assert await trivial.stop() == 0
+    async with Trivial(nats_server, core.urls["keeper"]) as trivial:
+        service = await asyncio.wait_for(trivial.built, 10)
+        await service.devices.wait_ready(10)
+        changes: list[Change] = []
+        service.devices.on_change(changes.append)
+        await service.metadata.add_service(DeviceService(name="device-x", base_address="http://127.0.0.1:1"))
+        await service.metadata.add_profile(Profile.model_validate(LAMP_PROFILE))
+        await service.metadata.add_device(Device.model_validate(LAMP), validate=False)
+        await until(lambda: Change("device", "add", "lamp-1") in changes, "the added device")
+        assert service.devices.profile_of("lamp-1") is not None
+        await service.metadata.update_device("lamp-1", {"adminState": "LOCKED"}, validate=False)
+        await until(lambda: Change("device", "update", "lamp-1") in changes, "the locked device")
+        assert service.devices.devices_by_name["lamp-1"].admin_state == "LOCKED"
+        await service.metadata.delete_device("lamp-1")
+        await until(lambda: Change("device", "delete", "lamp-1") in changes, "the deleted device")

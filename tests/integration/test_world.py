@@ -160,8 +160,9 @@ async def home(tmp_path: Path, nats_server: NatsServer, bus: Bus) -> AsyncIterat
             await it.ready()
             yield it
         except BaseException:
-            with contextlib.suppress(OSError):
-                print((tmp_path / "world.log").read_text()[-4000:])
+            for name in ("core", "world"):
+                with contextlib.suppress(OSError):
+                    print(f"{name}.log:\n{(tmp_path / f'{name}.log').read_text()[-4000:]}")
             raise
         finally:
             it.stop()

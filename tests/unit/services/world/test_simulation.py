@@ -126,6 +126,25 @@ async def test_while_it_runs_the_state_is_stored_again_and_again(
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_a_full_disk_is_told_once_and_the_house_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("services.world.simulation.SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("services.world.simulation.TICK_S", 0.001)
+    (tmp_path / "blocked").write_text("a file where a folder is needed")
+    wall = Wall()
+    home = Simulation(7, SiteTime(START, 1_000.0, 60.0), None, now=wall)
+    home._path = tmp_path / "blocked" / "home.json"
+    running = asyncio.create_task(home.run())
+    async with asyncio.timeout(5):
+        while home.home.site_s < START + 3000:
+            wall.now_s += 1
+            await asyncio.sleep(0.002)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert caplog.text.count("would not survive a crash") == 1
+
+
 def test_encoded_houses_come_back() -> None:
     home = Home(site_s=START, flow_c=33.25)
     assert decode(encode(home, 3), 3) == home
