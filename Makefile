@@ -39,6 +39,16 @@ demo: setup ## a home run by three agents and a guard, on a live page (ARGS="--h
 test: setup ## all tests that this machine can run; says what it leaves out
 	$(BIN)/pytest -m "not edgex" $(ARGS)
 
+# HOST counts only on the command line: some shells export one of their own.
+EDGEX_HOST := $(if $(findstring command,$(origin HOST)),--edgex-host="$(HOST)")
+
+test-edgex: $(if $(and $(KEEPER),$(BROKER)),setup) ## contract tests on a running EdgeX: KEEPER=http://host:59890 BROKER=nats://host:4222
+	@test -n "$(KEEPER)" && test -n "$(BROKER)" || { \
+	echo "usage: make test-edgex KEEPER=http://host:59890 BROKER=nats://host:4222|mqtt://host:1883" >&2; \
+	echo "       [BUS=mqtt|nats-core|nats-jetstream] [HOST=where EdgeX reaches us] [ARGS=pytest's]" >&2; \
+	echo "more in docs/testing-against-edgex.md" >&2; exit 2; }
+	$(BIN)/pytest tests/contract --keeper="$(KEEPER)" --broker="$(BROKER)" $(if $(BUS),--edgex-bus="$(BUS)") $(EDGEX_HOST) $(ARGS)
+
 bench: setup ## run every benchmark
 	@targets=$$(grep -oE '^bench-[a-z-]+' $(MAKEFILE_LIST) | sort -u); \
 	if [ -z "$$targets" ]; then echo "there is no benchmark yet"; else $(MAKE) --no-print-directory $$targets; fi

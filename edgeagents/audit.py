@@ -13,12 +13,12 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Final
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, StoredMessage
 from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, UnavailableError
 from edgeagents.model.message import AuditRecord
 
@@ -102,15 +102,23 @@ class Audit:
     async def run(self) -> None:
         """Carry records to the stream for ever; a broker that is away is waited for."""
         await self._find_predecessor()
+        told = 0
         while True:
             kind, body, time_ns = await self._queue.get()
-            record = link(self._last, self._writer, self._incarnation, kind, body, time_ns)
-            if len(record.body) > MAX_BODY_BYTES:
-                body = {"too_large": len(record.body), "sha256": hashlib.sha256(record.body.encode()).hexdigest()}
-                record = link(self._last, self._writer, self._incarnation, kind, body, time_ns)
-            await self._store(record)
-            self._last = record
+            await self._add(kind, body, time_ns)
+            if self.dropped > told:
+                # The chain itself says that it is not whole.
+                missing, told = self.dropped - told, self.dropped
+                await self._add("dropped", {"records": missing}, self._wall_ns())
             self._queue.task_done()
+
+    async def _add(self, kind: str, body: Mapping[str, Any], time_ns: int) -> None:
+        record = link(self._last, self._writer, self._incarnation, kind, body, time_ns)
+        if len(record.body) > MAX_BODY_BYTES:
+            body = {"too_large": len(record.body), "sha256": hashlib.sha256(record.body.encode()).hexdigest()}
+            record = link(self._last, self._writer, self._incarnation, kind, body, time_ns)
+        await self._store(record)
+        self._last = record
 
     async def drain(self, timeout_s: float = 2.0) -> None:
         """Wait until everything queued so far is stored, for at most `timeout_s`."""
@@ -128,13 +136,8 @@ class Audit:
                 return
             except ConflictError:
                 # An earlier try was stored although its acknowledgement got lost.
-                last = await self._last_stored()
-                if last is not None and last[0].digest == record.digest:
-                    self._sequence = last[1]
+                if await self._is_stored(record):
                     return
-                if last is None or last[0].digest != record.previous:
-                    log.error("audit of %s: the stream holds another chain on %s", self._writer, self._subject)
-                self._sequence = last[1] if last is not None else 0
                 await asyncio.sleep(0.25)
             except UnavailableError as error:
                 if not told:
@@ -142,25 +145,40 @@ class Audit:
                     told = True
                 await asyncio.sleep(0.25)
 
-    async def _last_stored(self) -> tuple[AuditRecord, int] | None:
+    async def _is_stored(self, record: AuditRecord) -> bool:
+        """Look at the end of our chain: say whether a record is there, and go on behind what is there if not."""
         try:
-            message = await self._bus.last(subjects.AUDIT_STREAM, self._subject)
-            return None if message is None else (wire.decode(AuditRecord, message.data), message.sequence)
-        except (UnavailableError, MalformedMessageError):
-            return None
+            found = [message async for message in self._read(self._subject)]
+        except (NotFoundError, UnavailableError):
+            return False
+        self._sequence = found[-1].sequence if found else 0
+        last = _decoded(found[-1]) if found else None
+        if last is not None and last.digest == record.digest:
+            return True
+        if last is None or last.digest != record.previous:
+            log.error("audit of %s: the stream holds something else at the end of %s", self._writer, self._subject)
+        return False
 
     async def _find_predecessor(self) -> None:
         pattern = f"{subjects.token(self._bus.settings.gateway)}.audit.{subjects.token(self._writer)}.*"
-        name = f"audit-{subjects.token(self._writer)}"
         while True:
             try:
-                newest = 0
-                async for message in self._bus.read(subjects.AUDIT_STREAM, [pattern], name=name, last_per_subject=True):
-                    if message.sequence > newest:
-                        newest, self._last = message.sequence, wire.decode(AuditRecord, message.data)
-                return
-            except MalformedMessageError as error:
-                log.error("audit of %s: the last record cannot be read: %s", self._writer, error)
-                return
+                found = [message async for message in self._read(pattern)]
+                break
             except (NotFoundError, UnavailableError):
                 await asyncio.sleep(0.25)
+        records = (_decoded(message) for message in sorted(found, key=lambda message: -message.sequence))
+        self._last = next((record for record in records if record is not None), None)
+
+    def _read(self, pattern: str) -> AsyncIterator[StoredMessage]:
+        # By a consumer of ours: agents may not get messages directly (`edgeagents/permissions.py` says why).
+        name = f"audit-{subjects.token(self._writer)}"
+        return self._bus.read(subjects.AUDIT_STREAM, [pattern], name=name, last_per_subject=True)
+
+
+def _decoded(message: StoredMessage) -> AuditRecord | None:
+    try:
+        return wire.decode(AuditRecord, message.data)
+    except MalformedMessageError as error:
+        log.error("%s, record %d of the stream: %s", message.subject, message.sequence, error)
+        return None

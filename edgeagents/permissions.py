@@ -1,7 +1,9 @@
 """What each NATS user may publish and subscribe: the fence that makes the sender of a message certain.
 
 Lists of what is allowed; all else is denied by the server. Agents have no way to EdgeX's commands, to other agents'
-subjects or to streams as a whole.
+subjects or to streams as a whole. Neither may they get messages directly (`$JS.API.DIRECT.GET`): the server sends
+the answer, whose bytes an agent has chosen, to whatever reply subject it is given, `edgex.core.command.…` included,
+and asks no permission for that. What a consumer delivers keeps the subject it was stored under, so that is harmless.
 
 Source: design.md section 2; NATS authorization; JetStream wire API (ADR-8).
 """
@@ -64,12 +66,11 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"{g}.triggers.{name}",
         f"{g}.dead-letters.{key}",
         f"{base}.telemetry.{key}.>",
-        f"$JS.API.DIRECT.GET.{COMMANDS_STREAM}.{g}.commands.*.{name}",
-        f"$JS.API.DIRECT.GET.{AUDIT_STREAM}.{g}.audit.{name}.*",
         *_consumer(EVENTS_STREAM, durable),
         *_consumer(EVENTS_STREAM, f"{durable}-replay"),
         *_consumer(TRIGGERS_STREAM, durable, f"{g}.triggers.{name}"),
         *_consumer(COMMANDS_STREAM, durable, f"{g}.outcomes.{name}.*"),
+        *_consumer(COMMANDS_STREAM, f"{durable}-last", f"{g}.commands.*.{name}"),
         *_consumer(AUDIT_STREAM, f"audit-{name}", f"{g}.audit.{name}.*"),
     ]
     subscribe = [

@@ -13,6 +13,7 @@ Source: design.md section 4; edgex-wire.md sections 1.3 and 1.6; nats-server MQT
 import base64
 import binascii
 import re
+from urllib.parse import quote
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.settings import EdgexBusType
@@ -21,6 +22,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _UNCARRIED = re.compile(r"[ \t\n\v\f\r\x00\x7f]")
 _WILDCARDS = {"+": "*", "#": ">"}
 _TOPIC_WILDCARDS = {"*": "+", ">": "#"}
+# The server takes a subject, a reply subject and a size in one line of at most 4096 bytes, else it hangs up.
+MAX_TOPIC_BYTES = 3_500
 
 EVENTS_STREAM = "edgex-events"
 COMMANDS_STREAM = "commands"
@@ -77,6 +80,11 @@ def command(gateway: str, device: str, agent: str) -> str:
 def commands(gateway: str) -> str:
     """Return the filter for every command and lease record of a gateway."""
     return f"{token(gateway)}.commands.*.*"
+
+
+def own_commands(gateway: str, agent: str) -> str:
+    """Return the filter for every command of one agent."""
+    return f"{token(gateway)}.commands.*.{token(agent)}"
 
 
 def lease_records(gateway: str) -> str:
@@ -191,8 +199,11 @@ def topic_to_subject(topic: str, bus: EdgexBusType = "mqtt") -> str:
         bus: what EdgeX itself speaks (`mqtt`: nats-server's MQTT listener maps).
 
     Raises:
-        InvalidInputError: the topic holds what no subject can: a blank, an empty level, a misplaced wildcard.
+        InvalidInputError: the topic holds what no subject can: a blank, an empty level, a misplaced wildcard; or it
+            is too long.
     """
+    if len(topic) * 4 > MAX_TOPIC_BYTES and len(topic.replace(".", "//").encode()) > MAX_TOPIC_BYTES:
+        raise InvalidInputError(f"topic {topic[:80]!r}… is longer than the {MAX_TOPIC_BYTES} bytes a subject may have")
     levels = topic.split("/")
     if _UNCARRIED.search(topic) or not all(levels) or any(level in ("*", ">") for level in levels):
         raise InvalidInputError(f"topic {topic!r} cannot be carried by NATS: no blanks, '*', '>' or empty levels")
@@ -203,6 +214,16 @@ def topic_to_subject(topic: str, bus: EdgexBusType = "mqtt") -> str:
     if "*" in topic or ">" in topic or not all(topic.replace("/", ".").split(".")):
         raise InvalidInputError(f"topic {topic!r} cannot be carried by {bus}: no '*', '>', or dots beside a '/'")
     return topic.replace("/", ".").replace("+", "*").replace("#", ">")
+
+
+def topic_level(name: str, bus: EdgexBusType = "mqtt") -> str:
+    """Return a name as one level of a topic; what a level cannot hold is percent-encoded.
+
+    Receivers decode names, so only blanks and the characters that part levels or stand for many are encoded; on an
+    EdgeX that speaks NATS a dot parts levels too.
+    """
+    level = "".join(quote(letter, safe="") if letter in "/+#*>%" or letter.isspace() else letter for letter in name)
+    return level if bus == "mqtt" else level.replace(".", "%2E")
 
 
 def subject_to_topic(subject: str, bus: EdgexBusType = "mqtt") -> str:

@@ -1,7 +1,7 @@
 """An EdgeX application or device service from start to end: what stands in every `python -m services.x`.
 
 Flags and environment, keeper's configuration, the bus, clients, the service's own wiring, the web server,
-registration, and all of it backwards on SIGTERM. Secure mode is refused: it is not there yet.
+registration, and all of it backwards on SIGTERM. In secure mode the secret store comes before all else (`security.py`).
 NATS is ours (`EDGEAGENTS_NATS_URL`): EdgeX's `MessageBus` section describes EdgeX's own listener.
 
 Source: edgex-wire.md section 3.4; design.md section 2.
@@ -25,18 +25,23 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from edgeagents.adapters.bus import Bus
-from edgeagents.adapters.config import Kind, private_key
+from edgeagents.adapters.config import Kind
 from edgeagents.adapters.dead_letters import DeadLetters
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.edgex import CommandClient, DataClient, MetadataClient
 from edgeagents.adapters.edgex_bus import EdgexBus, NatsTransport
+from edgeagents.adapters.envelopes import PLAIN, Encoding
 from edgeagents.adapters.keeper import HealthCheck, KeeperClient, Registration, RegistryAddress
 from edgeagents.adapters.live_config import LiveConfig
 from edgeagents.adapters.logs import configure_logging, set_log_level
+from edgeagents.adapters.metrics import Metrics, Reporter
 from edgeagents.adapters.middleware import limits_of
 from edgeagents.adapters.options import Options, read_options
-from edgeagents.adapters.rest import FixedAddress, Rest, make_http
-from edgeagents.adapters.serving import WebServer, bind
+from edgeagents.adapters.otel import TelemetrySettings, follow, telemetry_of
+from edgeagents.adapters.rest import FixedAddress, Rest, Tokens, make_http
+from edgeagents.adapters.secret_settings import JwtSettings
+from edgeagents.adapters.security import Secrets, Security, measured, open_security
+from edgeagents.adapters.serving import bind, listening
 from edgeagents.adapters.startup import (
     Budget,
     ConfigLoader,
@@ -46,8 +51,9 @@ from edgeagents.adapters.startup import (
     host_of_others,
     refuse_duplicate,
 )
-from edgeagents.adapters.web import WebContext, make_app, secret_keys
-from edgeagents.errors import ConfigurationError, EdgeAgentsError, TheirError, UnavailableError
+from edgeagents.adapters.tls import scheme_of, server_tls
+from edgeagents.adapters.web import WebContext, make_app
+from edgeagents.errors import ConfigurationError, EdgeAgentsError, NotFoundError, TheirError, UnavailableError
 from edgeagents.permissions import inbox
 from edgeagents.settings import BusSettings, SiteTime, SiteTimeSettings, check_environment
 
@@ -100,8 +106,19 @@ class EdgexService:
     data: DataClient
     devices: DeviceCache
     app: FastAPI
+    secrets: Secrets
+    security: Security
     stopping: asyncio.Event
+    metrics: Metrics = field(default_factory=Metrics)
+    encoding: Encoding = PLAIN
     tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)  # an exception in one ends the service
+
+    async def secret(self, name: str) -> dict[str, str]:
+        """Return a secret's data by its keys; empty when there is none of that name."""
+        try:
+            return await self.secrets.secret(name)
+        except NotFoundError:
+            return {}
 
 
 Build = Callable[[EdgexService], AbstractAsyncContextManager[None]]
@@ -116,16 +133,18 @@ def run_service(spec: ServiceSpec, build: Build, argv: Sequence[str] | None = No
         argv: flags; the process's own when None.
     """
     try:
-        check_environment([BusSettings, SiteTimeSettings, *spec.settings])
+        check_environment([BusSettings, SiteTimeSettings, TelemetrySettings, JwtSettings, *spec.settings])
         options = read_options(spec.key, sys.argv[1:] if argv is None else argv, os.environ)
         settings, site_time = _read(BusSettings), _read(SiteTimeSettings).clock()
+        telemetry = _read(TelemetrySettings)
+        _read(JwtSettings)
         for own in spec.settings:
             _read(own)  # the service reads them again; what cannot work is told here, before anything is started
     except ConfigurationError as error:
         print(f"{spec.key}: {error}", file=sys.stderr)
         return 1
     configure_logging(options.key)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with telemetry_of(telemetry, options.key, spec.version), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_with_signals(spec, build, options, settings, site_time))
 
 
@@ -223,10 +242,15 @@ async def _live(start: _Start, build: Build, running: asyncio.Event) -> None:
     budget = Budget(start.options.startup_duration_s, start.options.startup_interval_s)
     async with AsyncExitStack() as stack:
         service, sock = await _prepare(start, budget, stack)
+        tls = await server_tls(service.config, service.secret)
         try:
             async with service.tasks:
                 _start_background(service)
-                async with build(service), _listening(service, sock), _registered(service, budget):
+                async with (
+                    build(service),
+                    listening(service.app, sock, service.tasks, tls),
+                    _registered(service, budget),
+                ):
                     running.set()
                     log.info("%s at %s", service.config.text("Service/StartupMsg") or "started", service.base_url)
                     await start.stopping.wait()
@@ -242,13 +266,14 @@ async def _prepare(start: _Start, budget: Budget, stack: AsyncExitStack) -> tupl
     """Return a service that is connected to everything but does not listen yet."""
     spec, options = start.spec, start.options
     http = await stack.enter_async_context(make_http())
-    keeper = KeeperClient(options.keeper_url, http) if options.keeper_url else None
+    security = await stack.enter_async_context(open_security(options, budget))
+    keeper = KeeperClient(options.keeper_url, http, tokens=security.tokens) if options.keeper_url else None
     loader = ConfigLoader(options, spec.kind, spec.config, spec.port, start.environ)
     config = await loader.load(keeper, http, budget)
     apply_hosts(config, options)
     _follow_log_level(config)
     if options.use_registry:
-        keeper = known = keeper or KeeperClient(_registry_url(config), http)
+        keeper = known = keeper or KeeperClient(_registry_url(config), http, tokens=security.tokens)
         await budget.until(
             f"the registry in core-keeper at {known.url}",
             lambda: refuse_duplicate(known, http, options.key, options.startup_interval_s),
@@ -259,20 +284,24 @@ async def _prepare(start: _Start, budget: Budget, stack: AsyncExitStack) -> tupl
         f"nats-server at {start.settings.nats_url}", lambda: Bus.connect(start.settings, name, inbox=prefix)
     )
     stack.push_async_callback(bus.close)
-    return await _assemble(start, http, config, keeper, bus), sock
+    return await _assemble(start, http, security, config, keeper, bus), sock
 
 
 async def _assemble(
-    start: _Start, http: httpx.AsyncClient, config: LiveConfig, keeper: KeeperClient | None, bus: Bus
-) -> EdgexService:
-    options, key = start.options, start.options.key
+    start: _Start, http: httpx.AsyncClient, security: Security, config: LiveConfig, keeper: KeeperClient | None,
+    bus: Bus,
+) -> EdgexService:  # fmt: skip
+    options, key, metrics = start.options, start.options.key, Metrics()
     dead_letters = DeadLetters(bus, key)
-    edgex = EdgexBus(NatsTransport(bus), start.settings.edgex_base, dead_letters)
+    encoding = Encoding.from_environ(start.environ)
+    edgex = EdgexBus(
+        NatsTransport(bus, encoding), start.settings.edgex_base, dead_letters, start.settings.edgex_bus
+    )
 
-    def rest(service: str) -> Rest:
+    def rest(service: str, tokens: Tokens | None = security.tokens) -> Rest:
         if keeper is not None and options.use_registry:
-            return Rest(service, RegistryAddress(keeper, service, host_of_others(options)), http)
-        return Rest(service, FixedAddress(client_url(config, service)), http)
+            return Rest(service, RegistryAddress(keeper, service, host_of_others(options)), http, tokens=tokens)
+        return Rest(service, FixedAddress(client_url(config, service)), http, tokens=tokens)
 
     metadata = MetadataClient(rest("core-metadata"))
     devices = DeviceCache(metadata)
@@ -281,21 +310,26 @@ async def _assemble(
     await devices.subscribe(edgex)
     bus.on_reconnect(config.refresh)
     bus.on_reconnect(devices.refresh)
+    secrets = measured(security.secrets(config, keeper if options.keeper_url else None), metrics)
     context = WebContext(
         key=key, version=start.spec.version, config=config.tree, limits=limits_of(config.tree()),
-        store_secret=_secret_store(keeper, key) if keeper is not None and options.keeper_url else None,
+        store_secret=secrets.store, check=security.check(rest("security-proxy-auth", None)),
     )  # fmt: skip
     return EdgexService(
         spec=start.spec, key=key, base_url=_registration(config).base_url, options=options, settings=start.settings,
         site_time=start.site_time, config=config, keeper=keeper, http=http, bus=bus, edgex=edgex,
         dead_letters=dead_letters, metadata=metadata,
         command=CommandClient(rest("core-command"), edgex, devices.need_profile_of),
-        data=DataClient(rest("core-data")), devices=devices, app=make_app(context), stopping=start.stopping,
+        data=DataClient(rest("core-data")), devices=devices, app=make_app(context), secrets=secrets, security=security,
+        stopping=start.stopping, metrics=metrics, encoding=encoding,
     )  # fmt: skip
 
 
 def _start_background(service: EdgexService) -> None:
     tasks, options = service.tasks, service.options
+    follow(service.metrics, service.app)
+    tasks.create_task(Reporter(service.metrics, service.edgex, service.config).run(), name="telemetry")
+    tasks.create_task(service.security.run(), name="secret store")
     tasks.create_task(_end_with(service.bus), name="bus")
     tasks.create_task(service.dead_letters.run(), name="dead letters")
     tasks.create_task(service.devices.run(), name="devices")
@@ -329,7 +363,7 @@ def _registration(config: LiveConfig) -> Registration:
         service_id=config.key,
         host=config.text("Service/Host"),
         port=config.get("Service/Port"),
-        HealthCheck=HealthCheck(interval=config.text("Service/HealthCheckInterval") or "10s"),
+        HealthCheck=HealthCheck(interval=config.text("Service/HealthCheckInterval") or "10s", type=scheme_of(config)),
     )
 
 
@@ -340,29 +374,6 @@ def _follow_log_level(config: LiveConfig) -> None:
 
     set_log_level(config.text("Writable/LogLevel"))
     config.watch(on_change)
-
-
-def _secret_store(keeper: KeeperClient, key: str) -> Callable[[str, dict[str, str]], Any]:
-    async def store(name: str, data: dict[str, str]) -> None:
-        for path, value in secret_keys(name, data).items():
-            await keeper.put(f"{private_key(key)}/{path}", value)
-
-    return store
-
-
-@asynccontextmanager
-async def _listening(service: EdgexService, sock: socket.socket) -> AsyncIterator[None]:
-    """Serve HTTP inside the block; open requests get a moment at its end."""
-    server = WebServer(service.app)
-    task = service.tasks.create_task(server.serve([sock]), name="web server")
-    listening = asyncio.create_task(server.listening.wait())
-    await asyncio.wait({task, listening}, return_when=asyncio.FIRST_COMPLETED)
-    listening.cancel()
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await asyncio.wait({task}, timeout=5)
 
 
 @asynccontextmanager

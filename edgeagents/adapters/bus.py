@@ -18,6 +18,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from edgeagents.adapters import telemetry
+from edgeagents.adapters.nats_client import HardenedClient
 from edgeagents.adapters.streams import BROKER_ERRORS, StoredMessage, Streams, finished
 from edgeagents.errors import ConfigurationError, EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.settings import BusSettings
@@ -120,7 +122,7 @@ class Bus(Streams):
             ConfigurationError: the address is none, or the password file cannot be read.
         """
         _check_address(settings.nats_url)
-        client = Client()
+        client = HardenedClient()
         link = _Link(client, settings.nats_url)
         options: dict[str, Any] = {}
         if settings.nats_user:
@@ -196,7 +198,8 @@ class Bus(Streams):
             InvalidInputError: no subject or header NATS can carry.
         """
         try:
-            await self.client.publish(subject, data, reply=reply, headers=dict(headers) if headers else None)
+            traced = telemetry.inject(headers)
+            await finished(self.client.publish(subject, data, reply=reply, headers=dict(traced) if traced else None))
         except nats.errors.MaxPayloadError as error:
             raise TooLargeError(
                 f"publish on {subject}: {len(data)} bytes are beyond the broker's max_payload"
@@ -228,9 +231,10 @@ class Bus(Streams):
         Raises:
             UnavailableError: nobody listens there, or no answer came in time.
         """
+        traced = telemetry.inject(headers)
         try:
             message = await finished(
-                self.client.request(subject, data, timeout=timeout_s, headers=dict(headers) if headers else None)
+                self.client.request(subject, data, timeout=timeout_s, headers=dict(traced) if traced else None)
             )
         except nats.errors.NoRespondersError as error:
             raise UnavailableError(f"nobody answers on {subject}: is that service up?") from error

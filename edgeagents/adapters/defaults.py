@@ -62,8 +62,12 @@ _ALL_SERVICES: Final[Tree] = {
         "Optional": {"ClientId": "", "Qos": "0", "KeepAlive": "10", "Retained": "false", "AutoReconnect": "true",
                      "ConnectTimeout": "5", "SkipCertVerify": "false"},
     },
+    "HttpServer": {"Protocol": "", "SecretName": "", "HTTPSCertName": "", "HTTPSKeyName": ""},
     "Registry": {"Type": "keeper", "Host": "localhost", "Port": 59890},
-    "Clients": {"core-metadata": _CLIENT | {"Port": 59881}},
+    "Clients": {
+        "core-metadata": _CLIENT | {"Port": 59881},
+        "security-proxy-auth": {"Protocol": "http", "Host": "localhost", "Port": 59842},
+    },
 }  # fmt: skip
 
 _APP_SERVICES: Final[Tree] = {

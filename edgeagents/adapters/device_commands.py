@@ -259,13 +259,16 @@ def written_event(
 
 
 def event_to_wire(event: Event) -> dict[str, Any]:
-    """Return an event as EdgeX writes it: empty optional keys left out, a null reading with its three nulls."""
-    body = event.to_wire()
+    """Return an event as EdgeX writes it: empty optional keys left out, a null reading with its three nulls.
+
+    What was unknown on receipt goes out as it came in.
+    """
+    body = event.to_wire() | (event.model_extra or {})
     body["readings"] = []
     for reading in event.readings:
         fields = {key: value for key, value in reading.to_wire().items() if value != ""}
         if not fields.keys() & {"value", "binaryValue", "objectValue"}:
             empty_text = reading.value == ""
             fields |= {"value": ""} if empty_text else {"value": None, "binaryValue": None, "objectValue": None}
-        body["readings"].append(fields)
+        body["readings"].append(fields | (reading.model_extra or {}))
     return body

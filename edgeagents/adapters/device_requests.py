@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 
 from edgeagents.adapters.device_commands import Query, event_to_wire, parse_query
 from edgeagents.adapters.edgex_bus import Cancel, EdgexBus
+from edgeagents.adapters.envelopes import PLAIN, Encoding, encode_payload
 from edgeagents.adapters.middleware import correlation_id
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, TheirError
 from edgeagents.model.device import Device, Event
@@ -39,7 +40,7 @@ class Commands(Protocol):
         """Return why a device cannot be taken."""
 
 
-def add_routes(app: FastAPI, commands: Commands) -> None:
+def add_routes(app: FastAPI, commands: Commands, encoding: Encoding = PLAIN) -> None:
     """Add `GET|PUT /api/v3/device/name/{device}/{command}`; errors become EdgeX's bodies by the app's handlers."""
 
     @app.get("/api/v3/device/name/{device}/{command}", tags=["device"])
@@ -49,7 +50,9 @@ def add_routes(app: FastAPI, commands: Commands) -> None:
         event = await commands.get(device, command, query, correlation_id.get())
         if not query.return_event:
             return Response(media_type="application/json")
-        return JSONResponse({"apiVersion": "v3", "statusCode": 200, "event": event_to_wire(event)})
+        answer = {"apiVersion": "v3", "statusCode": 200, "event": event_to_wire(event)}
+        data, content_type = encode_payload(answer, encoding)
+        return Response(data, media_type=content_type)
 
     @app.put("/api/v3/device/name/{device}/{command}", tags=["device"])
     async def write(device: str, command: str, request: Request) -> Response:

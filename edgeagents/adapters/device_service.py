@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, TypeVar
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from edgeagents.adapters import telemetry
 from edgeagents.adapters.auto_events import AutoEvents, parse_interval_s
 from edgeagents.adapters.bootstrap import EdgexService
 from edgeagents.adapters.device_cache import Change
@@ -224,7 +225,8 @@ class DeviceService:
         writes = plan_write(profile, name, command, settings, options)
         async with self._lock(name):
             writing = self.driver.write(device, [(write.resource, write.raw) for write in writes], correlation_id)
-            await self._driven(writing, f"error writing {command} for {name}")
+            with telemetry.span("driver write", {"edgex.device": name, "edgex.command": command}):
+                await self._driven(writing, f"error writing {command} for {name}")
         for write in writes:
             self._write_down(correlation_id, name, write.resource.name, _journal_text(write), received_ns)
         event = written_event(device, command, writes, origin_ns=time.time_ns(), make_id=_new_id, options=options)
@@ -325,12 +327,16 @@ async def serve_devices(
     journal = journal or Journal.in_folder(own.journal_dir, service.key)
     to_stream = own.events_stream and service.settings.edgex_bus == "mqtt"
     base = service.edgex.base
-    sink = StreamSink(service.bus, base) if to_stream else TopicSink(service.bus, service.edgex)
-    publisher = EventPublisher(service.key, sink, journal, backlog=own.events_backlog)
+    sink = StreamSink(service.bus, base, service.encoding) if to_stream else TopicSink(service.bus, service.edgex)
+    publisher = EventPublisher(
+        service.key, sink, journal, backlog=own.events_backlog, bus=service.settings.edgex_bus
+    )
     devices = DeviceService(service, driver, publisher, journal, own)
+    service.metrics.counter("EventsSent", read=lambda: publisher.published)
+    service.metrics.counter("ReadingsSent", read=lambda: publisher.readings)
     door = BusDoor(service.key, service.edgex, devices, service.tasks, devices.hear_admin_state)
     await door.open()
-    add_routes(service.app, devices)
+    add_routes(service.app, devices, service.encoding)
     forget = service.devices.on_change(devices.follow_devices)
     devices.follow_devices()
     tasks = [

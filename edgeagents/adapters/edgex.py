@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from edgeagents.adapters.edgex_bus import EdgexBus
+from edgeagents.adapters.event_payloads import restored
 from edgeagents.adapters.rest import Rest, check_items, segment
 from edgeagents.errors import (
     DeviceSilentError,
@@ -24,6 +25,7 @@ from edgeagents.errors import (
     error_for_status,
 )
 from edgeagents.model.device import Device, DeviceService, Event, Profile, Reading
+from edgeagents.subjects import topic_level
 
 PAGE: Final = 100
 COMMAND_TIMEOUT_S: Final = 7.0  # longer than core-command's own 5 s, so that its answer still counts
@@ -218,7 +220,7 @@ class CommandClient:
             "GET", path, query={"ds-pushevent": str(push_event).lower()}, correlation_id=correlation_id,
             timeout_s=timeout_s, silent=DeviceSilentError,
         )  # fmt: skip
-        return _parse(Event, _member(answer, "event", path), path)
+        return _parse(Event, restored(_member(answer, "event", path)), path)
 
     async def set(
         self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "",
@@ -264,7 +266,8 @@ class CommandClient:
     async def _ask(
         self, device: str, command: str, verb: str, payload: Any, correlation_id: str, timeout_s: float
     ) -> Event | None:
-        topic = f"core/command/request/{device}/{command}/{verb}"
+        levels = (topic_level(name, self._bus.kind) for name in (device, command))
+        topic = f"core/command/request/{'/'.join(levels)}/{verb}"
         try:
             answer = await self._bus.request(
                 topic, payload, answer_from="core-command", timeout_s=timeout_s, correlation_id=correlation_id
@@ -298,7 +301,7 @@ class DataClient:
             raise InvalidInputError("core-data lists events of a device or of a span of time, not both")
         path = "/api/v3/event" + (f"/device/name/{segment(device)}" if device else _span(start_ns, end_ns) or "/all")
         answer = await self._list(path, offset, limit)
-        return [_parse(Event, item, path) for item in _list(answer, "events", path)]
+        return [_parse(Event, _whole(item), path) for item in _list(answer, "events", path)]
 
     async def readings(
         self, *, device: str = "", resource: str = "", start_ns: int | None = None, end_ns: int | None = None,
@@ -378,6 +381,10 @@ def _list(answer: Any, word: str, what: str) -> list[Any]:
         return []  # Go writes an empty list as null
     found: list[Any] = _member(answer, word, what, list)
     return found
+
+
+def _whole(item: Any) -> Any:
+    return restored(item) if isinstance(item, dict) else item
 
 
 def _parse(cls: type[M], item: Any, what: str) -> M:

@@ -13,10 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from edgeagents import subjects
+from edgeagents.adapters import telemetry
 from edgeagents.adapters.bus import Bus, BusMessage
-from edgeagents.adapters.events import decode_message, encode_envelope, encode_headers
+from edgeagents.adapters.envelopes import PLAIN, Encoding, encode_envelope, encode_headers
+from edgeagents.adapters.events import decode_message
 from edgeagents.errors import InvalidInputError, MalformedMessageError, UnavailableError, UpstreamError
 from edgeagents.model.envelope import Answer, EdgexMessage, Envelope
+from edgeagents.settings import EdgexBusType
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +47,10 @@ class Transport(Protocol):
 class NatsTransport:
     """EdgeX topics as NATS subjects, mapped by what EdgeX itself speaks (`BusSettings.edgex_bus`)."""
 
-    def __init__(self, bus: Bus) -> None:
-        """Use a connected bus."""
+    def __init__(self, bus: Bus, encoding: Encoding = PLAIN) -> None:
+        """Use a connected bus; `encoding` is how we write, what is read is recognised by itself."""
         self._bus = bus
+        self._encoding = encoding
         self._kind = bus.settings.edgex_bus
         self._format = "json" if self._kind == "mqtt" else bus.settings.edgex_format
 
@@ -56,10 +60,11 @@ class NatsTransport:
             raise InvalidInputError(f"topic {topic!r} holds a wildcard: nothing can be published on it")
         subject = subjects.topic_to_subject(topic, self._kind)
         if self._format == "nats":
-            data, headers = encode_headers(envelope)
+            data, headers = encode_headers(envelope, self._encoding)
             await self._bus.publish(subject, data, headers)
         else:
-            await self._bus.publish(subject, encode_envelope(envelope))
+            is_mqtt = self._kind == "mqtt"
+            await self._bus.publish(subject, encode_envelope(envelope, self._encoding, is_mqtt=is_mqtt))
 
     async def subscribe(self, topic_filter: str, handler: RawHandler) -> Cancel:
         """Subscribe on the core, without a queue group."""
@@ -79,10 +84,21 @@ class NatsTransport:
 class EdgexBus:
     """Envelopes by topic; topics are given below the base (`events/device/#`), decoded on receipt."""
 
-    def __init__(self, transport: Transport, base: str = "edgex", dead_letter: DeadLetter | None = None) -> None:
-        """Use a transport; `dead_letter(topic, data, cause_kind, text)` gets what cannot be decoded."""
+    def __init__(
+        self, transport: Transport, base: str = "edgex", dead_letter: DeadLetter | None = None,
+        kind: EdgexBusType = "mqtt",
+    ) -> None:  # fmt: skip
+        """Use a transport.
+
+        Args:
+            transport: NATS or MQTT.
+            base: `MessageBus.BaseTopicPrefix`.
+            dead_letter: `dead_letter(topic, data, cause_kind, text)` gets what cannot be decoded.
+            kind: what EdgeX speaks; says how names stand in topics (`subjects.topic_level`).
+        """
         self._transport = transport
         self.base = base
+        self.kind: EdgexBusType = kind
         self._dead_letter = dead_letter
         self.rejected: Counter[str] = Counter()
 
@@ -116,7 +132,8 @@ class EdgexBus:
         async def deliver(topic: str, data: bytes, headers: Mapping[str, str]) -> None:
             message = await self.decode(topic, data, headers)
             if message is not None:
-                await handler(message)
+                with telemetry.carry(headers):
+                    await handler(message)
 
         return await self._transport.subscribe(topic_filter if absolute else f"{self.base}/{topic_filter}", deliver)
 
@@ -157,7 +174,7 @@ class EdgexBus:
 
         Raises:
             UnavailableError: no answer in time: EdgeX stays silent when a device service does.
-            UpstreamError: an answer that cannot be decoded, such as a Binary value in CBOR; it is set aside.
+            UpstreamError: an answer that cannot be decoded; it is set aside.
         """
         request_id = str(uuid.uuid4())
         answered: asyncio.Future[tuple[str, bytes, Mapping[str, str]]] = asyncio.get_running_loop().create_future()

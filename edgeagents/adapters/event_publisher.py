@@ -14,19 +14,20 @@ import logging
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
-from urllib.parse import quote
 
 from edgeagents import subjects
+from edgeagents.adapters import telemetry
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.device_commands import event_to_wire
 from edgeagents.adapters.edgex_bus import EdgexBus
-from edgeagents.adapters.events import encode_envelope
+from edgeagents.adapters.envelopes import PLAIN, Encoding, encode_envelope
 from edgeagents.errors import TheirError, UnavailableError
 from edgeagents.journal import Journal
 from edgeagents.model.device import Event
 from edgeagents.model.envelope import Envelope
+from edgeagents.settings import EdgexBusType
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class Outgoing:
     payload: dict[str, Any]
     correlation_id: str
     origin_ns: int
+    readings: int = 1
+    span: telemetry.Span = field(default_factory=telemetry.Span)  # from the event to its place in the stream
 
 
 class EventSink(Protocol):
@@ -68,10 +71,11 @@ class EventSink(Protocol):
 class StreamSink:
     """Into the stream that captures device events."""
 
-    def __init__(self, bus: Bus, base: str = "edgex") -> None:
+    def __init__(self, bus: Bus, base: str = "edgex", encoding: Encoding = PLAIN) -> None:
         """Use a connected bus."""
         self._bus = bus
         self._base = base
+        self._encoding = encoding
 
     def subject(self, topic: str) -> str:
         """Return the subject of a topic."""
@@ -81,7 +85,7 @@ class StreamSink:
         """Store once; see `EventSink`."""
         if not self._bus.is_connected:
             raise UnavailableError("the link to nats is down")
-        data = encode_envelope(Envelope(item.payload, item.correlation_id))
+        data = encode_envelope(Envelope(item.payload, item.correlation_id), self._encoding)
         return await self._bus.store(
             self.subject(item.topic), data, message_id=item.event_id, timeout_s=_STORE_TIMEOUT_S
         )
@@ -110,9 +114,13 @@ class TopicSink:
 class EventPublisher:
     """A bounded queue of events and the one task that empties it."""
 
-    def __init__(self, service: str, sink: EventSink, journal: Journal | None = None, *, backlog: int = 10_000) -> None:
-        """Publish as the device service `service`; `run` does the work."""
+    def __init__(
+        self, service: str, sink: EventSink, journal: Journal | None = None, *, backlog: int = 10_000,
+        bus: EdgexBusType = "mqtt",
+    ) -> None:  # fmt: skip
+        """Publish as the device service `service` on what EdgeX speaks (`bus`); `run` does the work."""
         self._service = service
+        self._bus: EdgexBusType = bus
         self._sink = sink
         self._journal = journal or Journal()
         self._limit = backlog
@@ -123,6 +131,7 @@ class EventPublisher:
         self._empty.set()
         self._told_full = self._told_down = False
         self.published = 0
+        self.readings = 0  # in the events that were published
         self.resent = 0
         self.gaps = 0
 
@@ -137,8 +146,10 @@ class EventPublisher:
             self._lose(self._queue.popleft(), "backlog full")
         correlation_id = correlation_id or str(uuid.uuid4())
         payload = {"apiVersion": "v3", "requestId": str(uuid.uuid4()), "event": event_to_wire(event)}
-        topic = event_topic(self._service, event)
-        self._queue.append(Outgoing(event.id, topic, payload, correlation_id, event.origin))
+        topic = event_topic(self._service, event, self._bus)
+        about = {"edgex.event": event.id, "edgex.device": event.device_name, "edgex.source": event.source_name}
+        span = telemetry.span("event", about, kind="producer", is_root=True)
+        self._queue.append(Outgoing(event.id, topic, payload, correlation_id, event.origin, len(event.readings), span))
         self._empty.clear()
         self._more.set()
 
@@ -167,7 +178,8 @@ class EventPublisher:
         while True:
             published_ns = time.time_ns()
             try:
-                sequence = await self._sink.send(item)
+                with telemetry.carry(item.span.headers):
+                    sequence = await self._sink.send(item)
             except UnavailableError as error:
                 self._say_down(error)
                 await asyncio.sleep(pause_s)
@@ -178,7 +190,9 @@ class EventPublisher:
                 self._lose(item, str(error))
                 return
             self._say_up()
+            item.span.end()
             self.published += 1
+            self.readings += item.readings
             self._journal.write(
                 "event", id=item.event_id, stream_seq=sequence, subject=self._sink.subject(item.topic),
                 origin_ns=item.origin_ns, published_ns=published_ns,
@@ -187,6 +201,7 @@ class EventPublisher:
 
     def _lose(self, item: Outgoing, reason: str) -> None:
         self.gaps += 1
+        item.span.end(reason)
         self._journal.write("gap", id=item.event_id, topic=item.topic, origin_ns=item.origin_ns, reason=reason)
         if not self._told_full:
             self._told_full = True
@@ -203,14 +218,7 @@ class EventPublisher:
             log.warning("events flow again, %d waited", len(self._queue) + 1)
 
 
-def event_topic(service: str, event: Event) -> str:
-    """Return the topic of an event below the base; what a level cannot hold is percent-encoded.
-
-    Receivers decode names, so only blanks and the characters that part levels or stand for many are encoded.
-    """
+def event_topic(service: str, event: Event, bus: EdgexBusType = "mqtt") -> str:
+    """Return the topic of an event below the base; what a level cannot hold is percent-encoded."""
     levels = (service, event.profile_name, event.device_name, event.source_name)
-    return "/".join(("events", "device", *(_level(name) for name in levels)))
-
-
-def _level(name: str) -> str:
-    return "".join(quote(letter, safe="") if letter in "/+#*>%" or letter.isspace() else letter for letter in name)
+    return "/".join(("events", "device", *(subjects.topic_level(name, bus) for name in levels)))

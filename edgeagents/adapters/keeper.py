@@ -13,7 +13,7 @@ import httpx
 from pydantic import ConfigDict, Field, ValidationError
 
 from edgeagents.adapters.config import flatten, unflatten
-from edgeagents.adapters.rest import FixedAddress, Rest, segment
+from edgeagents.adapters.rest import FixedAddress, Rest, Tokens, segment
 from edgeagents.errors import ConflictError, NotFoundError, UnavailableError, UpstreamError
 from edgeagents.model.device import EdgexModel
 
@@ -49,10 +49,12 @@ class Registration(EdgexModel):
 class KeeperClient:
     """Keeper's REST interface in this project's words; keys hold no leading slash."""
 
-    def __init__(self, url: str, http: httpx.AsyncClient, *, timeout_s: float = 5.0) -> None:
-        """Use keeper at `url` (`http://host:port`) over a shared HTTP client."""
+    def __init__(
+        self, url: str, http: httpx.AsyncClient, *, timeout_s: float = 5.0, tokens: Tokens | None = None
+    ) -> None:
+        """Use keeper at `url` (`http://host:port`) over a shared HTTP client; `tokens` in secure mode."""
         self.url = url.rstrip("/")
-        self._rest = Rest("core-keeper", FixedAddress(url), http, timeout_s=timeout_s)
+        self._rest = Rest("core-keeper", FixedAddress(url), http, timeout_s=timeout_s, tokens=tokens)
 
     async def ping(self) -> None:
         """Return when keeper answers.

@@ -14,12 +14,14 @@ from typing import Any, Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgeagents.adapters import telemetry
 from edgeagents.adapters.config import duration_s, lookup
 from edgeagents.adapters.rest import CORRELATION_HEADER
 from edgeagents.errors import ConfigurationError
 
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 _WITH_BODY: Final = ("POST", "PUT", "PATCH")
+_NOT_TRACED: Final = ("/api/v3/ping", "/metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ async def _answer(send: Send, status: int, message: str) -> None:
 
 
 class CorrelationMiddleware:
-    """Gives each request a correlation id, the caller's own if there is one, and returns it on the answer."""
+    """Gives each request a correlation id, the caller's own if there is one, and continues its trace."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap `app`."""
@@ -100,15 +102,31 @@ class CorrelationMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        own = Headers(scope=scope).get(CORRELATION_HEADER, "").strip() or str(uuid.uuid4())
+        headers = Headers(scope=scope)
+        own = headers.get(CORRELATION_HEADER, "").strip() or str(uuid.uuid4())
         correlation_id.set(own)
+        span = _span_of(scope, headers, own)
 
         async def with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)[CORRELATION_HEADER] = own
+                span.note({"http.response.status_code": message["status"]})
             await send(message)
 
-        await self._app(scope, receive, with_id)
+        with span:
+            await self._app(scope, receive, with_id)
+            route = getattr(scope.get("route"), "path", "")
+            if route:
+                span.rename(f"{scope['method']} {route}")
+
+
+def _span_of(scope: Scope, headers: Headers, correlation: str) -> telemetry.Span:
+    """Return the span of a request, which continues its caller's trace; keeper's health checks begin none."""
+    method, path = scope["method"], scope["path"]
+    if path in _NOT_TRACED:
+        return telemetry.carry(headers)
+    about = {"http.request.method": method, "url.path": path, "edgex.correlation_id": correlation}
+    return telemetry.span(method, about, kind="server", parent=headers)
 
 
 class CorsMiddleware:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import aiomqtt
 
 from edgeagents.adapters.edgex_bus import Cancel, RawHandler
-from edgeagents.adapters.events import encode_envelope
+from edgeagents.adapters.envelopes import PLAIN, Encoding, encode_envelope
 from edgeagents.errors import ConfigurationError, EdgeAgentsError, InvalidInputError, UnavailableError
 from edgeagents.model.envelope import Envelope
 
@@ -76,6 +76,8 @@ class MqttTransport:
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self._was_up = False
+        self._asked: set[str] = set()
+        self._asking = asyncio.Lock()
 
     async def __aenter__(self) -> "MqttTransport":
         self._task = asyncio.create_task(self._run())
@@ -111,8 +113,8 @@ class MqttTransport:
         try:
             async with aiomqtt.Client(**self._options) as client:
                 self._client = client
-                for topic_filter in self._filters():
-                    await self._ask_for(client, topic_filter)
+                self._asked.clear()
+                await self._ask(client)
                 self._up.set()
                 self._was_up = True
                 async for message in client.messages:
@@ -120,9 +122,6 @@ class MqttTransport:
         finally:
             self._client = None
             self._up.clear()
-
-    def _filters(self) -> set[str]:
-        return {subscription.topic_filter for subscription in self._subscriptions}
 
     def _deliver(self, message: aiomqtt.Message) -> None:
         payload = message.payload if isinstance(message.payload, bytes) else str(message.payload).encode()
@@ -162,7 +161,6 @@ class MqttTransport:
             UnavailableError: the link broke meanwhile.
             InvalidInputError: the broker refuses this filter.
         """
-        is_new = topic_filter not in self._filters()
         subscription = _Subscription(topic_filter, handler, asyncio.Queue(PENDING))
         task = self._subscriptions[subscription] = asyncio.create_task(subscription.run())
         task.add_done_callback(_tell)
@@ -173,23 +171,42 @@ class MqttTransport:
                 return
             if task is not asyncio.current_task():
                 task.cancel()
-            if self._client is not None and topic_filter not in self._filters():
-                with contextlib.suppress(aiomqtt.MqttError):
-                    await self._client.unsubscribe(topic_filter)
+            if self._client is not None:
+                with contextlib.suppress(aiomqtt.MqttError, ValueError):
+                    await self._ask(self._client)
 
-        if is_new and self._client is not None:
+        if self._client is not None:
             try:
-                await self._ask_for(self._client, topic_filter)
+                await self._ask(self._client)
             except (aiomqtt.MqttError, ValueError) as error:
                 await cancel()
                 kind = UnavailableError if isinstance(error, aiomqtt.MqttError) else InvalidInputError
                 raise kind(f"{self._url}: subscribe to {topic_filter!r}: {error}") from error
         return cancel
 
-    async def _ask_for(self, client: aiomqtt.Client, topic_filter: str) -> None:
-        codes = await client.subscribe(topic_filter, qos=self._qos)
-        if any(getattr(code, "value", code) >= _REFUSED for code in codes):
-            raise ValueError("the broker refuses it")
+    async def _ask(self, client: aiomqtt.Client) -> None:
+        """Ask the broker for the widest of our filters: it sends a message once for each filter that fits."""
+        async with self._asking:
+            filters = {subscription.topic_filter for subscription in self._subscriptions}
+            widest = {one for one in filters if not any(one != other and _covers(other, one) for other in filters)}
+            for topic_filter in widest - self._asked:
+                codes = await client.subscribe(topic_filter, qos=self._qos)
+                if any(getattr(code, "value", code) >= _REFUSED for code in codes):
+                    raise ValueError("the broker refuses it")
+                self._asked.add(topic_filter)
+            for topic_filter in self._asked - widest:
+                self._asked.remove(topic_filter)
+                await client.unsubscribe(topic_filter)
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    wides, narrows = wide.split("/"), narrow.split("/")
+    for one, other in zip(wides, narrows, strict=False):
+        if one == "#":
+            return True
+        if other == "#" or one not in ("+", other):
+            return False
+    return len(wides) == len(narrows) or wides[len(narrows) :] == ["#"]
 
 
 def _tell(task: asyncio.Task[None]) -> None:

@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 from urllib.parse import urlsplit
 
 from edgeagents.adapters.config import parse_bool
+from edgeagents.adapters.secret_settings import SecretStoreSettings, secret_store_settings
 from edgeagents.errors import ConfigurationError
 
 DEFAULT_PROVIDER: Final = "keeper.http://localhost:59890"
@@ -35,6 +36,8 @@ class Options:
     startup_duration_s: float = 60.0
     startup_interval_s: float = 1.0
     file_timeout_s: float = 15.0
+    secret_store: SecretStoreSettings | None = None  # None: insecure mode
+    check_jwt: bool = True
 
     @property
     def names_a_file(self) -> bool:
@@ -58,9 +61,8 @@ def read_options(key: str, argv: Sequence[str], environ: Mapping[str, str]) -> O
     """Return the options of a service whose default key is `key` (may hold `<profile>`).
 
     Raises:
-        ConfigurationError: an unknown flag, a value that cannot be, or secure mode.
+        ConfigurationError: an unknown flag, or a value that cannot be.
     """
-    require_insecure(environ)
     flags = _parser(key).parse_args(list(argv))
     profile = environ.get("EDGEX_PROFILE", flags.profile)
     provider = environ.get("EDGEX_CONFIG_PROVIDER", flags.config_provider)
@@ -70,8 +72,9 @@ def read_options(key: str, argv: Sequence[str], environ: Mapping[str, str]) -> O
     remote = _three(hosts)
     if keeper_url and (flags.dev or remote):
         keeper_url = _with_host(keeper_url, remote[1] if remote else "localhost")
+    service_key = own_key.replace(PROFILE_PLACEHOLDER, profile).rstrip("-")
     return Options(
-        key=own_key.replace(PROFILE_PLACEHOLDER, profile).rstrip("-"),
+        key=service_key,
         keeper_url=keeper_url,
         use_registry=_flag(environ, "EDGEX_USE_REGISTRY", flags.registry),
         overwrite=_flag(environ, "EDGEX_OVERWRITE_CONFIG", flags.overwrite),
@@ -85,22 +88,9 @@ def read_options(key: str, argv: Sequence[str], environ: Mapping[str, str]) -> O
         startup_duration_s=_positive(environ, "EDGEX_STARTUP_DURATION", 60.0),
         startup_interval_s=_positive(environ, "EDGEX_STARTUP_INTERVAL", 1.0),
         file_timeout_s=_positive(environ, "EDGEX_FILE_URI_TIMEOUT", 15.0),
+        secret_store=secret_store_settings(service_key, environ),
+        check_jwt=not _flag(environ, "EDGEX_DISABLE_JWT_VALIDATION", False),
     )
-
-
-def require_insecure(environ: Mapping[str, str]) -> None:
-    """Refuse to start in secure mode, which only the exact text `false` turns off.
-
-    Raises:
-        ConfigurationError: it is not turned off.
-    """
-    mode = environ.get("EDGEX_SECURITY_SECRET_STORE")
-    if mode != "false":
-        said = "is not set" if mode is None else f"is {mode!r}"
-        raise ConfigurationError(
-            f"EDGEX_SECURITY_SECRET_STORE {said}, which means secure mode; this version has no secure mode yet: "
-            "set EDGEX_SECURITY_SECRET_STORE=false"
-        )
 
 
 def provider_url(provider: str) -> str:

@@ -16,7 +16,8 @@ from urllib.parse import quote
 import httpx
 from pydantic import SecretStr
 
-from edgeagents.errors import UnavailableError, UpstreamError, error_for_status
+from edgeagents.adapters import cbor, telemetry
+from edgeagents.errors import MalformedMessageError, UnavailableError, UpstreamError, error_for_status
 
 CORRELATION_HEADER = "X-Correlation-ID"
 _NEVER_SENT = (
@@ -46,6 +47,20 @@ class Address(Protocol):
         """Look it up again next time: nobody listened there."""
 
 
+class Tokens(Protocol):
+    """Where the tokens come from that our calls carry in secure mode."""
+
+    async def bearer(self) -> SecretStr:
+        """Return a token that holds now.
+
+        Raises:
+            UnavailableError: none can be had.
+        """
+
+    def forget(self, used: SecretStr) -> None:
+        """Get another one next time: this one was refused."""
+
+
 class FixedAddress:
     """An address that a setting names."""
 
@@ -72,12 +87,14 @@ class Rest:
         *,
         timeout_s: float = 5.0,
         token: SecretStr | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
-        """Use an address and a shared HTTP client; `token` is sent as a bearer."""
+        """Use an address and a shared HTTP client; `token` is sent as a bearer, else one of `tokens`."""
         self.name = name
         self.timeout_s = timeout_s
         self._address = address
         self._http = http
+        self._tokens = tokens
         self.token = token
 
     async def call(
@@ -103,11 +120,13 @@ class Rest:
             silent: what to raise when the request may have been carried out but no answer came.
 
         Raises:
-            UnavailableError: not reachable, so certainly not carried out; or `silent`.
+            UnavailableError: not reachable or no token, so certainly not carried out; or `silent`.
             UpstreamError: an answer that is no JSON, or of a status that EdgeX does not use.
             TheirError: what EdgeX's error answer means (`errors.error_for_status`), with its text.
         """
-        response = await self._send(method, path, query, body, correlation_id, timeout_s or self.timeout_s, silent)
+        with telemetry.span(f"{method} {self.name}", kind="client") as request:
+            response = await self._send(method, path, query, body, correlation_id, timeout_s or self.timeout_s, silent)
+            request.note({"http.response.status_code": response.status_code, "url.path": path})
         if response.is_success:
             return _decode(response, f"{self.name}: {method} {path}")
         raise error_for_status(response.status_code, f"{self.name}: {method} {path}: {_message(response)}")
@@ -122,15 +141,47 @@ class Rest:
         timeout_s: float,
         silent: type[UnavailableError],
     ) -> httpx.Response:
-        url = await self._address.base_url()
-        headers = {CORRELATION_HEADER: correlation_id or str(uuid.uuid4())}
+        headers = {CORRELATION_HEADER: correlation_id or str(uuid.uuid4()), **telemetry.carried()}
+        end = asyncio.get_running_loop().time() + timeout_s
+        used = await self._authorise(headers, end)
+        response = await self._exchange(method, path, query, body, headers, timeout_s, end, silent)
+        if response.status_code == 401 and used is not None and self._tokens is not None:
+            self._tokens.forget(used)  # it expired on its way, so nothing was carried out
+            await self._authorise(headers, end)
+            response = await self._exchange(method, path, query, body, headers, timeout_s, end, silent)
+        return response
+
+    async def _authorise(self, headers: dict[str, str], end: float) -> SecretStr | None:
+        """Put our token into the headers; return it when there may be a newer one."""
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+        if self.token is not None or self._tokens is None:
+            return None
+        try:
+            async with asyncio.timeout_at(end):
+                token = await self._tokens.bearer()
+        except TimeoutError as error:
+            raise UnavailableError(f"{self.name}: no token of our own in time: is OpenBao up?") from error
+        headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+        return token
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Any,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        end: float,
+        silent: type[UnavailableError],
+    ) -> httpx.Response:
+        url = await self._address.base_url()
         where = f"{self.name} at {url}"
         # httpx counts each read anew; the outer deadline holds for the whole request.
         limits = httpx.Timeout(timeout_s, connect=min(2.0, timeout_s / 2))
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout_at(end):
                 return await self._http.request(
                     method, url + path, params=query, json=body, headers=headers, timeout=limits
                 )
@@ -172,10 +223,13 @@ def _text(error: Exception) -> str:
 def _decode(response: httpx.Response, what: str) -> Any:
     if not response.content.strip():
         return None
+    kind = response.headers.get("content-type", "no content type")
     try:
-        return json.loads(response.content)
+        # An event with a Binary value is CBOR. Anything else is JSON, whatever it is called.
+        return cbor.loads(response.content) if kind.startswith("application/cbor") else json.loads(response.content)
+    except MalformedMessageError as error:
+        raise UpstreamError(f"{what}: {error}") from error
     except (ValueError, RecursionError) as error:
-        kind = response.headers.get("content-type", "no content type")
         raise UpstreamError(f"{what}: the answer ({kind}) is not JSON") from error
 
 

@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator, Sequence
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
 import uvicorn
@@ -88,13 +89,16 @@ def _bind_one(host: str, port: int) -> socket.socket:
 class WebServer(uvicorn.Server):
     """uvicorn without signal handlers of its own; `listening` is set once it accepts connections."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Serve `app`; a shutdown waits 2 s for open requests."""
+    def __init__(self, app: ASGIApp, tls: ssl.SSLContext | None = None) -> None:
+        """Serve `app`, with `tls` over HTTPS; a shutdown waits 2 s for open requests."""
         config = uvicorn.Config(
             app, log_config=None, log_level="warning", access_log=False, lifespan="off", server_header=False,
             timeout_graceful_shutdown=2, ws="none",
         )  # fmt: skip
         super().__init__(config)
+        if tls is not None:
+            config.load()
+            config.ssl = tls
         self.listening = asyncio.Event()
 
     @contextlib.contextmanager
@@ -106,3 +110,20 @@ class WebServer(uvicorn.Server):
         """Listen, then say so."""
         await super().startup(sockets)
         self.listening.set()
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    app: ASGIApp, sock: socket.socket, tasks: asyncio.TaskGroup, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
+    """Serve HTTP, or with `tls` HTTPS, inside the block; open requests get a moment at its end."""
+    server = WebServer(app, tls)
+    task = tasks.create_task(server.serve([sock]), name="web server")
+    ready = asyncio.create_task(server.listening.wait())
+    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.wait({task}, timeout=5)

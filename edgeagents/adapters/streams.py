@@ -8,7 +8,7 @@ Source: nats-py 2.16, NATS ADR-8 (JetStream wire API), field notes on brokers.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
+from edgeagents.adapters import telemetry
 from edgeagents.adapters.pull import Pull
 from edgeagents.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
 
@@ -146,11 +147,14 @@ class Streams:
             TooLargeError: more bytes than the broker takes.
             UnavailableError: no acknowledgement in time: the message may or may not be stored.
         """
-        extra = dict(headers or {})
+        extra = dict(telemetry.inject(headers) or {})
         if expected_last is not None:
             extra[EXPECTED_LAST] = str(expected_last)
         if message_id:
             extra[MESSAGE_ID] = message_id
+        if not self.client.is_connected:
+            # nats-py would keep it and send it after the link is back, however late that is.
+            raise UnavailableError(f"store on {subject}: the link to nats is down")
         try:
             ack = await finished(self.js.publish(subject, data, timeout=timeout_s, headers=extra or None))
         except nats.js.errors.APIError as error:
@@ -221,7 +225,7 @@ class Streams:
         start_s: float | None = None,
         start_sequence: int | None = None,
         last_per_subject: bool = False,
-    ) -> AsyncIterator[StoredMessage]:
+    ) -> AsyncGenerator[StoredMessage, None]:
         """Yield what a stream holds now, oldest first, then end; changes nothing in the stream.
 
         Args:

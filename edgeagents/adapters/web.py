@@ -16,6 +16,7 @@ from pydantic import ValidationError, field_validator
 from starlette.exceptions import HTTPException
 
 from edgeagents.adapters.config import shown
+from edgeagents.adapters.jwt_auth import AuthMiddleware, Check
 from edgeagents.adapters.middleware import (
     CorrelationMiddleware,
     CorsMiddleware,
@@ -78,6 +79,7 @@ class WebContext:
     config: Callable[[], Mapping[str, Any]]
     store_secret: StoreSecret | None  # None: there is nowhere to store one
     limits: WebLimits = field(default_factory=WebLimits)
+    check: Check | None = None  # of the Authorization header; None: everyone may call
 
 
 def make_app(context: WebContext) -> FastAPI:
@@ -87,6 +89,8 @@ def make_app(context: WebContext) -> FastAPI:
     _add_error_bodies(app)
     # The last one added is the outermost.
     app.add_middleware(SizeMiddleware, max_bytes=context.limits.max_request_bytes)
+    if context.check is not None:
+        app.add_middleware(AuthMiddleware, check=context.check)
     app.add_middleware(TimeoutMiddleware, timeout_s=context.limits.request_timeout_s)
     app.add_middleware(CorsMiddleware, cors=context.limits.cors)
     app.add_middleware(CorrelationMiddleware)
@@ -137,7 +141,7 @@ def _add_common_routes(app: FastAPI, context: WebContext) -> None:
         except ValidationError as error:
             # The reason alone: the body may hold a secret.
             return JSONResponse(error_body(400, f"JSON decode failed: {_first(error.errors())}"), 400)
-        await context.store_secret(wanted.secret_name, {item.key: item.value for item in wanted.secret_data})
+        await context.store_secret(wanted.secret_name.strip(), {item.key: item.value for item in wanted.secret_data})
         told = {"requestId": wanted.request_id} if wanted.request_id else {}
         return JSONResponse({"apiVersion": "v3", **told, "statusCode": 201}, 201)
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import httpx
 
+from edgeagents.adapters import cbor, telemetry
 from edgeagents.embedded.common_config import Addresses
 from edgeagents.embedded.http import StatusError, answer, page
 from edgeagents.embedded.link import Link, error_envelope, raw_envelope
@@ -29,7 +30,6 @@ from edgeagents.errors import (
     MalformedMessageError,
     NotFoundError,
     UnavailableError,
-    UpstreamError,
 )
 from edgeagents.model.envelope import Envelope
 
@@ -94,7 +94,7 @@ class Commands:
             NotFoundError: there is no such device, or no profile of it.
         """
         device = self._looked_up(lambda: self._metadata.device(name))
-        profile = self._looked_up(lambda: self._metadata.profile(device.get("profileName", "")))
+        profile = self._looked_up(lambda: self._metadata.profiles.get(device.get("profileName", "")))
         return core_commands(device, profile, self._url)
 
     def all_commands(self, offset: int, limit: int) -> tuple[int, list[Row]]:
@@ -105,7 +105,7 @@ class Commands:
         """
         devices = list(self._metadata.devices.values())
         rows = [row for row in page(devices, offset, limit) if row.get("profileName")]
-        found = [core_commands(row, self._metadata.profile(row["profileName"]), self._url) for row in rows]
+        found = [core_commands(row, self._metadata.profiles.get(row["profileName"]), self._url) for row in rows]
         return len(devices), found
 
     def _looked_up(self, look: Callable[[], Row]) -> Row:
@@ -150,6 +150,7 @@ class Commands:
         row = self._looked_up(lambda: self._metadata.device(device))
         service = self._looked_up(lambda: self._metadata.service(row["serviceName"]))
         path = f"/api/v3/device/name/{path_level(device)}/{path_level(command)}"
+        log.debug("%s %s of %s, correlation id %s", method, path, row["serviceName"], correlation)
         url = service["baseAddress"].rstrip("/") + path + (f"?{query}" if query else "")
         call = self._spawn(self._send(method, url, correlation, body))
         # The call is not cancelled with its caller: once a device service has the request it may carry it out.
@@ -166,7 +167,7 @@ class Commands:
     async def _send(
         self, method: str, url: str, correlation: str, body: bytes | None
     ) -> httpx.Response | EdgeAgentsError:
-        headers = {"X-Correlation-Id": correlation}
+        headers = {"X-Correlation-Id": correlation, **telemetry.carried()}
         if body is not None:
             headers["Content-Type"] = "application/json"
         try:
@@ -188,7 +189,8 @@ class Commands:
     async def _on_request(self, topic: str, data: bytes, headers: Mapping[str, str]) -> None:
         request = self._envelope(topic, data, headers)
         if request is not None:
-            self._spawn(self._command(topic, request))
+            with telemetry.carry(headers):
+                self._spawn(self._command(topic, request))
 
     async def _on_query(self, topic: str, data: bytes, headers: Mapping[str, str]) -> None:
         request = self._envelope(topic, data, headers)
@@ -290,11 +292,12 @@ def _message(response: httpx.Response) -> str:
 
 
 def _object(response: httpx.Response) -> Row:
-    kind = response.headers.get("content-type", "")
-    if "cbor" in kind:
-        raise UpstreamError("the device service answered in CBOR, which the embedded core does not read")
+    """Return the decoded body of a device service's answer; binary values in CBOR become base64, as in EdgeX."""
     try:
-        body = load_json(response.content)
+        is_cbor = "cbor" in response.headers.get("content-type", "").lower()
+        body = cbor.loads(response.content) if is_cbor else load_json(response.content)
+    except MalformedMessageError as error:
+        raise InvalidInputError(f"failed to decode the cbor response: {error}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidInputError("failed to decode the json response") from error
     if not isinstance(body, dict):

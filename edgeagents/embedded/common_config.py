@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from edgeagents.adapters.config import merge
 from edgeagents.embedded.http import VERSION
 from edgeagents.settings import BusSettings
 
 STEM: Final = "edgex/v4"
 COMMON: Final = f"{STEM}/core-common-config-bootstrapper"
 READY_KEY: Final = f"{COMMON}/IsCommonConfigReady"
-_ADDRESS_PARTS: Final = ("/Clients/core-", "/Registry/", "/MessageBus/")
+_ADDRESS_PARTS: Final = ("/Clients/core-", "/Registry/", "/MessageBus/", "/Service/Host", "/Service/Port")
+_OWN: Final = tuple(f"{STEM}/core-{name}/" for name in ("common-config-bootstrapper", "metadata", "data", "command"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,8 @@ def flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def is_address(key: str) -> bool:
-    """Say whether a common key describes where this process and its broker are."""
-    return any(part in key for part in _ADDRESS_PARTS) and key.startswith(COMMON)
+    """Say whether a key of the common configuration or of a core service tells where this process or its broker is."""
+    return any(part in key for part in _ADDRESS_PARTS) and key.startswith(_OWN)
 
 
 def common_leaves(addresses: Addresses, bus: BusSettings) -> dict[str, str]:
@@ -67,9 +69,21 @@ def common_leaves(addresses: Addresses, bus: BusSettings) -> dict[str, str]:
     return dict(flat(tree, COMMON)) | {READY_KEY: "true"}
 
 
-def service_config(key: str, port: int, addresses: Addresses, bus: BusSettings, **own: Any) -> dict[str, Any]:
-    """Return what a core service reports as its configuration; `own` sections come on top. Secrets are left out."""
-    common = _all_services(addresses, bus)
+def service_config(
+    key: str, port: int, addresses: Addresses, bus: BusSettings | None = None,
+    own_writable: Mapping[str, Any] | None = None, **own: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Return a core service's configuration before anybody changed it, secrets left out.
+
+    Args:
+        key: the service key.
+        port: where it listens.
+        addresses: of all core services.
+        bus: how EdgeX speaks here; None: by default.
+        own_writable: what the service adds to the common `Writable`.
+        own: its sections beside the common ones.
+    """
+    common = _all_services(addresses, bus or BusSettings())
     service = common["Service"] | {
         "Host": addresses.host,
         "Port": port,
@@ -77,14 +91,13 @@ def service_config(key: str, port: int, addresses: Addresses, bus: BusSettings, 
     }
     message_bus = common["MessageBus"] | {"Disabled": False}
     message_bus["Optional"] = message_bus["Optional"] | {"ClientId": key}
-    writable = {"LogLevel": "INFO", "Telemetry": common["Writable"]["Telemetry"] | {"Tags": None}}
     clients = {"core-metadata": _client(addresses)} if key != "core-metadata" else {}
     return {
         "Clients": clients,
         "MessageBus": message_bus,
         "Registry": common["Registry"],
         "Service": service,
-        "Writable": writable,
+        "Writable": merge({"LogLevel": "INFO", "Telemetry": {"Tags": {}}}, common["Writable"], own_writable or {}),
     } | own
 
 

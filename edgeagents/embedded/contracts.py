@@ -3,15 +3,12 @@
 Source: recordings of EdgeX 4.0.2; go-mod-core-contracts 4.0.3 for what the recordings do not reach.
 """
 
-import base64
-import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from edgeagents.embedded.http import UndecodableError
 from edgeagents.embedded.validation import (
-    INT64,
     NOT_BLANK,
     NOT_NEGATIVE,
     URI,
@@ -25,7 +22,7 @@ from edgeagents.embedded.validation import (
     read,
 )
 from edgeagents.errors import InvalidInputError
-from edgeagents.model.values import SIMPLE_TYPES, parse_value, value_type
+from edgeagents.model.values import value_type
 
 Row = dict[str, Any]
 
@@ -124,13 +121,16 @@ _COMMAND: Final = Shape(
         Field("Tags", "map"),
     )
 )
+_BASICS: Final = (
+    Field("Name", "text", required=True, checks=(NOT_BLANK,)),
+    Field("Manufacturer", "text"),
+    Field("Description", "text"),
+    Field("Model", "text"),
+    Field("Labels", "texts"),
+)
 _PROFILE: Final = Shape(
     (
-        Field("Name", "text", required=True, checks=(NOT_BLANK,)),
-        Field("Manufacturer", "text"),
-        Field("Description", "text"),
-        Field("Model", "text"),
-        Field("Labels", "texts"),
+        *_BASICS,
         Field("DeviceResources", _RESOURCE, many=True, kept=True),
         Field("DeviceCommands", _COMMAND, many=True, kept=True),
     )
@@ -155,39 +155,19 @@ _REGISTRATION: Final = Shape(
         ),
     )
 )
-_READING: Final = Shape(
-    (
-        Field("Id", "text"),
-        Field("Origin", "int", required=True, checks=(INT64,)),
-        Field("DeviceName", "text", required=True, checks=(NOT_BLANK,)),
-        Field("ResourceName", "text", required=True, checks=(NOT_BLANK,)),
-        Field("ProfileName", "text", required=True, checks=(NOT_BLANK,)),
-        Field("ValueType", "text", required=True, checks=(VALUE_TYPE,)),
-        Field("Units", "text"),
-        Field("Tags", "map"),
-        Field("Value", "any"),
-        Field("BinaryValue", "text"),
-        Field("MediaType", "text"),
-        Field("ObjectValue", "any"),
-    )
-)
-_EVENT: Final = Shape(
-    (
-        Field("Id", "text", required=True, checks=(UUID,)),
-        Field("DeviceName", "text", required=True, checks=(NOT_BLANK,)),
-        Field("ProfileName", "text", required=True, checks=(NOT_BLANK,)),
-        Field("SourceName", "text", required=True, checks=(NOT_BLANK,)),
-        Field("Origin", "int", required=True, checks=(INT64,)),
-        Field("Readings", _READING, many=True, at_least_one=True, kept=True),
-        Field("Tags", "map"),
-    )
-)
 
 
 def _partial(fields: tuple[Field, ...]) -> Shape:
     """Return a shape for changes: what is absent stays as it is, and the object is named by id or by name."""
     optional = (replace(field, required=False, nullable=True) for field in fields)
     return Shape((Field("Id", "text", checks=(UUID,)), *optional))
+
+
+def _changes(part: Shape) -> Shape:
+    """Return a shape for what of a profile's part can be changed, the part being named."""
+    fields = {field.name: field for field in part.fields}
+    can_change = (fields[name] for name in ("Description", "IsHidden") if name in fields)
+    return Shape((fields["Name"], *(replace(field, nullable=True) for field in can_change)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +177,7 @@ class Request:
     name: str
     part: str
     shape: Shape
+    of_profile: bool = False  # the request names the profile that the object is a part of
 
 
 ADD_SERVICE: Final = Request("AddDeviceServiceRequest", "Service", Shape(_SERVICE_FIELDS))
@@ -205,7 +186,12 @@ ADD_DEVICE: Final = Request("AddDeviceRequest", "Device", Shape(_DEVICE_FIELDS))
 UPDATE_DEVICE: Final = Request("UpdateDeviceRequest", "Device", _partial(_DEVICE_FIELDS))
 PROFILE: Final = Request("DeviceProfileRequest", "Profile", _PROFILE)
 REGISTRATION: Final = Request("AddRegistrationRequest", "Registration", _REGISTRATION)
-EVENT: Final = Request("AddEventRequest", "Event", _EVENT)
+PATCH_BASICS: Final = Request("DeviceProfileBasicInfoRequest", "BasicInfo", _partial(_BASICS))
+ADD_RESOURCE: Final = Request("AddDeviceResourceRequest", "Resource", _RESOURCE, of_profile=True)
+PATCH_RESOURCE: Final = Request("UpdateDeviceResourceRequest", "Resource", _changes(_RESOURCE), of_profile=True)
+ADD_COMMAND: Final = Request("AddDeviceCommandRequest", "DeviceCommand", _COMMAND, of_profile=True)
+PATCH_COMMAND: Final = Request("UpdateDeviceCommandRequest", "DeviceCommand", _changes(_COMMAND), of_profile=True)
+_BY_ID_OR_NAME: Final = (UPDATE_SERVICE, UPDATE_DEVICE, PATCH_BASICS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +200,7 @@ class Item:
 
     request_id: str
     row: Row
+    profile: str = ""
 
 
 def read_one(request: Request, body: Any) -> Item:
@@ -233,11 +220,15 @@ def read_one(request: Request, body: Any) -> Item:
         wrong.append(f"{request.name}.BaseRequest.Versionable.ApiVersion field is required")
     given = {str(key).lower(): value for key, value in body.items()}
     row, faults = read(request.shape, given.get(request.part.lower()), f"{request.name}.{request.part}")
-    if request in (UPDATE_SERVICE, UPDATE_DEVICE) and "name" not in row and "id" not in row:
-        faults.append(f"{request.name}.{request.part}.Name field is required if the Id is not present")
+    if request in _BY_ID_OR_NAME and "name" not in row and "id" not in row:
+        for name, other in (("Id", "Name"), ("Name", "Id")):
+            faults.append(f"{request.name}.{request.part}.{name} field is required if the {other} is not present")
+    profile = given.get("profilename") or ""
+    if request.of_profile and not (isinstance(profile, str) and profile.strip()):
+        wrong.append(f"{request.name}.ProfileName field is required")
     if wrong + faults:
         raise InvalidInputError("; ".join(wrong + faults))
-    return Item(request_id, row)
+    return Item(request_id, row, profile if request.of_profile else "")
 
 
 def read_many(request: Request, body: Any) -> list[Item]:
@@ -308,48 +299,3 @@ def _command_faults(command: Row, resources: dict[str, Row]) -> Iterator[str]:
             yield f"device command's resource {name} doesn't match any device resource"
         elif resources[name]["properties"]["readWrite"] not in ("RW", "WR", command["readWrite"]):
             yield (f"device command's ReadWrite permission '{command['readWrite']}' doesn't align the device resource")
-
-
-def check_event(event: Row) -> Row:
-    """Return an event as core-data keeps it: value types in EdgeX's spelling, readings without their ids.
-
-    Raises:
-        InvalidInputError: a value is none of its type.
-    """
-    return {"apiVersion": "v3", **event, "readings": [_check_reading(reading) for reading in event["readings"]]}
-
-
-def _check_reading(reading: Row) -> Row:
-    kind = value_type(reading["valueType"])
-    kept = {key: reading[key] for key in ("origin", "deviceName", "resourceName", "profileName")}
-    kept["valueType"] = kind
-    kept |= {key: reading[key] for key in ("units", "tags") if reading.get(key)}
-    value, binary, thing = (reading.get(key) for key in ("value", "binaryValue", "objectValue"))
-    if value is None and binary in (None, "") and thing is None:
-        return kept | {"value": None, "binaryValue": None, "objectValue": None}
-    if kind == "Binary":
-        if not _is_base64(binary) or not reading.get("mediaType"):
-            raise InvalidInputError("The value does not match the Binary valueType")
-        return kept | {"binaryValue": binary, "mediaType": reading["mediaType"]}
-    if kind in ("Object", "ObjectArray"):
-        return kept | {"objectValue": thing}
-    if not isinstance(value, str) or not _is_of_type(kind, value):
-        raise InvalidInputError(f"The value does not match the {kind} valueType")
-    return kept | {"value": value}
-
-
-def _is_base64(text: Any) -> bool:
-    try:
-        return isinstance(text, str) and base64.b64decode(text, validate=True) is not None
-    except (ValueError, binascii.Error):
-        return False
-
-
-def _is_of_type(kind: str, text: str) -> bool:
-    if kind not in SIMPLE_TYPES and not kind.endswith("Array"):
-        return False
-    try:
-        parse_value(kind, text)
-    except InvalidInputError:
-        return False
-    return True

@@ -15,7 +15,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,13 +24,16 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.types import ASGIApp
 
+from edgeagents.adapters.metrics import Reporter
+from edgeagents.adapters.otel import TelemetrySettings, follow, telemetry_of
 from edgeagents.adapters.serving import WebServer
 from edgeagents.embedded import command_routes, data_routes, keeper, metadata_routes, registry
 from edgeagents.embedded.command import Commands
 from edgeagents.embedded.common_config import Addresses, common_leaves, service_config
+from edgeagents.embedded.core_config import CoreConfig, private_leaves
 from edgeagents.embedded.data import Data
 from edgeagents.embedded.event_store import SCHEMA, EventStore
-from edgeagents.embedded.http import Guard, make_app, wrap
+from edgeagents.embedded.http import MAX_RESULTS, VERSION, Guard, make_app, wrap
 from edgeagents.embedded.link import Link
 from edgeagents.embedded.metadata import Metadata
 from edgeagents.embedded.storage import Database, StateFolder, Table
@@ -43,6 +46,8 @@ SERVICES: Final = ("keeper", "metadata", "data", "command")
 _DRAIN_S: Final = 1.2  # for open requests; the whole end is to take less than 2 s
 _BUS_HEAD_START_S: Final = 0.5  # a broker that is there is reached within milliseconds
 _KEYS: Final = {name: f"core-{name}" for name in SERVICES}
+PROBE_TIMEOUT_S: Final = 5.0  # keeper's own RequestTimeout
+NO_TIMEOUT_S: Final = 600.0  # what `RequestTimeout` 0 means
 
 
 class CoreSettings(BaseSettings):
@@ -59,7 +64,9 @@ class CoreSettings(BaseSettings):
     command_port: int = Field(59882, ge=0, le=65535, description="port of core-command; 0: any free one")
     mqtt_port: int = Field(1883, ge=1, le=65535, description="the broker's MQTT port, told to EdgeX services")
     tokens: Path | None = Field(None, description="file of 'name: token' lines; core-command then demands one")
-    request_timeout_s: float = Field(5.0, gt=0, le=600, description="longest wait of a caller (RequestTimeout)")
+    request_timeout_s: float | None = Field(
+        None, gt=0, le=600, description="longest wait of a caller; not given: Service/RequestTimeout in keeper, 5 s"
+    )
     device_timeout_s: float = Field(60.0, gt=0, le=3600, description="when a call to a device service is given up")
     max_events: int = Field(200_000, ge=1, description="events that core-data keeps")
     max_event_age_s: float = Field(604_800.0, gt=0, description="age at which core-data drops an event")
@@ -81,22 +88,41 @@ class Core:
         self.link = Link(bus)
         self.http = _device_http()
         keys = self._open("keeper", durable=True)
-        things = self._open("metadata", durable=True)
-        events = self._open("data", SCHEMA, durable=False)
         self.key_values = keeper.KeyValues(Table(keys, "key_values"), self.link)
+        self.key_values.seed(common_leaves(addresses, bus) | private_leaves(addresses, settings.log_level))
+        self.configs = {name: CoreConfig(_KEYS[name], addresses, bus, self.key_values) for name in SERVICES[1:]}
+        if settings.request_timeout_s is not None:
+            for config in self.configs.values():
+                config.set_local("Service/RequestTimeout", f"{settings.request_timeout_s:.3f}s")
+        self.limits = {name: config.limits() for name, config in self.configs.items()}
         self.registry = registry.Registry(
-            Table(keys, "registrations"), registry.http_probe(self.http, settings.request_timeout_s)
+            Table(keys, "registrations"), registry.http_probe(self.http, settings.request_timeout_s or PROBE_TIMEOUT_S)
         )
-        services, profiles, devices = (Table(things, name) for name in ("services", "profiles", "devices"))
-        self.metadata = Metadata(services, profiles, devices, self.link, timeout_s=settings.request_timeout_s)
-        limits = {"max_events": settings.max_events, "max_age_s": settings.max_event_age_s}
-        self.data = Data(EventStore(events, **limits), self.link)  # type: ignore[arg-type]
+        self.metadata = self._metadata()
+        self.data = self._data(settings)
+        self.metrics = {"data": self.data.metrics}
         self.commands = Commands(
             self.metadata, self.http, addresses, self.link,
-            timeout_s=settings.request_timeout_s, device_timeout_s=settings.device_timeout_s,
+            timeout_s=self.limits["command"].request_timeout_s or NO_TIMEOUT_S,
+            device_timeout_s=settings.device_timeout_s,
         )  # fmt: skip
-        self.key_values.seed(common_leaves(addresses, bus))
         self.apps = self._apps(addresses, bus, allowed)
+
+    def _metadata(self) -> Metadata:
+        things = self._open("metadata", durable=True)
+        services, profiles, devices = (Table(things, name) for name in ("services", "profiles", "devices"))
+        return Metadata(
+            services, profiles, devices, self.link,
+            timeout_s=self.limits["metadata"].request_timeout_s or NO_TIMEOUT_S, writable=self._writable("metadata"),
+        )  # fmt: skip
+
+    def _data(self, settings: CoreSettings) -> Data:
+        events = self._open("data", SCHEMA, durable=False)
+        store = EventStore(events, max_events=settings.max_events, max_age_s=settings.max_event_age_s)
+        return Data(store, self.link, self._writable("data"), int(self.configs["data"].get("MaxEventSize")))
+
+    def _writable(self, name: str) -> Callable[[str], Any]:
+        return lambda path: self.configs[name].get(f"Writable/{path}")
 
     def _open(self, name: str, schema: str = "", *, durable: bool) -> Database:
         database = Database(self.folder.path / f"{name}.sqlite", schema, durable=durable)
@@ -111,19 +137,25 @@ class Core:
             "data": [(data_routes, self.data)],
             "command": [(command_routes, self.commands)],
         }
+        own = service_config(_KEYS["keeper"], addresses.keeper, addresses, bus)  # keeper reads no keeper
         for name, routed in parts.items():
-            port = getattr(addresses, name)
-            tree = service_config(_KEYS[name], port, addresses, bus)
-            app = make_app(_KEYS[name], lambda tree=tree: tree)  # type: ignore[misc]
+            config = self.configs.get(name)
+            most = MAX_RESULTS if config is None else int(config.get("Service/MaxResultCount"))
+            app = make_app(_KEYS[name], config.shown if config is not None else lambda: own, most)
             for module, part in routed:
                 module.add_routes(app, part)
-            made[name] = wrap(app, allowed if name == "command" else None)
+            if name in self.metrics:
+                follow(self.metrics[name], app)
+            made[name] = wrap(app, self.limits.get(name), allowed if name == "command" else None)
         return made
 
     def start(self, group: asyncio.TaskGroup, addresses: Addresses) -> list[asyncio.Task[None]]:
         """Start what runs beside the apps; return its tasks."""
         self.commands.start(group)
         tasks = self.data.start(group)
+        for name, metrics in self.metrics.items():
+            reporter = Reporter(metrics, self.link, self.configs[name])
+            tasks.append(group.create_task(reporter.run(), name=f"telemetry of {name}"))
         for name in SERVICES[1:]:  # keeper is not in its own registry
             port = getattr(addresses, name)
             self.registry.enter_now(registry.own_registration(_KEYS[name], addresses.host, port))
@@ -234,20 +266,23 @@ def _flags(argv: Sequence[str] | None) -> dict[str, Any]:
     return {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
 
 
-def _settings(flags: dict[str, Any]) -> tuple[CoreSettings, BusSettings]:
+def _settings(flags: dict[str, Any]) -> tuple[CoreSettings, BusSettings, TelemetrySettings]:
     """Return the settings in force.
 
     Raises:
         ConfigurationError: one is unknown or wrong; names it.
     """
-    check_environment([BusSettings, SiteTimeSettings, CoreSettings])
+    check_environment([BusSettings, SiteTimeSettings, CoreSettings, TelemetrySettings])
     try:
-        return CoreSettings(**flags), BusSettings()
+        return CoreSettings(**flags), BusSettings(), TelemetrySettings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
         own = f"--{name.replace('_', '-')} or {PREFIX}CORE_{name.upper()}"
-        where = own if error.title == CoreSettings.__name__ else f"{PREFIX}{name.upper()}"
+        where = {
+            CoreSettings.__name__: own,
+            TelemetrySettings.__name__: f"{PREFIX}OTEL_{name.upper()}",
+        }.get(error.title, f"{PREFIX}{name.upper()}")
         raise ConfigurationError(f"{where}: {first['msg']}") from error
 
 
@@ -255,12 +290,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the embedded core; return the process's exit code."""
     flags = _flags(argv)
     try:
-        settings, bus = _settings(flags)
+        settings, bus, telemetry = _settings(flags)
         logging.basicConfig(
             level=settings.log_level, stream=sys.stderr, format="%(asctime)s core %(levelname)s %(message)s"
         )
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with telemetry_of(telemetry, "core", VERSION), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(settings, bus))
     except EdgeAgentsError as error:
         print(f"embedded core: {error}", file=sys.stderr)

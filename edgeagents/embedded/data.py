@@ -4,7 +4,7 @@ Events of the bus wait in a bounded queue and are written in batches on the data
 while one is written, so a commit serves more events the more there are. When the queue is full the subscription
 waits, and nats-py buffers for it.
 
-Unlike the real one it publishes a posted event only when it takes it, and it reads no CBOR.
+Unlike the real one it publishes a posted event only when it takes it.
 
 Source: edgex-wire.md sections 1.3 and 5.2; recordings of EdgeX 4.0.2.
 """
@@ -12,14 +12,17 @@ Source: edgex-wire.md sections 1.3 and 5.2; recordings of EdgeX 4.0.2.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
+from edgeagents.adapters.event_payloads import restored
 from edgeagents.adapters.events import decode_message
-from edgeagents.embedded.contracts import EVENT, Item, check_event
+from edgeagents.adapters.metrics import Metrics
+from edgeagents.embedded.contracts import Item
+from edgeagents.embedded.event_contract import EVENT, check_event
 from edgeagents.embedded.event_store import EventStore, Selection
-from edgeagents.embedded.http import StatusError
+from edgeagents.embedded.http import MAX_EVENT_KB, StatusError
 from edgeagents.embedded.link import Link
 from edgeagents.embedded.storage import Row
 from edgeagents.embedded.validation import read
@@ -41,10 +44,26 @@ Waiting = tuple[Row, "asyncio.Future[None] | None"]
 class Data:
     """What core-data knows and does."""
 
-    def __init__(self, store: EventStore, link: Link) -> None:
-        """Keep events in `store`, hear and tell of them over `link`."""
+    def __init__(
+        self, store: EventStore, link: Link, writable: Callable[[str], Any] = lambda path: None,
+        max_event_kb: int = MAX_EVENT_KB,
+    ) -> None:  # fmt: skip
+        """Keep events in `store`, hear and tell of them over `link`.
+
+        Args:
+            store: where events are kept.
+            link: the bus.
+            writable: gives what stands below `Writable` now.
+            max_event_kb: largest event that may be posted, in kilobytes; 0: any.
+        """
         self.store = store
+        self.max_event_kb = max_event_kb
+        self.metrics = Metrics()
+        self._events_persisted = self.metrics.counter("EventsPersisted")
+        self._readings_persisted = self.metrics.counter("ReadingsPersisted")
         self._link = link
+        self._writable = writable
+        self._group: asyncio.TaskGroup | None = None
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue(_QUEUE_EVENTS)
         self._heard = 0
         self.rejected: Counter[str] = Counter()
@@ -52,6 +71,7 @@ class Data:
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Keep events from now on, before the link connects; return the tasks to cancel at the end."""
         self._link.on(_TOPIC, self._on_event)
+        self._group = group
         return [
             group.create_task(self._write(), name="event writer"),
             group.create_task(self._expire(), name="event expiry"),
@@ -72,9 +92,10 @@ class Data:
         """
         event = check_event(item.row)
         _check_levels(event, levels)
-        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self._queue.put((event, kept))
-        await kept
+        if self._persists():
+            kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            await self._queue.put((event, kept))
+            await kept
         payload = {"apiVersion": "v3", "requestId": item.request_id, "event": {"apiVersion": "v3"} | item.row}
         await self._link.publish("/".join(("events/core", service, *levels)), payload, correlation)
         return str(event["id"])
@@ -98,6 +119,18 @@ class Data:
         await self.event(event_id)
         await self.store.delete(Selection(id=event_id))
 
+    def delete_later(self, which: Selection) -> None:
+        """Remove events in the background; a failure is logged."""
+        if self._group is None:
+            raise RuntimeError("Data.start comes first")
+        self._group.create_task(self._delete(which), name="event removal")
+
+    async def _delete(self, which: Selection) -> None:
+        try:
+            log.debug("%d events removed", await self.store.delete(which))
+        except StoreError as error:
+            log.error("events are not removed: %s", error)
+
     async def flush(self) -> None:
         """Write what still waits; after the writer has ended."""
         waiting = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
@@ -115,7 +148,8 @@ class Data:
             if self.rejected[cause] == 1:
                 log.warning("event on %s is not kept: %s (further ones of this cause are only counted)", topic, error)
             return
-        await self._queue.put((event, None))
+        if self._persists():
+            await self._queue.put((event, None))
         self._heard += 1
         if self._heard % _YIELD_EVERY == 0:
             await asyncio.sleep(0)  # nats-py delivers a whole burst in one go, and three other services wait
@@ -125,14 +159,16 @@ class Data:
         if not isinstance(message, EventMessage):
             raise InvalidInputError("no event topic")
         payload = message.envelope.payload
-        given: Any = payload.get("event", payload)
-        row, wrong = read(EVENT.shape, given, "Event")
+        row, wrong = read(EVENT.shape, restored(payload.get("event", payload)), "Event")
         if wrong:
             raise InvalidInputError("; ".join(wrong))
         levels = [unquote(level) for level in topic.split("/")[-3:]]
         event = check_event(row)
         _check_levels(event, (levels[0], levels[1], levels[2]))
         return event
+
+    def _persists(self) -> bool:
+        return self._writable("PersistData") is not False
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -152,6 +188,9 @@ class Data:
                 if kept is not None and not kept.done():
                     kept.set_exception(error)
             return
+        log.debug("%d events stored", len(waiting))
+        self._events_persisted.add(len(waiting))
+        self._readings_persisted.add(sum(len(event["readings"]) for event, _ in waiting))
         for _, kept in waiting:
             if kept is not None and not kept.done():
                 kept.set_result(None)

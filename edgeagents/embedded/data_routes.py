@@ -1,7 +1,4 @@
-"""The HTTP routes of the embedded core-data: events and readings, counted, listed and removed.
-
-Leaves out `aggregateFunc`, and says so: 501.
-"""
+"""The HTTP routes of the embedded core-data: events and readings, counted, listed, aggregated and removed."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -9,14 +6,16 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 
+from edgeagents.adapters import cbor
 from edgeagents.adapters.middleware import correlation_id
-from edgeagents.embedded.contracts import EVENT, read_one
+from edgeagents.embedded.aggregates import aggregate_function, aggregated
+from edgeagents.embedded.contracts import read_one
 from edgeagents.embedded.data import Data
+from edgeagents.embedded.event_contract import EVENT
 from edgeagents.embedded.event_store import Kind, Selection
 from edgeagents.embedded.http import (
     StatusError,
     check_range,
-    flag,
     ok,
     paging,
     param,
@@ -26,7 +25,7 @@ from edgeagents.embedded.http import (
 )
 from edgeagents.embedded.storage import Row
 from edgeagents.embedded.validation import is_uuid
-from edgeagents.errors import InvalidInputError
+from edgeagents.errors import InvalidInputError, MalformedMessageError
 from edgeagents.model.values import is_numeric, parse_value
 
 Choose = Callable[[Request], Selection]
@@ -44,7 +43,7 @@ def add_routes(app: FastAPI, data: Data) -> None:
 def _add_event_routes(app: FastAPI, data: Data) -> None:
     async def post(request: Request) -> Response:
         levels = (param(request, "profile"), param(request, "device"), param(request, "source"))
-        item = read_one(EVENT, await read_json(request))
+        item = read_one(EVENT, await _read_event(request, data.max_event_kb))
         found = await data.post(item, param(request, "service"), levels, correlation_id.get())
         return ok(201, request_id=item.request_id, id=found)
 
@@ -69,12 +68,15 @@ def _add_delete_routes(app: FastAPI, data: Data) -> None:
         return ok()
 
     async def delete_of_device(request: Request) -> Response:
-        await data.store.delete(Selection(device=param(request, "device")))
+        data.delete_later(Selection(device=param(request, "device")))
         return ok(202)
 
     async def delete_by_age(request: Request) -> Response:
-        end_ns = time.time_ns() - path_number(request, "age")
-        await data.store.delete(Selection(end_ns=end_ns))
+        try:
+            end_ns = time.time_ns() - int(param(request, "age"))
+        except ValueError as error:
+            raise InvalidInputError("age format parsing failed") from error
+        data.delete_later(Selection(end_ns=max(-_MAX_SQL_INT, min(end_ns, _MAX_SQL_INT))))
         return ok(202)
 
     routes(
@@ -111,19 +113,53 @@ def _counter(data: Data, kind: Kind, choose: Choose) -> Callable[[Request], Awai
 
 def _lister(data: Data, kind: Kind, choose: Choose) -> Callable[[Request], Awaitable[Response]]:
     async def lister(request: Request) -> Response:
-        if "aggregateFunc" in request.query_params:
-            raise StatusError(501, "aggregateFunc is not served by the embedded core-data: list and compute yourself")
-        offset, limit = paging(request)
-        numeric, which = flag(request, "numeric"), choose(request)
-        total = await data.store.count(kind, which)
-        if not check_range(total, offset, limit):
+        offset, limit = paging(request, least_offset=-1)  # -1: from the start, and do not count
+        function = request.query_params.get("aggregateFunc", "") if kind == "readings" else ""
+        if function:
+            return await _aggregated(data, function, choose(request), max(offset, 0), limit)
+        numeric, which = _is_numeric_wanted(request), choose(request)
+        total = await data.store.count(kind, which) if offset >= 0 else 0
+        if limit == 0 or (offset >= 0 and not check_range(total, offset, limit)):
             return ok(**_listed(kind, total, []))
-        rows = await (data.store.events if kind == "events" else data.store.readings)(which, offset, limit)
+        rows = await (data.store.events if kind == "events" else data.store.readings)(which, max(offset, 0), limit)
         if numeric:
             rows = [_numeric_event(row) if kind == "events" else _numeric(row) for row in rows]
         return ok(**_listed(kind, total, rows))
 
     return lister
+
+
+async def _aggregated(data: Data, function: str, which: Selection, offset: int, limit: int) -> Response:
+    name = aggregate_function(function)
+    rows = aggregated(await data.store.tallies(which), name)[offset : offset + limit]
+    parts: dict[str, Any] = {"aggregateFunc": function}
+    return ok(**parts, readings=[row | {"value": _plain(row["value"])} for row in rows])
+
+
+def _is_numeric_wanted(request: Request) -> bool:
+    """Return whether numbers are to be JSON numbers; as in EdgeX, what is no truth value counts as no."""
+    return request.query_params.get("numeric", "").lower() in ("1", "t", "true")
+
+
+async def _read_event(request: Request, max_kilobytes: int) -> Any:
+    """Return a posted request, JSON or CBOR, in JSON's terms.
+
+    Raises:
+        StatusError: it is larger than core-data takes.
+        InvalidInputError: it is no CBOR, though it says so.
+        UndecodableError: it is no JSON.
+    """
+    if max_kilobytes and len(await request.body()) > 1024 * max_kilobytes:
+        raise StatusError(413, f"request size exceed {max_kilobytes} KB")
+    if "cbor" not in request.headers.get("content-type", "").lower():
+        return await read_json(request)
+    try:
+        body = cbor.loads(await request.body())
+    except MalformedMessageError as error:
+        raise InvalidInputError(f"*requests.AddEventRequest cbor decoding failed: {error}") from error
+    if not isinstance(body, dict):
+        raise InvalidInputError("*requests.AddEventRequest cbor decoding failed: it is no map")
+    return body
 
 
 def _listed(kind: Kind, total: int, rows: list[Row]) -> dict[str, Any]:

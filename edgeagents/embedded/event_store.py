@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from edgeagents.embedded.aggregates import Group, Tally, tallied
 from edgeagents.embedded.storage import Database, Row
 
 Kind = Literal["events", "readings"]
@@ -134,6 +135,17 @@ class EventStore:
 
         def work(connection: sqlite3.Connection) -> list[Row]:
             return [json.loads(body) for _, body in _select(connection, "readings", which, offset, limit)]
+
+        return await self._database.run(work)
+
+    async def tallies(self, which: Selection) -> dict[Group, Tally]:
+        """Return the numbers of readings, taken together by device, resource, profile and value type."""
+
+        def work(connection: sqlite3.Connection) -> dict[Group, Tally]:
+            where, values = which.where()
+            parts = ", ".join(f"json_extract(body, '$.{key}')" for key in ("profileName", "valueType", "value"))
+            statement = f"SELECT device, resource, {parts} FROM readings WHERE {where}"  # noqa: S608
+            return tallied(connection.execute(statement, values))
 
         return await self._database.run(work)
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edgeagents.adapters.middleware import CorrelationMiddleware, SizeMiddleware
+from edgeagents.adapters.middleware import CorrelationMiddleware, CorsMiddleware, SizeMiddleware, WebLimits
 from edgeagents.adapters.web import unix_date
 from edgeagents.embedded.validation import load_json
 from edgeagents.errors import (
@@ -36,7 +36,8 @@ Guard = Callable[[Mapping[bytes, bytes]], bool]
 API: Final = "/api/v3"
 VERSION: Final = "4.0.2"
 JSON: Final = "application/json"
-MAX_BODY_BYTES: Final = 25_600_000  # core-data's MaxEventSize, 25,000 KB; the others never need more
+MAX_EVENT_KB: Final = 25_000  # core-data's MaxEventSize
+MAX_BODY_BYTES: Final = 1024 * MAX_EVENT_KB  # of any request, unless Service/MaxRequestSize says else
 MAX_RESULTS: Final = 1024
 DEFAULT_LIMIT: Final = 20
 _MAX_INT32: Final = 2**31 - 1
@@ -158,23 +159,26 @@ def path_number(request: Request, name: str) -> int:
         InvalidInputError: it is not.
     """
     text = param(request, name)
-    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 19):
         raise InvalidInputError(
             f"failed to parse path param {name}'s value {text} into integer. "
             f'Error:strconv.ParseInt: parsing "{text}": invalid syntax'
         )
+    if not 0 <= int(text) < 2**63:
+        raise InvalidInputError(f"path param {name}'s value {text} is out of min 0 ~ max {2**63 - 1} range.")
     return int(text)
 
 
-def paging(request: Request) -> tuple[int, int]:
+def paging(request: Request, least_offset: int = 0) -> tuple[int, int]:
     """Return offset and limit of a list request; a limit of -1 asks for as many as there may be.
 
     Raises:
         InvalidInputError: one is no number or out of range.
     """
-    offset = number(request, "offset", 0, 0, _MAX_INT32)
-    limit = number(request, "limit", DEFAULT_LIMIT, -1, MAX_RESULTS)
-    return offset, MAX_RESULTS if limit == -1 else limit
+    most = request.app.state.max_results
+    offset = number(request, "offset", 0, least_offset, _MAX_INT32)
+    limit = number(request, "limit", min(DEFAULT_LIMIT, most), -1, most)
+    return offset, most if limit == -1 else limit
 
 
 def check_range(total: int, offset: int, limit: int) -> bool:
@@ -202,9 +206,16 @@ def page(items: Sequence[T], offset: int, limit: int) -> list[T]:
 # --- the app -------------------------------------------------------------------------------------
 
 
-def make_app(key: str, config: Callable[[], dict[str, Any]]) -> FastAPI:
-    """Return an app with the common routes of a core service; `config` gives its configuration tree."""
+def make_app(key: str, config: Callable[[], dict[str, Any]], max_results: int = MAX_RESULTS) -> FastAPI:
+    """Return an app with the common routes of a core service.
+
+    Args:
+        key: the service key.
+        config: gives its configuration as it is now.
+        max_results: longest list of one answer (`Service/MaxResultCount`).
+    """
     app = FastAPI(title=key, openapi_url=None)
+    app.state.max_results = max(1, max_results)
 
     async def ping(request: Request) -> Response:
         now = datetime.now(UTC)
@@ -278,9 +289,11 @@ class Tokens:
         await write_json(failure(refused), status_of(refused))(scope, receive, send)
 
 
-def wrap(app: FastAPI, allowed: Guard | None = None) -> ASGIApp:
-    """Return an app behind correlation ids, the size limit and, when `allowed` is given, tokens."""
-    inner: ASGIApp = SizeMiddleware(app, MAX_BODY_BYTES)
+def wrap(app: FastAPI, limits: WebLimits | None = None, allowed: Guard | None = None) -> ASGIApp:
+    """Return an app behind correlation ids, CORS, the size limit and, when `allowed` is given, tokens."""
+    limits = limits or WebLimits()
+    inner: ASGIApp = SizeMiddleware(app, limits.max_request_bytes or MAX_BODY_BYTES)
     if allowed is not None:
         inner = Tokens(inner, allowed)
-    return CorrelationMiddleware(EscapedPaths(inner))
+    # A browser asks beforehand without a token.
+    return CorrelationMiddleware(CorsMiddleware(EscapedPaths(inner), limits.cors))

@@ -10,7 +10,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -34,9 +34,19 @@ class KeyValues:
         """Keep keys in `table` and tell changes over `link`."""
         self._table = table
         self._link = link
+        self._watchers: list[Callable[[str], None]] = []
+
+    def watch(self, callback: Callable[[str], None]) -> None:
+        """Call `callback(key)` after each key, or root of a tree, that is written or removed."""
+        self._watchers.append(callback)
+
+    def leaves(self, root: str) -> dict[str, str]:
+        """Return the text of every key below a root, by its path from there."""
+        prefix = f"{root}/"
+        return {name[len(prefix) :]: row["value"] for name, row in self._table.items() if name.startswith(prefix)}
 
     def seed(self, leaves: Mapping[str, str]) -> None:
-        """Write the common configuration: addresses always, the rest where it is absent; at start."""
+        """Write the common configuration and the core's own: addresses always, the rest where absent; at start."""
         now = now_ms()
         self._table.write_now(
             {
@@ -103,6 +113,8 @@ class KeyValues:
         return found
 
     async def _tell(self, key: str, correlation: str, value: Row) -> None:
+        for watcher in self._watchers:
+            watcher(key)
         payload = {"key": key, "Created": 0, "Modified": 0} | value
         await self._link.publish(f"{_CONFIGS}/{key}", payload, correlation, absolute=True)
 

@@ -10,13 +10,15 @@ Source: edgex-wire.md section 1.
 import asyncio
 import contextlib
 import logging
+import os
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.edgex_bus import EdgexBus, NatsTransport
-from edgeagents.adapters.events import decode_envelope
+from edgeagents.adapters.envelopes import JSON, Encoding, decode_envelope
 from edgeagents.embedded.validation import load_json
 from edgeagents.errors import InvalidInputError, MalformedMessageError, UnavailableError
 from edgeagents.model.envelope import Answer, Envelope
@@ -72,7 +74,7 @@ class Link:
             await self._attend(bus)
 
     async def _attend(self, bus: Bus) -> None:
-        transport = NatsTransport(bus)
+        transport = NatsTransport(bus, Encoding.from_environ(os.environ))
         try:
             for topic_filter, handler in self._handlers:
                 await transport.subscribe(topic_filter, handler)
@@ -87,9 +89,10 @@ class Link:
             with contextlib.suppress(UnavailableError):
                 await bus.close()
 
-    async def publish(self, topic: str, payload: Any, correlation_id: str, *, absolute: bool = False) -> None:
+    async def publish(self, topic: str, payload: Any, correlation_id: str = "", *, absolute: bool = False) -> None:
         """Publish a notice below the base (`absolute`: as given); one that cannot be sent is logged and counted."""
-        await self.send(topic if absolute else f"{self.base}/{topic}", Envelope(payload, correlation_id))
+        envelope = Envelope(payload, correlation_id or str(uuid.uuid4()))
+        await self.send(topic if absolute else f"{self.base}/{topic}", envelope)
 
     async def send(self, topic: str, envelope: Envelope) -> None:
         """Publish an envelope on a whole topic; one that cannot be sent is logged and counted."""
@@ -146,13 +149,15 @@ class Link:
 
 
 def raw_envelope(data: bytes, headers: Mapping[str, str]) -> Envelope:
-    """Return an envelope whose payload is left as it is, base64 and CBOR included.
+    """Return an envelope whose payload is left as it is where the envelope is JSON, base64 and CBOR included.
 
     Raises:
         MalformedMessageError: these bytes are no envelope.
     """
-    if headers and "Content-Type" in headers:
-        return decode_envelope(data, headers)
+    if (headers and "Content-Type" in headers) or not data.lstrip().startswith(b"{"):  # metadata in headers, or CBOR
+        whole = decode_envelope(data, headers)
+        # Written anew it is JSON, unless its event must be CBOR: then that is said again.
+        return whole if isinstance(whole.payload, str) else replace(whole, content_type=JSON)
     try:
         body = load_json(data)
     except (ValueError, RecursionError) as error:
@@ -166,7 +171,7 @@ def raw_envelope(data: bytes, headers: Mapping[str, str]) -> Envelope:
         correlation_id=_text(body.get("correlationID")),
         request_id=_text(body.get("requestID")),
         error_code=code if isinstance(code, int) and not isinstance(code, bool) else 0,
-        content_type=_text(body.get("contentType")) or "application/json",
+        content_type=_text(body.get("contentType")) or JSON,
         received_topic=_text(body.get("receivedTopic")),
         query_params={str(key): str(value) for key, value in query.items()} if isinstance(query, dict) else {},
     )

@@ -38,13 +38,14 @@ def write_config(
     """Write a server configuration and one password file a user; return both. Bound to 127.0.0.1.
 
     Args:
-        folder: where configuration, passwords and the JetStream store go; must be private to the owner.
+        folder: where configuration, passwords and the JetStream store go; made private to the owner.
         port: NATS port.
         users: user name -> permissions; empty: no authorization.
         mqtt_port: of the MQTT listener; None: no listener.
         sync_always: acknowledge stored messages only once they are on disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     passwords: dict[str, Path] = {}
     entries: list[dict[str, Any]] = []
     for user, permissions in users.items():
@@ -73,8 +74,7 @@ def _permissions(permissions: Permissions) -> dict[str, Any]:
     publish: dict[str, Any] = {"allow": list(permissions.publish)}
     if permissions.deny_publish:
         publish["deny"] = list(permissions.deny_publish)
-    # Answering a request needs no permission of its own, for as long as the request is open.
-    return {"publish": publish, "subscribe": {"allow": list(permissions.subscribe)}, "allow_responses": True}
+    return {"publish": publish, "subscribe": {"allow": list(permissions.subscribe)}}
 
 
 def write_private(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+DECISION_LINES = 12
 COLOURS = {"comfort": "yellow", "energy": "green", "air": "cyan", "guard": "magenta"}
 MARKS = {
     "proven": ("✔", "green"), "refused": ("✘", "red"), "failed": ("✘", "red"), "expired": ("⏱", "red"),
@@ -27,7 +28,7 @@ MARKS = {
 class Story:
     """What happened lately, newest first, and the totals."""
 
-    decisions: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=12))
+    decisions: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=24))
     outcomes: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=8))
     refusals: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=4))
     decided: int = 0
@@ -99,23 +100,24 @@ def _rooms(world: Mapping[str, Any], guard: Mapping[str, Any]) -> RenderableType
 
 
 def _decisions(story: Story) -> RenderableType:
-    grid = Table.grid(padding=(0, 1))
+    grid = _lines(5, 7, 33)
     for body in story.decisions:
         when = datetime.fromtimestamp(float(body.get("site_s", 0)), UTC)
-        given = {(item["device"], item["resource"]): item for item in body.get("given", [])}
+        agent = str(body.get("agent"))
+        held_back = {(item["device"], item["resource"]): item["held_back"] for item in body.get("given", [])}
         for intent in body.get("intents", []):
-            held = given.get((intent["device"], intent["resource"]), {}).get("held_back", "")
-            agent = str(body.get("agent"))
-            text = Text(f"{intent['device']}/{intent['resource']} → {_value(intent['value'])}")
-            reason = Text(str(intent["because"]), style="dim")
-            if held:
-                reason.append(f"  held back: {held}", style="dim red")
-            grid.add_row(f"{when:%H:%M}", Text(agent, style=COLOURS.get(agent, "")), text, reason)
-    return grid if story.decisions else Text("nobody has decided anything yet", style="dim")
+            key = (intent["device"], intent["resource"])
+            if key not in held_back or grid.row_count >= DECISION_LINES:
+                continue
+            wish = Text(f"{key[0]}/{key[1]} → {_value(intent['value'])}")
+            reason = Text(f"held back: {held_back[key]} " if held_back[key] else "", style="red")
+            reason.append(f"({intent['because']})" if held_back[key] else str(intent["because"]), style="dim")
+            grid.add_row(f"{when:%H:%M}", Text(agent, style=COLOURS.get(agent, "")), wish, reason)
+    return grid if grid.row_count else Text("nobody has decided anything yet", style="dim")
 
 
 def _outcomes(story: Story) -> RenderableType:
-    grid = Table.grid(padding=(0, 1))
+    grid = _lines(11, 7, 33)
     for body in [*list(story.refusals)[:3], *story.outcomes]:
         mark, colour = MARKS.get(str(body["status"]), ("·", ""))
         agent = str(body["agent"])
@@ -126,6 +128,15 @@ def _outcomes(story: Story) -> RenderableType:
             Text(str(body["reason"]), style="dim"),
         )
     return grid if grid.row_count else Text("no command yet", style="dim")
+
+
+def _lines(*widths: int) -> Table:
+    """Return a grid whose rows stay on one line each; the last column takes what room is left."""
+    grid = Table.grid(padding=(0, 1), expand=True)
+    for width in widths:
+        grid.add_column(no_wrap=True, overflow="ellipsis", width=width)
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    return grid
 
 
 def _number(value: object, digits: int = 1) -> str:

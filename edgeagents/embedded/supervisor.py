@@ -86,22 +86,27 @@ class Supervisor:
         pause_s = FIRST_PAUSE_S
         while True:
             started_s = time.monotonic()
-            with (self._logs / f"{child.name}.log").open("ab") as output:
-                process = await asyncio.create_subprocess_exec(
-                    *child.command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env={**os.environ, **child.env},
-                    start_new_session=True,
-                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-                )
-            self._processes[child.name] = process
-            code = await process.wait()
+            try:
+                process = self._processes[child.name] = await self._run(child)
+                code = f"code {await process.wait()}"
+            except OSError as error:
+                code = f"{child.command[0]}: {error.strerror}"
             pause_s = FIRST_PAUSE_S if time.monotonic() - started_s > STEADY_S else min(pause_s * 2, LONGEST_PAUSE_S)
             self.restarts[child.name] = self.restarts.get(child.name, 0) + 1
-            log.warning("%s ended with %s, starting it again in %.1f s", child.name, code, pause_s)
+            log.warning("%s ended (%s), starting it again in %.1f s", child.name, code, pause_s)
             await asyncio.sleep(pause_s)
+
+    async def _run(self, child: Child) -> asyncio.subprocess.Process:
+        with (self._logs / f"{child.name}.log").open("ab") as output:
+            return await asyncio.create_subprocess_exec(
+                *child.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **child.env},
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

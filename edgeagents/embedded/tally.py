@@ -89,7 +89,7 @@ def tally(evidence: Evidence) -> Tally:
             if watched and event.id not in evidence.consumed.get(agent, frozenset()):
                 result.lost_events.append(f"event {event.id} (sequence {event.sequence}) never reached {agent}")
     ended = {outcome.command_id: outcome for outcome in evidence.outcomes}
-    for command in evidence.commands:
+    for command in _sent_once(evidence.commands).values():
         outcome = ended.get(command.id)
         if outcome is None:
             result.lost_commands.append(f"command {command.id} of {command.agent} has no outcome")
@@ -103,9 +103,17 @@ def tally(evidence: Evidence) -> Tally:
     return result
 
 
+def _sent_once(commands: Iterable[SentCommand]) -> dict[str, SentCommand]:
+    """Return commands by id, each at its first place: a redelivered event may make the same command again."""
+    found: dict[str, SentCommand] = {}
+    for command in commands:
+        found.setdefault(command.id, command)
+    return found
+
+
 def _doubled(commands: Iterable[SentCommand], effects: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return second effects of a command, and effects that came after a later command's effect."""
-    by_id = {command.id: command for command in commands}
+    by_id = _sent_once(commands)
     seen: set[tuple[str, str]] = set()
     newest: dict[tuple[str, str], int] = {}
     found = []
@@ -125,7 +133,7 @@ def _doubled(commands: Iterable[SentCommand], effects: Iterable[Mapping[str, Any
 
 def _latencies_ms(evidence: Evidence, effects: Iterable[Mapping[str, Any]]) -> Iterable[float]:
     published = {line["id"]: int(line["published_ns"]) for line in evidence.world if line["kind"] == "event"}
-    by_id = {command.id: command for command in evidence.commands}
+    by_id = _sent_once(evidence.commands)
     for line in effects:
         command = by_id.get(str(line.get("correlation")))
         start_ns = published.get(command.event_id) if command is not None else None
@@ -147,7 +155,7 @@ def summarise(result: Tally, evidence: Evidence, score: Mapping[str, Any]) -> di
     return {
         "events": len(evidence.events),
         "decisions": evidence.decisions,
-        "commands_sent": len(evidence.commands),
+        "commands_sent": len(_sent_once(evidence.commands)),
         "commands_proven": counts["proven"],
         "failures": counts["failed"] + counts["expired"] + counts["uncertain"],
         "refused_by_gate": counts["refused"],

@@ -22,6 +22,7 @@ PRIORITIES: tuple[Priority, ...] = ("economy", "comfort", "health", "safety")  #
 Stage: TypeAlias = Literal["rule", "policy-model", "language-model", "safe-default"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_HELD_TOPIC = re.compile(r"rules/agents|events/device(/[^/]+){4}")  # what the stream of events captures
 _LONGEST_S = 1e9  # some 30 years: keeps infinities and absurd numbers out of sums of times
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -82,6 +83,8 @@ class Watch(Selector):
     def _one_way(self) -> "Watch":
         if bool(self.topic) == bool(self.device or self.profile or self.label):
             raise ValueError("watch either a topic, or devices by device, profile or label")
+        if self.topic and (re.search(r"[+#*>\s]", self.topic) or not _HELD_TOPIC.fullmatch(self.topic)):
+            raise ValueError(f"topic {self.topic!r} is not kept: write rules/agents, or events/device/… in full")
         return self
 
 

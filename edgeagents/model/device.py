@@ -1,6 +1,7 @@
 """Device, Profile, Event, Reading, as EdgeX names them, read from and written to EdgeX's JSON.
 
-Unknown keys are ignored, missing optional ones take EdgeX's defaults: a newer EdgeX is still understood.
+Unknown keys are ignored (events and readings keep them), missing optional ones take EdgeX's defaults: a newer EdgeX is
+still understood.
 
 Source: go-mod-core-contracts 4.0.3 as described in edgex-wire.md sections 2 and 5.
 """
@@ -49,7 +50,12 @@ OperatingState = Literal["UP", "DOWN", "UNKNOWN"]
 
 
 class Reading(EdgexModel):
-    """One value of one resource. `value` is EdgeX's text; None in all three value keys is a null reading."""
+    """One value of one resource. `value` is EdgeX's text; None in all three value keys is a null reading.
+
+    Unknown keys are kept in `model_extra`, as EdgeX keeps its extensions.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     origin: Nanoseconds = 0
     device_name: str = ""
@@ -89,7 +95,9 @@ def _as_text(value: Any) -> str:
 
 
 class Event(EdgexModel):
-    """What a device reported at one moment: at least one reading."""
+    """What a device reported at one moment: at least one reading. Unknown keys are kept, as in a reading."""
+
+    model_config = ConfigDict(extra="allow")
 
     api_version: str = "v3"
     id: Annotated[str, Field(min_length=1)]

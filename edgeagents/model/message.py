@@ -6,7 +6,7 @@ its subject, never a field.
 Source: proto/edgeagents/v1, design.md sections 3 and 4.
 """
 
-from typing import Literal, NewType, TypeAlias
+from typing import Annotated, Literal, NewType, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -19,6 +19,12 @@ Mode: TypeAlias = Literal["observe", "act"]
 OutcomeStatus: TypeAlias = Literal["proven", "refused", "failed", "expired", "unproven", "uncertain"]
 
 MAX_TTL_S = 86_400.0
+MAX_VALUE_CHARS = 16_384
+MAX_REASON_CHARS = 2_000
+
+# They become parts of headers and file names: nothing in them may mean anything there.
+Word: TypeAlias = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+$")]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]  # as long as EdgeX's own
 
 
 class Message(BaseModel):
@@ -43,16 +49,16 @@ class Epoch(Message):
 class Cause(Message):
     """The stored message that triggered a decision."""
 
-    stream: str
+    stream: str = Field(max_length=256)
     sequence: int = Field(ge=0)
-    event_id: str = ""
+    event_id: str = Field("", max_length=256)
     origin_ns: int = Field(0, ge=0)
 
 
 class Heartbeat(Message):
     """Opens a session, or keeps it alive."""
 
-    incarnation: str = Field(min_length=1, max_length=64)
+    incarnation: Word
 
 
 class SiteEntry(Message):
@@ -83,9 +89,9 @@ class SessionWelcome(Message):
 class LeaseRequest(Message):
     """Asks for, or gives back, the right to command one device resource."""
 
-    incarnation: str = Field(min_length=1, max_length=64)
-    device: str = Field(min_length=1)
-    resource: str = Field(min_length=1)
+    incarnation: Word
+    device: Name
+    resource: Name
     release: bool = False
 
 
@@ -113,18 +119,18 @@ class LeaseRecord(Message):
 class Command(Message):
     """What an agent wants a device resource to become."""
 
-    id: CommandId = Field(min_length=1, max_length=64)
-    device: str = Field(min_length=1)
-    resource: str = Field(min_length=1)
-    value: str = Field(max_length=65_536)
-    incarnation: str = Field(min_length=1, max_length=64)
+    id: Annotated[CommandId, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+$")]
+    device: Name
+    resource: Name
+    value: str = Field(max_length=MAX_VALUE_CHARS)
+    incarnation: Word
     epoch: Epoch
     ttl_s: float = Field(gt=0, le=MAX_TTL_S)
     cause: Cause
-    decision_id: str = ""
+    decision_id: str = Field("", max_length=128)
     because: str = Field("", max_length=2_000)
     data_origin_ns: int = Field(0, ge=0)
-    decided_on: str | None = None
+    decided_on: str | None = Field(None, max_length=MAX_VALUE_CHARS)
 
 
 class Outcome(Message):

@@ -133,7 +133,10 @@ def same_value(left: Value, right: Value, tolerance: float = 0.0) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
-        return left == right or abs(left - right) <= tolerance
+        try:
+            return left == right or abs(left - right) <= tolerance
+        except OverflowError:  # an integer beyond any float
+            return False
     return left == right
 
 

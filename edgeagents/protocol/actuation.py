@@ -183,7 +183,7 @@ def _intent_stored(work: Work, now_s: float, problem: str) -> tuple[State, list[
         return Idle(), [_finish(work, "expired", "deadline passed before it could be set")]
     if problem:
         return Idle(), [_finish(work, "refused", problem)]
-    return Setting(work), [Set(work.command)]
+    return Setting(work), [Set(work.command, work.wanted)]
 
 
 def _set_done(work: Work, now_s: float) -> tuple[State, list[ActuationEffect]]:
@@ -201,9 +201,9 @@ def _proving(state: Proving, event: ReadDone | ReadFailed | Tick) -> tuple[State
         case Tick():
             return state, [read]
         case ReadDone(value, text, _) if same_value(value, work.wanted, proof.tolerance):
-            return Idle(), [_finish(work, "proven", f"{proof.resource} reads {text}", text)]
-        case ReadDone(_, text, now_s):
-            last, now = text, now_s
+            return Idle(), [_finish(work, "proven", f"{proof.resource} reads {_say(value)}", text)]
+        case ReadDone(value, _, now_s):
+            last, now = _say(value), now_s
         case ReadFailed(_, now_s):
             last, now = state.last, now_s
     if now < state.until_s:
@@ -213,6 +213,10 @@ def _proving(state: Proving, event: ReadDone | ReadFailed | Tick) -> tuple[State
         event.text if isinstance(event, ReadFailed) else f"{proof.resource} reads {last}, wanted {work.command.value}"
     )
     return Idle(), [_finish(work, "failed", f"not proven in {proof.wait:g} s: {problem}", last or None)]
+
+
+def _say(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _finish(work: Work, status: OutcomeStatus, reason: str, read_back: str | None = None) -> Finish:

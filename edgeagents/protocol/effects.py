@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from edgeagents.model.message import Command, LeaseRecord, LeaseReply, Outcome
+from edgeagents.model.values import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +19,10 @@ class StoreIntent:
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """Set a device resource through core-command."""
+    """Set a device resource through core-command; `wanted` is the value that the command's text stands for."""
 
     command: Command
+    wanted: Value
 
 
 @dataclass(frozen=True, slots=True)

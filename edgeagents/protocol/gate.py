@@ -8,9 +8,9 @@ Source: design.md section 3.6.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition, Permission, Sample
@@ -18,8 +18,10 @@ from edgeagents.model.device import Device, DeviceResource, Profile
 from edgeagents.model.message import RiskClass
 from edgeagents.model.site import Condition, Interlock, ResourceRule, Site
 from edgeagents.model.values import Value, format_value, parse_value, same_value
+from edgeagents.protocol.fitting import rule_problem, within
 
 Key: TypeAlias = tuple[str, str]  # device, resource
+MAX_QUOTED: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +67,28 @@ class Picture:
     """What is known of the devices: last readings, and what was set when (newest last)."""
 
     readings: Mapping[Key, Sample] = field(default_factory=dict)
-    sets: Mapping[Key, tuple[PastSet, ...]] = field(default_factory=dict)
+    sets: Mapping[Key, Sequence[PastSet]] = field(default_factory=dict)
+
+    def possible(self, key: Key, since_s: float) -> list[Value]:
+        """Return what a resource may be at, None standing for unknown; a reading older than `since_s` is unknown.
+
+        What was set after the last reading is possible too: nothing says yet whether it took effect.
+        """
+        reading, past = self.readings.get(key), self.sets.get(key, ())
+        is_fresh = reading is not None and reading.site_s >= since_s
+        found: list[Value] = [reading.value if reading is not None and is_fresh else None]
+        if past and (reading is None or past[-1].site_s > reading.site_s):
+            found.append(past[-1].value)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """It may go out now."""
+    """It may go out now, exactly as `text` says."""
 
     rule: ResourceRule
     value: Value
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,7 @@ class NeedsApproval:
 
     rule: ResourceRule
     value: Value
+    text: str
     risk_class: RiskClass
 
 
@@ -112,32 +128,31 @@ def judge(proposal: Proposal, rules: Rules, picture: Picture, now_site_s: float)
     found = _target(proposal, rules)
     if isinstance(found, Refused):
         return found
-    device, resource, rule, value = found
-    kind = resource.properties.value_type
+    device, resource, rule, value, text = found
     # From here on the one canonical text: what is judged is what is set.
-    proposal = replace(proposal, value=format_value(kind, value))
+    proposal = replace(proposal, value=text)
     permissions = [entry for entry in agent.may if entry.resource == resource.name and entry.fits(device)]
     if not permissions:
         return Refused((f"agent {agent.name!r} has no permission for {device.name}/{resource.name}",))
     problems = _owner_limits(rule, proposal, value, picture, now_site_s)
-    context = _Context(kind, value, rules.site, picture, now_site_s)
+    context = _Context(resource.properties.value_type, value, rules.site, picture, now_site_s)
     # No problem when one permission allows it, else those of the permission that comes closest.
     problems += _fewest([_permission(entry, proposal, context) for entry in permissions])
     problems += _interlocks(rules, proposal, picture, now_site_s)
     if problems:
         return Refused(tuple(problems))
     if rule.risk_class == "A":
-        return Passed(rule, value)
-    return NeedsApproval(rule, value, rule.risk_class)
+        return Passed(rule, value, text)
+    return NeedsApproval(rule, value, text, rule.risk_class)
 
 
-def _target(proposal: Proposal, rules: Rules) -> Refused | tuple[Device, DeviceResource, ResourceRule, Value]:
+def _target(proposal: Proposal, rules: Rules) -> Refused | tuple[Device, DeviceResource, ResourceRule, Value, str]:
     device = rules.devices.get(proposal.device)
     if device is None:
         return Refused((f"core-metadata knows no device {proposal.device!r}",))
     profile = rules.profiles.get(device.profile_name)
     resource = profile.resource(proposal.resource) if profile else None
-    if resource is None:
+    if profile is None or resource is None:
         return Refused((f"profile {device.profile_name!r} has no resource {proposal.resource!r}",))
     if not resource.properties.is_writable:
         return Refused((f"{device.name}/{resource.name} is read-only",))
@@ -146,17 +161,26 @@ def _target(proposal: Proposal, rules: Rules) -> Refused | tuple[Device, DeviceR
         return Refused((f"site.yaml does not declare {device.name}/{resource.name}",))
     if rule.risk_class == "D":
         return Refused((f"{device.name}/{resource.name} is class D: never by an agent",))
-    try:
-        value = parse_value(resource.properties.value_type, proposal.value)
-    except InvalidInputError as error:
-        return Refused((str(error),))
-    if not _is_finite(value):
-        return Refused((f"{proposal.value} is no value to set",))
+    problem = rule_problem(rule, device, profile)
+    if problem:
+        return Refused((f"site.yaml: {problem}",))
     properties = resource.properties
-    if not _within(value, properties.minimum, properties.maximum):
+    try:
+        text = format_value(properties.value_type, parse_value(properties.value_type, proposal.value))
+        value = parse_value(properties.value_type, text)  # a Float32 is rounded: what is set counts
+    except InvalidInputError as error:
+        return Refused((_quoted(str(error), 2 * MAX_QUOTED),))
+    if not _is_finite(value):
+        return Refused((f"{_quoted(proposal.value)} is no value to set",))
+    if not within(value, properties.minimum, properties.maximum):
         limits = f"{properties.minimum} to {properties.maximum}"
-        return Refused((f"{proposal.value} is outside the profile's range {limits}",))
-    return device, resource, rule, value
+        return Refused((f"{_quoted(text)} is outside the profile's range {limits}",))
+    return device, resource, rule, value, text
+
+
+def _quoted(text: str, most: int = MAX_QUOTED) -> str:
+    # An agent may propose a long text, and reasons go into outcomes, audit and logs.
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _owner_limits(
@@ -164,20 +188,28 @@ def _owner_limits(
 ) -> list[str]:
     key = (proposal.device, proposal.resource)
     problems = []
-    if not _within(value, rule.minimum, rule.maximum):
-        problems.append(f"{proposal.value} is outside the owner's range {rule.minimum} to {rule.maximum}")
+    if not within(value, rule.minimum, rule.maximum):
+        problems.append(f"{_quoted(proposal.value)} is outside the owner's range {rule.minimum} to {rule.maximum}")
     past = picture.sets.get(key, ())
     if past and now_site_s - past[-1].site_s < rule.minimum_interval:
         left = rule.minimum_interval - (now_site_s - past[-1].site_s)
         problems.append(f"set {now_site_s - past[-1].site_s:.0f} s ago: wait {left:.0f} s more (minimum interval)")
     hold_s = rule.minimum_on if value is False else rule.minimum_off if value is True else 0.0
-    changes = [entry for entry in past if isinstance(entry.value, bool)]
-    if hold_s and changes and changes[-1].value is not value and now_site_s - changes[-1].site_s < hold_s:
+    since_s = _switched_s(past)
+    if hold_s and past and past[-1].value is (not value) and now_site_s - since_s < hold_s:
         state = "on" if value is False else "off"
-        problems.append(
-            f"must stay {state} for {hold_s:.0f} s, was switched {now_site_s - changes[-1].site_s:.0f} s ago"
-        )
+        problems.append(f"must stay {state} for {hold_s:.0f} s, was switched {now_site_s - since_s:.0f} s ago")
     return problems
+
+
+def _switched_s(past: Sequence[PastSet]) -> float:
+    """Return when the last value was set for the first time: repeating it does not prolong how long it stays."""
+    since_s = math.inf
+    for entry in reversed(past):
+        if entry.value is not past[-1].value:
+            break
+        since_s = entry.site_s
+    return since_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +227,20 @@ def _permission(entry: Permission, proposal: Proposal, context: _Context) -> lis
     key = (proposal.device, proposal.resource)
     past = context.picture.sets.get(key, ())
     problems = []
-    if not _within(context.value, entry.minimum, entry.maximum):
-        problems.append(f"{proposal.value} is outside the permitted range {entry.minimum} to {entry.maximum}")
+    if not within(context.value, entry.minimum, entry.maximum):
+        limits = f"{entry.minimum} to {entry.maximum}"
+        problems.append(f"{_quoted(proposal.value)} is outside the permitted range {limits}")
     if entry.values and not any(_is_text_of(text, context.kind, context.value) for text in entry.values):
-        problems.append(f"{proposal.value} is not among the permitted values {', '.join(entry.values)}")
+        allowed = _quoted(", ".join(entry.values))
+        problems.append(f"{_quoted(proposal.value)} is not among the permitted values {allowed}")
+    oldest_s = entry.max_data_age if entry.max_data_age is not None else context.site.max_data_age
     if entry.max_step is not None:
-        problems += _slew(entry.max_step, context.value, context.picture.readings.get(key))
+        problems += _slew(entry.max_step, context, key, oldest_s)
     if entry.rate is not None:
         since = context.now_site_s - entry.rate.per
         used = sum(1 for item in past if item.agent == proposal.agent and item.site_s > since)
         if used >= entry.rate.count:
             problems.append(f"{used} commands in the last {entry.rate.per:.0f} s: {entry.rate.count} are permitted")
-    oldest_s = entry.max_data_age if entry.max_data_age is not None else context.site.max_data_age
     age_s = context.now_site_s - proposal.data_site_s
     if not age_s <= oldest_s:
         problems.append(f"decided on data {age_s:.0f} s old: at most {oldest_s:.0f} s")
@@ -224,12 +258,22 @@ def _is_text_of(text: str, kind: str, value: Value) -> bool:
         return False
 
 
-def _slew(max_step: float, value: Value, current: Sample | None) -> list[str]:
-    if current is None or not isinstance(current.value, (int, float)) or not isinstance(value, (int, float)):
+def _slew(max_step: float, context: _Context, key: Key, oldest_s: float) -> list[str]:
+    steps = [_step(context.value, value) for value in context.picture.possible(key, context.now_site_s - oldest_s)]
+    if None in steps:
         return ["the present value is not known, so the step cannot be limited"]
-    step = abs(float(value) - float(current.value))
     # A tenth of a thousandth of slack: 21.5 - 21.4 is more than 0.1 in binary.
-    return [f"a step of {step:g} is above the permitted {max_step:g}"] if not step <= max_step * 1.0001 else []
+    too_far = [step for step in steps if step is not None and not step <= max_step * 1.0001]
+    return [f"a step of {too_far[0]:g} is above the permitted {max_step:g}"] if too_far else []
+
+
+def _step(value: Value, present: Value) -> float | None:
+    if not isinstance(value, (int, float)) or not isinstance(present, (int, float)):
+        return None
+    try:
+        return abs(float(value) - float(present))
+    except OverflowError:  # an integer beyond any float
+        return math.inf
 
 
 def _interlocks(rules: Rules, proposal: Proposal, picture: Picture, now_site_s: float) -> list[str]:
@@ -258,16 +302,16 @@ def _holds(
         return None
     kind = resource.properties.value_type
     if key == (proposal.device, proposal.resource):
-        value = parse_value(kind, proposal.value)
-    else:
-        sample = picture.readings.get(key)
-        if sample is None or sample.value is None or not now_site_s - sample.site_s <= lock.max_age:
-            return None
-        value = sample.value
-    return _compare(condition, kind, value)
+        return _compare(condition, kind, parse_value(kind, proposal.value))
+    states = [_compare(condition, kind, value) for value in picture.possible(key, now_site_s - lock.max_age)]
+    if True in states:
+        return True
+    return None if None in states else False
 
 
 def _compare(condition: Condition, kind: str, value: Value) -> bool | None:
+    if value is None:
+        return None
     if condition.equals is not None:
         try:
             return same_value(value, parse_value(kind, condition.equals))
@@ -287,54 +331,7 @@ def _say(condition: Condition) -> str:
     return f"{name} above {condition.above:g}" if condition.above is not None else f"{name} below {condition.below:g}"
 
 
-def _within(value: Value, low: float | None, high: float | None) -> bool:
-    if low is None and high is None:
-        return True
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    # Written so that NaN is inside nothing.
-    return (low is None or value >= low) and (high is None or value <= high)
-
-
 def _is_finite(value: Value) -> bool:
     if isinstance(value, list):
         return all(_is_finite(item) for item in value)
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def file_problems(agent: AgentDefinition, devices: Mapping[str, Device], profiles: Mapping[str, Profile]) -> list[str]:
-    """Return what in an agent's permissions cannot work with the profiles, each with field and remedy.
-
-    A permission for a device that does not exist (yet) is no problem: it applies once the device is there.
-    """
-    problems = []
-    for index, entry in enumerate(agent.may):
-        for device in devices.values():
-            profile = profiles.get(device.profile_name)
-            if profile is None or not entry.fits(device):
-                continue
-            resource = profile.resource(entry.resource)
-            problem = _resource_problem(entry, device, resource)
-            if problem:
-                problems.append(f"may[{index}]: {problem}")
-                break
-    return problems
-
-
-def _resource_problem(entry: Permission, device: Device, resource: DeviceResource | None) -> str:
-    name = f"{device.name}/{entry.resource}"
-    if resource is None:
-        return f"resource: profile {device.profile_name!r} of {device.name!r} has no {entry.resource!r}"
-    properties = resource.properties
-    if not properties.is_writable:
-        return f"resource: {name} is read-only"
-    for field_name, value in (("minimum", entry.minimum), ("maximum", entry.maximum)):
-        if value is not None and not _within(value, properties.minimum, properties.maximum):
-            limits = f"{properties.minimum} to {properties.maximum}"
-            return f"{field_name}: {value:g} is outside the profile's range {limits} of {name}: narrow it"
-    for value_text in entry.values:
-        try:
-            parse_value(properties.value_type, value_text)
-        except InvalidInputError as error:
-            return f"values: {error}"
-    return ""

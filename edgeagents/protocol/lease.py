@@ -23,6 +23,7 @@ from edgeagents.protocol.gate import Key
 SESSION_S: Final = 2.0
 HEARTBEAT_S: Final = 0.5
 KEPT_RECORDS: Final = 32  # per resource; far more than can be changed while one command is under way
+MOST_SESSIONS: Final = 8  # of one agent at a time: names of runs cost a sender nothing, and the guard memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def step(table: LeaseTable, event: LeaseEvent) -> tuple[LeaseTable, list[LeaseEf
     """Return the next table and what must be written or answered."""
     match event:
         case Heard(session, now_s):
-            return replace(table, heard={**table.heard, session: now_s}), []
+            return _heard(table, session, now_s), []
         case Asked():
             return _asked(table, event)
         case Released(session, key):
@@ -155,8 +156,21 @@ def step(table: LeaseTable, event: LeaseEvent) -> tuple[LeaseTable, list[LeaseEf
             return _expire(table, now_s)
 
 
+def _heard(table: LeaseTable, session: Session, now_s: float) -> LeaseTable:
+    """Return the table with a session's sign of life; without it when too many of its agent are alive already."""
+    if session not in table.heard:
+        others = sum(known.agent == session.agent and now_s - at <= SESSION_S for known, at in table.heard.items())
+        if others >= MOST_SESSIONS:
+            return table
+    # Events may come in any order: a late one makes nobody look older.
+    return replace(table, heard={**table.heard, session: max(now_s, table.heard.get(session, now_s))})
+
+
 def _asked(table: LeaseTable, event: Asked) -> tuple[LeaseTable, list[LeaseEffect]]:
-    table = replace(table, heard={**table.heard, event.session: event.now_s})
+    table = _heard(table, event.session, event.now_s)
+    if not is_alive(table, event.session, event.now_s):
+        reason = f"{MOST_SESSIONS} copies of agent {event.session.agent!r} are alive: end some"
+        return table, [Reply(LeaseReply(granted=False, reason=reason, retry_after_s=SESSION_S))]
     lease = table.current(event.key)
     if lease is not None and lease.session == event.session and lease.epoch.generation == table.generation:
         return table, [Reply(LeaseReply(granted=True, epoch=lease.epoch, holder=event.session.agent))]
@@ -171,6 +185,8 @@ def _held_against(table: LeaseTable, lease: Lease | None, event: Asked) -> Lease
     """Return the refusal, None when the lease can be had."""
     if lease is None or lease.session is None or not is_alive(table, lease.session, event.now_s):
         return None
+    if lease.session == event.session:
+        return None  # its own, from before the generation grew
     holder = lease.session.agent
     if holder == event.session.agent:
         reason = f"another copy of agent {holder!r} is alive and holds it"

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from fastapi import Request
 from pydantic import Field
@@ -19,11 +19,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from edgeagents import subjects
 from edgeagents.adapters.bootstrap import Build, EdgexService, ServiceSpec
 from edgeagents.adapters.files import load_agent
+from edgeagents.adapters.metrics import PIPELINE_TAG, Metrics
 from edgeagents.audit import Audit
 from edgeagents.errors import ConfigurationError, InvalidInputError
 from edgeagents.journal import Journal
 from edgeagents.model.agent import AgentDefinition
-from edgeagents.protocol.gate import file_problems
+from edgeagents.model.message import OutcomeStatus
+from edgeagents.protocol.fitting import file_problems
 from edgeagents.settings import PREFIX
 from services.agent.commands import Commander
 from services.agent.decision import DecisionStage, RuleStage
@@ -31,11 +33,13 @@ from services.agent.inputs import Inputs
 from services.agent.loop import AgentLoop, rule_results
 from services.agent.perception import Twin
 from services.agent.rules import RuleBook
+from services.agent.trigger import add_event_route, is_by_http
 
 log = logging.getLogger(__name__)
 
 AGENT_PORTS: Final = range(59750, 59800)
 SHORTEST_HISTORY_S: Final = 3600.0
+METRICS: Final = ("AgentDecisions", "AgentCommands", "AgentCommandsHeldBack", "AgentOutcomes", "AgentRuleFailures")
 
 
 class AgentSettings(BaseSettings):
@@ -62,7 +66,11 @@ def spec_of(agent: AgentDefinition) -> ServiceSpec:
         kind="app",
         port=AGENT_PORTS.start,
         config={
-            "Writable": {"LogLevel": "INFO", "InsecureSecrets": {}, "Telemetry": {"Interval": "30s"}},
+            "Writable": {
+                "LogLevel": "INFO",
+                "InsecureSecrets": {},
+                "Telemetry": {"Metrics": dict.fromkeys(METRICS, False)},
+            },
             "Service": {
                 "Host": "localhost",
                 "Port": AGENT_PORTS.start,
@@ -91,7 +99,10 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
         journal = Journal.in_folder(JournalSettings().journal_dir, agent.name)
         loop = AgentLoop(agent, twin, stages, commander, audit, journal, lambda: service.site_time.at(time.time()))
         inputs = Inputs(service.bus, service.edgex, agent, service.devices)
+        _measure(service.metrics, inputs, loop, rules, commander)
         _routes(service, agent, loop, rules, twin, commander)
+        if is_by_http(service.config):
+            add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
         service.tasks.create_task(_run(service, agent, path, loop, inputs, twin, commander, audit), name="agent")
         try:
             yield
@@ -125,11 +136,32 @@ async def _run(
     log.info("agent %s: %d past events, watches %s", agent.name, count, ", ".join(inputs.filters))
     await commander.welcomed.wait()
     audit.append("started", agent=agent.name, file=agent.model_dump(mode="json"))
-    tasks.create_task(inputs.run_events(), name="events")
+    if not is_by_http(service.config):
+        tasks.create_task(inputs.run_events(), name="events")
     tasks.create_task(inputs.run_rules(), name="rules")
     tasks.create_task(inputs.run_outcomes(), name="outcomes")
     while True:
         await loop.handle(await inputs.queue.get())
+
+
+def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook, commander: Commander) -> None:
+    """Tell of EdgeX's pipeline metrics and our own (`METRICS`), all off until the owner switches them on."""
+    metrics.counter("MessagesReceived", read=lambda: inputs.counts["received"])
+    metrics.counter("InvalidMessagesReceived", read=lambda: inputs.counts["invalid"])
+    metrics.counter(
+        "PipelineMessagesProcessed",
+        PIPELINE_TAG,
+        lambda: inputs.counts["filtered"] + loop.counts["events"] + loop.counts["rule_results"],
+    )
+    metrics.add("PipelineMessageProcessingTime", loop.processing_time, PIPELINE_TAG)
+    metrics.counter("PipelineProcessingErrors", PIPELINE_TAG, lambda: sum(list(rules.failures.values())))
+    metrics.counter("AgentDecisions", read=lambda: loop.counts["decisions"])
+    metrics.counter("AgentCommands", read=lambda: commander.counts["published"])
+    metrics.counter("AgentCommandsHeldBack", read=lambda: commander.counts["held_back"])
+    for status in get_args(OutcomeStatus):
+        metrics.counter("AgentOutcomes", {"status": status}, lambda status=status: commander.counts[status])  # type: ignore[misc]
+    for name in rules.names:
+        metrics.counter("AgentRuleFailures", {"rule": name}, lambda name=name: rules.failures[name])  # type: ignore[misc]
 
 
 def _routes(

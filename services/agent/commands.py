@@ -18,9 +18,10 @@ from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus
 from edgeagents.adapters.device_cache import DeviceCache
-from edgeagents.errors import ConflictError, InvalidInputError, MalformedMessageError, UnavailableError
+from edgeagents.errors import ConflictError, InvalidInputError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.message import (
+    MAX_VALUE_CHARS,
     Cause,
     Command,
     CommandId,
@@ -43,6 +44,7 @@ REQUEST_S: Final = 2.0
 WELCOME_AGAIN_S: Final = 5.0
 FIRST_HOLD_BACK_S: Final = 5.0
 LONGEST_HOLD_BACK_S: Final = 300.0
+NEVER_S: Final = 900_000_000.0
 _COMMANDS: Final = uuid.UUID("b8a6a7a8-40a3-4d5c-8f2e-4f9fd1f0f9c6")
 
 
@@ -69,12 +71,22 @@ class Given:
     held_back: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The last message on a subject."""
+
+    sequence: int
+    command_id: str
+
+
 @dataclass(slots=True)
 class _Memory:
     """What the commander remembers between decisions."""
 
     epochs: dict[gate.Key, Epoch] = field(default_factory=dict)
-    sequences: dict[str, int] = field(default_factory=dict)
+    lasts: dict[str, _Last] = field(default_factory=dict)  # by subject; absent: nothing stored yet
+    has_looked: bool = False
+    is_unsure: bool = False  # whether the command before is stored
     pending: dict[CommandId, Pending] = field(default_factory=dict)
     held_back: dict[tuple[gate.Key, str], _HeldBack] = field(default_factory=dict)
     sets: defaultdict[gate.Key, deque[gate.PastSet]] = field(
@@ -140,7 +152,7 @@ class Commander:
     # --- commands --------------------------------------------------------------------------------
 
     async def give(self, decision: Decision, cause: Cause, site_s: float) -> list[Given]:
-        """Turn each intent into a stored command, or say why it is held back.
+        """Turn each intent into a stored command, or say why it is held back; one that is under way is left out.
 
         Args:
             decision: what the agent wants.
@@ -149,9 +161,12 @@ class Commander:
         """
         given = []
         for ordinal, intent in enumerate(decision.intents):
+            if self._is_under_way(intent):
+                self.counts["under_way"] += 1
+                continue
             try:
                 found = await self._give(intent, decision, cause, ordinal, site_s)
-            except (UnavailableError, InvalidInputError, MalformedMessageError) as error:
+            except TheirError as error:
                 found = Given(intent, held_back=str(error))
             self.counts["published" if found.command_id else "held_back"] += 1
             given.append(found)
@@ -173,7 +188,6 @@ class Commander:
             return Given(intent, held_back=reply.reason or "no lease")
         entry = next((item for item in welcome.site if (item.device, item.resource) == key), None)
         ttl_s = self._agent.ttl + (entry.approval_wait_s if entry is not None and entry.risk_class != "A" else 0.0)
-        current = self._twin.latest(key)
         command = Command(
             id=command_id(self._agent.name, welcome.generation, cause, ordinal),
             device=intent.device,
@@ -186,11 +200,28 @@ class Commander:
             decision_id=decision.id,
             because=intent.because[:2000],
             data_origin_ns=decision.data_origin_ns,
-            decided_on=None if current is None or current.value is None else self._text(key, current.value),
+            decided_on=self._present(key),
         )
         await self._publish(command)
         self._memory.pending[command.id] = Pending(command, time.monotonic())
         return Given(intent, command_id=command.id)
+
+    def _is_under_way(self, intent: Intent) -> bool:
+        key = (intent.device, intent.resource)
+        waiting = [item.command for item in self._memory.pending.values()]
+        try:
+            return any(
+                (item.device, item.resource, item.value) == (*key, self._text(key, intent.value)) for item in waiting
+            )
+        except InvalidInputError:
+            return False
+
+    def _present(self, key: gate.Key) -> str | None:
+        current = self._twin.latest(key)
+        try:
+            return None if current is None or current.value is None else self._text(key, current.value)
+        except InvalidInputError:  # not of the profile's type
+            return None
 
     def _text(self, key: gate.Key, value: Value) -> str:
         profile = self._devices.profile_of(key[0])
@@ -198,16 +229,14 @@ class Commander:
         if resource is None:
             raise InvalidInputError(f"core-metadata knows no {key[0]}/{key[1]} (yet)")
         kind = resource.properties.value_type
-        if kind.startswith("Float") and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        elif "int" in kind.lower() and isinstance(value, float) and value.is_integer():
+        if "int" in kind.lower() and isinstance(value, float) and value.is_integer():
             value = int(value)
-        return format_value(kind, value)
+        text = format_value(kind, value)
+        if len(text) > MAX_VALUE_CHARS:
+            raise InvalidInputError(f"a value of {len(text)} characters: {MAX_VALUE_CHARS} fit into a command")
+        return text
 
     def _problem(self, key: gate.Key, text: str, decision: Decision, welcome: SessionWelcome, site_s: float) -> str:
-        for pending in self._memory.pending.values():
-            if (pending.command.device, pending.command.resource, pending.command.value) == (*key, text):
-                return "already under way"
         held = self._memory.held_back.get((key, text))
         if held is not None and time.monotonic() < held.until_s:
             return "held back after a refusal"
@@ -241,33 +270,42 @@ class Commander:
         """Store a command behind the last one on its subject; give up when it would come too late anyway."""
         subject = subjects.command(self._bus.settings.gateway, command.device, self._agent.name)
         data = wire.encode(command)
-        give_up_s = time.monotonic() + command.ttl_s
+        give_up_s, memory = time.monotonic() + command.ttl_s, self._memory
         while True:
             try:
-                if subject not in self._memory.sequences:
-                    self._memory.sequences[subject] = await self._stored_already(subject, command)
-                    if self._memory.sequences[subject] < 0:
-                        del self._memory.sequences[subject]
-                        return
-                self._memory.sequences[subject] = await self._bus.store(
-                    subject, data, {CONTENT_TYPE: wire.PROTOBUF}, expected_last=self._memory.sequences[subject]
-                )
+                if not memory.has_looked or memory.is_unsure:
+                    await self._look(subject)
+                last = memory.lasts.get(subject, _Last(0, ""))
+                if last.command_id != command.id:
+                    memory.is_unsure = True
+                    sequence = await self._bus.store(
+                        subject, data, {CONTENT_TYPE: wire.PROTOBUF}, expected_last=last.sequence
+                    )
+                    memory.lasts[subject] = _Last(sequence, command.id)
+                memory.is_unsure = False
                 return
-            except ConflictError:
-                del self._memory.sequences[subject]
-            except UnavailableError:
+            except (UnavailableError, ConflictError) as error:
                 # Stored or not: looking at the subject's last message tells.
-                self._memory.sequences.pop(subject, None)
                 if time.monotonic() >= give_up_s:
-                    raise
-                await asyncio.sleep(0.25)
+                    raise UnavailableError(f"command for {command.device} not stored in time: {error}") from error
+                await asyncio.sleep(0.25 if isinstance(error, UnavailableError) else 0)
 
-    async def _stored_already(self, subject: str, command: Command) -> int:
-        """Return the subject's last sequence; -1 when its last message is this very command."""
-        last = await self._bus.last(subjects.COMMANDS_STREAM, subject)
-        if last is None:
-            return 0
-        return -1 if wire.decode(Command, last.data).id == command.id else last.sequence
+    async def _look(self, subject: str) -> None:
+        """Find out what was stored last: the first time for all devices at once, then for one subject."""
+        memory, pattern = self._memory, subject
+        if not memory.has_looked:
+            pattern = subjects.own_commands(self._bus.settings.gateway, self._agent.name)
+        # By a consumer of ours: agents may not get messages directly (`edgeagents/permissions.py` says why).
+        name = f"{subjects.agent_durable(self._agent.name)}-last"
+        memory.lasts.pop(subject, None)
+        async for stored in self._bus.read(subjects.COMMANDS_STREAM, [pattern], name=name, last_per_subject=True):
+            try:
+                found = wire.decode(Command, stored.data).id
+            except MalformedMessageError as error:
+                log.warning("the last message on %s is no command of ours: %s", stored.subject, error)
+                found = CommandId("")
+            memory.lasts[stored.subject] = _Last(stored.sequence, found)
+        memory.has_looked, memory.is_unsure = True, False
 
     # --- outcomes --------------------------------------------------------------------------------
 
@@ -308,6 +346,9 @@ class Commander:
             if now_s - pending.published_s > pending.command.ttl_s + 60:
                 del self._memory.pending[name]
                 self.counts["without_outcome"] += 1
+        for wish, held in list(self._memory.held_back.items()):
+            if now_s - held.until_s > LONGEST_HOLD_BACK_S:
+                del self._memory.held_back[wish]
 
     @property
     def pending(self) -> Mapping[CommandId, Pending]:
@@ -332,5 +373,6 @@ def _own_site(welcome: SessionWelcome) -> Site:
                 minimum_interval=entry.minimum_interval_s,
             )
             for entry in welcome.site
-        )
+        ),
+        max_data_age=NEVER_S,  # the owner's word on it is not told to agents: the guard looks after it
     )

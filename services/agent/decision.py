@@ -54,7 +54,10 @@ class RuleStage:
             stage=self.name,
             confidence=min(item.confidence for item in fired),
             inputs=inputs,
-            data_origin_ns=min((item.data_origin_ns for item in fired if item.data_origin_ns), default=0),
+            # A rule on the time of day alone rests on the event that made us look.
+            data_origin_ns=min(
+                (item.data_origin_ns for item in fired if item.data_origin_ns), default=observation.cause.origin_ns
+            ),
         )
 
 
@@ -75,13 +78,7 @@ def decision_id(agent: str, observation: Observation) -> str:
 
 def _is_so(twin: Twin, intent: Intent) -> bool:
     known = twin.latest((intent.device, intent.resource))
-    return (
-        known is not None and known.value is not None and same_value(_number(known.value), _number(intent.value), 1e-6)
-    )
-
-
-def _number(value: Value) -> Value:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return known is not None and known.value is not None and same_value(known.value, intent.value, 1e-6)
 
 
 def described(decision: Decision) -> Mapping[str, object]:

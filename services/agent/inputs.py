@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from urllib.parse import quote
 
 from edgeagents import subjects
@@ -21,6 +22,7 @@ from edgeagents.model.envelope import EventMessage
 from edgeagents.model.message import Outcome
 from services.agent.loop import EventInput, Input, OutcomeInput, RuleInput
 from services.agent.perception import Twin
+from services.agent.trigger import stored_event
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Inputs:
         self._gateway = bus.settings.gateway
         self._durable = subjects.agent_durable(agent.name)
         self.queue: asyncio.Queue[Input] = asyncio.Queue(256)
+        self.counts: Counter[str] = Counter()  # received, invalid, filtered
 
     @property
     def filters(self) -> list[str]:
@@ -54,8 +57,8 @@ class Inputs:
             since_s = time.time() - back_wall_s
             async for message in self._bus.read(subjects.EVENTS_STREAM, self.filters, name=name, start_s=since_s):
                 event = await self._event(message) if message.sequence <= floor else None
-                if event is not None:
-                    twin.remember(event)
+                if event is not None and self._is_watched(message, event):
+                    twin.remember(event, message.time_ns)
                     count += 1
         except (NotFoundError, UnavailableError) as error:
             log.warning("no past events: %s", error)
@@ -64,20 +67,23 @@ class Inputs:
     async def run_events(self) -> None:
         """Feed events for ever."""
         async for message in self._bus.consume(subjects.EVENTS_STREAM, self._durable, self.filters, deliver_new=True):
+            self.counts["received"] += 1
             event = await self._event(message)
-            if event is None:
-                await message.ack()
-            else:
-                await self.queue.put(EventInput(message, event))
+            await self._put(message, event, event is not None and self._is_watched(message, event))
 
     async def run_rules(self) -> None:
-        """Feed rule results for ever."""
+        """Feed rule results, and events that came by HTTP, for ever."""
         subject = subjects.trigger(self._gateway, self._agent.name)
         async for message in self._bus.consume(subjects.TRIGGERS_STREAM, self._durable, [subject]):
+            self.counts["received"] += 1
             try:
-                result = json.loads(message.data)
-            except (ValueError, RecursionError):
-                await message.ack()
+                event = stored_event(message)
+                result = json.loads(message.data) if event is None else {}
+            except (MalformedMessageError, ValueError, RecursionError):
+                await self._put(message, None, False)
+                continue
+            if event is not None:
+                await self._put(message, event, is_watched(self._agent, event, "", self._devices))
                 continue
             await self.queue.put(RuleInput(message, result if isinstance(result, dict) else {}))
 
@@ -103,12 +109,22 @@ class Inputs:
                 await asyncio.sleep(0.25)
 
     async def _event(self, message: StoredMessage) -> Event | None:
-        topic = subjects.subject_to_topic(message.subject, self._bus.settings.edgex_bus)
-        decoded = await self._edgex.decode(topic, message.data, message.headers)
-        if not isinstance(decoded, EventMessage):
-            return None
-        below = topic.removeprefix(f"{self._edgex.base}/")
-        return decoded.event if is_watched(self._agent, decoded.event, below, self._devices) else None
+        decoded = await self._edgex.decode(self._topic(message), message.data, message.headers)
+        return decoded.event if isinstance(decoded, EventMessage) else None
+
+    async def _put(self, message: StoredMessage, event: Event | None, watched: bool) -> None:
+        if event is not None and watched:
+            await self.queue.put(EventInput(message, event))
+            return
+        self.counts["invalid" if event is None else "filtered"] += 1
+        await message.ack()
+
+    def _is_watched(self, message: StoredMessage, event: Event) -> bool:
+        below = self._topic(message).removeprefix(f"{self._edgex.base}/")
+        return is_watched(self._agent, event, below, self._devices)
+
+    def _topic(self, message: StoredMessage) -> str:
+        return subjects.subject_to_topic(message.subject, self._bus.settings.edgex_bus)
 
 
 def is_watched(agent: AgentDefinition, event: Event, topic: str, devices: DeviceCache) -> bool:
@@ -142,9 +158,25 @@ def event_filters(agent: AgentDefinition, base: str, bus: Bus) -> list[str]:
     topics = sorted({watch.topic for watch in agent.watches if watch.topic})
     devices = [watch for watch in agent.watches if not watch.topic]
     if devices and all(watch.profile and not watch.device for watch in devices):
-        topics += sorted({f"events/device/+/{quote(watch.profile)}/#" for watch in devices})
+        topics += [f"events/device/+/{level}/#" for watch in devices for level in _spellings(watch.profile)]
     elif devices and all(watch.device and not watch.profile and "*" not in watch.device for watch in devices):
-        topics += sorted({f"events/device/+/+/{quote(watch.device)}/#" for watch in devices})
+        topics += [f"events/device/+/+/{level}/#" for watch in devices for level in _spellings(watch.device)]
     elif devices:
         topics.append("events/device/#")
-    return [subjects.topic_to_subject(f"{base}/{topic}", kind) for topic in topics]
+    found = sorted({subjects.topic_to_subject(f"{base}/{topic}", kind) for topic in topics})
+    return [item for item in found if not any(_covers(other, item) for other in found if other != item)]
+
+
+def _spellings(name: str) -> set[str]:
+    """Return how publishers write a name as a level of a topic: as it is, percent-encoded, or all but letters so."""
+    plain = "".join(quote(letter, safe="") if letter in "/+#*>%" or letter.isspace() else letter for letter in name)
+    encoded = quote(name, safe="")
+    return {plain, encoded, "".join(f"%{ord(letter):02X}" if letter in "-._~" else letter for letter in encoded)}
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Say whether a filter takes all that another one takes."""
+    ours, theirs = wide.split("."), narrow.split(".")
+    if ours[-1] == ">":
+        ours, theirs = ours[:-1], theirs[: len(ours) - 1]
+    return len(ours) == len(theirs) and all(own in ("*", other) for own, other in zip(ours, theirs, strict=True))

@@ -8,12 +8,15 @@ Source: design.md section 3.
 import json
 import logging
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from edgeagents.adapters import telemetry
 from edgeagents.adapters.bus import StoredMessage
+from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
 from edgeagents.journal import Journal
 from edgeagents.model.agent import AgentDefinition, Observation, Sample
@@ -80,14 +83,22 @@ class AgentLoop:
         self._held: tuple[object, ...] = ()
         self.deciding = True
         self.counts: Counter[str] = Counter()
+        self.processing_time = Timer()
 
     async def handle(self, item: Input) -> None:
         """Do all that follows from one input, then acknowledge it."""
+        name, began_ns = "outcome" if isinstance(item, OutcomeInput) else "decide", time.perf_counter_ns()
+        with telemetry.span(name, {"agent": self._agent.name}, kind="consumer", parent=item.message.headers):
+            await self._handle(item)
+        if not isinstance(item, OutcomeInput):
+            self.processing_time.since(began_ns)
+
+    async def _handle(self, item: Input) -> None:
         match item:
             case EventInput(message, event):
                 self.counts["events"] += 1
                 cause = Cause(
-                    stream=message.stream, sequence=message.sequence, event_id=event.id, origin_ns=event.origin
+                    stream=message.stream, sequence=message.sequence, event_id=event.id[:256], origin_ns=event.origin
                 )
                 await self._consider(self._twin.observe(event, cause, self._site_now()))
                 # Written before the acknowledgement: an event may be seen twice, never not at all.
@@ -108,7 +119,11 @@ class AgentLoop:
             self.counts["nothing_to_do"] += 1
             return
         self.counts["decisions"] += 1
+        telemetry.note({"decision": decision.id, "stage": decision.stage})
         given = await self._commander.give(decision, observation.cause, observation.site_s)
+        if not given:
+            self.counts["under_way"] += 1
+            return
         if self._is_known(given):
             self.counts["held_back_again"] += 1
             return
@@ -145,7 +160,7 @@ class AgentLoop:
         site_s = self._site_now()
         changed: dict[str, Sample] = {}
         for name, value in result.items():
-            if isinstance(value, (bool, int, float, str)):
+            if isinstance(value, (bool, int, float, str)) and self._twin.matters((RULE_DEVICE, name)):
                 known: Value = value
                 self._twin.set_value((RULE_DEVICE, name), known, message.time_ns, site_s)
                 changed[name] = Sample(known, message.time_ns, site_s)

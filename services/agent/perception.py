@@ -43,6 +43,10 @@ class Twin:
         self._looked_s: dict[Key, float] = {}
         self.counts: Counter[str] = Counter()
 
+    def matters(self, key: Key) -> bool:
+        """Say whether some rule reads or sets a resource."""
+        return key in self._matters
+
     def latest(self, key: Key) -> Sample | None:
         """Return the newest sample of a resource."""
         samples = self._samples.get(key)
@@ -62,7 +66,10 @@ class Twin:
         """
         device, _, resource = recent.of.partition("/")
         samples = [item for item in self._samples.get((device, resource), ()) if site_s - item.site_s <= recent.over]
-        numbers = [float(item.value) for item in samples if isinstance(item.value, (int, float))]
+        try:
+            numbers = [float(item.value) for item in samples if isinstance(item.value, (int, float))]
+        except OverflowError:  # an integer beyond any float
+            return None
         if not samples or len(numbers) != len(samples):
             return None
         value = {
@@ -85,29 +92,37 @@ class Twin:
         if event.id in self._seen:
             self.counts["repeated"] += 1
             return None
-        self._seen[event.id] = None
-        if len(self._seen) > KNOWN_EVENTS:
-            self._seen.popitem(last=False)
+        self._see(event.id)
         changed = self._take(event, site_s)
         if not changed:
             self.counts["unchanged"] += 1
             return None
         return Observation(cause, event.device_name, changed, site_s)
 
-    def remember(self, event: Event) -> None:
-        """Take in an event from before this start, as history only."""
-        self._seen[event.id] = None
-        self._take(event, self._site_time.at_ns(event.origin))
+    def remember(self, event: Event, stored_ns: int) -> None:
+        """Take in an event from before this start, as history only; `stored_ns` is when the stream got it."""
+        self._see(event.id)
+        self._take(event, self._site_time.at_ns(stored_ns))
 
     def set_value(self, key: Key, value: Value, origin_ns: int, site_s: float) -> None:
         """Take in a value known otherwise: proven by the guard, or from a rule result."""
         self._add(key, Sample(value, origin_ns, site_s))
 
+    def _see(self, event_id: str) -> None:
+        self._seen[event_id] = None
+        if len(self._seen) > KNOWN_EVENTS:
+            self._seen.popitem(last=False)
+
+    def _past_ns(self, origin_ns: int, site_s: float) -> int:
+        """Return an origin that is not in the future: a clock ahead must not keep all later readings out."""
+        ahead_s = self._site_time.wall_duration_s(self._site_time.at_ns(origin_ns) - site_s)
+        return origin_ns - int(ahead_s * 1e9) if ahead_s > 0 else origin_ns
+
     def _take(self, event: Event, site_s: float) -> dict[str, Sample]:
         changed: dict[str, Sample] = {}
         for reading in event.readings:
             key = (event.device_name, reading.resource_name or event.source_name)
-            origin_ns = reading.origin or event.origin
+            origin_ns = self._past_ns(reading.origin or event.origin, site_s)
             try:
                 sample = Sample(reading.decoded(), origin_ns, self._site_time.at_ns(origin_ns))
             except InvalidInputError:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from cel_expr_python import cel
 
-from edgeagents.errors import ConfigurationError
+from edgeagents.errors import ConfigurationError, InvalidInputError
 from edgeagents.model.agent import AgentDefinition, Intent, Recent, Rule
 from edgeagents.model.values import Value
 from edgeagents.protocol.gate import Key
@@ -69,6 +69,11 @@ class RuleBook:
         self.failures: Counter[str] = Counter()
 
     @property
+    def names(self) -> list[str]:
+        """Return every rule's name, one for each combination of its `for_each` words."""
+        return [rule.name for rule in self._rules]
+
+    @property
     def keys(self) -> frozenset[Key]:
         """Return every device resource that some rule reads or sets."""
         read = {source for rule in self._rules for source in map(_key_of, rule.given.values())}
@@ -108,7 +113,11 @@ class RuleBook:
                 return None
             inputs[name] = found.value
             oldest_ns = min(oldest_ns or found.origin_ns, found.origin_ns)
-        data = {**common, **{name: _cel_value(value) for name, value in inputs.items()}}
+        try:
+            data = {**common, **{name: _cel_value(value) for name, value in inputs.items()}}
+        except InvalidInputError as error:
+            self._failed(rule, str(error))
+            return None
         if not self._is_true(rule, data):
             return None
         value = rule.literal if rule.expression is None else self._value(rule, data)
@@ -212,4 +221,24 @@ def _type_of(value: object) -> Any:
 
 
 def _cel_value(value: Value) -> Any:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """Return a value as CEL takes it: numbers are doubles.
+
+    Raises:
+        InvalidInputError: an integer beyond any double, or a text that CEL would cut off or choke on.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise InvalidInputError(f"an integer of {value.bit_length()} bits is no reading") from error
+    if isinstance(value, str) and not _is_text(value):
+        raise InvalidInputError(f"{value[:40]!r} is no text that can be compared")
+    return value
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in value

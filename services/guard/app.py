@@ -4,13 +4,14 @@ Source: design.md section 2.
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from fastapi import Header
 from pydantic import BaseModel, Field
@@ -19,18 +20,25 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
 from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.metrics import Metrics
 from edgeagents.audit import Audit
-from edgeagents.errors import UnavailableError
+from edgeagents.errors import UnauthorisedError, UnavailableError
+from edgeagents.model.message import OutcomeStatus
 from edgeagents.settings import PREFIX, SiteTime, read_secret
 from services.guard.approvals import Approvals, read_approvers
 from services.guard.desk import LeaseDesk
 from services.guard.intake import Intake, Teller
-from services.guard.lanes import Lanes, Means, approved
+from services.guard.jobs import Job, Means, approved, end
+from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
 from services.guard.owner import Owner
-from services.guard.picture import LivePicture
+from services.guard.picture import KEPT_SETS, LivePicture
+
+log = logging.getLogger(__name__)
 
 DAY_S: Final = 86_400.0
+GRACE_S: Final = 2.0
+METRICS: Final = ("GuardCommandsReceived", "GuardOutcomes", "GuardGateTime", "GuardLeaseGrants", "GuardWaiting")
 
 
 class GuardSettings(BaseSettings):
@@ -50,7 +58,11 @@ SPEC: Final = ServiceSpec(
     kind="app",
     port=59740,
     config={
-        "Writable": {"LogLevel": "INFO", "InsecureSecrets": {}, "Telemetry": {"Interval": "30s"}},
+        "Writable": {
+            "LogLevel": "INFO",
+            "InsecureSecrets": {},
+            "Telemetry": {"Metrics": dict.fromkeys(METRICS, False)},
+        },
         "Service": {"Host": "localhost", "Port": 59740, "StartupMsg": "edgeagents guard", "MaxRequestSize": 64},
         "Clients": {"core-command": {"Protocol": "http", "Host": "localhost", "Port": 59882}},
         "Trigger": {"Type": "edgex-messagebus", "SubscribeTopics": "events/device/#"},
@@ -99,20 +111,20 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     incarnation = f"{time.time_ns():x}"
     audit = Audit(service.bus, "guard", incarnation)
     desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now)
-    picture = LivePicture(service.site_time)
+    picture = LivePicture(service.site_time, clocks.wall_ns, max(KEPT_SETS, owner.most_sets))
     teller = Teller(service.bus, service.settings.gateway)
     means = Means(
         ledger, executor, owner, service.devices, picture, desk, service.command, audit, clocks, teller.tell,
         approvals.park,
     )  # fmt: skip
-    guard = Guard(service, means, approvals, teller)
+    guard = Guard(service, means, approvals, teller, settings.site_file)
+    _measure(service.metrics, guard)
     _routes(service, guard)
-    service.tasks.create_task(guard.run(), name="guard")
+    guard.start(guard.run(), "guard")
     try:
         yield
     finally:
-        await teller.drain()
-        await audit.drain()
+        await guard.stop()
         executor.shutdown(wait=True)
         ledger.close()
 
@@ -120,51 +132,86 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
 class Guard:
     """The guard's tasks, in the order they can start."""
 
-    def __init__(self, service: EdgexService, means: Means, approvals: Approvals, teller: Teller) -> None:
-        """Prepare; `run` starts everything."""
+    def __init__(
+        self, service: EdgexService, means: Means, approvals: Approvals, teller: Teller, site_file: Path
+    ) -> None:
+        """Prepare; `run` starts everything. `site_file` is named in messages."""
+        self._site_file = site_file
         self.service = service
         self.means = means
         self.approvals = approvals
         self.teller = teller
         self.lanes = Lanes(means, service.tasks)
-        self.intake = Intake(service.bus, means, self.lanes, service.site_time, time.time_ns())
+        self.intake = Intake(service.bus, means, self.lanes, service.site_time, service.dead_letters)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._told: set[str] = set()
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run a task until `stop`; an exception in it ends the service."""
+        self._tasks.append(self.service.tasks.create_task(work, name=name))
+
+    async def stop(self) -> None:
+        """Take nothing in any more, give what is under way a moment, tell and write down what there is, and end.
+
+        A command that is not done by then is found out about at the next start, as after a crash.
+        """
+        for task in self._tasks:
+            if task.get_name() not in ("audit", "teller"):
+                task.cancel()
+        await self.lanes.stop(GRACE_S)
+        await self.teller.drain()
+        await self.means.audit.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def run(self) -> None:
         """Bring streams, leases and the picture up, settle what a crash left open, then serve for ever."""
         service, means, ledger = self.service, self.means, self.means.ledger
         await ensure_streams(service.bus, service.edgex.base)
-        service.tasks.create_task(means.audit.run(), name="audit")
-        service.tasks.create_task(self.teller.run(means), name="teller")
+        self.start(means.audit.run(), "audit")
+        self.start(self.teller.run(means), "teller")
         generation = await means.desk.read_back(ledger.number("generation"), ledger.number("last_sequence"))
+        last_before = await service.bus.last_sequence(subjects.COMMANDS_STREAM)
         await means.on_disk(ledger.remember, "generation", generation)
         means.audit.append("started", generation=generation, site=str(means.owner.site.model_dump_json()))
         await service.devices.wait_ready()
         await service.edgex.subscribe("events/device/#", means.picture.on_message)
         await means.picture.read_back(service.bus, service.edgex)
-        means.picture.load(ledger, service.devices, means.clocks.site() - DAY_S)
+        means.picture.load(ledger, service.devices, means.clocks.site() - means.owner.longest_s)
+        self._check_site()
+        service.devices.on_change(lambda change: self._check_site())
         await self._settle()
-        service.tasks.create_task(self.intake.run(), name="intake")
-        service.tasks.create_task(self._housekeeping(), name="housekeeping")
+        self.start(self.intake.run(last_before), "intake")
+        self.start(self._housekeeping(), "housekeeping")
         await means.desk.serve()
+
+    def _check_site(self) -> None:
+        """Say, once each, what in site.yaml does not fit the devices there are now; the gate refuses it."""
+        for problem in self.means.owner.site_problems(self.service.devices):
+            if problem not in self._told:
+                self._told.add(problem)
+                log.error("%s: %s", self._site_file, problem)
 
     async def _settle(self) -> None:
         for entry in await self.means.on_disk(self.means.ledger.unfinished):
-            lane = self.lanes.lane_of(entry.command.device)
             if entry.phase == "intent":
-                lane.queue.put_nowait(entry)
+                await self.lanes.put(entry)
             else:
-                await lane.end_unknown(entry)
+                job = Job(entry.command, entry.agent, entry.sequence, 0.0, 0.0)
+                await end(self.means, job, "expired", "waited while the guard was restarted: age unknown")
 
     async def _housekeeping(self) -> None:
         next_forget_s = 0.0
         while True:
             await asyncio.sleep(0.5)
             for job in self.approvals.overdue():
-                await self.lanes.lane_of(job.command.device).end(job, "expired", "nobody approved it in time")
+                await end(self.means, job, "expired", "nobody approved it in time")
             if self.means.clocks.now() >= next_forget_s:
                 next_forget_s = self.means.clocks.now() + 3600
                 before_s = self.means.clocks.wall_ns() / 1e9 - 7 * DAY_S
-                await self.means.on_disk(self.means.ledger.forget, before_s, self.means.clocks.site() - 2 * DAY_S)
+                sets_before_s = self.means.clocks.site() - self.means.owner.longest_s
+                await self.means.on_disk(self.means.ledger.forget, before_s, sets_before_s)
 
     async def decide(self, command_id: str, verdict: Verdict, token: str) -> dict[str, Any]:
         """Let a waiting command pass, or refuse it, in an approver's name.
@@ -176,19 +223,19 @@ class Guard:
         means = self.means
         try:
             name = self.approvals.approver(token)
-        except Exception:
+        except UnauthorisedError:
             means.audit.append("approval", command=command_id, refused="not an approver's token")
             raise
         job = self.approvals.take(command_id).job
         means.audit.append(
             "approval", command=command_id, approver=name, decision=verdict.decision, reason=verdict.reason
         )
-        decided = approved(job, name, means.clocks.now(), means.clocks.site())
+        decided = approved(job, name, means.clocks.site())
         if verdict.decision == "approve":
-            self.lanes.put(decided)
+            await self.lanes.put(decided)
         else:
             text = f"denied by {name}" + (f": {verdict.reason}" if verdict.reason else "")
-            await self.lanes.lane_of(job.command.device).end(decided, "refused", text)
+            await end(means, decided, "refused", text)
         return {"apiVersion": "v3", "statusCode": 200, "commandId": command_id, "decision": verdict.decision}
 
 
@@ -211,6 +258,16 @@ async def ensure_streams(bus: Bus, base: str) -> None:
                     await asyncio.sleep(0.25)
                     continue
                 raise
+
+
+def _measure(metrics: Metrics, guard: Guard) -> None:
+    """Tell of what the guard does; `METRICS` are the names, all off until the owner switches them on."""
+    metrics.counter("GuardCommandsReceived", read=lambda: guard.intake.counts["received"])
+    for status in get_args(OutcomeStatus):
+        metrics.counter("GuardOutcomes", {"status": status}, lambda status=status: guard.teller.counts[status])  # type: ignore[misc]
+    metrics.add("GuardGateTime", guard.means.gate_time)
+    metrics.counter("GuardLeaseGrants", read=lambda: guard.means.desk.grants)
+    metrics.gauge("GuardWaiting", read=lambda: guard.lanes.waiting)
 
 
 def _routes(service: EdgexService, guard: Guard) -> None:

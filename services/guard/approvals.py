@@ -8,13 +8,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgeagents.errors import ConfigurationError, NotFoundError, UnauthorisedError
 from edgeagents.protocol.gate import NeedsApproval
-from services.guard.lanes import Job
+from services.guard.jobs import Job
 
 log = logging.getLogger(__name__)
+
+MOST_WAITING: Final = 32  # of one agent: people read this list
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +39,20 @@ class Approvals:
         self._wall_ns = wall_ns
         self._waiting: dict[str, Waiting] = {}
 
-    def park(self, job: Job, verdict: NeedsApproval) -> None:
-        """Keep a command until somebody decides."""
-        until_s = self._now() + verdict.rule.approval_wait
+    def park(self, job: Job, verdict: NeedsApproval) -> str:
+        """Keep a command until somebody decides, at most until its own deadline; return why not, empty when kept."""
+        if job.command.id in self._waiting:
+            # Whoever approves an id must get what was listed under it.
+            return "another agent's command waits under this id"
+        if sum(waiting.job.agent == job.agent for waiting in self._waiting.values()) >= MOST_WAITING:
+            return f"{MOST_WAITING} commands of agent {job.agent!r} wait for a human already"
+        until_s = min(self._now() + verdict.rule.approval_wait, job.deadline_s)
         self._waiting[job.command.id] = Waiting(job, verdict.risk_class, until_s, self._wall_ns())
         log.warning(
             "%s wants %s/%s = %s (class %s): `edgeagents approvals approve %s` lets it pass",
-            job.agent, *job.key, job.command.value, verdict.risk_class, job.command.id,
+            job.agent, *job.key, verdict.text[:80], verdict.risk_class, job.command.id,
         )  # fmt: skip
+        return ""
 
     def approver(self, token: str) -> str:
         """Return the name a token belongs to.

@@ -8,23 +8,33 @@ Source: design.md section 3.4.
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias, TypeVar
 
 from edgeagents import subjects
-from edgeagents.adapters import wire
+from edgeagents.adapters import telemetry, wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.audit import Audit
-from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError, UnavailableError
-from edgeagents.model.message import Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Message, SessionWelcome
+from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError, StoreError, UnavailableError
+from edgeagents.model.message import Epoch, Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Message, SessionWelcome
 from edgeagents.protocol import lease
 from edgeagents.protocol.effects import LeaseEffect, Reply, StoreLease
 from edgeagents.protocol.gate import Key
 from services.guard.owner import Owner
 
 log = logging.getLogger(__name__)
+
+MOST_WAITING: Final = 64  # messages of one agent
+STRANGERS: Final = ""  # who no agent file declares: they share a queue
+INBOXES: Final = "_INBOX."
 M = TypeVar("M", bound=Message)
+Queues: TypeAlias = dict[str, asyncio.Queue[tuple[str, BusMessage]]]
+
+
+def _queues(owner: Owner) -> Queues:
+    return {agent: asyncio.Queue(MOST_WAITING) for agent in (*owner.agents, STRANGERS)}
 
 
 class LeaseDesk:
@@ -47,6 +57,9 @@ class LeaseDesk:
         self._site_now = site_now
         self._now = now
         self._turn = asyncio.Lock()
+        self._sessions, self._leases = _queues(owner), _queues(owner)
+        self.grants = 0
+        self.counts: Counter[str] = Counter()
         self.table = lease.LeaseTable(generation=0)
 
     async def read_back(self, known_generation: int, last_sequence: int) -> int:
@@ -83,12 +96,16 @@ class LeaseDesk:
     async def serve(self) -> None:
         """Answer sessions and lease requests, and end the leases of silent sessions, for ever."""
         gateway = self._bus.settings.gateway
-        await self._bus.subscribe(subjects.sessions(gateway), self._on_session)
-        await self._bus.subscribe(subjects.leases(gateway), self._on_lease)
-        while True:
-            await asyncio.sleep(lease.HEARTBEAT_S / 2)
-            async with self._turn:
-                await self._step(lease.Tick(self._now()), None)
+        async with asyncio.TaskGroup() as tasks:
+            for agent in (*self._owner.agents, STRANGERS):
+                tasks.create_task(self._attend(self._sessions, agent, self._on_session), name=f"sessions {agent}")
+                tasks.create_task(self._attend(self._leases, agent, self._on_lease), name=f"leases {agent}")
+            await self._bus.subscribe(subjects.sessions(gateway), lambda message: self._sort(self._sessions, message))
+            await self._bus.subscribe(subjects.leases(gateway), lambda message: self._sort(self._leases, message))
+            while True:
+                await asyncio.sleep(lease.HEARTBEAT_S / 2)
+                async with self._turn:
+                    await self._step(lease.Tick(self._now()), None)
 
     def seen(self, record: LeaseRecord, sequence: int) -> None:
         """Take in a record met in the stream; one whose acknowledgement got lost is learned of this way."""
@@ -98,14 +115,34 @@ class LeaseDesk:
         """Note that a command went out under the lease of a resource."""
         self.table, _ = lease.step(self.table, lease.Used(key, self._site_now()))
 
-    async def _on_session(self, message: BusMessage) -> None:
-        agent, heartbeat = self._decode(message, Heartbeat)
+    async def _sort(self, queues: Queues, message: BusMessage) -> None:
+        """Put a message into its sender's own queue: who sends too much makes nobody else wait."""
+        try:
+            agent = subjects.sender(message.subject)
+        except InvalidInputError as error:
+            log.warning("set aside: %s", error)
+            return
+        queue = queues[agent if agent in queues else STRANGERS]
+        if queue.full():
+            self.counts["dropped"] += 1
+        else:
+            queue.put_nowait((agent, message))
+
+    async def _attend(self, queues: Queues, of: str, handle: Callable[[str, BusMessage], Awaitable[None]]) -> None:
+        while True:
+            agent, message = await queues[of].get()
+            await handle(agent, message)
+
+    async def _on_session(self, agent: str, message: BusMessage) -> None:
+        heartbeat = self._decode(message, Heartbeat)
         if heartbeat is None:
             return
         problem = self._owner.problem(agent, self._devices)
         if not problem:
             session = lease.Session(agent, heartbeat.incarnation)
             self.table, _ = lease.step(self.table, lease.Heard(session, self._now()))
+            if not lease.is_alive(self.table, session, self._now()):
+                problem = f"{lease.MOST_SESSIONS} copies of agent {agent!r} are alive: end some"
         if not message.reply:
             return
         if problem:
@@ -120,12 +157,13 @@ class LeaseDesk:
             ),
         )
 
-    async def _on_lease(self, message: BusMessage) -> None:
-        agent, request = self._decode(message, LeaseRequest)
+    async def _on_lease(self, agent: str, message: BusMessage) -> None:
+        request = self._decode(message, LeaseRequest)
         if request is None:
             await self._answer(message, LeaseReply(granted=False, reason="not a lease request"))
             return
-        problem = self._owner.may_hold(agent, request.device, request.resource, self._devices)
+        problem = self._owner.problem(agent, self._devices)
+        problem = problem or self._owner.may_hold(agent, request.device, request.resource, self._devices)
         if problem:
             await self._answer(message, LeaseReply(granted=False, reason=problem))
             return
@@ -142,8 +180,10 @@ class LeaseDesk:
                 self._site_now(),
                 self._owner.site.priority_hold,
             )
-        async with self._turn:
-            await self._step(event, message)
+        about = {"edgex.device": key[0], "edgex.resource": key[1], "agent": agent}
+        with telemetry.span("lease", about, kind="server", parent=message.headers):
+            async with self._turn:
+                await self._step(event, message)
 
     async def _step(self, event: lease.LeaseEvent, request: BusMessage | None) -> None:
         self.table, effects = lease.step(self.table, event)
@@ -168,28 +208,37 @@ class LeaseDesk:
                 await self._answer(request, LeaseReply(granted=False, reason=str(error), retry_after_s=1.0))
             return
         self.table, _ = lease.step(self.table, self._recorded(record, sequence))
+        held = self.table.current((record.device, record.resource))
+        epoch = Epoch(generation=record.generation, revision=sequence)
+        if held is None or held.epoch != epoch:
+            # Sequences that start anew: somebody emptied the broker under our feet. A restart raises the generation.
+            raise StoreError(
+                f"stream {subjects.COMMANDS_STREAM} ends at {sequence}, before what it held: starting anew"
+            )
         self._audit.append("lease", **record.model_dump(), revision=sequence)
         if request is not None and record.agent:
-            held = self.table.current((record.device, record.resource))
-            epoch = held.epoch if held is not None else None
+            self.grants += 1
             await self._answer(request, LeaseReply(granted=True, epoch=epoch, holder=record.agent))
 
     def _recorded(self, record: LeaseRecord, sequence: int) -> lease.Recorded:
         holder = self._owner.agents.get(record.agent)
         return lease.Recorded(record, sequence, holder.priority if holder else "economy", self._site_now())
 
-    def _decode(self, message: BusMessage, kind: type[M]) -> tuple[str, M | None]:
-        content_type = message.headers.get(CONTENT_TYPE, wire.PROTOBUF)
+    def _decode(self, message: BusMessage, kind: type[M]) -> M | None:
         try:
-            agent = subjects.sender(message.subject)
-            return agent, wire.decode(kind, message.data, content_type)
-        except (MalformedMessageError, InvalidInputError) as error:
-            log.warning("%s set aside: %s", message.subject, error)
-            return "", None
+            return wire.decode(kind, message.data, message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
+        except MalformedMessageError as error:
+            self.counts["rejected"] += 1
+            if self.counts["rejected"] == 1:
+                log.warning("%s set aside: %s (further ones are only counted)", message.subject, error)
+            return None
 
     async def _answer(self, message: BusMessage, answer: Message) -> None:
+        if not message.reply.startswith(INBOXES):
+            return  # we may publish anywhere: nobody is to borrow that
         content_type = message.headers.get(CONTENT_TYPE, wire.PROTOBUF)
+        content_type = content_type if content_type == wire.JSON else wire.PROTOBUF
         try:
             await self._bus.respond(message, wire.encode(answer, content_type), {CONTENT_TYPE: content_type})
-        except UnavailableError as error:
+        except (UnavailableError, InvalidInputError) as error:
             log.warning("no answer on %s: %s", message.subject, error)

@@ -9,34 +9,45 @@ Source: design.md sections 3.5 and 3.8.
 import asyncio
 import logging
 from collections import Counter
+from typing import Final
 
 from edgeagents import subjects
-from edgeagents.adapters import wire
+from edgeagents.adapters import telemetry, wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, StoredMessage
-from edgeagents.errors import InvalidInputError, MalformedMessageError, UnavailableError
+from edgeagents.adapters.edgex_bus import DeadLetter
+from edgeagents.errors import ConflictError, InvalidInputError, MalformedMessageError, UnavailableError
 from edgeagents.model.message import Command, LeaseRecord, Outcome
 from edgeagents.settings import SiteTime
-from services.guard.lanes import Job, Lanes, Means
+from services.guard.jobs import Job, Means, end
+from services.guard.lanes import Lanes
 
 log = logging.getLogger(__name__)
+
+KNOWN_SUBJECTS: Final = 4096
 
 
 class Intake:
     """Reads the command stream in order."""
 
-    def __init__(self, bus: Bus, means: Means, lanes: Lanes, site_time: SiteTime, started_wall_ns: int) -> None:
-        """Prepare; `run` does the rest."""
+    def __init__(self, bus: Bus, means: Means, lanes: Lanes, site_time: SiteTime, dead_letter: DeadLetter) -> None:
+        """Prepare; `run` does the rest. `dead_letter(subject, data, cause, text)` gets what cannot be decoded."""
         self._bus = bus
         self._means = means
         self._lanes = lanes
         self._site_time = site_time
-        self._started_wall_ns = started_wall_ns
+        self._dead_letter = dead_letter
+        self._known = 0
         self.counts: Counter[str] = Counter()
 
-    async def run(self) -> None:
-        """Take commands in for ever."""
-        gateway = self._bus.settings.gateway
-        pattern = [subjects.commands(gateway)]
+    async def run(self, last_before: int) -> None:
+        """Take commands in for ever.
+
+        Args:
+            last_before: place in the stream of what was there before this guard read it; nobody knows how old that
+                is. (Its time of storage does not tell either: clocks of gateways are set after they have started.)
+        """
+        self._known = last_before
+        pattern = [subjects.commands(self._bus.settings.gateway)]
         async for stored in self._bus.consume(subjects.COMMANDS_STREAM, "guard", pattern):
             try:
                 await self._take(stored)
@@ -55,25 +66,21 @@ class Intake:
             raise InvalidInputError(f"the command is for {command.device!r}, its subject for {device!r}")
         means = self._means
         wall_ns = means.clocks.wall_ns()
-        new = await means.on_disk(means.ledger.receive, command, agent, stored.sequence, wall_ns / 1e9)
-        await means.on_disk(means.ledger.remember, "last_sequence", stored.sequence)
-        if not new:
+        if not await means.on_disk(means.ledger.receive, command, agent, stored.sequence, wall_ns / 1e9):
             self.counts["duplicates"] += 1
             return
         self.counts["received"] += 1
-        age_s = (wall_ns - stored.time_ns) / 1e9
-        if stored.time_ns < self._started_wall_ns:
-            await self._expire(command, agent, stored.sequence, "waited while the guard was not running: age unknown")
+        age_s = max(0.0, (wall_ns - stored.time_ns) / 1e9)
+        deadline_s = means.clocks.now() + command.ttl_s - age_s
+        data_site_s = self._site_time.at_ns(command.data_origin_ns)
+        trace = telemetry.trace_of(stored.headers)
+        job = Job(command, agent, stored.sequence, deadline_s, data_site_s, trace=trace)
+        if stored.sequence <= self._known:
+            await end(means, job, "expired", "waited while the guard was not running: age unknown")
         elif age_s > command.ttl_s:
-            await self._expire(command, agent, stored.sequence, f"received {age_s:.1f} s after it was stored")
+            await end(means, job, "expired", f"received {age_s:.1f} s after it was stored")
         else:
-            deadline_s = means.clocks.now() + command.ttl_s - max(0.0, age_s)
-            data_site_s = self._site_time.at_ns(command.data_origin_ns)
-            self._lanes.put(Job(command, agent, stored.sequence, deadline_s, data_site_s))
-
-    async def _expire(self, command: Command, agent: str, sequence: int, reason: str) -> None:
-        lane = self._lanes.lane_of(command.device)
-        await lane.end(Job(command, agent, sequence, 0.0, 0.0), "expired", reason)
+            await self._lanes.put(job)
 
     async def _set_aside(self, stored: StoredMessage, error: MalformedMessageError | InvalidInputError) -> None:
         kind = error.cause_kind if isinstance(error, MalformedMessageError) else "wrong-subject"
@@ -82,14 +89,7 @@ class Intake:
         self._means.audit.append(
             "rejected", subject=stored.subject, sequence=stored.sequence, cause=kind, text=str(error)
         )
-        try:
-            await self._bus.store(
-                subjects.dead_letter(self._bus.settings.gateway, "app-guard"),
-                stored.data[:65_536],
-                {"Topic": stored.subject, "Cause": kind},
-            )
-        except UnavailableError as failure:
-            log.warning("dead letter could not be stored: %s", failure)
+        await self._dead_letter(stored.subject, stored.data, kind, str(error))
 
 
 class Teller:
@@ -99,24 +99,24 @@ class Teller:
         """Start with nothing to tell."""
         self._bus = bus
         self._gateway = gateway
-        self._queue: asyncio.Queue[tuple[str, Outcome]] = asyncio.Queue()
+        self._sequences: dict[str, int] = {}
+        self._queue: asyncio.Queue[tuple[str, Outcome, telemetry.Headers]] = asyncio.Queue()
         self.counts: Counter[str] = Counter()
 
     def tell(self, agent: str, outcome: Outcome) -> None:
         """Queue an outcome; the ledger holds it until it was told."""
         self.counts[outcome.status] += 1
-        self._queue.put_nowait((agent, outcome))
+        self._queue.put_nowait((agent, outcome, telemetry.carried()))
 
     async def run(self, means: Means) -> None:
         """Tell for ever; a broker that is away is waited for."""
         for entry in await means.on_disk(means.ledger.untold):
             if entry.outcome is not None:
-                self._queue.put_nowait((entry.agent, entry.outcome))
+                self._queue.put_nowait((entry.agent, entry.outcome, {}))
         while True:
-            agent, outcome = await self._queue.get()
-            subject = subjects.outcome(self._gateway, agent, outcome.device)
-            # The id makes a second telling of the same outcome known to the stream for its window.
-            await self._store(subject, wire.encode(outcome), f"outcome.{agent}.{outcome.command_id}")
+            agent, outcome, trace = await self._queue.get()
+            with telemetry.carry(trace):
+                await self._store(subjects.outcome(self._gateway, agent, outcome.device), outcome)
             await means.on_disk(means.ledger.told, agent, outcome.command_id)
             self._queue.task_done()
 
@@ -127,14 +127,40 @@ class Teller:
         except TimeoutError:
             log.warning("outcomes are left to be told after the next start")
 
-    async def _store(self, subject: str, data: bytes, message_id: str) -> None:
+    async def _store(self, subject: str, outcome: Outcome) -> None:
+        """Store an outcome behind the last one of its subject; wait for a broker that is away.
+
+        No message id: the stream's memory of ids spans its subjects, and agents may publish on some of them.
+        """
         told = False
         while True:
             try:
-                await self._bus.store(subject, data, {CONTENT_TYPE: wire.PROTOBUF}, message_id=message_id)
+                if subject not in self._sequences:
+                    if len(self._sequences) >= KNOWN_SUBJECTS:
+                        self._sequences.clear()
+                    self._sequences[subject], is_told = await self._last(subject, outcome)
+                    if is_told:
+                        return
+                self._sequences[subject] = await self._bus.store(
+                    subject, wire.encode(outcome), {CONTENT_TYPE: wire.PROTOBUF}, expected_last=self._sequences[subject]
+                )
                 return
+            except ConflictError:
+                self._sequences.pop(subject, None)
             except UnavailableError as error:
+                # Stored or not: the subject's last message tells.
+                self._sequences.pop(subject, None)
                 if not told:
                     log.warning("outcomes wait: %s", error)
                     told = True
                 await asyncio.sleep(0.25)
+
+    async def _last(self, subject: str, outcome: Outcome) -> tuple[int, bool]:
+        """Return the sequence of a subject's last message, and whether that is this very outcome."""
+        last = await self._bus.last(subjects.COMMANDS_STREAM, subject)
+        if last is None:
+            return 0, False
+        try:
+            return last.sequence, wire.decode(Outcome, last.data).command_id == outcome.command_id
+        except MalformedMessageError:
+            return last.sequence, False

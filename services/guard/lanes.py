@@ -8,86 +8,25 @@ Source: design.md sections 3.5 to 3.8.
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Final
 
-from edgeagents.adapters.device_cache import DeviceCache
-from edgeagents.adapters.edgex import CommandClient
-from edgeagents.audit import Audit
+from edgeagents.adapters import telemetry
 from edgeagents.errors import DeviceSilentError, EdgeAgentsError, InvalidInputError, StoreError
-from edgeagents.model.message import Command, Outcome, OutcomeStatus
-from edgeagents.model.values import Value, format_value, parse_value
-from edgeagents.protocol import actuation, effects, gate, lease
+from edgeagents.model.message import Command
+from edgeagents.model.values import Value, parse_value
+from edgeagents.protocol import actuation, effects, gate
 from edgeagents.runner import drive
-from services.guard.desk import LeaseDesk
-from services.guard.ledger import Entry, Ledger
-from services.guard.owner import Owner
-from services.guard.picture import LivePicture
+from services.guard.jobs import Job, Means, end, finish
+from services.guard.ledger import Entry
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A command on its way through a lane.
-
-    Args:
-        command: as it came.
-        agent: its sender, by its subject.
-        sequence: its place in the stream.
-        deadline_s: on the monotonic clock, from receipt.
-        data_site_s: site time of the oldest reading it rests on.
-        approver: the human who let it pass; empty: nobody had to, or nobody has yet.
-    """
-
-    command: Command
-    agent: str
-    sequence: int
-    deadline_s: float
-    data_site_s: float
-    approver: str = ""
-
-    @property
-    def session(self) -> lease.Session:
-        """The session that sent it."""
-        return lease.Session(self.agent, self.command.incarnation)
-
-    @property
-    def key(self) -> gate.Key:
-        """The device resource it is for."""
-        return self.command.device, self.command.resource
-
-
-class Clocks(Protocol):
-    """The three clocks of the guard: monotonic and site seconds, wall nanoseconds."""
-
-    def now(self) -> float: ...
-    def site(self) -> float: ...
-    def wall_ns(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """All that lanes work with."""
-
-    ledger: Ledger
-    executor: ThreadPoolExecutor
-    owner: Owner
-    devices: DeviceCache
-    picture: LivePicture
-    desk: LeaseDesk
-    command: CommandClient
-    audit: Audit
-    clocks: Clocks
-    tell: Callable[[str, Outcome], None]
-    park: Callable[[Job, gate.NeedsApproval], None]
-
-    async def on_disk(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run a ledger call in its thread and return what it returns once it is on disk."""
-        return await asyncio.get_running_loop().run_in_executor(self.executor, lambda: function(*arguments))
+MOST_UNDER_WAY: Final = 256  # commands of one agent
+STOPPED: Final = "the guard was stopped while it was set"
 
 
 class Lanes:
@@ -98,25 +37,50 @@ class Lanes:
         self._means = means
         self._tasks = tasks
         self._lanes: dict[str, Lane] = {}
+        self._running: list[asyncio.Task[None]] = []
         self._blocked = means.ledger.blocked()
+        self._under_way: Counter[str] = Counter()
 
-    def put(self, job: Job) -> None:
-        """Queue a command in its device's lane."""
-        self.lane_of(job.command.device).queue.put_nowait(job)
+    async def put(self, item: Job | Entry) -> None:
+        """Queue a command in its device's lane; one that cannot be queued ends here."""
+        device, problem = item.command.device, ""
+        if self._means.devices.device(device) is None:
+            problem = f"core-metadata knows no device {device!r}"  # and no lane for every name somebody makes up
+        elif self._under_way[item.agent] >= MOST_UNDER_WAY:
+            problem = f"{MOST_UNDER_WAY} commands of agent {item.agent!r} are under way already"
+        if not problem:
+            self._under_way[item.agent] += 1
+            self._lane_of(device).queue.put_nowait(item)
+        elif isinstance(item, Job):
+            await end(self._means, item, "refused", problem)
+        else:
+            await end(self._means, _recovered(item), "uncertain", f"{STOPPED}: {problem}")
 
-    def lane_of(self, device: str) -> "Lane":
-        """Return the lane that a device's commands run in."""
+    def _lane_of(self, device: str) -> "Lane":
         lane = self._lanes.get(device)
         if lane is None:
             reason = self._blocked.get(device)
-            lane = self._lanes[device] = Lane(self._means, actuation.Blocked(reason) if reason else actuation.Idle())
-            self._tasks.create_task(lane.run(), name=f"lane {device}")
+            state = actuation.Blocked(reason) if reason else actuation.Idle()
+            lane = self._lanes[device] = Lane(self._means, state, self._done)
+            self._running.append(self._tasks.create_task(lane.run(), name=f"lane {device}"))
         return lane
+
+    def _done(self, agent: str) -> None:
+        self._under_way[agent] -= 1
+
+    async def stop(self, grace_s: float) -> None:
+        """Wait until all that is queued is done, for at most `grace_s`, then end all lanes where they are."""
+        if not all(task.done() for task in self._running):
+            joined = [asyncio.ensure_future(lane.queue.join()) for lane in self._lanes.values()]
+            await asyncio.wait(joined, timeout=grace_s)
+            for task in (*joined, *self._running):
+                task.cancel()
+            await asyncio.gather(*joined, *self._running, return_exceptions=True)
 
     @property
     def waiting(self) -> int:
         """How many commands wait or are under way."""
-        return sum(lane.queue.qsize() + lane.is_busy for lane in self._lanes.values())
+        return self._under_way.total()
 
     @property
     def blocked(self) -> dict[str, str]:
@@ -127,57 +91,69 @@ class Lanes:
 class Lane:
     """One device's commands, one after the other."""
 
-    def __init__(self, means: Means, state: actuation.State) -> None:
-        """Begin in a state: `Idle`, or `Blocked` from before."""
+    def __init__(self, means: Means, state: actuation.State, done: Callable[[str], None]) -> None:
+        """Begin in a state: `Idle`, or `Blocked` from before; `done` is told the agent of each item done with."""
         self._means = means
         self._state = state
+        self._done = done
+        self._newest: Counter[str] = Counter()  # per resource: the place in the stream of the last one begun
         self.queue: asyncio.Queue[Job | Entry] = asyncio.Queue()
-        self.is_busy = False
 
     async def run(self) -> None:
-        """Carry commands out for ever."""
+        """Carry commands out for ever; without a ledger the guard ends, and finds out afterwards what it did."""
         while True:
             item = await self.queue.get()
-            self.is_busy = True
-            try:
-                await (self._handle(item) if isinstance(item, Job) else self._recover(item))
-            except StoreError as error:
-                # No disk, no actuation. The command keeps its place in the ledger and is reported after a restart.
-                log.error("%s", error)
-            except EdgeAgentsError as error:
-                log.error("command for %s: %s", item.command.device, error)
-                if isinstance(item, Job):
-                    await self.end(item, "failed", str(error))
-            self.is_busy = False
+            await (self._traced(item) if isinstance(item, Job) else self._recover(item))
+            self._done(item.agent)
+            self.queue.task_done()
+
+    async def _traced(self, job: Job) -> None:
+        about = {"edgex.device": job.command.device, "edgex.correlation_id": job.command.id, "agent": job.agent}
+        with telemetry.span("command", about, kind="consumer", parent=job.trace):
+            await self._handle(job)
 
     async def _handle(self, job: Job) -> None:
         means = self._means
         if means.clocks.now() > job.deadline_s:
-            await self.end(job, "expired", "deadline passed while it waited for its turn")
+            await end(means, job, "expired", "deadline passed while it waited for its turn")
+            return
+        if job.sequence < self._newest[job.command.resource]:
+            # Redelivered late, or approved late: what came after it has been carried out.
+            await end(means, job, "expired", "a later command for it was carried out before")
             return
         problem = self._lease_problem(job)
         if problem:
-            await self.end(job, "refused", problem)
+            await end(means, job, "refused", problem)
             return
-        proposal = gate.Proposal(job.agent, *job.key, job.command.value, job.data_site_s)
-        verdict = gate.judge(
-            proposal, means.owner.rules(means.devices), means.picture.view(*job.key), means.clocks.site()
-        )
+        began_ns = time.perf_counter_ns()
+        with telemetry.span("gate") as span:
+            verdict = self._judge(job)
+            span.note({"verdict": type(verdict).__name__})
+        means.gate_time.since(began_ns)
         match verdict:
             case gate.Refused(reasons):
-                await self.end(job, "refused", "; ".join(reasons))
+                await end(means, job, "refused", "; ".join(reasons))
             case gate.NeedsApproval() if not job.approver:
-                await means.on_disk(
-                    means.ledger.enter, job.agent, job.command.id, "waiting", means.clocks.wall_ns() / 1e9
-                )
-                means.park(job, verdict)
-            case gate.Passed(rule, value) | gate.NeedsApproval(rule, value):
-                text = format_value(self._kind(job.key), value)
+                await self._park(job, verdict)
+            case gate.Passed(rule, value, text) | gate.NeedsApproval(rule, value, text):
                 work = actuation.Work(
                     job.command.model_copy(update={"value": text}),
                     value, rule.kind, rule.proof, job.deadline_s, job.sequence, job.approver,
                 )  # fmt: skip
+                self._newest[job.command.resource] = job.sequence
                 await self._actuate(job, actuation.Begin(work))
+
+    def _judge(self, job: Job) -> gate.Verdict:
+        means = self._means
+        proposal = gate.Proposal(job.agent, *job.key, job.command.value, job.data_site_s)
+        return gate.judge(proposal, means.owner.rules(means.devices), means.picture.view, means.clocks.site())
+
+    async def _park(self, job: Job, verdict: gate.NeedsApproval) -> None:
+        means = self._means
+        await means.on_disk(means.ledger.enter, job.agent, job.command.id, "waiting", means.clocks.wall_ns() / 1e9)
+        problem = means.park(job, verdict)
+        if problem:
+            await end(means, job, "refused", problem)
 
     async def _actuate(self, job: Job, event: actuation.Event) -> None:
         async def carry_out(effect: effects.ActuationEffect) -> actuation.Event | None:
@@ -187,24 +163,38 @@ class Lane:
 
     async def _recover(self, entry: Entry) -> None:
         """Find out by reading how a command ended whose intent was on disk when the guard stopped."""
-        means, command = self._means, entry.command
-        job = Job(command, entry.agent, entry.sequence, means.clocks.now(), 0.0)
-        device = means.devices.device(command.device)
+        means, command, job = self._means, entry.command, _recovered(entry)
+        device, profile = means.devices.device(command.device), means.devices.profile_of(command.device)
+        resource = profile.resource(command.resource) if profile else None
         rule = means.owner.site.rule_for(device, command.resource) if device else None
-        if device is None or rule is None or rule.proof is None:
-            await self.end(job, "uncertain", "the guard was stopped while it was set, and nothing tells its effect")
+        if resource is None or rule is None or rule.proof is None:
+            await end(means, job, "uncertain", f"{STOPPED}, and nothing tells its effect")
             return
         try:
-            wanted = self._parse(job.key, command.value)
+            wanted = parse_value(resource.properties.value_type, command.value)
         except InvalidInputError as error:
-            await self.end(job, "uncertain", f"the guard was stopped while it was set: {error}")
+            await end(means, job, "uncertain", f"{STOPPED}: {error}")
             return
-        work = actuation.Work(command, wanted, rule.kind, rule.proof, job.deadline_s, entry.sequence)
-        if isinstance(self._state, actuation.Idle):
-            self._state = actuation.Proving(work, means.clocks.now() + rule.proof.wait)
-            await self._actuate(job, actuation.Tick())
-        else:
-            await self.end(job, "uncertain", "the guard was stopped while it was set, and the device is blocked")
+        # It may have gone out, so rates and minimum times count it, from now on.
+        past = gate.PastSet(job.agent, wanted, means.clocks.site())
+        means.picture.went_out(job.key, past)
+        await means.on_disk(means.ledger.went_out, *job.key, job.agent, command.value, past.site_s)
+        if not isinstance(self._state, actuation.Idle):
+            await end(means, job, "uncertain", f"{STOPPED}, and the device is blocked")
+            return
+        work = actuation.Work(
+            command, wanted, rule.kind, rule.proof, means.clocks.now(), entry.sequence, entry.approver
+        )  # fmt: skip
+        self._state = actuation.Proving(work, means.clocks.now() + rule.proof.wait)
+        await self._actuate(job, actuation.Tick())
+
+    def _problem(self, job: Job) -> str:
+        """Return why a command may not go out now; looked at again right before it does."""
+        problem = self._lease_problem(job)
+        if problem:
+            return problem
+        verdict = self._judge(job)
+        return "; ".join(verdict.reasons) if isinstance(verdict, gate.Refused) else ""
 
     def _lease_problem(self, job: Job) -> str:
         table = self._means.desk.table
@@ -218,15 +208,14 @@ class Lane:
         means = self._means
         match effect:
             case effects.StoreIntent():
+                now_s = means.clocks.wall_ns() / 1e9
                 try:
-                    await means.on_disk(
-                        means.ledger.enter, job.agent, job.command.id, "intent", means.clocks.wall_ns() / 1e9
-                    )
+                    await means.on_disk(means.ledger.enter, job.agent, job.command.id, "intent", now_s, job.approver)
                 except StoreError as error:
                     return actuation.IntentLost(str(error))
-                return actuation.IntentStored(means.clocks.now(), self._lease_problem(job))
-            case effects.Set(command):
-                return await self._set(command, job)
+                return actuation.IntentStored(means.clocks.now(), self._problem(job))
+            case effects.Set(command, wanted):
+                return await self._set(command, wanted, job)
             case effects.Read(device, resource):
                 return await self._read(device, resource)
             case effects.StartTimer(after_s):
@@ -237,33 +226,36 @@ class Lane:
                 await means.on_disk(means.ledger.block, device, reason)
                 means.audit.append("blocked", device=device, reason=reason)
             case effects.Finish(outcome):
-                await self._finish(job, outcome)
+                await finish(means, job, outcome)
         return None
 
-    async def _set(self, command: Command, job: Job) -> actuation.Event:
+    async def _set(self, command: Command, wanted: Value, job: Job) -> actuation.Event:
         means = self._means
+        past = gate.PastSet(job.agent, wanted, means.clocks.site())
+        # Before the first wait: whoever judges meanwhile, for another device, sees that it may be so.
+        means.picture.went_out(job.key, past)
         event: actuation.Event
         try:
-            await means.command.set(
-                command.device, command.resource, {command.resource: command.value}, correlation_id=command.id
-            )
+            with telemetry.span("set"):
+                await means.command.set(
+                    command.device, command.resource, {command.resource: command.value}, correlation_id=command.id
+                )
             event = actuation.SetDone(means.clocks.now())
         except DeviceSilentError as error:
             event = actuation.SetSilent(str(error))
         except EdgeAgentsError as error:
+            means.picture.took_back(job.key, past)
             return actuation.SetRefused(str(error))
         # Also when nobody answered: it may have taken effect, and rates must count it.
-        site_s = means.clocks.site()
-        value = self._parse(job.key, command.value)
-        means.picture.went_out(job.key, gate.PastSet(job.agent, value, site_s))
         means.desk.used(job.key)
-        await means.on_disk(means.ledger.went_out, *job.key, job.agent, command.value, site_s)
+        await means.on_disk(means.ledger.went_out, *job.key, job.agent, command.value, past.site_s)
         return event
 
     async def _read(self, device: str, resource: str) -> actuation.Event:
         means = self._means
         try:
-            event = await means.command.get(device, resource)
+            with telemetry.span("read back"):
+                event = await means.command.get(device, resource)
             reading = event.reading(resource) if event is not None else None
             if event is None or reading is None:
                 return actuation.ReadFailed(f"the answer holds no {resource}", means.clocks.now())
@@ -274,40 +266,6 @@ class Lane:
         except EdgeAgentsError as error:
             return actuation.ReadFailed(str(error), means.clocks.now())
 
-    def _parse(self, key: gate.Key, text: str) -> Value:
-        return parse_value(self._kind(key), text)
 
-    def _kind(self, key: gate.Key) -> str:
-        profile = self._means.devices.profile_of(key[0])
-        resource = profile.resource(key[1]) if profile else None
-        if resource is None:
-            raise InvalidInputError(f"core-metadata knows no {key[0]}/{key[1]} any more")
-        return resource.properties.value_type
-
-    async def end(self, job: Job, status: OutcomeStatus, reason: str) -> None:
-        command = job.command
-        outcome = Outcome(
-            command_id=command.id, device=command.device, resource=command.resource, status=status, reason=reason,
-            value=command.value, epoch=command.epoch, sequence=job.sequence, approver=job.approver,
-        )  # fmt: skip
-        await self._finish(job, outcome)
-
-    async def end_unknown(self, entry: Entry) -> None:
-        """End a command that had not gone out when the guard stopped: nobody knows how long ago that was."""
-        job = Job(entry.command, entry.agent, entry.sequence, 0.0, 0.0)
-        await self.end(job, "expired", "waited while the guard was restarted: age unknown")
-
-    async def _finish(self, job: Job, outcome: Outcome) -> None:
-        means = self._means
-        outcome = outcome.model_copy(update={"finished_unix_ns": means.clocks.wall_ns()})
-        await means.on_disk(means.ledger.finish, job.agent, outcome, means.clocks.wall_ns() / 1e9)
-        means.tell(job.agent, outcome)
-        means.audit.append(
-            "command", agent=job.agent, because=job.command.because, decision=job.command.decision_id,
-            cause=job.command.cause.model_dump(), **outcome.model_dump(),
-        )  # fmt: skip
-
-
-def approved(job: Job, approver: str, now_s: float, now_site_s: float) -> Job:
-    """Return a parked job as it goes on after a human said yes: they looked at the site as it is now."""
-    return replace(job, approver=approver, deadline_s=now_s + job.command.ttl_s, data_site_s=now_site_s)
+def _recovered(entry: Entry) -> Job:
+    return Job(entry.command, entry.agent, entry.sequence, 0.0, 0.0, entry.approver)

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS commands (
     id TEXT NOT NULL, agent TEXT NOT NULL, sequence INTEGER NOT NULL, phase TEXT NOT NULL,
     command TEXT NOT NULL, outcome TEXT, told INTEGER NOT NULL DEFAULT 0, changed_s REAL NOT NULL,
+    approver TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (agent, id)
 );
 CREATE INDEX IF NOT EXISTS commands_open ON commands (phase) WHERE phase != 'done' OR told = 0;
@@ -44,6 +45,7 @@ class Entry:
     sequence: int
     phase: Phase
     outcome: Outcome | None
+    approver: str = ""
 
 
 class Ledger:
@@ -94,18 +96,27 @@ class Ledger:
     # --- commands --------------------------------------------------------------------------------
 
     def receive(self, command: Command, agent: str, sequence: int, now_s: float) -> bool:
-        """Write a command down; False when this agent's id is known already: the same command, delivered again."""
+        """Write a command and its place in the stream down; False when this agent's id is known already."""
         text = command.model_dump_json()
-        cursor = self._write(
-            "INSERT OR IGNORE INTO commands (id, agent, sequence, phase, command, changed_s) VALUES (?, ?, ?, ?, ?, ?)",
-            (command.id, agent, sequence, "received", text, now_s),
-        )
+        self._write("BEGIN", ())
+        try:
+            cursor = self._write(
+                "INSERT OR IGNORE INTO commands (id, agent, sequence, phase, command, changed_s) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (command.id, agent, sequence, "received", text, now_s),
+            )
+            self.remember("last_sequence", sequence)
+        except StoreError:
+            self._write("ROLLBACK", ())
+            raise
+        self._write("COMMIT", ())
         return cursor.rowcount == 1
 
-    def enter(self, agent: str, command_id: CommandId, phase: Phase, now_s: float) -> None:
+    def enter(self, agent: str, command_id: CommandId, phase: Phase, now_s: float, approver: str = "") -> None:
         """Move a command to its next phase; `intent` is on disk when this returns."""
         self._write(
-            "UPDATE commands SET phase = ?, changed_s = ? WHERE agent = ? AND id = ?", (phase, now_s, agent, command_id)
+            "UPDATE commands SET phase = ?, changed_s = ?, approver = ? WHERE agent = ? AND id = ?",
+            (phase, now_s, approver, agent, command_id),
         )
 
     def finish(self, agent: str, outcome: Outcome, now_s: float) -> None:
@@ -167,15 +178,16 @@ class Ledger:
             raise StoreError(f"guard ledger: {error}: is the volume full or read-only?") from error
 
 
-_SELECT: Final = "SELECT command, agent, sequence, phase, outcome FROM commands"
+_SELECT: Final = "SELECT command, agent, sequence, phase, outcome, approver FROM commands"
 
 
-def _entry(row: tuple[str, str, int, Phase, str | None]) -> Entry:
-    command, agent, sequence, phase, outcome = row
+def _entry(row: tuple[str, str, int, Phase, str | None, str]) -> Entry:
+    command, agent, sequence, phase, outcome, approver = row
     return Entry(
         Command.model_validate_json(command),
         agent,
         sequence,
         phase,
         Outcome.model_validate_json(outcome) if outcome else None,
+        approver,
     )

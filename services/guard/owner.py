@@ -5,18 +5,16 @@ The guard takes permissions, interlocks and risk classes from read-only files, n
 Source: design.md sections 2 and 3.8.
 """
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.files import load_agents, load_site
-from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.agent import AgentDefinition, Rate
 from edgeagents.model.message import SiteEntry
 from edgeagents.model.site import Site
-from edgeagents.protocol.gate import Rules, file_problems
-
-log = logging.getLogger(__name__)
+from edgeagents.protocol.fitting import file_problems, site_problems
+from edgeagents.protocol.gate import Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +37,35 @@ class Owner:
         """Return what the gate judges by now."""
         return Rules(self.site, self.agents, devices.devices_by_name, devices.profiles_by_name)
 
+    @property
+    def rates(self) -> list[Rate]:
+        """All rate limits of all agents."""
+        return [entry.rate for agent in self.agents.values() for entry in agent.may if entry.rate is not None]
+
+    @property
+    def longest_s(self) -> float:
+        """How far back, in site seconds, past commands count for a rate or a minimum time."""
+        times = [max(rule.minimum_interval, rule.minimum_on, rule.minimum_off) for rule in self.site.resources]
+        return max([*times, *(rate.per for rate in self.rates)], default=0.0)
+
+    @property
+    def most_sets(self) -> int:
+        """How many past commands of one resource count for a rate, of all agents together."""
+        counts = [
+            max((entry.rate.count for entry in agent.may if entry.rate), default=0) for agent in self.agents.values()
+        ]
+        return sum(counts)
+
     def problem(self, agent: str, devices: DeviceCache) -> str:
         """Return why an agent gets no session; empty when it does."""
         definition = self.agents.get(agent)
         if definition is None:
             return f"no agent file declares {agent!r}: add it to the guard's agents folder and restart the guard"
         return "; ".join(file_problems(definition, devices.devices_by_name, devices.profiles_by_name))
+
+    def site_problems(self, devices: DeviceCache) -> list[str]:
+        """Return what in `site.yaml` cannot work with the devices there are; the gate refuses what it is about."""
+        return site_problems(self.site, devices.devices_by_name, devices.profiles_by_name)
 
     def part_of(self, agent: str, devices: DeviceCache) -> tuple[SiteEntry, ...]:
         """Return what `site.yaml` says on the resources an agent may command."""

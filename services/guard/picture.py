@@ -6,7 +6,9 @@ Source: design.md section 3.6.
 """
 
 import logging
+import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Final
 
 from edgeagents import subjects
@@ -30,21 +32,15 @@ KEPT_SETS: Final = 512  # per resource; more than any sane rate limit counts
 class LivePicture:
     """Mutable holder of a `Picture`; readings only ever get newer."""
 
-    def __init__(self, site_time: SiteTime) -> None:
-        """Start knowing nothing."""
+    def __init__(
+        self, site_time: SiteTime, wall_ns: Callable[[], int] = time.time_ns, kept_sets: int = KEPT_SETS
+    ) -> None:
+        """Start knowing nothing; `kept_sets` is how many past sets of a resource the owner's rates can count."""
         self._site_time = site_time
+        self._wall_ns = wall_ns
         self._readings: dict[Key, Sample] = {}
-        self._sets: defaultdict[Key, deque[PastSet]] = defaultdict(lambda: deque(maxlen=KEPT_SETS))
-
-    def view(self, device: str, resource: str) -> Picture:
-        """Return what the gate needs for one command: all readings, and the sets of that resource."""
-        key = (device, resource)
-        past = self._sets.get(key)
-        return Picture(self._readings, {key: tuple(past)} if past else {})
-
-    def reading(self, key: Key) -> Sample | None:
-        """Return the last reading of a resource."""
-        return self._readings.get(key)
+        self._sets: defaultdict[Key, deque[PastSet]] = defaultdict(lambda: deque(maxlen=kept_sets))
+        self.view: Final = Picture(self._readings, self._sets)  # live: the gate judges in one go
 
     def see(self, event: Event) -> None:
         """Take an event's readings in; unreadable ones are left out."""
@@ -54,15 +50,21 @@ class LivePicture:
             except InvalidInputError as error:
                 log.warning("reading of %s/%s: %s", event.device_name, reading.resource_name, error)
                 continue
-            origin_ns = reading.origin or event.origin
+            # A clock that runs ahead must neither keep a value fresh nor keep later readings out.
+            origin_ns = min(reading.origin or event.origin, self._wall_ns())
             key = (event.device_name, reading.resource_name)
             known = self._readings.get(key)
             if known is None or known.origin_ns <= origin_ns:
                 self._readings[key] = Sample(value, origin_ns, self._site_time.at_ns(origin_ns))
 
     def went_out(self, key: Key, past: PastSet) -> None:
-        """Note what was set."""
+        """Note what is being set: from now on it may be so."""
         self._sets[key].append(past)
+
+    def took_back(self, key: Key, past: PastSet) -> None:
+        """Note that it was certainly not set."""
+        if past in self._sets[key]:
+            self._sets[key].remove(past)
 
     async def on_message(self, message: EdgexMessage) -> None:
         """Take in a bus message if it is an event."""
@@ -74,10 +76,14 @@ class LivePicture:
         for device, resource, agent, text, site_s in ledger.past_sets(since_site_s):
             profile = devices.profile_of(device)
             found = profile.resource(resource) if profile else None
-            if found is not None:
-                self.went_out(
-                    (device, resource), PastSet(agent, parse_value(found.properties.value_type, text), site_s)
-                )
+            if found is None:
+                continue
+            try:
+                value = parse_value(found.properties.value_type, text)
+            except InvalidInputError as error:  # its profile was another one then
+                log.warning("past set of %s/%s: %s", device, resource, error)
+                continue
+            self.went_out((device, resource), PastSet(agent, value, site_s))
 
     async def read_back(self, bus: Bus, edgex: EdgexBus) -> int:
         """Take in the newest event of each subject the events stream holds, and return how many there were."""

@@ -63,7 +63,7 @@ class Bridge:
             await self._nats.flush()
             self._up.set()
             async for message in client.messages:
-                await self._to_nats(str(message.topic), bytes(message.payload))  # type: ignore[arg-type]
+                await self._to_nats(str(message.topic), bytes(message.payload))
 
     async def _to_nats(self, topic: str, payload: bytes) -> None:
         if self._echoes[topic, payload]:

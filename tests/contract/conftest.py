@@ -4,11 +4,13 @@ Without options the embedded core is started for the run. `make test-edgex` name
 """
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
 
 from edgeagents.adapters.config import duration_s
+from edgeagents.errors import TheirError
 from edgeagents.model.device import Device, DeviceService
 from tests.contract import traces
 from tests.contract.bridge import Bridge
@@ -49,11 +51,26 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def edgex(target: Target) -> AsyncIterator[Edgex]:
     """The EdgeX that is tested; what the run made there is removed at the end."""
-    async with connected(target) as found:
+    async with AsyncExitStack() as stack:
         try:
-            yield found
-        finally:
-            await traces.remove(found, found.run)
+            found = await stack.enter_async_context(connected(target))
+        except TheirError as error:
+            pytest.exit(f"--keeper {target.keeper_url} --broker {target.broker}: {error}", returncode=2)
+        stack.push_async_callback(traces.remove, found, found.run)
+        await _check_broker(found)
+        yield found
+
+
+async def _check_broker(edgex: Edgex) -> None:
+    """Leave at once when keeper's notices do not come over this broker: nothing else would."""
+    root = f"edgex/v4/{edgex.name('app-probe')}"
+    async with edgex.watch(f"edgex/configs/{root}/#", absolute=True) as seen:
+        await edgex.keeper.put(f"{root}/Probe", "1")
+        try:
+            await seen.first()
+        except AssertionError:
+            broker = edgex.target.broker
+            pytest.exit(f"--broker {broker}: what keeper writes is not told there: is it EdgeX's broker?", returncode=2)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

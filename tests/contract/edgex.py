@@ -27,7 +27,7 @@ API = "/api/v3"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer; `body` is its JSON, None when it is empty."""
+    """An HTTP answer; `body` is its JSON, its text when it is none, None when it is empty."""
 
     status: int
     body: Any
@@ -40,6 +40,11 @@ class Reply:
         assert len(self.body) == 1, self
         found: dict[str, Any] = self.body[0]
         return found
+
+    @property
+    def outcome(self) -> int:
+        """The status of what was asked for: of the one result in a 207 answer, else of the answer."""
+        return int(self.item["statusCode"]) if self.status == 207 else self.status
 
     @property
     def message(self) -> str:
@@ -107,7 +112,7 @@ class Edgex:
         answer = await self.http.request(
             method, f"{self.urls[service]}{API}{path}", params=query, headers=headers, timeout=15.0, **more
         )
-        return Reply(answer.status_code, answer.json() if answer.content.strip() else None, answer.headers)
+        return Reply(answer.status_code, _body(answer), answer.headers)
 
     @asynccontextmanager
     async def watch(self, topic_filter: str, *, absolute: bool = False) -> AsyncIterator[Seen]:
@@ -157,6 +162,15 @@ async def _stand_in(target: Target, hosts: set[str]) -> str:
         except socket.gaierror:
             return urlsplit(target.keeper_url).hostname or ""
     return ""
+
+
+def _body(answer: httpx.Response) -> Any:
+    if not answer.content.strip():
+        return None
+    try:
+        return answer.json()
+    except ValueError:
+        return answer.text
 
 
 async def _at_once() -> None:

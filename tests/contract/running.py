@@ -87,8 +87,8 @@ async def running(
     stopping = asyncio.Event()
     life = asyncio.create_task(run(edgex, nats_url, spec, noted, stopping, environ), name=spec.key)
     try:
-        await asyncio.wait({life, made}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
-        assert made.done(), f"{spec.key} did not start: see the log"
+        await until(lambda: made.done() or life.done(), f"{spec.key} starts", timeout_s=START_S)
+        assert made.done(), f"{spec.key} ended with {life.result()}: see the log"
         await until(lambda: _registered(edgex, made.result()), f"{spec.key} is registered", timeout_s=START_S)
         await made.result().devices.wait_ready(START_S)
         yield Running(made.result(), stopping, life)

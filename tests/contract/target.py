@@ -103,8 +103,9 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def embedded(folder: Path, bus: str = "mqtt", spoken: str = "json") -> Iterator[Target]:
+def embedded(folder: Path, bus: str = "mqtt") -> Iterator[Target]:
     """Run nats-server and the embedded core in `folder` while the context is open."""
+    spoken = "json" if bus == "mqtt" else "nats"
     (folder / "nats").mkdir()
     broker = NatsServer(folder / "nats")
     broker.start()

@@ -88,3 +88,12 @@ async def test_body_that_is_no_json_is_refused(edgex: Edgex, service: str, metho
     assert answer.status in (400, 500)  # 500 in 4.0, 400 in later ones
     assert answer.body["statusCode"] == answer.status
     assert answer.message
+
+
+async def test_request_id_comes_back_in_the_answer(edgex: Edgex) -> None:
+    mine = str(uuid.uuid4())
+    service = {"name": edgex.name("device-asked"), "baseAddress": "http://127.0.0.1:9", "adminState": "UNLOCKED"}
+    body = [{"apiVersion": "v3", "requestId": mine, "service": service}]
+    assert [(await edgex.ask("core-metadata", "POST", "/deviceservice", body)).item["requestId"] for _ in range(2)] == [
+        mine, mine,
+    ]  # fmt: skip

@@ -69,9 +69,10 @@ async def test_event_of_our_device_service_is_found_by_its_id(edgex: Edgex, lab:
     assert kept["apiVersion"] == "v3"
     same = Event.model_validate(kept)
     assert (same.device_name, same.profile_name, same.source_name) == (lab.device, lab.profile, "State")
-    assert same.origin == event.origin
-    assert [(item.resource_name, item.value_type, item.value) for item in same.readings] == [
-        (item.resource_name, item.value_type, item.value) for item in event.readings
+    assert abs(same.origin - event.origin) < 1000  # JSON of the bus goes through a 64-bit float in Go
+    # By id the real one gives JSON numbers, asked or not; decoded they are the same.
+    assert [(item.resource_name, item.value_type, item.decoded()) for item in same.readings] == [
+        (item.resource_name, item.value_type, item.decoded()) for item in event.readings
     ]
 
 
@@ -186,8 +187,8 @@ async def test_events_are_found_by_time(edgex: Edgex, reported: list[dict[str, A
 async def test_readings_are_found_by_device_resource_and_time(
     edgex: Edgex, device: str, reported: list[dict[str, Any]]
 ) -> None:
-    for query in ({"device": device}, {"device": device, "resource": "Temperature"}):
-        readings = await edgex.data.readings(**query)
+    for resource in ("", "Temperature"):
+        readings = await edgex.data.readings(device=device, resource=resource)
         assert [reading.decoded() for reading in readings] == [2.0, 1.0, 0.0]
         assert {reading.units for reading in readings} == {"C"}
     late = await edgex.data.readings(device=device, start_ns=reported[1]["origin"], end_ns=reported[2]["origin"])
@@ -229,7 +230,7 @@ async def test_device_without_events_has_an_empty_list(edgex: Edgex, device: str
     assert await edgex.data.event_count(device) == 0
 
 
-@pytest.mark.parametrize("query", [{"limit": "-2"}, {"limit": "1025"}, {"offset": "-1"}])
+@pytest.mark.parametrize("query", [{"limit": "-2"}, {"limit": "1025"}, {"limit": "many"}])
 async def test_bounds_of_a_list_that_cannot_be_are_refused(edgex: Edgex, query: dict[str, str]) -> None:
     for path in ("/event/all", "/reading/all"):
         assert (await edgex.ask("core-data", "GET", path, query=query)).status == 400

@@ -58,9 +58,7 @@ async def test_device_that_its_service_refuses_is_not_added(edgex: Edgex, lab: L
 
 async def test_device_whose_service_does_not_answer_is_not_added(edgex: Edgex, silent_service: str, name: str) -> None:
     device = Device(name=name, service_name=silent_service, protocols={"lab": {}})
-    refused = (await send(edgex, "POST", device.to_wire())).item
-    assert refused["statusCode"] == 503
-    assert f"{silent_service}/validate/device" in refused["message"]
+    assert (await send(edgex, "POST", device.to_wire())).outcome == 503
     assert (await edgex.ask("core-metadata", "GET", f"/device/name/{name}")).status == 404
 
 
@@ -160,9 +158,7 @@ async def test_patched_device_keeps_what_was_not_named(edgex: Edgex, lab: Lab) -
 async def test_patch_that_does_not_fit_is_refused(edgex: Edgex, lab: Lab, changes: dict[str, str], status: int) -> None:
     async with lab.another() as name:
         before = await edgex.metadata.device(name)
-        answer = await send(edgex, "PATCH", {"name": name, **changes})
-        told = answer.body if isinstance(answer.body, dict) else answer.item
-        assert told["statusCode"] == status
+        assert (await send(edgex, "PATCH", {"name": name, **changes})).outcome == status
         assert await edgex.metadata.device(name) == before
 
 

@@ -149,9 +149,8 @@ async def test_profile_whose_parts_do_not_fit_is_refused(
         "resourceOperations": [{"deviceResource": operation}],
     }  # fmt: skip
     answer = await send_profile(edgex, "POST", lab_profile(name, deviceResources=resources, deviceCommands=[command]))
-    told = answer.body if answer.status == 400 else answer.item
-    assert told["statusCode"] == 400
-    assert reason in told["message"]
+    assert answer.outcome == 400
+    assert reason in str(answer.body)
 
 
 async def test_profile_that_a_device_uses_is_not_deleted(edgex: Edgex, lab: Lab) -> None:
@@ -218,11 +217,10 @@ async def test_uploaded_profile_of_a_known_name_is_refused_and_replaced_by_put(e
 
 async def test_uploaded_profile_without_a_name_is_refused(edgex: Edgex) -> None:
     answer = await upload(edgex, "POST", "model: nameless\ndeviceResources: []\n")
-    assert answer.status == 400
-    assert "Name field is required" in answer.message
+    assert (answer.status, answer.body["statusCode"]) == (400, 400)
 
 
 async def test_upload_that_is_no_yaml_is_refused(edgex: Edgex) -> None:
     answer = await upload(edgex, "POST", "name: [unclosed")
-    assert answer.status in (400, 500)  # 500 in 4.0, as for bodies that are no JSON
+    assert (answer.status, answer.body["statusCode"]) == (400, 400)
     assert answer.message

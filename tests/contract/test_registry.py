@@ -169,4 +169,4 @@ async def test_service_that_said_goodbye_is_not_asked_any_more(edgex: Edgex, nam
 
 
 async def has_status(edgex: Edgex, name: str, status: str) -> bool:
-    return (await read(edgex, name))["status"] == status
+    return bool((await read(edgex, name))["status"] == status)

@@ -202,6 +202,28 @@ async def test_after_cancelling_nothing_comes_but_other_listeners_go_on(mqtt: Mq
     assert seen == []
 
 
+async def test_overlapping_filters_get_each_message_once(mqtt: MqttTransport) -> None:
+    narrow = await listen(mqtt, "edgex/a/#")
+    seen: Arrived = asyncio.Queue()
+
+    async def take(topic: str, data: bytes, headers: Mapping[str, str]) -> None:
+        await seen.put((topic, data))
+
+    cancel = await mqtt.subscribe("edgex/#", take)
+    exact = await listen(mqtt, "edgex/a/1")
+    for topic in ("edgex/a/1", "edgex/a/2", "edgex/b"):
+        await mqtt.publish(topic, Envelope())
+    assert [(await next_of(seen))[0] for _ in range(3)] == ["edgex/a/1", "edgex/a/2", "edgex/b"]
+    assert [(await next_of(narrow))[0] for _ in range(2)] == ["edgex/a/1", "edgex/a/2"]
+    assert [(await next_of(exact))[0]] == ["edgex/a/1"]
+    await cancel()
+    for topic in ("edgex/b", "edgex/a/3", "edgex/a/1"):
+        await mqtt.publish(topic, Envelope())
+    assert [(await next_of(narrow))[0] for _ in range(2)] == ["edgex/a/3", "edgex/a/1"]
+    assert [(await next_of(exact))[0]] == ["edgex/a/1"]
+    assert (seen.empty(), narrow.empty(), exact.empty()) == (True, True, True)
+
+
 async def test_a_handler_may_end_its_own_subscription(mqtt: MqttTransport) -> None:
     ended: asyncio.Queue[str] = asyncio.Queue()
     cancels: list[Cancel] = []

@@ -11,7 +11,8 @@ from edgeagents.adapters.bootstrap import EdgexService
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.edgex import MetadataClient
 from edgeagents.adapters.edgex_bus import Cancel, EdgexBus, RawHandler
-from edgeagents.adapters.events import encode_envelope
+from edgeagents.adapters.envelopes import PLAIN, encode_envelope
+from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.web import WebContext, make_app
 from edgeagents.errors import ConflictError, NotFoundError, UnavailableError
 from edgeagents.model.device import Device, DeviceResource, DeviceService, Profile
@@ -253,7 +254,7 @@ async def memory_service(key: str = "device-lamps", **settings: Any) -> AsyncIte
         fake = SimpleNamespace(
             key=key, base_url="http://127.0.0.1:59999", app=make_app(context), settings=bus.settings,
             config=MemoryConfig(), bus=bus, edgex=edgex, metadata=metadata, devices=devices, tasks=tasks,
-            transport=transport,
+            transport=transport, metrics=Metrics(), encoding=PLAIN,
         )  # fmt: skip
         fake.service = cast(EdgexService, fake)
         yield fake

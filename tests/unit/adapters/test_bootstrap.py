@@ -36,7 +36,8 @@ def insecure(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("EDGEX_SECURITY_SECRET_STORE", "true", "set EDGEX_SECURITY_SECRET_STORE=false"),
+        ("EDGEX_DISABLE_JWT_VALIDATION", "perhaps", "EDGEX_DISABLE_JWT_VALIDATION"),
+        ("EDGEAGENTS_JWT_LEEWAY_S", "61", "environment variable EDGEAGENTS_JWT_LEEWAY_S"),
         ("EDGEAGENTS_NATS_ULR", "nats://x", "did you mean EDGEAGENTS_NATS_URL?"),
         ("EDGEAGENTS_TEST_SIZE", "0", "environment variable EDGEAGENTS_TEST_SIZE"),
         ("EDGEAGENTS_CONNECT_TIMEOUT_S", "soon", "environment variable EDGEAGENTS_CONNECT_TIMEOUT_S"),

@@ -10,7 +10,7 @@ import pytest
 from edgeagents.adapters.device_cache import Change, DeviceCache
 from edgeagents.adapters.edgex import MetadataClient
 from edgeagents.adapters.edgex_bus import EdgexBus, RawHandler
-from edgeagents.adapters.events import encode_envelope
+from edgeagents.adapters.envelopes import encode_envelope
 from edgeagents.adapters.rest import FixedAddress, Rest
 from edgeagents.errors import NotFoundError, UnavailableError
 from edgeagents.model.envelope import Envelope

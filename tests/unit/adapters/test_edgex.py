@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from edgeagents.adapters.edgex import CommandClient, DataClient, MetadataClient, check_parameters
 from edgeagents.adapters.edgex_bus import EdgexBus, RawHandler
-from edgeagents.adapters.events import encode_envelope
+from edgeagents.adapters.envelopes import encode_envelope
 from edgeagents.adapters.rest import FixedAddress, Rest
 from edgeagents.errors import (
     ConflictError,

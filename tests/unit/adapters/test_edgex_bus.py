@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgeagents.adapters.edgex_bus import Cancel, EdgexBus, RawHandler
-from edgeagents.adapters.events import encode_envelope
+from edgeagents.adapters.envelopes import encode_envelope
 from edgeagents.errors import InvalidInputError, UnavailableError, UpstreamError
 from edgeagents.model.envelope import CommandRequest, EdgexMessage, Envelope
 
@@ -85,12 +85,12 @@ async def test_an_answer_that_cannot_be_decoded_ends_the_wait_and_is_set_aside()
 
     bus = EdgexBus(wire, dead_letter=keep)
     task, answers = await asked(wire, bus)
-    cbor = json.dumps({"payload": "oA==", "contentType": "application/cbor"}).encode()
-    await wire.arrive(answers, cbor)
+    broken = json.dumps({"payload": "oQ==", "contentType": "application/cbor"}).encode()
+    await wire.arrive(answers, broken)
     with pytest.raises(UpstreamError, match="core-command answered"):
         await task
-    assert aside == [(answers, cbor, "cbor")]
-    assert bus.rejected == {"cbor": 1}
+    assert aside == [(answers, broken, "not-cbor")]
+    assert bus.rejected == {"not-cbor": 1}
 
 
 async def test_a_link_that_is_down_ends_the_request_at_once_and_leaves_no_subscription() -> None:

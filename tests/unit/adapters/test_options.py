@@ -1,4 +1,4 @@
-"""Flags and EDGEX_* variables, and the refusal of secure mode."""
+"""Flags and EDGEX_* variables, and what means secure mode."""
 
 import pytest
 
@@ -87,10 +87,56 @@ def test_dev_and_remote_hosts_move_keeper_too() -> None:
 
 
 @pytest.mark.parametrize("mode", [None, "", "true", "False", "FALSE", "0", " false"])
-def test_anything_but_false_is_secure_mode_and_refused_with_the_remedy(mode: str | None) -> None:
+def test_anything_but_false_is_secure_mode(mode: str | None) -> None:
     environ = {} if mode is None else {"EDGEX_SECURITY_SECRET_STORE": mode}
-    with pytest.raises(ConfigurationError, match="set EDGEX_SECURITY_SECRET_STORE=false"):
-        read_options("app-x", [], environ)
+    store = read_options("app-x", [], environ).secret_store
+    assert store is not None
+    assert (store.url, str(store.token_file)) == (
+        "http://localhost:8200",
+        "/tmp/edgex/secrets/app-x/secrets-token.json",
+    )
+    assert (store.secrets_path, store.jwt_path) == ("/v1/secret/edgex/app-x", "/v1/identity/oidc/token/app-x")
+
+
+def test_false_is_insecure_mode() -> None:
+    assert options().secret_store is None
+
+
+def test_the_secret_store_is_set_by_edgexs_variables() -> None:
+    environ = {
+        "SECRETSTORE_HOST": "bao", "SECRETSTORE_PORT": "8201", "SECRETSTORE_PROTOCOL": "https",
+        "SECRETSTORE_STORENAME": "mine", "SECRETSTORE_TOKENFILE": "/run/token.json", "SECRETSTORE_NAMESPACE": "ns",
+        "SECRETSTORE_ROOTCACERTPATH": "/ca.pem", "SECRETSTORE_SERVERNAME": "vault",
+        "SECRETSTORE_SECRETSFILE": "/s.json",
+        "SECRETSTORE_DISABLESCRUBSECRETSFILE": "true", "CLIENTS_SECURITY_SECRETSTORE_SETUP_HOST": "setup",
+        "EDGEX_USE_COMMON_APP_SERVICE_SECRET_KEY": "True",
+    }  # fmt: skip
+    store = read_options("app-x", [], environ).secret_store
+    assert store is not None
+    assert (store.url, store.setup_url) == ("https://bao:8201", "http://setup:59843")
+    assert (store.secrets_path, store.jwt_path) == ("/v1/secret/edgex/mine", "/v1/identity/oidc/token/app-service")
+    assert (str(store.token_file), store.namespace, store.root_ca_file) == ("/run/token.json", "ns", "/ca.pem")
+    assert (store.server_name, store.secrets_file, store.scrub_secrets_file) == ("vault", "/s.json", False)
+
+
+def test_only_a_true_disables_the_check_of_tokens() -> None:
+    assert read_options("app-x", [], {}).check_jwt
+    assert not read_options("app-x", [], {"EDGEX_DISABLE_JWT_VALIDATION": "T"}).check_jwt
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SECRETSTORE_PORT", "0"),
+        ("SECRETSTORE_PORT", "many"),
+        ("SECRETSTORE_PROTOCOL", "ftp"),
+        ("SECRETSTORE_RUNTIMETOKENPROVIDER_ENABLED", "true"),
+        ("EDGEX_DISABLE_JWT_VALIDATION", "perhaps"),
+    ],
+)
+def test_a_secret_store_that_cannot_be_is_refused_by_its_variable(variable: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=variable):
+        read_options("app-x", [], {variable: value})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from edgeagents.adapters.rest import FixedAddress, Rest, check_items, make_http
 from edgeagents.errors import (
@@ -11,6 +12,7 @@ from edgeagents.errors import (
     DeviceSilentError,
     LockedError,
     NotFoundError,
+    UnauthorisedError,
     UnavailableError,
     UpstreamError,
 )
@@ -87,3 +89,62 @@ def test_the_first_failed_item_of_several_is_raised() -> None:
         check_items({"statusCode": 200}, "add")
     with pytest.raises(UpstreamError):
         check_items([{}], "add")
+
+
+class Numbered:
+    """Tokens `t0`, `t1`, ...: the next one after each that is forgotten."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    async def bearer(self) -> SecretStr:
+        return SecretStr(f"t{self.number}")
+
+    def forget(self, used: SecretStr) -> None:
+        assert used.get_secret_value() == f"t{self.number}"
+        self.number += 1
+
+
+def guarded(good: str, seen: list[str]) -> httpx.AsyncClient:
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("Authorization", ""))
+        return httpx.Response(200 if seen[-1] == f"Bearer {good}" else 401, json={"message": "no"})
+
+    return httpx.AsyncClient(transport=httpx.MockTransport(answer))
+
+
+async def test_a_token_that_expired_is_renewed_and_the_call_repeated_once() -> None:
+    seen: list[str] = []
+    rest = Rest("x", FixedAddress("http://x"), guarded("t1", seen), tokens=Numbered())
+    await rest.call("PUT", "/y", body={"a": 1})
+    await rest.call("GET", "/y")
+    assert seen == ["Bearer t0", "Bearer t1", "Bearer t1"]
+
+
+async def test_a_token_that_never_counts_is_an_error_after_the_second_try() -> None:
+    seen: list[str] = []
+    with pytest.raises(UnauthorisedError):
+        await Rest("x", FixedAddress("http://x"), guarded("other", seen), tokens=Numbered()).call("GET", "/y")
+    assert seen == ["Bearer t0", "Bearer t1"]
+
+
+async def test_a_token_given_for_one_service_wins_and_is_not_renewed() -> None:
+    seen: list[str] = []
+    rest = Rest("x", FixedAddress("http://x"), guarded("t1", seen), token=SecretStr("own"), tokens=Numbered())
+    with pytest.raises(UnauthorisedError):
+        await rest.call("GET", "/y")
+    assert seen == ["Bearer own"]
+
+
+async def test_without_a_token_in_time_nothing_is_sent() -> None:
+    class Hanging(Numbered):
+        async def bearer(self) -> SecretStr:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    seen: list[str] = []
+    rest = Rest("x", FixedAddress("http://x"), guarded("t0", seen), tokens=Hanging())
+    with pytest.raises(UnavailableError, match="no token of our own in time") as raised:
+        await rest.call("PUT", "/y", timeout_s=0.05, silent=DeviceSilentError)
+    assert not isinstance(raised.value, DeviceSilentError)
+    assert seen == []

@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 from edgeagents.embedded.contracts import (
     ADD_DEVICE,
     ADD_SERVICE,
-    EVENT,
     PROFILE,
     REGISTRATION,
     UPDATE_DEVICE,
-    check_event,
     check_profile,
     read_many,
     read_one,
     read_profile_file,
 )
+from edgeagents.embedded.event_contract import EVENT, check_event
 from edgeagents.embedded.http import UndecodableError
 from edgeagents.embedded.validation import duration_s, load_json
 from edgeagents.errors import InvalidInputError

@@ -1,0 +1,48 @@
+"""nats-py's client, hardened: no message that somebody may publish can break the connection that receives it,
+and a flush means what it says.
+
+nats-py 2.16 ends its read loop, silently, at a subject or a status line that is not UTF-8, which nats-server accepts
+and stores. And it takes a stored message whose publisher gave it a `Status` header for a word of the server's own
+("the consumer is gone"). Both would come again with every redelivery, for ever. Its `flush` writes the PING ahead of
+what still waits to be written: it may return before the server has seen the subscription or message it was called for.
+
+Source: nats-py 2.16 `Client._build_message`, `_process_headers`, `_send_ping`; NATS ADR-4 and ADR-8.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from nats.aio.client import PING_PROTO, Client
+from nats.aio.msg import Msg
+
+_OF_A_STREAM: Final = "$JS.ACK."  # the server's own words never carry such a reply subject, and no user can send one
+_SERVERS_WORDS: Final = frozenset(("Status", "Description"))
+
+
+class HardenedClient(Client):
+    """A client that reads on, whatever comes."""
+
+    async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
+        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            return None
+        return found
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        # What is no UTF-8 becomes ASCII that can be logged, and that no name of ours reads like.
+        reply_to = reply.decode(errors="backslashreplace")
+        if headers and reply_to.startswith(_OF_A_STREAM):
+            headers = {name: value for name, value in headers.items() if name not in _SERVERS_WORDS}
+        message: Any = super()._build_message(
+            sid, subject.decode(errors="backslashreplace").encode(), reply_to.encode(), data, headers
+        )
+        assert isinstance(message, Msg)
+        return message

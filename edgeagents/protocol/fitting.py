@@ -1,0 +1,124 @@
+"""Do the owner's files fit the device profiles? Each problem in words, with field and remedy.
+
+What a device that does not exist (yet) would make of an entry is no problem: the entry applies once it is there.
+
+Source: design.md sections 3.6 and 3.8.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from edgeagents.errors import InvalidInputError
+from edgeagents.model.agent import AgentDefinition, Permission
+from edgeagents.model.device import Device, DeviceResource, Profile, ResourceProperties
+from edgeagents.model.site import Condition, Proof, ResourceRule, Site
+from edgeagents.model.values import Value, is_numeric, parse_value
+
+
+def file_problems(agent: AgentDefinition, devices: Mapping[str, Device], profiles: Mapping[str, Profile]) -> list[str]:
+    """Return what in an agent's permissions cannot work with the devices there are."""
+    problems = []
+    for index, entry in enumerate(agent.may):
+        found = (
+            _permission_problem(entry, device, profiles[device.profile_name])
+            for device in devices.values()
+            if entry.fits(device) and device.profile_name in profiles
+        )
+        problems += [f"may[{index}]: {text}" for text in _first(found)]
+    return problems
+
+
+def site_problems(site: Site, devices: Mapping[str, Device], profiles: Mapping[str, Profile]) -> list[str]:
+    """Return what in `site.yaml` cannot work with the devices there are."""
+    problems = []
+    for index, rule in enumerate(site.resources):
+        found = (
+            rule_problem(rule, device, profiles[device.profile_name])
+            for device in devices.values()
+            if rule.fits(device) and device.profile_name in profiles
+        )
+        problems += [f"resources[{index}]: {text}" for text in _first(found)]
+    for index, lock in enumerate(site.interlocks):
+        for word, condition in (("forbid", lock.forbid), ("during", lock.during)):
+            device = devices.get(condition.device)
+            profile = profiles.get(device.profile_name) if device else None
+            text = _condition_problem(condition, profile) if profile else ""
+            problems += [f"interlocks[{index}].{word}: {text}"] if text else []
+    return problems
+
+
+def rule_problem(rule: ResourceRule, device: Device, profile: Profile) -> str:
+    """Return why an entry of `site.yaml` cannot work with a device it fits; empty when it can."""
+    resource = profile.resource(rule.resource)
+    if resource is None:
+        return f"resource: profile {profile.name!r} of {device.name!r} has no {rule.resource!r}"
+    found = _range_problem(rule.minimum, rule.maximum, resource.properties, f"{device.name}/{rule.resource}")
+    if not found and rule.proof is not None:
+        return _proof_problem(rule.proof, device, profile.resource(rule.proof.resource))
+    return found
+
+
+def _permission_problem(entry: Permission, device: Device, profile: Profile) -> str:
+    name, resource = f"{device.name}/{entry.resource}", profile.resource(entry.resource)
+    if resource is None:
+        return f"resource: profile {profile.name!r} of {device.name!r} has no {entry.resource!r}"
+    properties = resource.properties
+    if not properties.is_writable:
+        return f"resource: {name} is read-only"
+    for value_text in entry.values:
+        try:
+            value = parse_value(properties.value_type, value_text)
+        except InvalidInputError as error:
+            return f"values: {error}"
+        if not within(value, properties.minimum, properties.maximum):
+            return f"values: {value_text} is outside the profile's range {_limits(properties)} of {name}: remove it"
+    return _range_problem(entry.minimum, entry.maximum, properties, name)
+
+
+def _proof_problem(proof: Proof, device: Device, resource: DeviceResource | None) -> str:
+    if resource is None:
+        return f"proof.resource: profile {device.profile_name!r} of {device.name!r} has no {proof.resource!r}"
+    if not resource.properties.is_readable:
+        return f"proof.resource: {device.name}/{resource.name} cannot be read: name another one, or remove the proof"
+    return ""
+
+
+def _range_problem(low: float | None, high: float | None, properties: ResourceProperties, name: str) -> str:
+    for word, value in (("minimum", low), ("maximum", high)):
+        if value is not None and not is_numeric(properties.value_type):
+            return f"{word}: {name} is a {properties.value_type}, no number: remove it"
+        if value is not None and not within(value, properties.minimum, properties.maximum):
+            return f"{word}: {value:g} is outside the profile's range {_limits(properties)} of {name}: narrow it"
+    return ""
+
+
+def _condition_problem(condition: Condition, profile: Profile) -> str:
+    name, resource = f"{condition.device}/{condition.resource}", profile.resource(condition.resource)
+    if resource is None:
+        return f"resource: profile {profile.name!r} of {condition.device!r} has no {condition.resource!r}"
+    kind = resource.properties.value_type
+    if condition.equals is None:
+        word = "below" if condition.above is None else "above"
+        return "" if is_numeric(kind) else f"{word}: {name} is a {kind}, no number: use equals"
+    try:
+        parse_value(kind, condition.equals)
+    except InvalidInputError as error:
+        return f"equals: {error}"
+    return ""
+
+
+def _limits(properties: ResourceProperties) -> str:
+    return f"{properties.minimum} to {properties.maximum}"
+
+
+def _first(texts: Iterable[str]) -> list[str]:
+    return [text for text in texts if text][:1]
+
+
+def within(value: Value, low: float | None, high: float | None) -> bool:
+    """Say whether a value is within limits, of which either may be absent; without any, all values are."""
+    if low is None and high is None:
+        return True
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    # Written so that NaN is inside nothing.
+    return (low is None or value >= low) and (high is None or value <= high)

@@ -1,0 +1,124 @@
+"""A command on its way through the guard, what the guard works with, and how a command ends.
+
+Source: design.md sections 3.5 to 3.8.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+from edgeagents.adapters import telemetry
+from edgeagents.adapters.device_cache import DeviceCache
+from edgeagents.adapters.edgex import CommandClient
+from edgeagents.adapters.metrics import Timer
+from edgeagents.audit import Audit
+from edgeagents.model.message import MAX_REASON_CHARS, MAX_VALUE_CHARS, Command, Outcome, OutcomeStatus
+from edgeagents.protocol import gate, lease
+from services.guard.desk import LeaseDesk
+from services.guard.ledger import Ledger
+from services.guard.owner import Owner
+from services.guard.picture import LivePicture
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command on its way through a lane.
+
+    Args:
+        command: as it came.
+        agent: its sender, by its subject.
+        sequence: its place in the stream.
+        deadline_s: on the monotonic clock, from receipt.
+        data_site_s: site time of the oldest reading it rests on.
+        approver: the human who let it pass; empty: nobody had to, or nobody has yet.
+        trace: headers of the trace it belongs to.
+    """
+
+    command: Command
+    agent: str
+    sequence: int
+    deadline_s: float
+    data_site_s: float
+    approver: str = ""
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def session(self) -> lease.Session:
+        """The session that sent it."""
+        return lease.Session(self.agent, self.command.incarnation)
+
+    @property
+    def key(self) -> gate.Key:
+        """The device resource it is for."""
+        return self.command.device, self.command.resource
+
+
+class Clocks(Protocol):
+    """The three clocks of the guard: monotonic and site seconds, wall nanoseconds."""
+
+    def now(self) -> float: ...
+    def site(self) -> float: ...
+    def wall_ns(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """All that lanes work with."""
+
+    ledger: Ledger
+    executor: ThreadPoolExecutor
+    owner: Owner
+    devices: DeviceCache
+    picture: LivePicture
+    desk: LeaseDesk
+    command: CommandClient
+    audit: Audit
+    clocks: Clocks
+    tell: Callable[[str, Outcome], None]
+    park: Callable[[Job, gate.NeedsApproval], str]
+    gate_time: Timer = field(default_factory=Timer)
+
+    async def on_disk(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a ledger call in its thread and return what it returns once it is on disk."""
+        return await asyncio.get_running_loop().run_in_executor(self.executor, lambda: function(*arguments))
+
+
+async def end(means: Means, job: Job, status: OutcomeStatus, reason: str) -> None:
+    """Write down, and tell, how a command ended that was not carried out."""
+    command = job.command
+    outcome = Outcome(
+        command_id=command.id, device=command.device, resource=command.resource, status=status, reason=reason,
+        value=command.value, epoch=command.epoch, sequence=job.sequence, approver=job.approver,
+    )  # fmt: skip
+    await finish(means, job, outcome)
+
+
+async def finish(means: Means, job: Job, outcome: Outcome) -> None:
+    """Write an outcome down, then tell its agent.
+
+    Raises:
+        StoreError: the ledger cannot be written; nothing is told then.
+    """
+    # Texts of devices and services may be long; an outcome has to fit into a message.
+    bounds = {
+        "reason": outcome.reason[:MAX_REASON_CHARS],
+        "read_back": outcome.read_back[:MAX_VALUE_CHARS] if outcome.read_back is not None else None,
+    }
+    outcome = outcome.model_copy(update={**bounds, "finished_unix_ns": means.clocks.wall_ns()})
+    await means.on_disk(means.ledger.finish, job.agent, outcome, means.clocks.wall_ns() / 1e9)
+    trace = telemetry.carried() or job.trace  # some end before they get to their lane
+    with telemetry.span("outcome", {"status": outcome.status}, kind="producer", parent=trace):
+        means.tell(job.agent, outcome)
+    means.audit.append(
+        "command", agent=job.agent, because=job.command.because, decision=job.command.decision_id,
+        cause=job.command.cause.model_dump(), **outcome.model_dump(),
+    )  # fmt: skip
+
+
+def approved(job: Job, approver: str, now_site_s: float) -> Job:
+    """Return a parked job as it goes on after a human said yes: they looked at the site as it is now."""
+    return replace(job, approver=approver, data_site_s=now_site_s)
