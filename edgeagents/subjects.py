@@ -177,15 +177,32 @@ def lease_key(device: str, resource: str) -> str:
 
 
 def stream_subjects(gateway: str, base: str = "edgex", bus: EdgexBusType = "mqtt") -> dict[str, list[str]]:
-    """Return which subjects each stream of a gateway captures; no two overlap."""
+    """Return which subjects each stream of a gateway captures; no two overlap.
+
+    Where EdgeX itself runs on JetStream its own stream captures them already: see `stream_sources`.
+    """
     g = token(gateway)
     return {
-        EVENTS_STREAM: [topic_to_subject(f"{base}/{topic}", bus) for topic in ("events/device/#", "rules/agents")],
+        EVENTS_STREAM: [] if bus == "nats-jetstream" else _event_subjects(base, bus),
         COMMANDS_STREAM: [f"{g}.commands.*.*", f"{g}.outcomes.*.*"],
         AUDIT_STREAM: [f"{g}.audit.*.*"],
         TRIGGERS_STREAM: [f"{g}.triggers.*"],
         DEAD_LETTERS_STREAM: [f"{g}.dead-letters.*"],
     }
+
+
+def stream_sources(base: str = "edgex", bus: EdgexBusType = "mqtt") -> dict[str, dict[str, list[str]]]:
+    """Return which streams are fed from which others, by what subjects: ours from EdgeX's, where it has one."""
+    return {EVENTS_STREAM: {edgex_stream(base): _event_subjects(base, bus)}} if bus == "nats-jetstream" else {}
+
+
+def edgex_stream(base: str = "edgex") -> str:
+    """Return the name of the stream in which an EdgeX on JetStream keeps everything below its base."""
+    return topic_to_subject(base, "nats-jetstream").replace(".", "_")
+
+
+def _event_subjects(base: str, bus: EdgexBusType) -> list[str]:
+    return [topic_to_subject(f"{base}/{topic}", bus) for topic in ("events/device/#", "rules/agents")]
 
 
 # --- EdgeX's: topics and the subjects that carry them --------------------------------------------

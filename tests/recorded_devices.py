@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.adapters.envelopes import JSON, encode_payload
 from edgeagents.adapters.serving import WebServer, bind
 from tests.recordings import BusLine, HttpLine
 
@@ -35,7 +36,7 @@ class RecordedDevices:
         self._bus = bus
         self._bus_answers: dict[str, bytes] = {}
         self.refusal = ""  # of the next validations; empty: taken
-        self._next = (200, b"")
+        self._next = (200, b"", JSON)
         route = Route("/{path:path}", self._serve, methods=["GET", "PUT"])
         self._server = WebServer(Starlette(routes=[route]))
         self._serving: asyncio.Task[None] | None = None
@@ -66,6 +67,8 @@ class RecordedDevices:
         """Answer the next HTTP command so that core-command's answer is the recorded one."""
         self.say(line.status, line.answer)
         if line.status < 300:
+            if '"valueType":"Binary"' in line.answer:
+                self._next = (line.status, *encode_payload(line.json()))
             return
         wrapped = _WRAPPED.fullmatch(line.json()["message"])
         if wrapped is not None:
@@ -75,7 +78,7 @@ class RecordedDevices:
 
     def say(self, status: int, body: str) -> None:
         """Answer the next HTTP commands with this."""
-        self._next = (status, body.encode())
+        self._next = (status, body.encode(), JSON)
 
     def answer_bus(self, request_id: str, line: BusLine) -> None:
         """Answer the bus command of this id with what a recorded message carries."""
@@ -92,8 +95,8 @@ class RecordedDevices:
         )
         await self.held.wait()
         self.answered_to_caller.append(not await request.is_disconnected())
-        status, body = self._next
-        return Response(body, status, media_type="application/json")
+        status, body, media_type = self._next
+        return Response(body, status, media_type=media_type)
 
     async def _validate(self, message: BusMessage) -> None:
         request = json.loads(message.data)

@@ -126,7 +126,7 @@ def _check_writable(value: Any) -> None:
         if not math.isfinite(value):
             raise InvalidInputError(f"this cannot be written as CBOR: {value} is no JSON number")
     elif isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
+        if not -(2**64) <= value < 2**64:
             raise InvalidInputError("this cannot be written as CBOR: an integer beyond 64 bits")
     elif value is not None and not isinstance(value, (str, bytes)):
         raise InvalidInputError(f"this cannot be written as CBOR: {type(value).__name__}")

@@ -189,7 +189,7 @@ def hidden(tree: Mapping[str, Any], *, secret: bool = False) -> Tree:
         below = secret or name == "SecretData"
         if isinstance(value, Mapping):
             result[name] = hidden(value, secret=below)
-        elif value not in (None, "") and (below or _is_secret(name)):
+        elif not isinstance(value, bool) and value not in (None, "") and (below or _is_secret(name)):
             result[name] = HIDDEN
         else:
             result[name] = _PASSWORD_IN_URL.sub(rf"\1{HIDDEN}@", value) if isinstance(value, str) else value

@@ -70,7 +70,8 @@ class LiveConfig:
         self._local: Tree = {}
         self._watchers: list[Watcher] = []
         self._stale = asyncio.Event()
-        self._own_sections = tuple(name for name in self._defaults if name not in SECTIONS)
+        # Trigger too: which topics count can be changed while the service runs.
+        self._own_sections = tuple(name for name in self._defaults if name not in SECTIONS or name == "Trigger")
         self._tree = self._merged()
 
     def get(self, path: str, default: Any = None) -> Any:

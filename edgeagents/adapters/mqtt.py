@@ -1,14 +1,15 @@
-"""EdgeX topics over MQTT 3.1.1: for tests against an EdgeX whose broker is MQTT only, and for the later bridge.
+"""EdgeX topics over MQTT 3.1.1: for an EdgeX with a broker of its own (`mqtt_bridge.py`), and for tests.
 
 Each subscription has its own queue and task, as with NATS: a handler may ask and wait for the answer.
 
-Source: edgex-wire.md section 1.5; aiomqtt 2.x.
+Source: edgex-wire.md sections 1.5 and 1.7; aiomqtt 2.x.
 """
 
 import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,8 +25,11 @@ from edgeagents.model.envelope import Envelope
 log = logging.getLogger(__name__)
 
 CONNECT_S: Final = 6.0
-RETRY_S: Final = 0.5
+FIRST_RETRY_S: Final = 0.25
+LONGEST_RETRY_S: Final = 8.0
 PENDING: Final = 65_536  # as many waiting messages a subscription as with NATS; further ones are dropped
+_ENCRYPTED: Final = ("mqtts", "ssl", "tls", "tcps")
+_SCHEMES: Final = ("mqtt", "tcp", *_ENCRYPTED)
 _REFUSED: Final = 128  # a subscription's return code from here on means no
 
 
@@ -51,22 +55,34 @@ class MqttTransport:
     """One MQTT connection; an async context manager. Resubscribes after a reconnect."""
 
     def __init__(
-        self, url: str, client_id: str, *, user: str | None = None, password: str | None = None, qos: int = 0
-    ) -> None:
-        """Prepare a connection to `mqtt://host:port`; nothing connects yet.
+        self, url: str, client_id: str, *, user: str | None = None, password: str | None = None,
+        tls: ssl.SSLContext | None = None, qos: int = 0, encoding: Encoding = PLAIN, pending: int = PENDING,
+    ) -> None:  # fmt: skip
+        """Prepare a connection; nothing connects yet.
+
+        Args:
+            url: `mqtt://host:port`, or `mqtts://host:port` for TLS.
+            client_id: unique for each connection to the broker.
+            user: with `password`, where the broker asks for them.
+            password: see `user`.
+            tls: what to trust, and the client's certificate where the broker asks for one; with `mqtts` and None
+                the system's authorities are trusted.
+            qos: of what is published and subscribed.
+            encoding: how we write.
+            pending: how many messages of one subscription may wait; further ones are dropped and counted.
 
         Raises:
             ConfigurationError: this is no such address.
         """
-        try:
-            parts = urlsplit(url)
-            port = parts.port or 1883
-        except ValueError as error:
-            raise ConfigurationError(f"{url!r} is no address of a broker: write mqtt://host:port") from error
+        host, port, is_encrypted = _parts(url)
         self._url = url
+        self._encoding = encoding
+        self._pending = pending
+        self.dropped = 0
         self._options: dict[str, Any] = {
-            "hostname": parts.hostname or "127.0.0.1", "port": port, "identifier": client_id,
+            "hostname": host, "port": port or (8883 if tls or is_encrypted else 1883), "identifier": client_id,
             "username": user, "password": password, "timeout": 5,
+            "tls_context": tls or (ssl.create_default_context() if is_encrypted else None),
             # Without it a QoS 1 round trip takes 44 ms instead of 0.3.
             "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         }  # fmt: skip
@@ -76,6 +92,7 @@ class MqttTransport:
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self._was_up = False
+        self._why = ""
         self._asked: set[str] = set()
         self._asking = asyncio.Lock()
 
@@ -86,7 +103,8 @@ class MqttTransport:
                 await self._up.wait()
         except TimeoutError as error:
             await self.__aexit__()
-            raise UnavailableError(f"{self._url}: no MQTT connection in {CONNECT_S:g} s: is the broker up?") from error
+            text = f"{self._url}: no MQTT connection in {CONNECT_S:g} s: {self._why or 'no answer'}: is the broker up?"
+            raise UnavailableError(text) from error
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -99,15 +117,18 @@ class MqttTransport:
             _, pending = await asyncio.wait(pending, timeout=1)
 
     async def _run(self) -> None:
-        told = False
+        told, pause_s = False, FIRST_RETRY_S
         while True:
             try:
                 await self._session()
-            except (aiomqtt.MqttError, ValueError) as error:
+            except (aiomqtt.MqttError, ValueError, OSError) as error:
                 if not told or self._was_up:
                     log.warning("%s: %s: trying again", self._url, error)
-                told, self._was_up = True, False
-            await asyncio.sleep(RETRY_S)
+                if self._was_up:
+                    pause_s = FIRST_RETRY_S
+                told, self._was_up, self._why = True, False, str(error) or type(error).__name__
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_RETRY_S, pause_s * 2)
 
     async def _session(self) -> None:
         try:
@@ -116,7 +137,9 @@ class MqttTransport:
                 self._asked.clear()
                 await self._ask(client)
                 self._up.set()
-                self._was_up = True
+                if self._why:
+                    log.warning("%s: link is back", self._url)
+                self._was_up, self._why = True, ""
                 async for message in client.messages:
                     self._deliver(message)
         finally:
@@ -130,7 +153,10 @@ class MqttTransport:
                 try:
                     subscription.waiting.put_nowait((str(message.topic), payload))
                 except asyncio.QueueFull:
-                    log.warning("%s: %s is too slow: a message is dropped", self._url, subscription.topic_filter)
+                    self.dropped += 1
+                    if self.dropped == 1:
+                        text = "%s: %s is too slow: a message is dropped (further ones are only counted)"
+                        log.warning(text, self._url, subscription.topic_filter)
 
     @property
     def is_connected(self) -> bool:
@@ -148,7 +174,7 @@ class MqttTransport:
         if client is None:
             raise UnavailableError(f"{self._url}: MQTT link is down")
         try:
-            await client.publish(topic, encode_envelope(envelope), qos=self._qos)
+            await client.publish(topic, encode_envelope(envelope, self._encoding), qos=self._qos)
         except aiomqtt.MqttError as error:
             raise UnavailableError(f"{self._url}: publish on {topic}: {error}") from error
         except ValueError as error:
@@ -161,7 +187,7 @@ class MqttTransport:
             UnavailableError: the link broke meanwhile.
             InvalidInputError: the broker refuses this filter.
         """
-        subscription = _Subscription(topic_filter, handler, asyncio.Queue(PENDING))
+        subscription = _Subscription(topic_filter, handler, asyncio.Queue(self._pending))
         task = self._subscriptions[subscription] = asyncio.create_task(subscription.run())
         task.add_done_callback(_tell)
 
@@ -197,6 +223,17 @@ class MqttTransport:
             for topic_filter in self._asked - widest:
                 self._asked.remove(topic_filter)
                 await client.unsubscribe(topic_filter)
+
+
+def _parts(url: str) -> tuple[str, int | None, bool]:
+    """Return host, port and whether TLS is asked for."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in _SCHEMES or not parts.hostname:
+            raise ValueError
+        return parts.hostname, parts.port, parts.scheme in _ENCRYPTED
+    except ValueError as error:
+        raise ConfigurationError(f"{url!r} is no address of a broker: write mqtt://host:port") from error
 
 
 def _covers(wide: str, narrow: str) -> bool:

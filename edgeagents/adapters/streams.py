@@ -26,6 +26,7 @@ from edgeagents.errors import ConflictError, NotFoundError, TooLargeError, Unava
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
 MESSAGE_ID: Final = "Nats-Msg-Id"
 _WRONG_LAST_SEQUENCE: Final = (10071, 10164)  # the second from servers that check before they write
+_NAME_IN_USE: Final = 10058
 _PULL_S: Final = 2.0  # a pull request is lost with the server: so long a consumer stands still after a restart
 BROKER_ERRORS: Final = (nats.errors.Error, OSError)  # a TimeoutError is an OSError
 T = TypeVar("T")
@@ -93,8 +94,20 @@ class Streams:
         max_bytes: int = -1,
         max_per_subject: int = -1,
         duplicate_window_s: float = 120.0,
+        sources: Mapping[str, Sequence[str]] | None = None,
+        keeps_existing: bool = False,
     ) -> None:
         """Create a file-backed stream, or bring an existing one to these subjects and limits; keeps its messages.
+
+        Args:
+            name: its name.
+            subjects: what it captures.
+            max_age_s: messages older than this are dropped; 0: never.
+            max_bytes: the oldest messages beyond this size are dropped; -1: never.
+            max_per_subject: so many of each subject are kept; -1: all.
+            duplicate_window_s: how long a message id is remembered.
+            sources: by name of another stream, which of its subjects are copied from it; it may come later.
+            keeps_existing: an existing one is somebody else's and stays as it is.
 
         Raises:
             UnavailableError: the broker has no JetStream, or refuses the stream.
@@ -102,6 +115,11 @@ class Streams:
         config = api.StreamConfig(
             name=name,
             subjects=list(subjects),
+            sources=[
+                api.StreamSource(name=stream, filter_subject=subject)
+                for stream, filters in (sources or {}).items()
+                for subject in filters
+            ],
             storage=api.StorageType.FILE,
             retention=api.RetentionPolicy.LIMITS,
             discard=api.DiscardPolicy.OLD,
@@ -115,6 +133,8 @@ class Streams:
             try:
                 await finished(self.js.add_stream(config))
             except nats.js.errors.BadRequestError as refusal:
+                if keeps_existing and refusal.err_code == _NAME_IN_USE:
+                    return
                 try:
                     await finished(self.js.update_stream(config))
                 except nats.js.errors.NotFoundError:

@@ -48,7 +48,9 @@ def _add_event_routes(app: FastAPI, data: Data) -> None:
         return ok(201, request_id=item.request_id, id=found)
 
     async def get(request: Request) -> Response:
-        return ok(event=await data.event(_event_id(request)))
+        event = await data.event(_event_id(request))
+        # EdgeX's database holds numbers, and a single event's are not turned into text again; arrays are text there.
+        return ok(event=event | {"readings": [_numeric(one) if _is_single(one) else one for one in event["readings"]]})
 
     routes(
         app,
@@ -192,6 +194,10 @@ def _event_id(request: Request) -> str:
 
 def _numeric_event(event: Row) -> Row:
     return event | {"readings": [_numeric(reading) for reading in event["readings"]]}
+
+
+def _is_single(reading: Row) -> bool:
+    return is_numeric(reading["valueType"])
 
 
 def _numeric(reading: Row) -> Row:

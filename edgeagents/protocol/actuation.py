@@ -202,16 +202,13 @@ def _proving(state: Proving, event: ReadDone | ReadFailed | Tick) -> tuple[State
             return state, [read]
         case ReadDone(value, text, _) if same_value(value, work.wanted, proof.tolerance):
             return Idle(), [_finish(work, "proven", f"{proof.resource} reads {_say(value)}", text)]
-        case ReadDone(value, _, now_s):
-            last, now = _say(value), now_s
-        case ReadFailed(_, now_s):
-            last, now = state.last, now_s
+        case ReadDone(value, last, now):
+            problem = f"{proof.resource} reads {_say(value)}, wanted {_say(work.wanted)}"
+        case ReadFailed(problem, now):
+            last = state.last
     if now < state.until_s:
         again = min(state.again_s * 2, LONGEST_READ_AGAIN_S)
         return replace(state, again_s=again, last=last), [StartTimer(min(state.again_s, state.until_s - now))]
-    problem = (
-        event.text if isinstance(event, ReadFailed) else f"{proof.resource} reads {last}, wanted {work.command.value}"
-    )
     return Idle(), [_finish(work, "failed", f"not proven in {proof.wait:g} s: {problem}", last or None)]
 
 

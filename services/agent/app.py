@@ -32,6 +32,7 @@ from services.agent.decision import DecisionStage, RuleStage
 from services.agent.inputs import Inputs
 from services.agent.loop import AgentLoop, rule_results
 from services.agent.perception import Twin
+from services.agent.pipeline import DEFAULT, read_pipeline
 from services.agent.rules import RuleBook
 from services.agent.trigger import add_event_route, is_by_http
 
@@ -69,6 +70,7 @@ def spec_of(agent: AgentDefinition) -> ServiceSpec:
             "Writable": {
                 "LogLevel": "INFO",
                 "InsecureSecrets": {},
+                "Pipeline": dict(DEFAULT),
                 "Telemetry": {"Metrics": dict.fromkeys(METRICS, False)},
             },
             "Service": {
@@ -98,6 +100,7 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
         stages: list[DecisionStage] = [RuleStage(agent.name, rules)]
         journal = Journal.in_folder(JournalSettings().journal_dir, agent.name)
         loop = AgentLoop(agent, twin, stages, commander, audit, journal, lambda: service.site_time.at(time.time()))
+        _follow_pipeline(service, loop)
         inputs = Inputs(service.bus, service.edgex, agent, service.devices)
         _measure(service.metrics, inputs, loop, rules, commander)
         _routes(service, agent, loop, rules, twin, commander)
@@ -111,6 +114,22 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             journal.close()
 
     return build
+
+
+def _follow_pipeline(service: EdgexService, loop: AgentLoop) -> None:
+    """Have the loop work by the pipeline that the configuration shows now, and after each change of it."""
+
+    def read(paths: frozenset[str]) -> None:
+        if not any(path.startswith(("Writable/Pipeline", "Trigger")) for path in paths):
+            return
+        topics = service.config.text("Trigger/SubscribeTopics")
+        try:
+            loop.pipeline = read_pipeline(service.config.get("Writable/Pipeline", {}), topics)
+        except InvalidInputError as error:
+            log.error("configuration %s: the former pipeline stays", error)
+
+    read(frozenset({"Writable/Pipeline"}))
+    service.config.watch(read)
 
 
 async def _run(

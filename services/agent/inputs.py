@@ -114,14 +114,18 @@ class Inputs:
 
     async def _put(self, message: StoredMessage, event: Event | None, watched: bool) -> None:
         if event is not None and watched:
-            await self.queue.put(EventInput(message, event))
+            # What came by HTTP has no topic: subscriptions do not concern it.
+            topic = self._below(message) if message.stream == subjects.EVENTS_STREAM else ""
+            await self.queue.put(EventInput(message, event, topic))
             return
         self.counts["invalid" if event is None else "filtered"] += 1
         await message.ack()
 
     def _is_watched(self, message: StoredMessage, event: Event) -> bool:
-        below = self._topic(message).removeprefix(f"{self._edgex.base}/")
-        return is_watched(self._agent, event, below, self._devices)
+        return is_watched(self._agent, event, self._below(message), self._devices)
+
+    def _below(self, message: StoredMessage) -> str:
+        return self._topic(message).removeprefix(f"{self._edgex.base}/")
 
     def _topic(self, message: StoredMessage) -> str:
         return subjects.subject_to_topic(message.subject, self._bus.settings.edgex_bus)

@@ -26,6 +26,7 @@ from edgeagents.model.values import Value
 from services.agent.commands import Commander, Given
 from services.agent.decision import DecisionStage, decide, described
 from services.agent.perception import Twin
+from services.agent.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +35,11 @@ RULE_DEVICE = "rule"  # results of rules that came by HTTP read as resources of 
 
 @dataclass(frozen=True, slots=True)
 class EventInput:
-    """A device event, or a rule's event from the bus."""
+    """A device event, or a rule's event from the bus; `topic` is below the base."""
 
     message: StoredMessage
     event: Event
+    topic: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class AgentLoop:
         self._site_now = site_now
         self._held: tuple[object, ...] = ()
         self.deciding = True
+        self.pipeline = Pipeline()
         self.counts: Counter[str] = Counter()
         self.processing_time = Timer()
 
@@ -95,12 +98,16 @@ class AgentLoop:
 
     async def _handle(self, item: Input) -> None:
         match item:
-            case EventInput(message, event):
+            case EventInput(message, event, topic):
                 self.counts["events"] += 1
                 cause = Cause(
                     stream=message.stream, sequence=message.sequence, event_id=event.id[:256], origin_ns=event.origin
                 )
-                await self._consider(self._twin.observe(event, cause, self._site_now()))
+                kept = self.pipeline.run(event, topic)
+                if kept is None:
+                    self.counts["filtered"] += 1
+                else:
+                    await self._consider(self._twin.observe(kept, cause, self._site_now()))
                 # Written before the acknowledgement: an event may be seen twice, never not at all.
                 self._journal.write("consumed", id=event.id, stream=message.stream, sequence=message.sequence)
             case RuleInput(message, result):
@@ -114,7 +121,8 @@ class AgentLoop:
     async def _consider(self, observation: Observation | None) -> None:
         if observation is None or not self.deciding:
             return
-        decision = decide(observation, self._twin, self._stages)
+        stages = [stage for stage in self._stages if stage.name in self.pipeline.stages]
+        decision = decide(observation, self._twin, stages)
         if decision is None:
             self.counts["nothing_to_do"] += 1
             return

@@ -74,6 +74,11 @@ class RuleBook:
         return [rule.name for rule in self._rules]
 
     @property
+    def compiled(self) -> tuple[CompiledRule, ...]:
+        """Return the rules, one for each combination of `for_each` words, in the order they count."""
+        return tuple(self._rules)
+
+    @property
     def keys(self) -> frozenset[Key]:
         """Return every device resource that some rule reads or sets."""
         read = {source for rule in self._rules for source in map(_key_of, rule.given.values())}

@@ -19,13 +19,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
-from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.command_route import Route, commands_by
 from edgeagents.adapters.metrics import Metrics
+from edgeagents.adapters.mqtt_bridge import MqttSettings
 from edgeagents.audit import Audit
-from edgeagents.errors import UnauthorisedError, UnavailableError
+from edgeagents.errors import UnauthorisedError
 from edgeagents.model.message import OutcomeStatus
 from edgeagents.settings import PREFIX, SiteTime, read_secret
 from services.guard.approvals import Approvals, read_approvers
+from services.guard.bridge import METRICS as BRIDGE_METRICS
+from services.guard.bridge import bridge_of
 from services.guard.desk import LeaseDesk
 from services.guard.intake import Intake, Teller
 from services.guard.jobs import Job, Means, approved, end
@@ -33,12 +36,19 @@ from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
 from services.guard.owner import Owner
 from services.guard.picture import KEPT_SETS, LivePicture
+from services.guard.streams import DAY_S, ensure_streams
 
 log = logging.getLogger(__name__)
 
-DAY_S: Final = 86_400.0
 GRACE_S: Final = 2.0
-METRICS: Final = ("GuardCommandsReceived", "GuardOutcomes", "GuardGateTime", "GuardLeaseGrants", "GuardWaiting")
+METRICS: Final = (
+    "GuardCommandsReceived",
+    "GuardOutcomes",
+    "GuardGateTime",
+    "GuardLeaseGrants",
+    "GuardWaiting",
+    *BRIDGE_METRICS,
+)
 
 
 class GuardSettings(BaseSettings):
@@ -51,6 +61,7 @@ class GuardSettings(BaseSettings):
     state_dir: Path = Field(Path("var/guard"), description="the guard's volume: ledger, lock, generation")
     approvers_file: Path | None = Field(None, description="one `name: token` a line; without it nobody can approve")
     command_token_file: Path | None = Field(None, description="token for core-command, where it demands one")
+    command_route: Route = Field("rest", description="bus: device services see the command id as correlation id")
 
 
 SPEC: Final = ServiceSpec(
@@ -67,7 +78,7 @@ SPEC: Final = ServiceSpec(
         "Clients": {"core-command": {"Protocol": "http", "Host": "localhost", "Port": 59882}},
         "Trigger": {"Type": "edgex-messagebus", "SubscribeTopics": "events/device/#"},
     },
-    settings=(GuardSettings,),
+    settings=(GuardSettings, MqttSettings),
 )
 
 
@@ -114,13 +125,17 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     picture = LivePicture(service.site_time, clocks.wall_ns, max(KEPT_SETS, owner.most_sets))
     teller = Teller(service.bus, service.settings.gateway)
     means = Means(
-        ledger, executor, owner, service.devices, picture, desk, service.command, audit, clocks, teller.tell,
+        ledger, executor, owner, service.devices, picture, desk,
+        commands_by(settings.command_route, service.command), audit, clocks, teller.tell,
         approvals.park,
     )  # fmt: skip
     guard = Guard(service, means, approvals, teller, settings.site_file)
     _measure(service.metrics, guard)
     _routes(service, guard)
+    bridge = await bridge_of(service, MqttSettings())
     guard.start(guard.run(), "guard")
+    if bridge is not None:
+        guard.start(bridge.run(), "mqtt bridge")
     try:
         yield
     finally:
@@ -237,27 +252,6 @@ class Guard:
             text = f"denied by {name}" + (f": {verdict.reason}" if verdict.reason else "")
             await end(means, decided, "refused", text)
         return {"apiVersion": "v3", "statusCode": 200, "commandId": command_id, "decision": verdict.decision}
-
-
-async def ensure_streams(bus: Bus, base: str) -> None:
-    """Create the gateway's streams, waiting for the broker if it has to be waited for."""
-    limits: dict[str, dict[str, Any]] = {
-        subjects.EVENTS_STREAM: {"max_age_s": DAY_S, "max_bytes": 1 << 30},
-        subjects.COMMANDS_STREAM: {"max_age_s": 30 * DAY_S, "max_bytes": 1 << 30},
-        subjects.AUDIT_STREAM: {"max_age_s": 365 * DAY_S, "max_bytes": 4 << 30},
-        subjects.TRIGGERS_STREAM: {"max_age_s": DAY_S, "max_bytes": 64 << 20},
-        subjects.DEAD_LETTERS_STREAM: {"max_age_s": 7 * DAY_S, "max_bytes": 64 << 20},
-    }
-    for name, captured in subjects.stream_subjects(bus.settings.gateway, base).items():
-        while True:
-            try:
-                await bus.ensure_stream(name, captured, **limits[name])
-                break
-            except UnavailableError:
-                if not bus.is_connected:
-                    await asyncio.sleep(0.25)
-                    continue
-                raise
 
 
 def _measure(metrics: Metrics, guard: Guard) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from edgeagents.adapters import telemetry
+from edgeagents.adapters.command_route import Commands
 from edgeagents.adapters.device_cache import DeviceCache
-from edgeagents.adapters.edgex import CommandClient
 from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
 from edgeagents.model.message import MAX_REASON_CHARS, MAX_VALUE_CHARS, Command, Outcome, OutcomeStatus
@@ -75,7 +75,7 @@ class Means:
     devices: DeviceCache
     picture: LivePicture
     desk: LeaseDesk
-    command: CommandClient
+    command: Commands
     audit: Audit
     clocks: Clocks
     tell: Callable[[str, Outcome], None]

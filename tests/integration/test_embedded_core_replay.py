@@ -1,14 +1,14 @@
 """The embedded core answers the recorded requests as the real EdgeX 4.0.2 did, over HTTP and on the bus.
 
-Values are compared as they stand, except what differs from run to run. What is left out and what differs on purpose
-stands in the two tables below, with the reason.
+Values are compared as they stand, except what differs from run to run. What differs on purpose stands with its reason
+in `tests/recorded_answers.py`. The requests to an application and a device service are in `test_service_replay.py`.
 """
 
 import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,60 +20,13 @@ import yaml
 from edgeagents.adapters.bus import Bus, BusMessage
 from tests.embedded_core import EmbeddedCore
 from tests.nats import NatsServer
+from tests.recorded_answers import VOLATILE, compared, masked, parsed, placed, renamed
 from tests.recorded_devices import RecordedDevices
 from tests.recordings import BusLine, HttpLine, bus_lines, http_lines
 
 pytestmark = [pytest.mark.recordings]
 
 CORE = ("keeper", "metadata", "data", "command")
-VOLATILE = {"created", "modified", "Created", "Modified", "id", "timestamp", "correlationID", "requestID", "requestId"}
-
-# Recorded requests to the core that are not replayed.
-LEFT_OUT = {
-    "app kv tree": "reads the private configuration that an app service had pushed; no such service runs here",
-    "event of type Binary": "the device service answered in CBOR, which the embedded core refuses by name",
-}
-
-# Answers of the embedded core that differ on purpose: what is taken out of both before they are compared.
-Change = Callable[[Any], Any]
-
-
-def _keys_only(answer: Any) -> Any:
-    return sorted(answer["config"]["Service"]), sorted(answer["config"]["MessageBus"]), answer["serviceName"]
-
-
-def _without_readings(answer: Any) -> Any:
-    return answer | {"events": [event | {"readings": event["readings"][:1]} for event in answer["events"]]}
-
-
-def _without_count(answer: Any) -> Any:
-    return answer | {"count": None}
-
-
-def _common_keys(answer: Any) -> Any:
-    left_out = re.compile(r".*/all-services/(Clients|Database|Writable/InsecureSecrets)/.*")
-    return sorted(row["key"] for row in answer["response"] if not left_out.fullmatch(row["key"]))
-
-
-def _without_message(answer: Any) -> Any:
-    return answer | {"message": ""}
-
-
-DIFFERS: dict[str, tuple[Change, str]] = {
-    "common config core-command": (
-        _keys_only,
-        "no database, external MQTT or secrets here: `Databases`, `External*` and `InsecureSecrets` are left out",
-    ),
-    "kv common tree": (
-        _common_keys,
-        "the values are ours; no PostgreSQL and no proxy-auth here, so their keys are left out",
-    ),
-    "metadata add device not json": (_without_message, "Python's words for what is wrong with the JSON, not Go's"),
-    "data counts": (_without_count, "one recorded event is CBOR, which the embedded core does not read yet"),
-    "data reading count": (_without_count, "the same CBOR event"),
-    "data events of device": (_without_readings, "each copy of an event shows its own readings, not those of both"),
-    "data events in time": (_without_readings, "the same two copies"),
-}
 
 
 @dataclass
@@ -103,13 +56,12 @@ class Player:
         await self.bus.flush()
         try:
             await self._rebuild()
-            for line in http_lines():
-                if line.service in CORE and line.case not in LEFT_OUT:
-                    if line.case == "data counts":
-                        await self._until_kept()
-                    await self._ask(line)
-                    if line.case == "own regex":
-                        await self._commands_on_the_bus()
+            for line in core_lines():
+                if line.case == "data counts":
+                    await self._until_kept()
+                await self._ask(line)
+                if line.case == "own regex":
+                    await self._commands_on_the_bus()
             await self.bus.flush()
         finally:
             self.replay.device_requests = self.devices.requests
@@ -179,10 +131,10 @@ class Player:
         return response
 
     async def _until_kept(self) -> None:
-        """Wait until the events of the bus are kept: 14 that are JSON, and the two posted."""
+        """Wait until the events of the bus are kept: 14 in JSON, one in CBOR, and the two posted."""
         give_up = time.monotonic() + 20
         while time.monotonic() < give_up:
-            if (await self.http.get(f"{self.core.urls['data']}/api/v3/event/count")).json()["count"] == 16:
+            if (await self.http.get(f"{self.core.urls['data']}/api/v3/event/count")).json()["count"] == 17:
                 return
             await asyncio.sleep(0.05)
 
@@ -202,6 +154,11 @@ class Player:
             if len(heard) == len(answers):
                 return
             await asyncio.sleep(0.05)
+
+
+def core_lines() -> list[HttpLine]:
+    """Return the recorded requests to the four core services, in order."""
+    return [line for line in http_lines() if line.service in CORE and line.case != "app kv tree"]
 
 
 def _origin(line: BusLine) -> int:
@@ -243,28 +200,11 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
         server.kill()
 
 
-def masked(value: Any) -> Any:
-    """Return an answer without what differs from run to run; lists that EdgeX does not order are sorted."""
-    if isinstance(value, dict):
-        return {key: "…" if key in VOLATILE and item else masked(item) for key, item in value.items()}
-    if isinstance(value, list):
-        items = [masked(item) for item in value]
-        ordered = all(isinstance(item, dict) and item.keys() & {"key", "serviceId", "path"} for item in items)
-        unordered = ordered or all(isinstance(item, str) and item.startswith("edgex/") for item in items)
-        return sorted(items, key=json.dumps) if unordered else items
-    return value
-
-
-def localised(text: str, urls: dict[str, str], devices: str = "") -> str:
-    """Return a text with this run's addresses replaced by the recorded ones."""
-    for name, port in (("keeper", 59890), ("metadata", 59881), ("data", 59880), ("command", 59882)):
-        own = urls[name].rsplit(":", 1)[1]
-        text = text.replace(urls[name], f"http://localhost:{port}").replace(f'"port":{own},', f'"port":{port},')
-    return text
-
-
-def parsed(text: str) -> Any:
-    return json.loads(text) if text.strip() else ""
+def names_of(urls: dict[str, str]) -> dict[str, str]:
+    """Return this run's addresses with the recorded ones."""
+    recorded = {"keeper": 59890, "metadata": 59881, "data": 59880, "command": 59882}
+    names = {urls[name]: f"http://localhost:{port}" for name, port in recorded.items()}
+    return names | {f'"port":{urls[name].rsplit(":", 1)[1]},': f'"port":{port},' for name, port in recorded.items()}
 
 
 @pytest.mark.parametrize("service", CORE)
@@ -273,41 +213,23 @@ def test_answers_are_those_of_the_real_core(replay: Replay, service: str) -> Non
     for line, response in replay.answers:
         if line.service != service:
             continue
-        ours, theirs = parsed(localised(response.text, replay.urls)), parsed(line.answer)
-        change = DIFFERS.get(line.case, (lambda answer: answer, ""))[0]
         told = f"{line.case}: {line.method} {line.path}"
+        differs = compared(line.case, renamed(response.text, names_of(replay.urls)), line.answer)
         if response.status_code != line.status:
             wrong.append(f"{told}: status {response.status_code}, not {line.status}: {response.text[:300]}")
-        elif masked(change(_places(ours))) != masked(change(_places(theirs))):
-            wrong.append(
-                f"{told}:\n  ours   {json.dumps(masked(ours))[:1500]}\n  theirs {json.dumps(masked(theirs))[:1500]}"
-            )
+        elif differs:
+            wrong.append(f"{told}:\n{differs}")
         if response.headers["content-type"] != line.content_type or not response.headers["x-correlation-id"]:
             wrong.append(f"{told}: headers {dict(response.headers)}")
     assert not wrong, "\n".join(wrong)
 
 
-def _places(value: Any) -> Any:
-    """Return an answer without the ports and addresses of device services, and without a clock's text."""
-    if isinstance(value, dict):
-        if value.get("serviceId") in ("device-virtual", "app-rules-engine"):
-            value = value | {"port": 0, "status": ""}
-        return {key: "…" if key in ("baseAddress", "timestamp") else _places(item) for key, item in value.items()}
-    return [_places(item) for item in value] if isinstance(value, list) else value
-
-
-def test_tables_name_only_recorded_cases() -> None:
-    cases = {line.case for line in http_lines() if line.service in CORE}
-    assert cases >= LEFT_OUT.keys() | DIFFERS.keys()
-
-
-def test_most_of_the_recording_is_replayed(replay: Replay) -> None:
-    recorded = [line for line in http_lines() if line.service in CORE]
-    assert len(replay.answers) == len(recorded) - len(LEFT_OUT)
+def test_every_recorded_request_to_the_core_is_replayed(replay: Replay) -> None:
+    assert [line.case for line, _ in replay.answers] == [line.case for line in core_lines()]
 
 
 def _notices(messages: list[tuple[str, dict[str, Any]]], *subjects: str) -> list[Any]:
-    return [(subject, masked(_places(body))) for subject, body in messages if re.match("|".join(subjects), subject)]
+    return [(subject, masked(placed(body))) for subject, body in messages if re.match("|".join(subjects), subject)]
 
 
 def _recorded(*subjects: str) -> list[tuple[str, dict[str, Any]]]:
@@ -348,7 +270,7 @@ def test_bus_commands_are_passed_on_and_answered_as_by_the_real_core(replay: Rep
         request_id = theirs["requestID"]
         ours = [body for name, body in replay.messages if name == subject and body["requestID"] == request_id]
         assert len(ours) == 1, subject
-        assert localised(json.dumps(masked(ours[0])), replay.urls) == json.dumps(masked(theirs)), subject
+        assert renamed(json.dumps(masked(ours[0])), names_of(replay.urls)) == json.dumps(masked(theirs)), subject
 
 
 def test_device_services_are_called_as_by_the_real_core(replay: Replay) -> None:

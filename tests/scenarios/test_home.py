@@ -36,3 +36,24 @@ async def test_a_rule_result_by_http_is_stored_and_taken_in_by_the_agent(gateway
         while (await client.get(f"{url}/api/v3/agent")).json()["counts"].get("rule_results", 0) < 3:
             assert not deadline.is_over, "the agent never took the rule results in"
             await asyncio.sleep(0.05)
+
+
+async def test_a_pipeline_edited_in_keeper_changes_what_is_decided_on_within_a_second(gateway: Gateway) -> None:
+    url = (await gateway.agent_urls())["air"]
+    key = f"{gateway.url('keeper')}/api/v3/kvs/key/edgex/v4/app-agent-air"
+    async with httpx.AsyncClient() as client:
+
+        async def filtered() -> int:
+            return int((await client.get(f"{url}/api/v3/agent")).json()["counts"].get("filtered", 0))
+
+        async def until_filtering(value: str, path: str) -> None:
+            before = await filtered()
+            answer = await client.put(f"{key}/{path}", json={"value": value})
+            assert answer.status_code == 200
+            deadline = Deadline(8)  # the change itself takes well under a second; then an event has to come
+            while await filtered() == before:
+                assert not deadline.is_over, f"{path} = {value!r} filtered no event"
+                await asyncio.sleep(0.05)
+
+        await until_filtering("sensor-living", "Writable/Pipeline/Functions/FilterByDeviceName/Parameters/DeviceNames")
+        await until_filtering("rules/agents", "Trigger/SubscribeTopics")

@@ -334,5 +334,5 @@ class LeaseMachine(RuleBasedStateMachine):
             assert len(covered) <= 1
 
 
-LeaseMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
+LeaseMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=60)
 TestLeaseMachine = LeaseMachine.TestCase

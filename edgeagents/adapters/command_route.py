@@ -1,0 +1,62 @@
+"""Which way commands go to core-command: REST, or the message bus.
+
+A real core-command makes a new correlation id for the device service when it is asked over REST, and passes the
+caller's on when it is asked over the bus. Over REST its refusals come with a status, and it can demand a token.
+
+Source: contract suite on EdgeX 4.0.2; docs/decisions/0006.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeAlias
+
+from edgeagents.adapters.edgex import CommandClient
+from edgeagents.model.device import Event
+
+Route: TypeAlias = Literal["rest", "bus"]
+
+
+class Commands(Protocol):
+    """Sets and reads devices; raises as `CommandClient` does."""
+
+    async def set(self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "") -> None:
+        """Set a resource or a device command."""
+
+    async def get(self, device: str, command: str) -> Event:
+        """Read a resource or a device command."""
+
+
+class OverRest:
+    """Commands over REST."""
+
+    def __init__(self, client: CommandClient) -> None:
+        """Use a client."""
+        self._client = client
+
+    async def set(self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "") -> None:
+        """Set over REST."""
+        await self._client.set(device, command, values, correlation_id=correlation_id)
+
+    async def get(self, device: str, command: str) -> Event:
+        """Read over REST."""
+        return await self._client.get(device, command)
+
+
+class OverBus:
+    """Commands over the message bus."""
+
+    def __init__(self, client: CommandClient) -> None:
+        """Use a client."""
+        self._client = client
+
+    async def set(self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "") -> None:
+        """Set over the bus; the device service gets the same correlation id."""
+        await self._client.set_by_bus(device, command, values, correlation_id=correlation_id)
+
+    async def get(self, device: str, command: str) -> Event:
+        """Read over the bus."""
+        return await self._client.get_by_bus(device, command)
+
+
+def commands_by(route: Route, client: CommandClient) -> Commands:
+    """Return the client's commands by a route."""
+    return OverBus(client) if route == "bus" else OverRest(client)

@@ -1,0 +1,47 @@
+"""The gateway's streams: the guard creates them all, since it starts first and owns what lies in most of them.
+
+Source: design.md section 4; edgex-wire.md section 1.6.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from edgeagents import subjects
+from edgeagents.adapters.bus import Bus
+from edgeagents.errors import UnavailableError
+
+DAY_S: Final = 86_400.0
+LIMITS: Final[dict[str, dict[str, Any]]] = {
+    subjects.EVENTS_STREAM: {"max_age_s": DAY_S, "max_bytes": 1 << 30},
+    subjects.COMMANDS_STREAM: {"max_age_s": 30 * DAY_S, "max_bytes": 1 << 30},
+    subjects.AUDIT_STREAM: {"max_age_s": 365 * DAY_S, "max_bytes": 4 << 30},
+    subjects.TRIGGERS_STREAM: {"max_age_s": DAY_S, "max_bytes": 64 << 20},
+    subjects.DEAD_LETTERS_STREAM: {"max_age_s": 7 * DAY_S, "max_bytes": 64 << 20},
+}
+
+
+async def ensure_streams(bus: Bus, base: str) -> None:
+    """Create the gateway's streams, waiting for the broker if it has to be waited for.
+
+    Raises:
+        UnavailableError: the broker refuses one, such as for subjects that another stream captures already.
+    """
+    kind = bus.settings.edgex_bus
+    sources = subjects.stream_sources(base, kind)
+    for name, captured in subjects.stream_subjects(bus.settings.gateway, base, kind).items():
+        await _ensure(bus, name, captured, sources=sources.get(name), **LIMITS[name])
+    if kind == "nats-jetstream":
+        # EdgeX's own: its services need it when they start, and would make it without limits.
+        captured, limit = [subjects.topic_to_subject(f"{base}/#", kind)], LIMITS[subjects.EVENTS_STREAM]
+        await _ensure(bus, subjects.edgex_stream(base), captured, keeps_existing=True, **limit)
+
+
+async def _ensure(bus: Bus, name: str, captured: list[str], **options: Any) -> None:
+    while True:
+        try:
+            await bus.ensure_stream(name, captured, **options)
+            return
+        except UnavailableError:
+            if bus.is_connected:
+                raise
+            await asyncio.sleep(0.25)

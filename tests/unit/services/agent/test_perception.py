@@ -1,0 +1,120 @@
+"""What an agent makes of events: what is new, what is late, what came before."""
+
+import uuid
+from typing import Any
+
+import pytest
+
+from edgeagents.model.agent import Observation, Recent
+from edgeagents.model.device import Event, make_reading
+from edgeagents.model.message import Cause
+from edgeagents.model.values import Value
+from edgeagents.settings import SiteTime
+from services.agent.perception import UNCHANGED_S, Twin
+
+CAUSE = Cause(stream="edgex-events", sequence=1)
+KEY = ("sensor", "Temperature")
+
+
+def event(
+    value: Value, seconds: float, *, name: str = "", kind: str = "Float64", resource: str = "Temperature"
+) -> Event:
+    """Return an event of one reading, taken `seconds` after the epoch."""
+    origin_ns = int(seconds * 1e9)
+    reading = make_reading("sensor", "Sensor", resource, kind, value, origin_ns, reading_id="r")
+    return Event(
+        id=name or str(uuid.uuid4()), device_name="sensor", profile_name="Sensor", source_name=resource,
+        origin=origin_ns, readings=(reading,),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def twin() -> Twin:
+    return Twin(SiteTime(), {KEY}, keep_s=600)
+
+
+def see(twin: Twin, *events: Event) -> list[Observation | None]:
+    return [twin.observe(item, CAUSE, item.origin / 1e9) for item in events]
+
+
+def test_a_new_value_is_an_observation(twin: Twin) -> None:
+    (observation,) = see(twin, event(20.5, 10))
+
+    assert observation is not None
+    assert observation.changed["Temperature"].value == 20.5
+    assert twin.latest(KEY) == observation.changed["Temperature"]
+
+
+def test_an_unchanged_value_is_none_until_some_time_has_passed(twin: Twin) -> None:
+    first, again, later = see(twin, event(20.5, 10), event(20.5, 20), event(20.5, 10 + UNCHANGED_S))
+
+    assert first is not None
+    assert again is None
+    assert later is not None
+    assert twin.counts["unchanged"] == 1
+
+
+def test_the_same_event_twice_is_one_observation(twin: Twin) -> None:
+    same = event(20.5, 10, name="same")
+
+    assert [bool(item) for item in see(twin, same, same)] == [True, False]
+    assert twin.counts["repeated"] == 1
+
+
+def test_a_late_reading_changes_nothing(twin: Twin) -> None:
+    see(twin, event(20.5, 10))
+
+    assert see(twin, event(15.0, 5)) == [None]
+    assert twin.counts["late"] == 1
+    latest = twin.latest(KEY)
+    assert latest is not None
+    assert latest.value == 20.5
+
+
+def test_a_resource_no_rule_looks_at_is_known_but_no_news(twin: Twin) -> None:
+    assert see(twin, event(700.0, 10, resource="CO2")) == [None]
+    assert twin.latest(("sensor", "CO2")) is not None
+
+
+def test_an_unreadable_reading_is_counted(twin: Twin) -> None:
+    broken = event(1.0, 10)
+    broken = broken.model_copy(update={"readings": (broken.readings[0].model_copy(update={"value": "warm"}),)})
+
+    assert see(twin, broken) == [None]
+    assert twin.counts["unreadable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("take", "value"), [("mean", 20.0), ("minimum", 18.0), ("maximum", 22.0), ("change", 4.0), ("age", 30.0)]
+)
+def test_statistics_are_taken_over_the_recent_past(twin: Twin, take: Any, value: float) -> None:
+    see(twin, event(5.0, 100), event(18.0, 500), event(20.0, 510), event(22.0, 520))
+
+    sample = twin.recent(Recent(of="sensor/Temperature", over=60, take=take), 550)
+
+    assert sample is not None
+    assert sample.value == pytest.approx(value)
+
+
+def test_there_is_no_statistic_of_nothing_or_of_words(twin: Twin) -> None:
+    recent = Recent(of="sensor/Temperature", over=60, take="mean")
+    assert twin.recent(recent, 0) is None
+    twin.set_value(KEY, "warm", 1, 0)
+    assert twin.recent(recent, 1) is None
+
+
+def test_what_is_too_old_is_forgotten(twin: Twin) -> None:
+    see(twin, event(18.0, 10), event(20.0, 700))
+
+    sample = twin.recent(Recent(of="sensor/Temperature", over=10_000, take="minimum"), 700)
+
+    assert sample is not None
+    assert sample.value == 20.0
+
+
+def test_history_before_the_start_is_no_observation_but_is_remembered(twin: Twin) -> None:
+    old = event(18.0, 10, name="old")
+    twin.remember(old, old.origin)
+
+    assert twin.latest(KEY) is not None
+    assert see(twin, old) == [None]

@@ -1,0 +1,146 @@
+"""Owners' rules: what fires, what stays silent, and what is said about a mistake."""
+
+from typing import Any
+
+import pytest
+
+from edgeagents.errors import ConfigurationError
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.values import Value
+from edgeagents.settings import SiteTime
+from services.agent.perception import Twin
+from services.agent.rules import RuleBook
+
+NOON_S = 12 * 3600.0
+
+
+def agent(*rules: dict[str, Any], **goals: Any) -> AgentDefinition:
+    """Return an agent with these rules."""
+    return AgentDefinition.model_validate(
+        {"name": "a", "watches": [{"device": "*"}], "rules": list(rules), "goals": goals}
+    )
+
+
+def rule(**changes: Any) -> dict[str, Any]:
+    """Return a rule that warms a cold room."""
+    return {
+        "name": "warm", "given": {"t": "sensor/Temperature"}, "when": "t < 20.0",
+        "set": {"device": "valve", "resource": "Setpoint", "value": 21.0}, "because": "it has {t} °C", **changes,
+    }  # fmt: skip
+
+
+def book(*rules: dict[str, Any], **goals: Any) -> RuleBook:
+    """Return compiled rules."""
+    return RuleBook(agent(*rules, **goals), "a.yaml")
+
+
+def twin(rules: RuleBook, **readings: Value) -> Twin:
+    """Return a picture in which `device__Resource=value` was read at noon."""
+    picture = Twin(SiteTime(), rules.keys, 3600)
+    for name, value in readings.items():
+        device, _, resource = name.partition("__")
+        picture.set_value((device, resource), value, int(NOON_S * 1e9), NOON_S)
+    return picture
+
+
+def wishes(rules: RuleBook, picture: Twin, site_s: float = NOON_S) -> list[tuple[str, str, Value]]:
+    """Return what the rules want."""
+    return [(item.intent.device, item.intent.resource, item.intent.value) for item in rules.evaluate(picture, site_s)]
+
+
+def test_a_rule_fires_when_its_condition_holds() -> None:
+    rules = book(rule())
+
+    (fired,) = rules.evaluate(twin(rules, sensor__Temperature=18.25), NOON_S)
+
+    assert (fired.intent.value, fired.intent.because) == (21.0, "it has 18.25 °C")
+    assert fired.inputs == {"t": 18.25}
+    assert fired.data_origin_ns == int(NOON_S * 1e9)
+
+
+@pytest.mark.parametrize("temperature", [20.0, 25, 1e9])
+def test_a_rule_is_silent_when_its_condition_does_not_hold(temperature: float) -> None:
+    rules = book(rule())
+
+    assert wishes(rules, twin(rules, sensor__Temperature=temperature)) == []
+
+
+def test_a_rule_without_its_readings_is_silent_and_no_failure() -> None:
+    rules = book(rule())
+
+    assert wishes(rules, twin(rules)) == []
+    assert rules.failures == {}
+
+
+def test_the_earlier_of_two_rules_counts() -> None:
+    other = rule(name="colder", set={"device": "valve", "resource": "Setpoint", "value": 15.0})
+    rules = book(other, rule())
+
+    assert wishes(rules, twin(rules, sensor__Temperature=18.0)) == [("valve", "Setpoint", 15.0)]
+
+
+def test_for_each_makes_one_rule_for_each_word() -> None:
+    rules = book(
+        rule(
+            name="warm-{room}",
+            for_each={"room": ["a", "b"]},
+            given={"t": "sensor-{room}/Temperature"},
+            set={"device": "valve-{room}", "resource": "Setpoint", "value": 21.0},
+        )
+    )
+    picture = Twin(SiteTime(), rules.keys, 3600)
+    picture.set_value(("sensor-b", "Temperature"), 18.0, 1, NOON_S)
+
+    assert wishes(rules, picture) == [("valve-b", "Setpoint", 21.0)]
+    assert ("valve-a", "Setpoint") in rules.keys
+
+
+def test_a_value_can_be_computed_from_goals_and_readings() -> None:
+    wanted = {"device": "valve", "resource": "Setpoint", "value": "=goals.day + (20.0 - t) * 0.5"}
+    rules = book(rule(set=wanted), day=21)
+
+    assert wishes(rules, twin(rules, sensor__Temperature=18)) == [("valve", "Setpoint", 22.0)]
+
+
+@pytest.mark.parametrize(("hour", "fires"), [(5.9, False), (6.5, True), (21.99, True), (22.1, False)])
+def test_rules_see_the_time_of_day_in_site_time(hour: float, fires: bool) -> None:
+    rules = book(rule(when="t < 30.0 && time.hour >= 6.0 && time.hour < 22.0"))
+
+    assert bool(wishes(rules, twin(rules, sensor__Temperature=18.0), hour * 3600)) is fires
+
+
+def test_rules_see_the_recent_past() -> None:
+    recent = {"of": "sensor/Temperature", "over": "30m", "take": "change"}
+    rules = book(rule(given={"rise": recent}, when="rise > 1.0"))
+    picture = Twin(SiteTime(), rules.keys, 3600)
+    for minute, value in enumerate([18.0, 18.4, 19.6]):
+        picture.set_value(("sensor", "Temperature"), value, minute, NOON_S + minute * 60)
+
+    assert wishes(rules, picture, NOON_S + 120) == [("valve", "Setpoint", 21.0)]
+    assert wishes(rules, picture, NOON_S + 120 + 29.5 * 60) == []  # the older ones are out of the half hour
+
+
+def test_a_rule_that_fails_is_silent_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    rules = book(rule(when="t + 1.0 > 2.0"))
+    picture = twin(rules, sensor__Temperature="warm")
+
+    assert [wishes(rules, picture) for _ in range(3)] == [[], [], []]
+    assert rules.failures == {"warm": 3}
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"when": "t <"}, "Syntax error"),
+        ({"when": "u < 2.0"}, "undeclared reference to 'u'"),
+        ({"when": "goals.day < 2"}, "21.0, not 21"),
+        ({"when": "goals.day + 1.0"}, "must be true or false"),
+        ({"set": {"device": "valve", "resource": "Setpoint", "value": "=t +"}}, "set.value"),
+    ],
+)
+def test_a_wrong_expression_names_file_rule_and_field(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"a\.yaml: rules\[0\] 'warm'") as caught:
+        book(rule(**changes), day=21.0)
+
+    assert says in str(caught.value)

@@ -1,0 +1,244 @@
+"""Hash chains: what was edited, dropped or reordered is named; a stream that stutters breaks nothing."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeagents import audit as audit_module
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import Bus, StoredMessage
+from edgeagents.audit import Audit, digest, link, verify
+from edgeagents.errors import ConflictError, UnavailableError
+from edgeagents.model.message import AuditRecord
+from edgeagents.settings import BusSettings
+
+
+def chain(length: int, incarnation: str = "i1", previous: AuditRecord | None = None) -> list[AuditRecord]:
+    """Return the records of one incarnation."""
+    records: list[AuditRecord] = []
+    for number in range(length):
+        previous = link(previous, "guard", incarnation, "command", {"n": number}, 1000 + number)
+        records.append(previous)
+    return records
+
+
+def test_a_chain_and_the_chains_after_it_are_whole() -> None:
+    first = chain(4)
+    second = chain(3, "i2", first[-1])
+    assert verify([*first, *second]) == []
+    assert [record.number for record in second] == [0, 1, 2]
+    assert second[0].previous == first[-1].digest
+    assert verify([]) == []
+
+
+def test_chains_of_two_copies_may_interleave() -> None:
+    before = chain(2)
+    left, right = chain(3, "left", before[-1]), chain(3, "right", before[-1])
+    assert verify([*before, left[0], right[0], left[1], left[2], right[1], right[2]]) == []
+
+
+def test_the_body_has_one_spelling() -> None:
+    record = link(None, "guard", "i", "decision", {"b": 1, "a": {"ü": None}}, 5)
+    assert record.body == '{"a":{"ü":null},"b":1}'
+    assert (record.previous, record.number, record.digest) == ("", 0, digest(record))
+
+
+@given(st.data())
+def test_whatever_is_done_to_a_chain_is_named(data: st.DataObject) -> None:
+    records = [*chain(3, "i1")]
+    records += chain(4, "i2", records[-1])
+    index = data.draw(st.integers(0, len(records) - 2))
+    how = data.draw(st.sampled_from(["edit", "edit well", "drop", "swap", "repeat", "relabel"]))
+    broken = list(records)
+    match how:
+        case "edit":
+            broken[index] = records[index].model_copy(update={"body": "{}"})
+        case "edit well":
+            forged = records[index].model_copy(update={"body": "{}"})
+            broken[index] = forged.model_copy(update={"digest": digest(forged)})
+        case "drop":
+            del broken[index]
+            if index == 0:
+                return  # the oldest records go when their time is over; the next test is about that
+        case "swap":
+            broken[index], broken[index + 1] = broken[index + 1], broken[index]
+        case "repeat":
+            broken.insert(index, records[index])
+        case "relabel":
+            field = data.draw(st.sampled_from(["writer", "kind", "time_unix_ns", "number", "incarnation", "previous"]))
+            changed = 99 if field in ("time_unix_ns", "number") else "x"
+            broken[index] = records[index].model_copy(update={field: changed})
+    assert verify(records) == []
+    assert verify(broken) != []
+
+
+def test_a_chain_without_its_beginning_is_named() -> None:
+    assert verify(chain(3)[1:]) == ["guard i1 #1: dropped records, the chain does not begin with #0"]
+
+
+def test_a_whole_chain_that_went_missing_is_named_by_the_next_one() -> None:
+    first = chain(2)
+    second = chain(2, "i2", first[-1])
+    third = chain(2, "i3", second[-1])
+    assert verify([*first, *third]) == [
+        "guard i3 #0: dropped or reordered, what it names as the end before it is not there"
+    ]
+    assert "edited" in verify([first[0].model_copy(update={"time_unix_ns": 1}), first[1]])[0]
+
+
+class StutteringBus:
+    """A stream in memory; `plan` says what each store is: ok, lost (not stored), unheard (stored, no answer)."""
+
+    def __init__(self, plan: list[str]) -> None:
+        self.settings = BusSettings(gateway="gw")
+        self.plan = plan
+        self.held: list[tuple[str, bytes]] = []
+
+    async def store(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, expected_last: int
+    ) -> int:
+        what = self.plan.pop(0) if self.plan else "ok"
+        if what == "lost":
+            raise UnavailableError("no answer")
+        last = max((index for index, (at, _) in enumerate(self.held, 1) if at == subject), default=0)
+        if last != expected_last:
+            raise ConflictError("wrong last sequence")
+        self.held.append((subject, data))
+        if what == "unheard":
+            raise UnavailableError("no answer")
+        return len(self.held)
+
+    async def read(
+        self, stream: str, patterns: list[str], *, name: str, last_per_subject: bool
+    ) -> AsyncIterator[StoredMessage]:
+        assert (stream, name, last_per_subject) == ("audit", "audit-guard", True)
+        if self.plan and self.plan[0] == "cannot read":
+            self.plan.pop(0)
+            raise UnavailableError("no answer")
+        newest = {
+            subject: StoredMessage(subject, data, {}, stream, index, 0)
+            for index, (subject, data) in enumerate(self.held, 1)
+            if subject == patterns[0] or (patterns[0].endswith("*") and subject.startswith(patterns[0][:-1]))
+        }
+        for message in newest.values():
+            yield message
+
+    def records(self) -> list[AuditRecord]:
+        """Return what is held of the guard."""
+        return [wire.decode(AuditRecord, data) for _, data in self.held]
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pauses between tries be turns of the loop."""
+    original = asyncio.sleep
+
+    async def turn(delay: float) -> None:
+        await original(0)
+
+    monkeypatch.setattr("edgeagents.audit.asyncio.sleep", turn)
+
+
+@contextlib.asynccontextmanager
+async def running(bus: StutteringBus, incarnation: str = "i1") -> AsyncIterator[Audit]:
+    """Yield a running audit; all that was appended inside is stored at the end of the block."""
+    clock: Callable[[], int] = iter(range(1, 1_000_000)).__next__
+    audit = Audit(cast(Bus, bus), "guard", incarnation, clock)
+    task = asyncio.create_task(audit.run())
+    yield audit
+    await audit.drain()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@given(plan=st.lists(st.sampled_from(["ok", "lost", "unheard", "cannot read"]), max_size=30))
+def test_lost_requests_and_acknowledgements_leave_the_chain_whole(plan: list[str]) -> None:
+    async def scenario() -> None:
+        bus = StutteringBus(list(plan))
+        async with running(bus) as audit:
+            for number in range(8):
+                audit.append("command", n=number)
+        assert verify(bus.records()) == []
+        assert [json.loads(record.body)["n"] for record in bus.records()] == list(range(8))
+
+    asyncio.run(scenario())
+
+
+async def test_the_next_incarnation_names_the_head_of_the_one_before() -> None:
+    bus = StutteringBus([])
+    for incarnation in ("i1", "i2", "i3"):
+        async with running(bus, incarnation) as audit:
+            audit.append("started")
+            audit.append("command")
+    assert verify(bus.records()) == []
+    assert [record.number for record in bus.records()] == [0, 1] * 3
+
+
+async def test_somebody_elses_message_in_the_chain_stops_nothing_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    bus = StutteringBus([])
+    async with running(bus) as audit:
+        audit.append("first")
+        await audit.drain()
+        bus.held.append(("gw.audit.guard.i1", b"\xff garbage"))
+        audit.append("second")
+    records = [wire.decode(AuditRecord, data) for _, data in bus.held if data != b"\xff garbage"]
+    assert [record.kind for record in records] == ["first", "second"]
+    assert "holds something else at the end of gw.audit.guard.i1" in caplog.text
+
+
+async def test_a_predecessor_that_cannot_be_read_is_passed_over() -> None:
+    bus = StutteringBus([])
+    async with running(bus, "i1") as audit:
+        audit.append("whole")
+    bus.held.append(("gw.audit.guard.i0", b"\xff"))
+    async with running(bus, "i2") as audit:
+        audit.append("next")
+    last = wire.decode(AuditRecord, bus.held[-1][1])
+    assert last.previous == wire.decode(AuditRecord, bus.held[0][1]).digest
+
+
+async def test_a_body_beyond_its_limit_is_kept_as_its_hash() -> None:
+    bus = StutteringBus([])
+    async with running(bus) as audit:
+        audit.append("decision", inputs="x" * 70_000)
+    (record,) = bus.records()
+    assert json.loads(record.body)["too_large"] > 70_000
+    assert verify([record]) == []
+
+
+async def test_what_a_full_queue_drops_is_counted_and_the_chain_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(audit_module, "QUEUE_LENGTH", 3)
+    bus = StutteringBus([])
+    audit = Audit(cast(Bus, bus), "guard", "i1")
+    for number in range(5):
+        audit.append("command", n=number)
+    assert audit.dropped == 2
+    assert caplog.text.count("dropping new ones") == 1
+    task = asyncio.create_task(audit.run())
+    await audit.drain()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    bodies = [(record.kind, json.loads(record.body)) for record in bus.records()]
+    assert ("dropped", {"records": 2}) in bodies
+    assert len(bodies) == 4
+    assert verify(bus.records()) == []
+
+
+def body_of(**fields: Any) -> dict[str, Any]:
+    """Return the body a record keeps of some fields."""
+    found: dict[str, Any] = json.loads(link(None, "w", "i", "k", fields, 0).body)
+    return found
+
+
+def test_what_json_cannot_hold_is_kept_as_text() -> None:
+    assert body_of(a={1, 2}.__class__, b=b"x") == {"a": "<class 'set'>", "b": "b'x'"}

@@ -1,0 +1,97 @@
+"""Who may publish and subscribe what, as lists; the real server says in tests/integration whether they are enough."""
+
+import pytest
+
+from edgeagents import subjects
+from edgeagents.permissions import agent_user, for_agent, for_edgex, for_everything, inbox
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Say whether NATS would match."""
+    want, have = pattern.split("."), subject.split(".")
+    if want[-1] == ">":
+        want, have = want[:-1], have[: len(want) - 1] if len(have) >= len(want) else []
+    return len(want) == len(have) and all(a in ("*", b) for a, b in zip(want, have, strict=True))
+
+
+AIR = for_agent("gw", "air")
+
+
+def may_publish(subject: str) -> bool:
+    return any(matches(item, subject) for item in AIR.publish) and not any(
+        matches(item, subject) for item in AIR.deny_publish
+    )
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        subjects.session("gw", "air"),
+        subjects.lease("gw", "air"),
+        subjects.command("gw", "heat pump", "air"),
+        subjects.audit("gw", "air", "i1"),
+        subjects.trigger("gw", "air"),
+        subjects.dead_letter("gw", "app-agent-air"),
+        "edgex.telemetry.app-agent-air.x",
+    ],
+)
+def test_an_agent_publishes_on_its_own_subjects(subject: str) -> None:
+    assert may_publish(subject)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        subjects.session("gw", "heat"),
+        subjects.lease("gw", "heat"),
+        subjects.command("gw", "valve", "heat"),
+        subjects.command("gw", "valve", subjects.GUARD),
+        subjects.audit("gw", "guard", "i1"),
+        subjects.outcome("gw", "air", "valve"),
+        subjects.trigger("gw", "heat"),
+        subjects.session("other", "air"),
+        "edgex.core.command.request.valve.Setpoint.set",
+        "edgex.device.command.request.svc.valve.Setpoint.set",
+        "edgex.events.device.svc.p.d.r",
+        "edgex.system-events.core-metadata.device.add.x",
+        "edgex.configs.edgex.v4.app-agent-air.Writable",
+        "$JS.API.STREAM.DELETE.commands",
+        "$JS.API.STREAM.PURGE.commands",
+        "$JS.API.STREAM.MSG.GET.commands",
+        "$JS.API.STREAM.INFO.commands",
+        "$JS.API.DIRECT.GET.commands.gw.commands.valve.air",
+        "$JS.API.DIRECT.GET.audit.gw.audit.air.i1",
+        "$JS.API.CONSUMER.CREATE.commands.agent-air",
+        "$JS.API.CONSUMER.CREATE.commands.agent-air.gw.outcomes.heat.*",
+        "$JS.API.CONSUMER.DELETE.commands.guard",
+        "$JS.ACK.commands.guard.1.2.3.4.5",
+        "_INBOX.agent-heat.x",
+        "_INBOX.agent-air.x",
+        "$SYS.REQ.SERVER.PING",
+    ],
+)
+def test_and_on_no_others(subject: str) -> None:
+    assert not may_publish(subject)
+
+
+def test_an_agent_hears_its_own_answers_and_edgexs_notices_only() -> None:
+    heard = AIR.subscribe
+    assert f"{inbox(agent_user('air'))}.>" in heard
+    for subject in ("_INBOX.agent-heat.x", "gw.outcomes.heat.valve", "gw.commands.valve.air", "edgex.response.x.y"):
+        assert not any(matches(item, subject) for item in heard), subject
+
+
+def test_nothing_an_agent_may_ask_answers_with_bytes_of_its_own_choice_under_a_subject_of_its_own_choice() -> None:
+    # The server asks no permission for a reply subject: see edgeagents/permissions.py.
+    assert not [item for item in AIR.publish if "DIRECT" in item or "MSG.GET" in item]
+
+
+def test_edgexs_services_keep_to_edgexs_subjects() -> None:
+    edgex = for_edgex("gw", "site")
+    assert any(matches(item, "site.core.command.request.d.r.set") for item in edgex.publish)
+    assert not any(matches(item, "gw.commands.valve.air") for item in edgex.publish)
+    assert not any(matches(item, "gw.outcomes.air.valve") for item in edgex.subscribe)
+
+
+def test_the_guard_and_the_owner_may_everything() -> None:
+    assert for_everything().publish == (">",)
