@@ -38,11 +38,17 @@ def free_port() -> int:
 class NatsServer:
     """One server process; `kill` and `start` again keep its ports and its store."""
 
-    def __init__(self, folder: Path, extra: str = "") -> None:
-        """Prepare a server that lives in `folder`; `extra` is further configuration text. `start` starts it."""
+    def __init__(self, folder: Path, extra: str = "", mqtt: str = "") -> None:
+        """Prepare a server that lives in `folder`; `start` starts it.
+
+        Args:
+            folder: for its files.
+            extra: further configuration text.
+            mqtt: further configuration text of its MQTT listener.
+        """
         self.folder = folder
         self.port, self.mqtt_port = free_port(), free_port()
-        self._extra = extra
+        self._extra, self._mqtt = extra, mqtt
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,7 +71,7 @@ class NatsServer:
         config.write_text(
             f'server_name: "test-{self.port}"\nlisten: "127.0.0.1:{self.port}"\n'
             f'jetstream {{ store_dir: "{self.folder / "store"}", sync_interval: always }}\n'
-            f'mqtt {{ listen: "127.0.0.1:{self.mqtt_port}" }}\n{self._extra}\n'
+            f'mqtt {{ listen: "127.0.0.1:{self.mqtt_port}"\n{self._mqtt} }}\n{self._extra}\n'
         )
         with (self.folder / "nats.log").open("ab") as log:
             self._process = subprocess.Popen(

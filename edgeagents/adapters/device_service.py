@@ -328,9 +328,7 @@ async def serve_devices(
     to_stream = own.events_stream and service.settings.edgex_bus == "mqtt"
     base = service.edgex.base
     sink = StreamSink(service.bus, base, service.encoding) if to_stream else TopicSink(service.bus, service.edgex)
-    publisher = EventPublisher(
-        service.key, sink, journal, backlog=own.events_backlog, bus=service.settings.edgex_bus
-    )
+    publisher = EventPublisher(service.key, sink, journal, backlog=own.events_backlog, bus=service.settings.edgex_bus)
     devices = DeviceService(service, driver, publisher, journal, own)
     service.metrics.counter("EventsSent", read=lambda: publisher.published)
     service.metrics.counter("ReadingsSent", read=lambda: publisher.readings)

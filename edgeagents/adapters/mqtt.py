@@ -122,11 +122,12 @@ class MqttTransport:
             try:
                 await self._session()
             except (aiomqtt.MqttError, ValueError, OSError) as error:
+                self._why = str(error) or type(error).__name__
                 if not told or self._was_up:
-                    log.warning("%s: %s: trying again", self._url, error)
+                    log.warning("%s: %s: trying again", self._url, self._why)
                 if self._was_up:
                     pause_s = FIRST_RETRY_S
-                told, self._was_up, self._why = True, False, str(error) or type(error).__name__
+                told, self._was_up = True, False
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_RETRY_S, pause_s * 2)
 

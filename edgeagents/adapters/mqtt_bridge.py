@@ -62,6 +62,7 @@ class MqttBridge:
         self._base = base
         self._transport: MqttTransport | None = None
         self._dropped_before = 0
+        self.carries = asyncio.Event()
         self.counts: Counter[str] = Counter()  # stored, passed-on, gaps
 
     @property
@@ -99,6 +100,7 @@ class MqttBridge:
         for topic in PASSED_ON:
             await transport.subscribe(f"{self._base}/{topic}", self._pass_on)
         await transport.subscribe(CONFIGS, self._pass_on)
+        self.carries.set()
         log.info("EdgeX's own broker is bridged")
         await asyncio.Event().wait()
 

@@ -102,6 +102,52 @@ async def test_core_outlives_the_broker(core: EmbeddedCore, http: httpx.AsyncCli
         await bus.close()
 
 
+async def test_everything_on_the_bus_goes_on_after_each_outage_of_the_broker(
+    core: EmbeddedCore, http: httpx.AsyncClient, nats_server: NatsServer, bus: Bus, devices: RecordedDevices
+) -> None:
+    """The core and a device service lose the broker at once, twice: both come back by themselves."""
+    await add_lamp(core, http, devices.url)
+    notices: list[str] = []
+
+    async def note(message: BusMessage) -> None:
+        notices.append(message.subject)
+
+    await bus.subscribe("edgex.system-events.>", note)
+    for outage in (1, 2):
+        nats_server.kill()
+        nats_server.start()
+        notices.clear()
+        await notice_and_command_pass(core, http, bus, devices, notices, f"round-{outage}")
+        await bus.publish("edgex.events.device.device-lamp.lamp.lamp-1.Power", envelope({"event": event()}))
+
+        async def kept(number: int = outage) -> bool:
+            return await count(core, http) == number
+
+        await until(kept)
+    assert "Traceback" not in core.log()
+
+
+async def notice_and_command_pass(
+    core: EmbeddedCore, http: httpx.AsyncClient, bus: Bus, devices: RecordedDevices, notices: list[str], word: str
+) -> None:
+    """Wait until a change is validated over the bus and told there, and a command is passed on to its service."""
+
+    async def patched() -> bool:
+        body = [{"apiVersion": "v3", "device": {"name": "lamp-1", "labels": [word]}}]
+        answer = await http.patch(f"{core.urls['metadata']}/api/v3/device", json=body)
+        return bool(answer.json()[0]["statusCode"] == 200)
+
+    async def told() -> bool:
+        return "edgex.system-events.core-metadata.device.update.device-lamp.lamp" in notices
+
+    async def passed_on() -> bool:
+        await bus.publish("edgex.core.command.request.lamp-1.Power.get", envelope(None, word))
+        return word in {request["requestID"] for request in devices.bus_requests}
+
+    for happened in (patched, told, passed_on):
+        await until(happened)
+
+
 async def test_rubbish_on_the_bus_harms_nobody(core: EmbeddedCore, http: httpx.AsyncClient, bus: Bus) -> None:
     await add_lamp(core, http, "http://127.0.0.1:1")
     chance = random.Random(7)

@@ -118,3 +118,37 @@ def test_history_before_the_start_is_no_observation_but_is_remembered(twin: Twin
 
     assert twin.latest(KEY) is not None
     assert see(twin, old) == [None]
+
+
+def test_a_reading_from_the_future_counts_as_of_now_and_keeps_later_ones_in(twin: Twin) -> None:
+    ahead = event(25.0, 10_000)
+    assert twin.observe(ahead, CAUSE, 100.0) is not None
+    latest = twin.latest(KEY)
+    assert latest is not None
+    assert latest.site_s == pytest.approx(100.0)
+    (later,) = see(twin, event(20.5, 101))
+    assert later is not None
+    assert later.changed["Temperature"].value == 20.5
+
+
+def test_the_future_is_seen_in_site_time_too() -> None:
+    twin = Twin(SiteTime(start_s=1000.0, wall_start_s=0.0, factor=60.0), {KEY}, keep_s=600)
+    twin.observe(event(25.0, 20), CAUSE, 1600.0)  # 20 s wall are 2200 s site, but it is 1600 s
+    latest = twin.latest(KEY)
+    assert latest is not None
+    assert latest.site_s == pytest.approx(1600.0, abs=0.001)
+    assert latest.origin_ns == pytest.approx(10_000_000_000, abs=1000)
+
+
+def test_an_absurd_number_has_no_statistic(twin: Twin) -> None:
+    twin.set_value(KEY, 10**400, 1, 0)
+    assert twin.recent(Recent(of="sensor/Temperature", over=60, take="mean"), 1) is None
+
+
+def test_as_many_event_ids_are_remembered_as_there_is_room_for(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.agent.perception.KNOWN_EVENTS", 3)
+    see(twin, *(event(float(number), number + 1, name=f"e{number}") for number in range(5)))
+    for name in ("e4", "e3", "e2", "e0"):
+        see(twin, event(1.0, 1, name=name))
+    assert twin.counts["repeated"] == 3
+    assert twin.counts["late"] == 1

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeagents.errors import ConfigurationError
 from edgeagents.model.agent import AgentDefinition
@@ -144,3 +146,53 @@ def test_a_wrong_expression_names_file_rule_and_field(changes: dict[str, Any], s
         book(rule(**changes), day=21.0)
 
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [(10**400, "an integer of 1329 bits"), ("open\x00shut", "no text"), ("\ud800", "no text")]
+)
+def test_a_reading_that_cel_cannot_take_keeps_a_rule_silent(
+    value: Value, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = book(rule(when="t == 'open' || t != 'open'"))
+
+    assert wishes(rules, twin(rules, sensor__Temperature=value)) == []
+    assert rules.failures == {"warm": 1}
+    assert why in caplog.text
+
+
+@pytest.mark.parametrize("value", [None, b"x", [1.0], {"t": 1.0}])
+def test_null_and_structured_readings_keep_a_rule_silent_without_failure(value: Value) -> None:
+    rules = book(rule(when="t == t"))
+
+    assert wishes(rules, twin(rules, sensor__Temperature=value)) == []
+    assert rules.failures == {}
+
+
+def test_a_computed_value_that_is_none_is_counted() -> None:
+    rules = book(rule(set={"device": "valve", "resource": "Setpoint", "value": "=[t]"}))
+
+    assert wishes(rules, twin(rules, sensor__Temperature=18.0)) == []
+    assert rules.failures == {"warm": 1}
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text() | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+HARDY = book(
+    rule(name="compare", when="t < 20.0"),
+    rule(name="compute", when="t != 'x'", set={"device": "a", "resource": "b", "value": "=t + 1.0"}),
+    rule(name="words", when="t.contains('x')", set={"device": "c", "resource": "d", "value": "{nothing}"}),
+    rule(name="mean", given={"t": {"of": "sensor/Temperature", "over": "1h", "take": "mean"}}, when="t > 0.0"),
+)
+
+
+@given(st.lists(values, min_size=1, max_size=3))
+def test_no_reading_whatsoever_makes_a_rule_raise(readings: list[Any]) -> None:
+    picture = Twin(SiteTime(), HARDY.keys, 3600)
+    for index, value in enumerate(readings):
+        picture.set_value(("sensor", "Temperature"), value, index, NOON_S + index)
+    for fired in HARDY.evaluate(picture, NOON_S):
+        assert isinstance(fired.intent.value, (bool, int, float, str))
