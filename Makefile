@@ -6,6 +6,8 @@ ARGS ?=
 UV := $(BIN)/uv
 
 .DEFAULT_GOAL := help
+# What a target prints last is read by others: no `Leaving directory` behind it.
+MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -37,7 +39,13 @@ demo: setup ## a home run by three agents and a guard, on a live page (ARGS="--h
 	@$(BIN)/python -m edgeagents.embedded.demo $(ARGS)
 
 test: setup ## all tests that this machine can run; says what it leaves out
-	$(BIN)/pytest -m "not edgex" $(ARGS)
+	$(BIN)/pytest -m "not edgex and not long" -n auto --dist loadgroup $(ARGS)
+	@echo "left out: the contract suite on a running EdgeX of yours (make test-edgex), minutes of fuzzing (make test-long)"
+
+FUZZ_SECONDS ?= 600
+
+test-long: setup ## minutes of bad input for decoders, configuration, YAML and HTTP: FUZZ_SECONDS=600 in all
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/long $(ARGS)
 
 # HOST counts only on the command line: some shells export one of their own.
 EDGEX_HOST := $(if $(findstring command,$(origin HOST)),--edgex-host="$(HOST)")
@@ -53,4 +61,7 @@ bench: setup ## run every benchmark
 	@targets=$$(grep -oE '^bench-[a-z-]+' $(MAKEFILE_LIST) | sort -u); \
 	if [ -z "$$targets" ]; then echo "there is no benchmark yet"; else $(MAKE) --no-print-directory $$targets; fi
 
-.PHONY: help setup format check proto demo test test-edgex bench
+bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
+	$(BIN)/python -m tests.bench.decode
+
+.PHONY: help setup format check proto demo test test-edgex test-long bench bench-decode

@@ -38,8 +38,8 @@ class BusSettings(BaseSettings):
     edgex_bus: EdgexBusType = Field(
         "mqtt", description="what EdgeX's MessageBus.Type is; sets how topics become subjects"
     )
-    edgex_format: Literal["json", "nats"] = Field(
-        "json", description="MessageBus.Optional.Format of an EdgeX built for NATS; ignored for mqtt"
+    edgex_format: Literal["", "json", "nats"] = Field(
+        "", description="format of an EdgeX built for NATS; empty: as MessageBus.Optional.Format says; not for mqtt"
     )
     edgex_base: str = Field("edgex", min_length=1, description="MessageBus.BaseTopicPrefix")
     connect_timeout_s: float = Field(5.0, gt=0, description="longest wait for one connection attempt")

@@ -294,7 +294,12 @@ async def _assemble(
     options, key, metrics = start.options, start.options.key, Metrics()
     dead_letters = DeadLetters(bus, key)
     encoding = Encoding.from_environ(start.environ)
-    edgex = EdgexBus(NatsTransport(bus, encoding), start.settings.edgex_base, dead_letters, start.settings.edgex_bus)
+    edgex = EdgexBus(
+        NatsTransport(bus, encoding, config.text("MessageBus/Optional/Format")),
+        start.settings.edgex_base,
+        dead_letters,
+        start.settings.edgex_bus,
+    )
 
     def rest(service: str, tokens: Tokens | None = security.tokens) -> Rest:
         if keeper is not None and options.use_registry:

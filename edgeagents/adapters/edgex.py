@@ -277,7 +277,8 @@ class CommandClient:
         except UpstreamError as error:
             raise (DeviceSilentError(str(error)) if verb == "set" else error) from error
         if answer.error is not None:
-            raise _from_text(answer.error, f"core-command: {verb} {device} {command} over the bus")
+            told = _from_text(answer.error, f"core-command: {verb} {device} {command} over the bus")
+            raise _definite(told) if verb == "set" and isinstance(told, UnavailableError) else told
         return answer.event
 
 

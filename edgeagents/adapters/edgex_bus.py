@@ -47,19 +47,26 @@ class Transport(Protocol):
 class NatsTransport:
     """EdgeX topics as NATS subjects, mapped by what EdgeX itself speaks (`BusSettings.edgex_bus`)."""
 
-    def __init__(self, bus: Bus, encoding: Encoding = PLAIN) -> None:
-        """Use a connected bus; `encoding` is how we write, what is read is recognised by itself."""
+    def __init__(self, bus: Bus, encoding: Encoding = PLAIN, form: str = "") -> None:
+        """Use a connected bus; what is read is recognised by itself.
+
+        Args:
+            bus: whose settings say what EdgeX speaks.
+            encoding: how we write.
+            form: `MessageBus.Optional.Format`, which counts where our own settings name none; as in EdgeX `nats`
+                unless it is `json`.
+        """
         self._bus = bus
         self._encoding = encoding
         self._kind = bus.settings.edgex_bus
-        self._format = "json" if self._kind == "mqtt" else bus.settings.edgex_format
+        self._has_headers = self._kind != "mqtt" and (bus.settings.edgex_format or form.lower()) != "json"
 
     async def publish(self, topic: str, envelope: Envelope) -> None:
         """Send without a reply subject: Go subscribers would answer it with `+ACK`."""
         if "+" in topic or "#" in topic:
             raise InvalidInputError(f"topic {topic!r} holds a wildcard: nothing can be published on it")
         subject = subjects.topic_to_subject(topic, self._kind)
-        if self._format == "nats":
+        if self._has_headers:
             data, headers = encode_headers(envelope, self._encoding)
             await self._bus.publish(subject, data, headers)
         else:

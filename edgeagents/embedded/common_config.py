@@ -129,7 +129,7 @@ def _message_bus(addresses: Addresses, bus: BusSettings) -> dict[str, Any]:
             "ConnectTimeout": "5",
             "SkipCertVerify": "false",
             "RetryOnFailedConnect": "true",
-            "Format": "json" if bus.edgex_bus == "mqtt" else bus.edgex_format,
+            "Format": "json" if bus.edgex_bus == "mqtt" else bus.edgex_format or "nats",
             "QueueGroup": "",
             "Durable": "",
             "Subject": f"{bus.edgex_base}/#",

@@ -21,6 +21,7 @@ from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.errors import ConflictError, InvalidInputError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.message import (
+    MAX_TTL_S,
     MAX_VALUE_CHARS,
     Cause,
     Command,
@@ -187,7 +188,7 @@ class Commander:
         if reply.epoch is None:
             return Given(intent, held_back=reply.reason or "no lease")
         entry = next((item for item in welcome.site if (item.device, item.resource) == key), None)
-        ttl_s = self._agent.ttl + (entry.approval_wait_s if entry is not None and entry.risk_class != "A" else 0.0)
+        wait_s = entry.approval_wait_s if entry is not None and entry.risk_class != "A" else 0.0
         command = Command(
             id=command_id(self._agent.name, welcome.generation, cause, ordinal),
             device=intent.device,
@@ -195,11 +196,11 @@ class Commander:
             value=text,
             incarnation=self._incarnation,
             epoch=reply.epoch,
-            ttl_s=ttl_s,
+            ttl_s=min(self._agent.ttl + wait_s, MAX_TTL_S),
             cause=cause,
             decision_id=decision.id,
             because=intent.because[:2000],
-            data_origin_ns=decision.data_origin_ns,
+            data_origin_ns=max(0, decision.data_origin_ns),
             decided_on=self._present(key),
         )
         await self._publish(command)

@@ -95,8 +95,9 @@ def test_links_lead_somewhere(link: str) -> None:
 
 
 def plain_environment() -> dict[str, str]:
-    """Return our environment without what pytest and other settings put there."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("EDGEAGENTS_", "EDGEX_"))}
+    """Return our environment without what a `make test` around us and other settings put there."""
+    others = ("EDGEAGENTS_", "EDGEX_", "MAKE", "MFLAGS")
+    return {name: value for name, value in os.environ.items() if not name.startswith(others)}
 
 
 def read_until(descriptor: int, text: str | None, seconds: float) -> str:

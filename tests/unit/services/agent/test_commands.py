@@ -1,0 +1,439 @@
+"""From wishes to stored commands: leases, ids that a redelivery repeats, and what is held back and why."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import Bus, BusMessage, StoredMessage
+from edgeagents.adapters.device_cache import DeviceCache
+from edgeagents.errors import ConflictError, UnavailableError
+from edgeagents.model.agent import AgentDefinition, Decision, Intent
+from edgeagents.model.device import Device, Profile
+from edgeagents.model.message import (
+    Cause,
+    Command,
+    Epoch,
+    Heartbeat,
+    LeaseReply,
+    LeaseRequest,
+    Outcome,
+    OutcomeStatus,
+    SessionWelcome,
+    SiteEntry,
+)
+from edgeagents.model.values import Value
+from edgeagents.settings import BusSettings, SiteTime
+from services.agent import commands as commands_module
+from services.agent.commands import Commander, Given, command_id
+from services.agent.perception import Twin
+from tests.contract.waiting import until
+
+NOW_S = 1000.0
+CAUSE = Cause(stream="edgex-events", sequence=5, event_id="e", origin_ns=int(NOW_S * 1e9))
+KEY = ("valve", "Setpoint")
+SUBJECT = "gw.commands.valve.a"
+PROFILE = Profile.model_validate({
+    "name": "Valve",
+    "deviceResources": [
+        {"name": "Setpoint", "properties": {"valueType": "Float32", "readWrite": "RW", "minimum": 5, "maximum": 30}},
+        {"name": "Level", "properties": {"valueType": "Uint8", "readWrite": "RW"}},
+        {"name": "Note", "properties": {"valueType": "String", "readWrite": "RW"}},
+    ],
+})  # fmt: skip
+
+
+class FakeBus:
+    """A guard that answers, and a stream; `plan` says what happens to each store: ok, lost or unheard."""
+
+    def __init__(self) -> None:
+        self.settings = BusSettings(gateway="gw")
+        self.leases: list[LeaseRequest] = []
+        self.beats: list[Heartbeat] = []
+        self.reply = LeaseReply(granted=True, epoch=Epoch(generation=1, revision=3))
+        self.welcome: SessionWelcome | None = SessionWelcome(generation=1, mode="act", site=tuple(map(entry, "ABC")))
+        self.held: list[tuple[str, bytes]] = []
+        self.plan: list[str] = []
+        self.looks: list[str] = []
+
+    async def request(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float
+    ) -> BusMessage:
+        if subject == "gw.leases.a":
+            self.leases.append(wire.decode(LeaseRequest, data))
+            return BusMessage("", wire.encode(self.reply))
+        assert subject == "gw.sessions.a"
+        self.beats.append(wire.decode(Heartbeat, data))
+        if self.welcome is None:
+            raise UnavailableError("nobody answers")
+        return BusMessage("", wire.encode(self.welcome))
+
+    async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self.beats.append(wire.decode(Heartbeat, data))
+
+    async def store(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, expected_last: int
+    ) -> int:
+        what = self.plan.pop(0) if self.plan else "ok"
+        if what == "lost":
+            raise UnavailableError("no acknowledgement")
+        last = max((index for index, (at, _) in enumerate(self.held, 1) if at == subject), default=0)
+        if last != expected_last:
+            raise ConflictError(f"wrong last sequence: {last}")
+        self.held.append((subject, data))
+        if what == "unheard":
+            raise UnavailableError("no acknowledgement")
+        return len(self.held)
+
+    async def read(
+        self, stream: str, patterns: list[str], *, name: str, last_per_subject: bool
+    ) -> AsyncIterator[StoredMessage]:
+        assert (stream, name, last_per_subject) == ("commands", "agent-a-last", True)
+        self.looks.append(patterns[0])
+        newest = {at: (index, data) for index, (at, data) in enumerate(self.held, 1) if fits(patterns[0], at)}
+        for at, (index, data) in newest.items():
+            yield StoredMessage(at, data, {}, stream, index, 0)
+
+    @property
+    def commands(self) -> list[Command]:
+        """What is held, decoded."""
+        return [wire.decode(Command, data) for _, data in self.held]
+
+
+def fits(pattern: str, subject: str) -> bool:
+    return all(want in ("*", have) for want, have in zip(pattern.split("."), subject.split("."), strict=True))
+
+
+def entry(risk_class: str) -> SiteEntry:
+    """Return what the guard tells on a resource: Setpoint is class A, Level B, Note C."""
+    resource = {"A": "Setpoint", "B": "Level", "C": "Note"}[risk_class]
+    return SiteEntry(
+        device="valve", resource=resource, risk_class=cast(Any, risk_class), kind="absolute", approval_wait_s=600.0
+    )
+
+
+def agent(**changes: Any) -> AgentDefinition:
+    """Return an agent that may command all of the valve."""
+    may = [{"profile": "Valve", "resource": name} for name in ("Setpoint", "Level", "Note")]
+    fields: dict[str, Any] = {"name": "a", "mode": "act", "watches": [{"profile": "Valve"}], "may": may, "ttl": 10}
+    return AgentDefinition.model_validate(fields | changes)
+
+
+def devices() -> DeviceCache:
+    """Return what core-metadata knows: one valve."""
+    known = {"valve": Device(name="valve", profile_name="Valve")}
+    return cast(DeviceCache, SimpleNamespace(
+        devices_by_name=known, profiles_by_name={"Valve": PROFILE},
+        profile_of=lambda name: PROFILE if name in known else None,
+    ))  # fmt: skip
+
+
+class Rig:
+    """A commander with a session, its clock and its bus."""
+
+    def __init__(self, definition: AgentDefinition | None = None) -> None:
+        self.bus = FakeBus()
+        self.twin = Twin(SiteTime(), {KEY}, 3600)
+        self.commander = Commander(
+            cast(Bus, self.bus), definition or agent(), devices(), self.twin, SiteTime(), "incarnation-1"
+        )
+        self.commander.welcome = self.bus.welcome
+        self.events = 0
+
+    async def want(self, value: Value, resource: str = "Setpoint", **changes: Any) -> Given:
+        """Return what becomes of one wish after one more event; one that is under way gives `under way`."""
+        cause = CAUSE.model_copy(update={"sequence": CAUSE.sequence + self.events})
+        self.events += 1
+        intent = Intent("valve", resource, value, changes.pop("because", "cold"), "rule")
+        fields: dict[str, Any] = {
+            "id": "d-1", "intents": (intent,), "stage": "rule", "confidence": 1.0, "inputs": {},
+            "data_origin_ns": int(NOW_S * 1e9),
+        }  # fmt: skip
+        given = await self.commander.give(Decision(**(fields | changes)), cause, NOW_S)
+        return given[0] if given else Given(intent, held_back="under way")
+
+    def end(self, command: Command, status: OutcomeStatus, reason: str = "") -> None:
+        """Tell the commander how a command ended."""
+        self.commander.ended(
+            Outcome(
+                command_id=command.id, device=command.device, resource=command.resource, status=status, reason=reason,
+                value=command.value, finished_unix_ns=int(NOW_S * 1e9),
+            )
+        )  # fmt: skip
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """A rig whose pauses are turns of the loop."""
+    original = asyncio.sleep
+
+    async def turn(delay: float) -> None:
+        await original(0)
+
+    monkeypatch.setattr("services.agent.commands.asyncio.sleep", turn)
+    return Rig()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock of the commander: its one entry."""
+    now = [0.0]
+    monkeypatch.setattr(commands_module.time, "monotonic", lambda: now[0])  # type: ignore[attr-defined]
+    return now
+
+
+async def test_a_wish_becomes_a_command_under_the_lease(rig: Rig) -> None:
+    rig.twin.set_value(KEY, 18.5, 1, NOW_S)
+    given = await rig.want(21)
+    (command,) = rig.bus.commands
+    assert given.command_id == command.id == command_id("a", 1, CAUSE, 0)
+    assert (command.value, command.epoch, command.ttl_s) == ("2.1e+01", rig.bus.reply.epoch, 10.0)
+    assert (command.incarnation, command.decision_id, command.because) == ("incarnation-1", "d-1", "cold")
+    assert (command.cause, command.data_origin_ns) == (CAUSE, int(NOW_S * 1e9))
+    assert command.decided_on == "1.85e+01"
+    assert rig.bus.held[0][0] == SUBJECT
+    assert list(rig.commander.pending) == [command.id]
+    (asked,) = rig.bus.leases
+    assert (asked.incarnation, asked.device, asked.resource) == ("incarnation-1", "valve", "Setpoint")
+
+
+@pytest.mark.parametrize(("resource", "value", "ttl_s"), [("Setpoint", 21, 10), ("Level", 3, 610), ("Note", "x", 610)])
+async def test_what_a_human_decides_on_may_wait_for_them(rig: Rig, resource: str, value: Value, ttl_s: float) -> None:
+    await rig.want(value, resource)
+    assert rig.bus.commands[0].ttl_s == ttl_s
+
+
+async def test_no_command_waits_longer_than_the_contract_allows() -> None:
+    rig = Rig(agent(ttl="1h"))
+    entries = tuple(item.model_copy(update={"approval_wait_s": 86_400.0}) for item in map(entry, "ABC"))
+    rig.commander.welcome = SessionWelcome(generation=1, mode="act", site=entries)
+    await rig.want("x", "Note")
+    assert rig.bus.commands[0].ttl_s == 86_400.0
+
+
+def test_an_id_says_agent_generation_cause_and_place_and_nothing_else() -> None:
+    base = command_id("a", 1, CAUSE, 0)
+    assert command_id("a", 1, CAUSE.model_copy(update={"event_id": "other", "origin_ns": 1}), 0) == base
+    others = {
+        command_id("b", 1, CAUSE, 0), command_id("a", 2, CAUSE, 0), command_id("a", 1, CAUSE, 1),
+        command_id("a", 1, CAUSE.model_copy(update={"sequence": 6}), 0),
+        command_id("a", 1, CAUSE.model_copy(update={"stream": "triggers"}), 0),
+    }  # fmt: skip
+    assert len(others | {base}) == 6
+
+
+@pytest.mark.parametrize(
+    ("value", "resource", "why"),
+    [
+        (31.0, "Setpoint", "outside the profile's range"),
+        ("warm", "Setpoint", "'warm' is no Float32"),
+        (True, "Setpoint", "True is no Float32"),
+        (float("nan"), "Setpoint", "NaN is no value to set"),
+        (10**400, "Setpoint", "beyond the range of Float32"),
+        (2.5, "Level", "2.5 is no Uint8"),
+        (1e300, "Level", "is no Uint8"),
+        ("x" * 20_000, "Note", "20000 characters: 16384 fit into a command"),
+        (1, "Gone", "core-metadata knows no valve/Gone (yet)"),
+    ],
+)
+async def test_what_cannot_be_is_held_back_before_it_costs_a_lease(
+    rig: Rig, value: Value, resource: str, why: str
+) -> None:
+    given = await rig.want(value, resource)
+    assert why in given.held_back
+    assert (rig.bus.leases, rig.bus.held) == ([], [])
+
+
+async def test_odd_surroundings_of_a_decision_stop_nothing(rig: Rig) -> None:
+    rig.twin.set_value(KEY, {"not": "of its type"}, 1, NOW_S)
+    await rig.want(21, because="x" * 5000, data_origin_ns=-5)
+    await rig.want(3.0, "Level")
+    first, second = rig.bus.commands
+    assert (len(first.because), first.decided_on, first.data_origin_ns, second.value) == (2000, None, 0, "3")
+
+
+async def test_the_owners_age_limit_is_left_to_the_guard(rig: Rig) -> None:
+    assert (await rig.want(21, data_origin_ns=1)).command_id
+
+
+async def test_without_session_or_in_observe_mode_nothing_is_asked_or_sent(rig: Rig) -> None:
+    rig.commander.welcome = None
+    assert (await rig.want(21)).held_back == "no session with the guard"
+    rig.commander.welcome = SessionWelcome(generation=1, mode="observe")
+    assert (await rig.want(21)).held_back == "mode observe"
+    observer = Rig(agent(mode="observe"))
+    assert (await observer.want(21)).held_back == "mode observe"
+    assert rig.bus.leases + observer.bus.leases == []
+
+
+async def test_what_the_guard_never_told_of_is_held_back(rig: Rig) -> None:
+    rig.commander.welcome = SessionWelcome(generation=1, mode="act")
+    assert "site.yaml does not declare valve/Setpoint" in (await rig.want(21)).held_back
+
+
+async def test_a_refused_lease_holds_the_wish_back_with_the_guards_reason(rig: Rig) -> None:
+    rig.bus.reply = LeaseReply(granted=False, holder="b", reason="held by b")
+    assert (await rig.want(21)).held_back == "held by b"
+    rig.bus.reply = LeaseReply(granted=True)
+    assert (await rig.want(21)).held_back == "no lease"
+    assert rig.bus.held == []
+
+
+async def test_a_lease_is_asked_for_once(rig: Rig) -> None:
+    await rig.want(21)
+    await rig.want(22)
+    assert len(rig.bus.leases) == 1
+    assert len(rig.bus.held) == 2
+
+
+async def test_the_same_wish_is_not_sent_again_while_it_is_under_way(rig: Rig) -> None:
+    await rig.want(21)
+    assert (await rig.want(21.0)).held_back == "under way"
+    assert len(rig.bus.held) == 1
+    rig.end(rig.bus.commands[0], "proven")
+    assert (await rig.want(21)).command_id
+
+
+@pytest.mark.parametrize("plan", [["lost"], ["unheard"], ["lost", "unheard"], ["unheard", "lost"], ["lost"] * 3])
+async def test_a_lost_acknowledgement_stores_a_command_exactly_once(rig: Rig, plan: list[str]) -> None:
+    await rig.want(20)
+    rig.bus.plan = list(plan)
+    given = await rig.want(21)
+    assert [command.value for command in rig.bus.commands] == ["2e+01", "2.1e+01"]
+    assert given.command_id == rig.bus.commands[1].id
+
+
+async def test_a_redelivered_event_after_a_restart_stores_no_second_command(rig: Rig) -> None:
+    await rig.want(21)
+    again = Rig()
+    again.bus = rig.bus
+    again.commander._bus = cast(Bus, rig.bus)
+    given = await again.want(21)  # its first event too: the very same
+    assert given.command_id == rig.bus.commands[0].id
+    assert len(rig.bus.held) == 1
+    assert rig.bus.looks == ["gw.commands.*.a", "gw.commands.*.a"]
+
+
+async def test_another_copy_that_stored_in_between_is_stepped_behind(rig: Rig) -> None:
+    await rig.want(20)
+    rig.bus.held.append((SUBJECT, wire.encode(rig.bus.commands[0].model_copy(update={"id": "of-the-copy"}))))
+    await rig.want(21)
+    assert [command.value for command in rig.bus.commands] == ["2e+01", "2e+01", "2.1e+01"]
+
+
+async def test_garbage_on_its_subject_does_not_stop_an_agent(rig: Rig) -> None:
+    rig.bus.held.append((SUBJECT, b'{"stream":"commands","seq":4}'))
+    assert (await rig.want(21)).command_id
+    assert len(rig.bus.held) == 2
+
+
+async def test_a_command_that_cannot_be_stored_in_time_is_given_up(rig: Rig, clock: list[float]) -> None:
+    class Tired(list[str]):
+        def pop(self, index: Any = -1) -> str:
+            clock[0] += 3.0
+            return "lost"
+
+    rig.bus.plan = Tired(["lost"])
+    given = await rig.want(21)
+    assert "not stored in time" in given.held_back
+    assert rig.commander.pending == {}
+    rig.bus.plan = []
+    assert (await rig.want(21)).command_id
+
+
+async def test_after_a_refusal_the_same_wish_waits_longer_each_time(rig: Rig, clock: list[float]) -> None:
+    for pause_s in (5.0, 10.0, 20.0):
+        await rig.want(21)
+        rig.end(rig.bus.commands[-1], "refused", "interlock")
+        clock[0] += pause_s - 0.1
+        assert (await rig.want(21)).held_back == "held back after a refusal"
+        clock[0] += 0.2
+    await rig.want(21)
+    rig.end(rig.bus.commands[-1], "proven")
+    assert (await rig.want(21)).command_id
+
+
+async def test_a_refusal_holds_back_that_wish_alone_and_makes_it_ask_for_the_lease_again(rig: Rig) -> None:
+    await rig.want(21)
+    rig.end(rig.bus.commands[-1], "refused", "epoch")
+    assert (await rig.want(22)).command_id
+    assert (await rig.want(21)).held_back == "held back after a refusal"
+    assert len(rig.bus.leases) == 2
+
+
+async def test_what_was_held_back_long_ago_is_forgotten(rig: Rig, clock: list[float]) -> None:
+    for number in range(20):
+        await rig.want(10 + number / 10)
+        rig.end(rig.bus.commands[-1], "failed")
+    assert len(rig.commander._memory.held_back) == 20
+    clock[0] = 400.0
+    rig.commander.forget_overdue()
+    assert rig.commander._memory.held_back == {}
+
+
+async def test_a_proven_value_is_known_at_once_and_counts_for_rates(clock: list[float]) -> None:
+    may = [{"profile": "Valve", "resource": "Setpoint", "rate": {"count": 1, "per": "1h"}}]
+    rig = Rig(agent(may=may))
+    await rig.want(21)
+    rig.end(rig.bus.commands[0], "proven")
+    latest = rig.twin.latest(KEY)
+    assert latest is not None
+    assert latest.value == 21.0
+    assert "1 commands in the last 3600 s: 1 are permitted" in (await rig.want(22)).held_back
+
+
+async def test_an_outcome_that_never_comes_is_not_waited_for_for_ever(rig: Rig, clock: list[float]) -> None:
+    await rig.want(21)
+    clock[0] = 69.0
+    rig.commander.forget_overdue()
+    assert len(rig.commander.pending) == 1
+    clock[0] = 71.0
+    rig.commander.forget_overdue()
+    assert rig.commander.pending == {}
+    assert rig.commander.counts["without_outcome"] == 1
+
+
+async def test_outcomes_of_others_and_of_unknown_devices_stop_nothing(rig: Rig) -> None:
+    for status in ("proven", "failed"):
+        rig.commander.ended(Outcome(command_id="x", device="gone", resource="y", status=cast(Any, status), value="1"))
+    rig.commander.ended(Outcome(command_id="x", device="valve", resource="Setpoint", status="proven", value="warm"))
+    assert rig.commander.counts == {"proven": 2, "failed": 1}
+
+
+@contextlib.asynccontextmanager
+async def session(rig: Rig) -> AsyncIterator[None]:
+    """Keep the session inside the block."""
+    task = asyncio.create_task(rig.commander.keep_session())
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_session_is_kept_and_a_new_generation_forgets_leases(rig: Rig, clock: list[float]) -> None:
+    rig.commander.welcome = None
+    async with session(rig), asyncio.timeout(5):
+        await rig.commander.welcomed.wait()
+        await rig.want(21)
+        assert rig.commander._memory.epochs
+        rig.bus.welcome = SessionWelcome(generation=2, mode="act", site=tuple(map(entry, "ABC")))
+        clock[0] += 6.0
+        await until(lambda: not rig.commander._memory.epochs, "it has forgotten")
+    assert rig.commander.welcome == rig.bus.welcome
+    assert {beat.incarnation for beat in rig.bus.beats} == {"incarnation-1"}
+
+
+async def test_a_guard_that_refuses_or_is_away_is_told_once(
+    rig: Rig, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.commander.welcome = rig.bus.welcome = None
+    async with session(rig), asyncio.timeout(5):
+        await until(lambda: len(rig.bus.beats) >= 5, "it keeps asking")
+        rig.bus.welcome = SessionWelcome(generation=1, refused="no agent file declares 'a'")
+        await until(lambda: len(rig.bus.beats) >= 10, "it goes on asking")
+    assert caplog.text.count("has no session") == 1
+    assert caplog.text.count("the guard refuses agent a: no agent file declares 'a'") == 1
+    assert not rig.commander.welcomed.is_set()

@@ -1,0 +1,137 @@
+"""What an agent asks the stream for, and what of it concerns it."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.device_cache import DeviceCache
+from edgeagents.adapters.event_publisher import event_topic
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.device import Device, Event, Reading
+from edgeagents.settings import BusSettings
+from edgeagents.subjects import topic_to_subject
+from services.agent.inputs import event_filters, is_watched
+
+
+def agent(*watches: dict[str, Any]) -> AgentDefinition:
+    """Return an agent that watches this."""
+    return AgentDefinition.model_validate({"name": "a", "watches": watches})
+
+
+def filters(*watches: dict[str, Any]) -> list[str]:
+    """Return the filters of such an agent."""
+    return event_filters(agent(*watches), "edgex", cast(Bus, SimpleNamespace(settings=BusSettings())))
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Say whether NATS would deliver a subject to a filter."""
+    want, have = pattern.split("."), subject.split(".")
+    if want[-1] == ">":
+        want, have = want[:-1], have[: len(want) - 1] if len(have) >= len(want) else []
+    return len(want) == len(have) and all(a in ("*", b) for a, b in zip(want, have, strict=True))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Say whether some subject fits both filters: a consumer must not have such two."""
+    left, right = one.split("."), other.split(".")
+    for index in range(max(len(left), len(right))):
+        a, b = (part[index] if index < len(part) else None for part in (left, right))
+        if ">" in (a, b):
+            return a is not None and b is not None
+        if a is None or b is None or ("*" not in (a, b) and a != b):
+            return False
+    return True
+
+
+def test_watching_by_profile_narrows_the_filter() -> None:
+    assert filters({"profile": "Sensor"}, {"profile": "Sensor", "resources": ["CO2"]}, {"profile": "Valve"}) == [
+        "edgex.events.device.*.Sensor.>", "edgex.events.device.*.Valve.>",
+    ]  # fmt: skip
+
+
+def test_watching_by_device_narrows_the_filter() -> None:
+    assert filters({"device": "hall"}) == ["edgex.events.device.*.*.hall.>"]
+
+
+@pytest.mark.parametrize("watch", [{"device": "sensor-*"}, {"label": "room"}, {"device": "x", "profile": "y"}])
+def test_watching_otherwise_takes_all_device_events(watch: dict[str, Any]) -> None:
+    assert filters(watch, {"profile": "Sensor"}) == ["edgex.events.device.>"]
+
+
+def test_a_topic_within_what_is_watched_anyway_is_no_filter_of_its_own() -> None:
+    topic = "events/device/svc/Sensor/hall/CO2"
+    assert filters({"topic": topic}, {"profile": "Sensor"}) == ["edgex.events.device.*.Sensor.>"]
+    assert filters({"topic": topic}, {"topic": "rules/agents"}) == [
+        "edgex.events.device.svc.Sensor.hall.CO2", "edgex.rules.agents",
+    ]  # fmt: skip
+
+
+def test_names_are_asked_for_however_publishers_write_them() -> None:
+    found = filters({"profile": "Room-Sensor 2"})
+    for spelling in ("Room-Sensor%202", "Room%2DSensor%202"):
+        assert any(matches(item, f"edgex.events.device.svc.{spelling}.hall.CO2") for item in found), spelling
+
+
+names = st.sampled_from(["Sensor", "Room-Sensor", "a.b", "Küche 1", "x~y", "50%", "a/b", "Sensor+"])
+watches = st.one_of(
+    names.map(lambda name: {"profile": name}),
+    names.map(lambda name: {"device": name}),
+    st.just({"label": "room"}),
+    st.just({"topic": "rules/agents"}),
+    st.sampled_from(["Sensor", "Room-Sensor"]).map(lambda name: {"topic": f"events/device/svc/{name}/Sensor/CO2"}),
+)
+
+
+@given(st.lists(watches, min_size=1, max_size=5), names, names)
+def test_filters_never_overlap_and_let_all_that_is_watched_through(
+    watched: list[dict[str, Any]], profile: str, device: str
+) -> None:
+    found = filters(*watched)
+    for index, one in enumerate(found):
+        assert not [other for other in found[index + 1 :] if overlap(one, other)], found
+    event = sample(device, profile)
+    topic = event_topic("svc", event)
+    if is_watched(agent(*watched), event, topic, cache()):
+        assert any(matches(item, topic_to_subject(f"edgex/{topic}")) for item in found)
+
+
+def sample(device: str = "hall", profile: str = "Sensor", source: str = "CO2") -> Event:
+    """Return an event."""
+    reading = Reading(value_type="Int32", value="1", resource_name=source, device_name=device, origin=1)
+    return Event(
+        id="e", device_name=device, profile_name=profile, source_name=source, origin=1, readings=(reading,)
+    )  # fmt: skip
+
+
+def cache(*devices: Device) -> DeviceCache:
+    """Return what core-metadata knows."""
+    known = {device.name: device for device in devices}
+    return cast(DeviceCache, SimpleNamespace(device=known.get))
+
+
+HALL = Device(name="hall", profile_name="Sensor", labels=("room",))
+
+
+@pytest.mark.parametrize(
+    ("watch", "event", "topic", "watched"),
+    [
+        ({"profile": "Sensor"}, sample(), "events/device/x", True),
+        ({"profile": "Valve"}, sample(), "events/device/x", False),
+        ({"device": "ha*"}, sample(), "events/device/x", True),
+        ({"label": "room"}, sample(), "events/device/x", True),
+        ({"label": "cellar"}, sample(), "events/device/x", False),
+        ({"label": "room"}, sample("unknown"), "events/device/x", False),
+        ({"profile": "Sensor"}, sample("unknown"), "events/device/x", True),
+        ({"profile": "Sensor", "resources": ["CO2"]}, sample(), "events/device/x", True),
+        ({"profile": "Sensor", "resources": ["Noise"]}, sample(), "events/device/x", False),
+        ({"topic": "rules/agents"}, sample(), "rules/agents", True),
+        ({"topic": "rules/agents"}, sample(), "events/device/x", False),
+        ({"profile": "Sensor"}, sample(), "rules/agents", False),
+    ],
+)
+def test_only_what_the_file_asks_for_is_watched(watch: dict[str, Any], event: Event, topic: str, watched: bool) -> None:
+    assert is_watched(agent(watch), event, topic, cache(HALL)) is watched

@@ -1,0 +1,220 @@
+"""One input after the other: considered, written down, then acknowledged."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeagents.adapters.bus import StoredMessage
+from edgeagents.audit import Audit
+from edgeagents.journal import Journal, read_journal
+from edgeagents.model.agent import AgentDefinition, Decision
+from edgeagents.model.device import Event, make_reading
+from edgeagents.model.message import Cause, CommandId, Outcome
+from edgeagents.settings import SiteTime
+from services.agent.commands import Commander, Given
+from services.agent.decision import RuleStage
+from services.agent.loop import AgentLoop, EventInput, OutcomeInput, RuleInput, rule_results
+from services.agent.perception import Twin
+from services.agent.rules import RuleBook
+
+AGENT = AgentDefinition.model_validate({
+    "name": "a", "watches": [{"device": "*"}],
+    "rules": [
+        {"name": "warm", "given": {"t": "sensor/T"}, "when": "t < 20.0",
+         "set": {"device": "valve", "resource": "S", "value": 21.0}},
+        {"name": "told", "given": {"cold": "rule/cold"}, "when": "cold",
+         "set": {"device": "valve", "resource": "S", "value": 23.0}},
+    ],
+})  # fmt: skip
+
+
+class FakeMessage:
+    """A stored message that remembers when it was acknowledged."""
+
+    def __init__(self, log: list[str], sequence: int = 1) -> None:
+        self.log, self.sequence = log, sequence
+        self.headers: dict[str, str] = {}
+        self.stream, self.time_ns = "edgex-events", 5_000_000_000
+
+    async def ack(self) -> None:
+        self.log.append("ack")
+
+
+class FakeCommander:
+    """Takes decisions; `answer` says what becomes of them."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        self.ended_with: list[Outcome] = []
+        self.answer: list[str] = []  # why each intent is held back; "" is published
+        self.failure: Exception | None = None
+
+    async def give(self, decision: Decision, cause: Cause, site_s: float) -> list[Given]:
+        self.log.append(f"give {decision.intents[0].value!r} because of {cause.sequence}")
+        if self.failure is not None:
+            raise self.failure
+        reasons = self.answer or [""] * len(decision.intents)
+        return [
+            Given(intent, "" if reason else "id", reason)
+            for intent, reason in zip(decision.intents, reasons, strict=False)
+            if reason != "under way"
+        ]
+
+    def ended(self, outcome: Outcome) -> None:
+        self.ended_with.append(outcome)
+
+    def forget_overdue(self) -> None:
+        return
+
+
+class FakeAudit:
+    """Keeps what is appended."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def append(self, kind: str, **body: Any) -> None:
+        self.records.append({"kind": kind, **body})
+
+
+class Rig:
+    """A loop with its neighbours in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log: list[str] = []
+        rules = RuleBook(AGENT, "a.yaml")
+        self.twin = Twin(SiteTime(), rules.keys, 3600)
+        self.commander = FakeCommander(self.log)
+        self.audit = FakeAudit()
+        self.path = folder / "a.jsonl"
+        self.loop = AgentLoop(
+            AGENT, self.twin, [RuleStage("a", rules)], cast(Commander, self.commander), cast(Audit, self.audit),
+            Journal.open(self.path), lambda: 100.0,
+        )  # fmt: skip
+
+    async def event(self, value: float, *, sequence: int = 1, name: str = "", origin_s: float = 50.0) -> None:
+        """Let the loop handle an event of the sensor."""
+        origin_ns = int(origin_s * 1e9)
+        reading = make_reading("sensor", "Sensor", "T", "Float64", value, origin_ns, reading_id="r")
+        item = Event(
+            id=name or f"e{sequence}", device_name="sensor", profile_name="Sensor", source_name="T",
+            origin=origin_ns, readings=(reading,),
+        )  # fmt: skip
+        await self.loop.handle(EventInput(self.message(sequence), item))
+
+    async def rule(self, result: Any, sequence: int = 1) -> None:
+        """Let the loop handle a rule's result."""
+        await self.loop.handle(RuleInput(self.message(sequence), result))
+
+    def message(self, sequence: int) -> StoredMessage:
+        return cast(StoredMessage, FakeMessage(self.log, sequence))
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+async def test_an_event_is_decided_on_written_down_and_then_acknowledged(rig: Rig) -> None:
+    await rig.event(18.0, sequence=7)
+    assert rig.log == ["give 21.0 because of 7", "ack"]
+    (record,) = rig.audit.records
+    assert (record["kind"], record["given"][0]["command"]) == ("decision", "id")
+    assert record["cause"]["event_id"] == "e7"
+    assert read_journal(rig.path) == [{"kind": "consumed", "id": "e7", "stream": "edgex-events", "sequence": 7}]
+
+
+async def test_an_event_that_changes_nothing_is_acknowledged_and_not_audited(rig: Rig) -> None:
+    await rig.event(25.0)
+    await rig.event(25.0, sequence=2)
+    await rig.event(25.0, sequence=2)
+    assert rig.log == ["ack"] * 3
+    assert rig.audit.records == []
+    assert rig.loop.counts["nothing_to_do"] == 1
+    assert [line["id"] for line in read_journal(rig.path)] == ["e1", "e2", "e2"]
+
+
+async def test_an_event_is_not_acknowledged_before_its_command_is_stored(rig: Rig) -> None:
+    rig.commander.failure = RuntimeError("killed here")
+    with pytest.raises(RuntimeError):
+        await rig.event(18.0)
+    assert "ack" not in rig.log
+    assert read_journal(rig.path) == []
+
+
+async def test_without_deciding_events_are_consumed_all_the_same(rig: Rig) -> None:
+    rig.loop.deciding = False
+    await rig.event(18.0)
+    assert rig.log == ["ack"]
+    assert rig.twin.latest(("sensor", "T")) is not None
+
+
+async def test_a_very_long_event_id_is_no_obstacle(rig: Rig) -> None:
+    await rig.event(18.0, name="x" * 5000)
+    assert rig.log == ["give 21.0 because of 1", "ack"]
+    assert read_journal(rig.path)[0]["id"] == "x" * 5000
+
+
+async def test_the_same_wishes_held_back_for_the_same_reasons_are_told_once(rig: Rig) -> None:
+    for sequence, reason in enumerate(["set 40 s ago: wait", "set 45 s ago: wait", "no lease", "under way"], 1):
+        rig.commander.answer = [reason]
+        await rig.event(18.0 + sequence / 10, sequence=sequence, origin_s=50.0 + sequence)
+    assert [record["given"][0]["held_back"] for record in rig.audit.records] == ["set 40 s ago: wait", "no lease"]
+    assert (rig.loop.counts["held_back_again"], rig.loop.counts["under_way"]) == (1, 1)
+
+
+async def test_an_outcome_goes_to_the_commander(rig: Rig) -> None:
+    outcome = Outcome(command_id=CommandId("c"), device="valve", resource="S", status="proven")
+    await rig.loop.handle(OutcomeInput(rig.message(3), outcome))
+    assert rig.commander.ended_with == [outcome]
+    assert rig.log == ["ack"]
+
+
+async def test_a_rules_result_reads_as_resources_of_the_device_rule(rig: Rig) -> None:
+    await rig.rule({"cold": True, "other": 5}, sequence=4)
+    assert rig.log == ["give 23.0 because of 4", "ack"]
+
+
+async def test_fields_no_rule_looks_at_are_not_kept(rig: Rig) -> None:
+    await rig.rule({f"field-{number}": number for number in range(1000)})
+    await rig.rule({"cold": {"deep": True}})
+    await rig.rule({})
+    assert rig.log == ["ack"] * 3
+    assert rig.twin.readings == {}
+
+
+@pytest.mark.parametrize("value", [10**400, "\ud800", "a\x00b", float("nan")])
+async def test_absurd_results_stop_nothing(rig: Rig, value: Any) -> None:
+    await rig.rule({"cold": value})
+    await rig.rule({"cold": True}, sequence=2)
+    assert rig.log == ["ack", "give 23.0 because of 2", "ack"]
+
+
+class TestRuleResults:
+    """What a rule engine may send."""
+
+    def test_one_object_or_an_array_of_them(self) -> None:
+        assert rule_results(b'{"a": 1}') == [{"a": 1}]
+        assert rule_results(b'[{"a": 1}, {}]') == [{"a": 1}, {}]
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"null", b"1", b'"a"', b"[]", b"[1]", b'[{"a":1}, 2]', b"{", b"\xff", b"[" * 100_000, b"9" * 5000]
+    )
+    def test_anything_else_is_refused(self, data: bytes) -> None:
+        with pytest.raises(ValueError, match=r"."):
+            rule_results(data)
+
+    @given(st.binary() | st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+    def test_any_bytes_are_results_or_a_refusal(self, data: bytes) -> None:
+        try:
+            found = rule_results(data)
+        except ValueError:
+            return
+        assert found
+        assert all(isinstance(item, dict) for item in found)

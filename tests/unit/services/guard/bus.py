@@ -1,0 +1,74 @@
+"""A broker in memory: one stream of commands, requests, and what was published."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from edgeagents.adapters.bus import BusMessage, Handler, StoredMessage
+from edgeagents.errors import ConflictError, NotFoundError, UnavailableError
+from edgeagents.settings import BusSettings
+
+
+class MemoryBus:
+    """`plan` says how each store goes: ok, lost (not stored), unheard (stored without an acknowledgement)."""
+
+    def __init__(self) -> None:
+        self.settings = BusSettings(gateway="gw")
+        self.held: list[tuple[str, bytes, dict[str, str]]] = []
+        self.first = 1  # sequence of the first message held
+        self.plan: list[str] = []
+        self.answers: list[BusMessage] = []
+        self.handlers: dict[str, Handler] = {}
+        self.subscribed = asyncio.Event()
+        self.has_stream = True
+        self.acked: list[int] = []
+
+    # --- stream ----------------------------------------------------------------------------------
+
+    async def store(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *,
+        expected_last: int | None = None, **more: Any,
+    ) -> int:  # fmt: skip
+        assert not more, "no message ids: agents share the stream's memory of them"
+        what = self.plan.pop(0) if self.plan else "ok"
+        if what == "lost":
+            raise UnavailableError("no acknowledgement")
+        if expected_last is not None and self.newest(subject) != expected_last:
+            raise ConflictError("wrong last sequence")
+        self.held.append((subject, data, dict(headers or {})))
+        if what == "unheard":
+            raise UnavailableError("no acknowledgement")
+        return await self.last_sequence("commands")
+
+    def newest(self, subject: str) -> int:
+        return max((at for at, (name, _, _) in enumerate(self.held, self.first) if name == subject), default=0)
+
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
+        sequence = self.newest(subject)
+        return self.message(sequence) if sequence else None
+
+    async def last_sequence(self, stream: str) -> int:
+        if not self.has_stream:
+            raise NotFoundError("no stream")
+        return self.first + len(self.held) - 1
+
+    def message(self, sequence: int) -> StoredMessage:
+        subject, data, headers = self.held[sequence - self.first]
+        return StoredMessage(subject, data, headers, "commands", sequence, 10**18)
+
+    async def read(self, stream: str, patterns: list[str], *, name: str) -> AsyncIterator[StoredMessage]:
+        if not self.has_stream:
+            raise NotFoundError("no stream")
+        for sequence in range(self.first, self.first + len(self.held)):
+            if self.held[sequence - self.first][0].endswith(".guard"):
+                yield self.message(sequence)
+
+    # --- requests --------------------------------------------------------------------------------
+
+    async def subscribe(self, subject: str, handler: Handler) -> None:
+        self.handlers[subject] = handler
+        if len(self.handlers) == 2:
+            self.subscribed.set()
+
+    async def respond(self, message: BusMessage, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self.answers.append(BusMessage(message.reply, data, dict(headers or {})))

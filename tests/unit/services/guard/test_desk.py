@@ -1,0 +1,288 @@
+"""Sessions and leases: answered one after the other, everybody in their own queue; written before they are granted."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.audit import Audit
+from edgeagents.errors import StoreError
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.message import Epoch, Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Message, SessionWelcome
+from edgeagents.protocol.lease import SESSION_S, Session
+from services.guard import desk as desk_module
+from services.guard.desk import LeaseDesk
+from tests.contract.waiting import until
+from tests.unit.services.guard.bus import MemoryBus
+from tests.unit.services.guard.rig import AGENTS, Rig
+
+INBOX = "_INBOX.agent-air.x"
+
+
+class Desk:
+    """A desk that serves, and what it was sent."""
+
+    def __init__(self, rig: Rig, bus: MemoryBus | None = None) -> None:
+        self.rig = rig
+        self.bus = bus or MemoryBus()
+        self.records: list[dict[str, Any]] = []
+        audit = cast(Audit, SimpleNamespace(append=lambda kind, **body: self.records.append({"kind": kind, **body})))
+        self.desk = LeaseDesk(cast(Bus, self.bus), rig.owner, rig.devices, audit, rig.clocks.site, rig.clocks.now)
+
+    async def send(
+        self, agent: str, message: Message | bytes, *, reply: str = INBOX, content_type: str = wire.PROTOBUF
+    ) -> None:
+        """Let a message arrive."""
+        kind = "leases" if isinstance(message, (LeaseRequest, bytes)) else "sessions"
+        data = message if isinstance(message, bytes) else wire.encode(message, content_type)
+        handler = self.bus.handlers[f"gw.{kind}.*"]
+        await handler(BusMessage(f"gw.{kind}.{agent}", data, {CONTENT_TYPE: content_type}, reply))
+
+    async def ask(self, agent: str, resource: str = "Setpoint", **changes: Any) -> LeaseReply:
+        """Return the answer to a lease request."""
+        fields = {"incarnation": "i1", "device": "valve", "resource": resource} | changes
+        return await self.answer(agent, LeaseRequest(**fields), LeaseReply)
+
+    async def answer(self, agent: str, message: Message | bytes, kind: type[Any]) -> Any:
+        """Return the answer to a message."""
+        before = len(self.bus.answers)
+        await self.send(agent, message)
+        await until(lambda: len(self.bus.answers) > before, "an answer")
+        return wire.decode(kind, self.bus.answers[before].data)
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator["Desk"]:
+        """Serve inside the block."""
+        task = asyncio.create_task(self.desk.serve())
+        await self.bus.subscribed.wait()
+        yield self
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def desk(rig: Rig) -> AsyncIterator[Desk]:
+    """A serving desk of generation 1."""
+    found = Desk(rig)
+    found.bus.has_stream = False
+    await found.desk.read_back(1, 0)
+    found.bus.has_stream = True
+    async with found.serving():
+        yield found
+
+
+async def test_a_session_is_welcomed_with_what_concerns_it(desk: Desk) -> None:
+    welcome = await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)
+    assert (welcome.generation, welcome.mode, welcome.refused) == (1, "act", "")
+    assert ("valve", "Enabled", "C", 60.0) in [
+        (item.device, item.resource, item.risk_class, item.approval_wait_s) for item in welcome.site
+    ]
+    assert set(desk.desk.table.heard) == {Session("air", "i1")}
+
+
+async def test_who_no_file_declares_is_told_and_gets_no_session(desk: Desk) -> None:
+    welcome = await desk.answer("evil", Heartbeat(incarnation="i1"), SessionWelcome)
+    assert "no agent file declares 'evil'" in welcome.refused
+    assert "no agent file declares 'evil'" in (await desk.ask("evil")).reason
+    assert (desk.desk.table.heard, desk.bus.held) == ({}, [])
+
+
+async def test_a_file_that_does_not_fit_gets_neither_session_nor_lease(desk: Desk) -> None:
+    body = AGENTS[0] | {"may": [{"profile": "Valve", "resource": "Setpoint", "maximum": 99}]}
+    desk.rig.owner.agents["air"] = AgentDefinition.model_validate(body)
+    welcome = await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)
+    assert "outside the profile's range" in welcome.refused
+    assert "outside the profile's range" in (await desk.ask("air")).reason
+
+
+async def test_a_lease_is_written_down_before_it_is_granted(desk: Desk) -> None:
+    reply = await desk.ask("air")
+    assert (reply.granted, reply.epoch) == (True, Epoch(generation=1, revision=1))
+    (subject, data, _), record = desk.bus.held[0], desk.records[0]
+    assert subject == "gw.commands.valve.guard"
+    assert wire.decode(LeaseRecord, data).agent == "air"
+    assert (record["kind"], record["agent"], record["revision"]) == ("lease", "air", 1)
+    assert await desk.ask("air") == reply
+    assert len(desk.bus.held) == 1
+
+
+async def test_a_higher_class_takes_it_and_a_copy_does_not(desk: Desk) -> None:
+    await desk.ask("air")
+    assert "another copy" in (await desk.ask("air", incarnation="i2")).reason
+    taken = await desk.ask("heat")
+    assert (taken.granted, taken.epoch) == (True, Epoch(generation=1, revision=2))
+    refused = await desk.ask("air")
+    assert (refused.granted, refused.holder, refused.retry_after_s) == (False, "heat", SESSION_S)
+
+
+@pytest.mark.parametrize(
+    ("agent", "changes", "reason"),
+    [
+        ("eye", {}, "agent 'eye' is in mode observe"),
+        ("air", {"device": "gone"}, "core-metadata knows no device 'gone'"),
+        ("air", {"resource": "Gone"}, "no permission for valve/Gone"),
+    ],
+)
+async def test_what_an_agent_may_not_command_it_cannot_hold(
+    desk: Desk, agent: str, changes: dict[str, Any], reason: str
+) -> None:
+    assert reason in (await desk.ask(agent, **changes)).reason
+    assert desk.bus.held == []
+    assert desk.desk.table.leases == {}
+
+
+async def test_a_lease_can_be_given_back(desk: Desk) -> None:
+    await desk.ask("air")
+    assert not (await desk.ask("air", release=True)).granted
+    assert (await desk.ask("heat")).granted
+    assert [wire.decode(LeaseRecord, data).agent for _, data, _ in desk.bus.held] == ["air", "", "heat"]
+
+
+async def test_the_leases_of_a_silent_session_end(desk: Desk) -> None:
+    await desk.ask("air")
+    desk.rig.clocks.now_s += SESSION_S + 0.1
+    await until(lambda: len(desk.bus.held) == 2, "its lease ended")
+    assert wire.decode(LeaseRecord, desk.bus.held[1][1]).reason == "session of air ended"
+
+
+async def test_without_the_broker_nothing_is_granted_and_a_stored_record_is_learned_of_later(desk: Desk) -> None:
+    desk.bus.plan = ["lost", "unheard"]
+    for _ in range(2):
+        reply = await desk.ask("air")
+        assert (reply.granted, reply.retry_after_s) == (False, 1.0)
+    assert desk.desk.table.current(("valve", "Setpoint")) is None
+    desk.desk.seen(wire.decode(LeaseRecord, desk.bus.held[0][1]), 1)
+    assert (await desk.ask("air")).epoch == Epoch(generation=1, revision=1)
+    assert len(desk.bus.held) == 1
+
+
+async def test_garbage_is_answered_and_counted(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        assert (await desk.answer("air", b"\xff\xff", LeaseReply)).reason == "not a lease request"
+    assert desk.desk.counts["rejected"] == 3
+    assert caplog.text.count("set aside") == 1
+
+
+async def test_who_speaks_json_is_answered_in_json(desk: Desk) -> None:
+    await desk.send("air", Heartbeat(incarnation="i1"), content_type="application/json")
+    await until(lambda: desk.bus.answers, "an answer")
+    assert json.loads(desk.bus.answers[0].data)["mode"] == "act"
+    assert desk.bus.answers[0].headers == {CONTENT_TYPE: "application/json"}
+
+
+@pytest.mark.parametrize(
+    "reply", ["edgex.core.command.request.valve.Setpoint.set", "gw.commands.valve.guard", "_INBOX"]
+)
+async def test_nobody_borrows_the_guards_right_to_publish(desk: Desk, reply: str) -> None:
+    await desk.send("air", Heartbeat(incarnation="i1"), reply=reply)
+    await desk.send("air", LeaseRequest(incarnation="i1", device="valve", resource="Setpoint"), reply=reply)
+    await desk.ask("air")
+    assert [answer.subject for answer in desk.bus.answers] == [INBOX]
+
+
+async def test_a_subject_that_is_none_of_ours_is_set_aside(desk: Desk) -> None:
+    await desk.bus.handlers["gw.sessions.*"](BusMessage("gw.triggers.air", b"x", {}, INBOX))
+    await desk.bus.handlers["gw.leases.*"](BusMessage(r"gw.leases.\xff", b"x", {}, INBOX))
+    assert (await desk.ask("air")).granted
+
+
+async def test_one_agents_flood_makes_no_other_wait_and_no_memory_grow(desk: Desk) -> None:
+    gate = asyncio.Event()
+    store = desk.bus.store
+
+    async def slow(subject: str, data: bytes, *rest: Any, **more: Any) -> int:
+        if b"air" in data:
+            await gate.wait()
+        return await store(subject, data, *rest, **more)
+
+    desk.bus.store = slow  # type: ignore[method-assign]
+    for number in range(1000):
+        await desk.send("air", LeaseRequest(incarnation=f"i{number}", device="valve", resource="Setpoint"), reply="")
+        await desk.send("air", Heartbeat(incarnation=f"i{number}"), reply="")
+        await desk.send("made-up", Heartbeat(incarnation="x"), reply="")
+    welcome = await desk.answer("heat", Heartbeat(incarnation="i1"), SessionWelcome)
+    assert welcome.refused == ""
+    assert desk.desk.counts["dropped"] > 2500
+    assert len(desk.desk.table.heard) < 20
+    gate.set()
+    assert (await desk.ask("heat")).granted
+
+
+async def test_more_copies_than_there_is_room_for_are_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeagents.protocol.lease.MOST_SESSIONS", 2)
+    for name in ("i1", "i2"):
+        assert (await desk.answer("air", Heartbeat(incarnation=name), SessionWelcome)).refused == ""
+    refused = (await desk.answer("air", Heartbeat(incarnation="i3"), SessionWelcome)).refused
+    assert "copies of agent 'air' are alive: end some" in refused
+
+
+class TestReadBack:
+    """At start all records are read; lost state raises the generation."""
+
+    async def filled(self, rig: Rig) -> Desk:
+        found = Desk(rig)
+        found.bus.has_stream = False
+        await found.desk.read_back(3, 0)
+        found.bus.has_stream = True
+        async with found.serving():
+            await found.ask("air")
+            await found.ask("heat", resource="Open")
+        return found
+
+    async def test_leases_and_their_holders_survive_a_restart_of_the_guard(self, rig: Rig) -> None:
+        before = await self.filled(rig)
+        after = Desk(rig, before.bus)
+        assert await after.desk.read_back(3, 1) == 3
+        assert after.desk.table.leases == before.desk.table.leases
+        assert set(after.desk.table.heard) == {Session("air", "i1"), Session("heat", "i1")}, "one session time of grace"
+
+    @pytest.mark.parametrize(
+        ("known", "last", "generation"),
+        [(3, 2, 3), (0, 0, 4), (3, 99, 4), (2, 0, 3), (7, 99, 8)],
+        ids=["whole", "volume lost", "stream restored from a backup", "volume restored", "volume restored, stream too"],
+    )
+    async def test_lost_state_raises_the_generation(self, rig: Rig, known: int, last: int, generation: int) -> None:
+        before = await self.filled(rig)
+        assert await Desk(rig, before.bus).desk.read_back(known, last) == generation
+
+    async def test_without_a_stream_a_new_one_begins(self, rig: Rig) -> None:
+        desk = Desk(rig)
+        desk.bus.has_stream = False
+        assert await desk.desk.read_back(0, 0) == 1
+        assert await desk.desk.read_back(5, 10) == 6
+
+    async def test_a_record_that_cannot_be_read_stops_nothing(self, rig: Rig) -> None:
+        before = await self.filled(rig)
+        before.bus.held.insert(1, ("gw.commands.valve.guard", b"\xff", {}))
+        assert await Desk(rig, before.bus).desk.read_back(3, 1) == 3
+
+    async def test_the_holder_from_before_gets_an_epoch_of_the_new_generation(self, rig: Rig) -> None:
+        before = await self.filled(rig)
+        after = Desk(rig, before.bus)
+        await after.desk.read_back(0, 0)
+        async with after.serving():
+            assert (await after.ask("air")).epoch == Epoch(generation=4, revision=3)
+
+    async def test_a_broker_emptied_under_its_feet_ends_the_guard(self, rig: Rig) -> None:
+        """Sequences begin anew, below what was granted: only a higher generation can follow."""
+        before = await self.filled(rig)
+        desk = Desk(rig, before.bus)
+        await desk.desk.read_back(3, 1)
+        desk.bus.held.clear()
+        task = asyncio.create_task(desk.desk.serve())
+        await desk.bus.subscribed.wait()
+        await desk.send("heat", LeaseRequest(incarnation="i1", device="valve", resource="Setpoint"))
+        with pytest.raises(ExceptionGroup) as caught:
+            await task
+        assert isinstance(caught.value.exceptions[0], StoreError)
+        assert not [answer for answer in desk.bus.answers if wire.decode(LeaseReply, answer.data).granted][2:]
+
+
+def test_queues_are_bounded() -> None:
+    assert desk_module.MOST_WAITING < 1000

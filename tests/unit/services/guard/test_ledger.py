@@ -1,0 +1,139 @@
+"""The guard's volume: what a call wrote is there after a crash; one guard at a time."""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeagents.errors import ConfigurationError, StoreError
+from edgeagents.model.message import Cause, Command, CommandId, Epoch, Outcome
+from services.guard.ledger import Ledger
+
+
+def command(name: str = "c-1", value: str = "21") -> Command:
+    """Return a command."""
+    return Command(
+        id=CommandId(name), device="valve", resource="Setpoint", value=value, incarnation="i",
+        epoch=Epoch(generation=1, revision=2), ttl_s=10, cause=Cause(stream="s", sequence=3),
+    )  # fmt: skip
+
+
+def outcome(name: str = "c-1") -> Outcome:
+    """Return how it ended."""
+    return Outcome(command_id=CommandId(name), device="valve", resource="Setpoint", status="proven", reason="reads 21")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    found = Ledger(tmp_path)
+    yield found
+    found.close()
+
+
+def test_a_command_is_received_once_whatever_its_content(ledger: Ledger) -> None:
+    assert ledger.receive(command(), "air", 7, 1.0)
+    assert not ledger.receive(command(), "air", 7, 2.0)
+    assert not ledger.receive(command(value="30"), "air", 9, 3.0), "an id is one command"
+    assert ledger.receive(command(), "heat", 8, 4.0), "ids of others are theirs"
+    entry = ledger.entry("air", "c-1")
+    assert entry is not None
+    assert (entry.command.value, entry.sequence, entry.phase) == ("21", 7, "received")
+    assert ledger.entry("air", "c-2") is None
+    assert ledger.number("last_sequence") == 8
+
+
+def test_it_moves_from_phase_to_phase_and_ends_once(ledger: Ledger) -> None:
+    for name, sequence in (("c-2", 9), ("c-1", 7)):
+        ledger.receive(command(name), "air", sequence, 1.0)
+    ledger.enter("air", CommandId("c-1"), "intent", 2.0, "ann")
+    assert [(entry.command.id, entry.phase, entry.approver) for entry in ledger.unfinished()] == [
+        ("c-1", "intent", "ann"), ("c-2", "received", ""),
+    ]  # fmt: skip
+    ledger.finish("air", outcome(), 3.0)
+    ledger.finish("air", outcome().model_copy(update={"status": "failed"}), 4.0)
+    (untold,) = ledger.untold()
+    assert (untold.outcome, untold.phase) == (outcome(), "done")
+    assert [entry.command.id for entry in ledger.unfinished()] == ["c-2"]
+    ledger.told("air", CommandId("c-1"))
+    assert ledger.untold() == []
+
+
+def test_what_was_written_is_there_after_kill_minus_nine(tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from services.guard.ledger import Ledger
+from tests.unit.services.guard.test_ledger import command
+ledger = Ledger(Path({str(tmp_path)!r}))
+ledger.remember("generation", 4)
+ledger.receive(command(), "air", 7, 1.0)
+ledger.enter("air", "c-1", "intent", 2.0)
+ledger.went_out("valve", "Setpoint", "air", "21", 5.0)
+ledger.block("valve", "silence")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    ledger = Ledger(tmp_path)
+    assert (ledger.number("generation"), ledger.number("last_sequence")) == (4, 7)
+    assert [entry.phase for entry in ledger.unfinished()] == ["intent"]
+    assert list(ledger.past_sets(0)) == [("valve", "Setpoint", "air", "21", 5.0)]
+    assert ledger.blocked() == {"valve": "silence"}
+    ledger.close()
+
+
+def test_a_second_guard_on_the_same_volume_is_told_so(tmp_path: Path) -> None:
+    first = Ledger(tmp_path)
+    with pytest.raises(ConfigurationError, match="another guard runs on it: one guard per gateway"):
+        Ledger(tmp_path)
+    first.close()
+    Ledger(tmp_path).close()
+
+
+def test_a_volume_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigurationError, match="is the volume writable"):
+        Ledger(tmp_path / "file" / "guard")
+    (tmp_path / "guard.db").write_bytes(b"no database" * 100)
+    with pytest.raises(StoreError, match=r"guard\.db"):
+        Ledger(tmp_path)
+
+
+def test_a_disk_that_fails_is_a_store_error_and_half_a_command_is_none(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(name: str, value: int) -> None:
+        raise StoreError("volume full")
+
+    monkeypatch.setattr(ledger, "remember", full)
+    with pytest.raises(StoreError, match="volume full"):
+        ledger.receive(command(), "air", 7, 1.0)
+    monkeypatch.undo()
+    assert ledger.unfinished() == []
+    assert ledger.receive(command(), "air", 7, 1.0)
+    ledger._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreError, match="is the volume full or read-only"):
+        ledger.block("valve", "x")
+
+
+def test_old_ones_are_forgotten_and_open_ones_never(ledger: Ledger) -> None:
+    for number in range(4):
+        ledger.receive(command(f"c-{number}"), "air", number, 10.0)
+    for number in (0, 1, 2):
+        ledger.finish("air", outcome(f"c-{number}"), 10.0 + number * 10)
+    ledger.told("air", CommandId("c-0"))
+    ledger.told("air", CommandId("c-2"))
+    for site_s in (1.0, 2.0):
+        ledger.went_out("valve", "Setpoint", "air", "21", site_s)
+    ledger.forget(15.0, 1.5)
+    known = [number for number in range(4) if ledger.entry("air", f"c-{number}")]
+    assert known == [1, 2, 3], "0 is old and told; 1 is old but not told, 2 not old, 3 not done"
+    assert [entry[4] for entry in ledger.past_sets(0)] == [2.0]
+
+
+def test_every_commit_reaches_the_disk(ledger: Ledger) -> None:
+    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert sqlite3.threadsafety == 3, "read by the event loop's thread, written by the ledger's"
