@@ -232,7 +232,8 @@ async def _run(core: Core, addresses: Addresses, sockets: dict[str, socket.socke
         tasks = core.start(group, addresses)
         serving = [group.create_task(servers[name].serve([sockets[name]]), name=name) for name in SERVICES]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(core.link.tried.wait(), _BUS_HEAD_START_S)
+            async with asyncio.timeout(_BUS_HEAD_START_S):
+                await core.link.tried.wait()
         for server in servers.values():
             await server.listening.wait()
         _say_ready(core, addresses)

@@ -135,7 +135,8 @@ class Link:
         cancel = await self._transport.subscribe(answer_topic, on_answer)
         try:
             await self._transport.publish(topic, request)
-            return await asyncio.wait_for(answered, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await answered
         except TimeoutError as error:
             raise UnavailableError(f"no answer on {answer_topic} in {timeout_s:g} s") from error
         finally:
