@@ -210,7 +210,8 @@ class LeaseDesk:
         self.table, _ = lease.step(self.table, self._recorded(record, sequence))
         held = self.table.current((record.device, record.resource))
         epoch = Epoch(generation=record.generation, revision=sequence)
-        if held is None or held.epoch != epoch:
+        holder = lease.Session(record.agent, record.incarnation) if record.agent else None
+        if held is None or (held.epoch, held.session) != (epoch, holder):
             # Sequences that start anew: somebody emptied the broker under our feet. A restart raises the generation.
             raise StoreError(
                 f"stream {subjects.COMMANDS_STREAM} ends at {sequence}, before what it held: starting anew"

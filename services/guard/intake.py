@@ -37,6 +37,7 @@ class Intake:
         self._site_time = site_time
         self._dead_letter = dead_letter
         self._known = 0
+        self._told: set[str] = set()
         self.counts: Counter[str] = Counter()
 
     async def run(self, last_before: int) -> None:
@@ -85,7 +86,9 @@ class Intake:
     async def _set_aside(self, stored: StoredMessage, error: MalformedMessageError | InvalidInputError) -> None:
         kind = error.cause_kind if isinstance(error, MalformedMessageError) else "wrong-subject"
         self.counts["rejected"] += 1
-        log.warning("%s set aside: %s", stored.subject, error)
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning("%s set aside: %s (further ones of this cause are only counted)", stored.subject, error)
         self._means.audit.append(
             "rejected", subject=stored.subject, sequence=stored.sequence, cause=kind, text=str(error)
         )

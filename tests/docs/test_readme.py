@@ -96,7 +96,7 @@ def test_links_lead_somewhere(link: str) -> None:
 
 def plain_environment() -> dict[str, str]:
     """Return our environment without what a `make test` around us and other settings put there."""
-    others = ("EDGEAGENTS_", "EDGEX_", "MAKE", "MFLAGS")
+    others = ("EDGEAGENTS_", "EDGEX_", "MAKE", "MFLAGS", "ARGS")
     return {name: value for name, value in os.environ.items() if not name.startswith(others)}
 
 

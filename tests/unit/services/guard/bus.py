@@ -9,6 +9,17 @@ from edgeagents.errors import ConflictError, NotFoundError, UnavailableError
 from edgeagents.settings import BusSettings
 
 
+class Delivered(StoredMessage):
+    """A message that notes its acknowledgement."""
+
+    def __init__(self, *fields: Any, acked: list[int]) -> None:
+        super().__init__(*fields)
+        object.__setattr__(self, "acked", acked)
+
+    async def ack(self) -> None:
+        self.acked.append(self.sequence)  # type: ignore[attr-defined]
+
+
 class MemoryBus:
     """`plan` says how each store goes: ok, lost (not stored), unheard (stored without an acknowledgement)."""
 
@@ -22,6 +33,8 @@ class MemoryBus:
         self.subscribed = asyncio.Event()
         self.has_stream = True
         self.acked: list[int] = []
+        self.deliver: list[int] = []  # sequences, as the consumer gives them
+        self.stored_ns = 0
 
     # --- stream ----------------------------------------------------------------------------------
 
@@ -54,7 +67,12 @@ class MemoryBus:
 
     def message(self, sequence: int) -> StoredMessage:
         subject, data, headers = self.held[sequence - self.first]
-        return StoredMessage(subject, data, headers, "commands", sequence, 10**18)
+        return Delivered(subject, data, headers, "commands", sequence, self.stored_ns, acked=self.acked)
+
+    async def consume(self, stream: str, durable: str, patterns: list[str]) -> AsyncIterator[StoredMessage]:
+        assert (stream, durable, patterns) == ("commands", "guard", ["gw.commands.*.*"])
+        for sequence in self.deliver:
+            yield self.message(sequence)
 
     async def read(self, stream: str, patterns: list[str], *, name: str) -> AsyncIterator[StoredMessage]:
         if not self.has_stream:

@@ -5,7 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -23,6 +23,7 @@ from tests.unit.services.guard.bus import MemoryBus
 from tests.unit.services.guard.rig import AGENTS, Rig
 
 INBOX = "_INBOX.agent-air.x"
+M = TypeVar("M", bound=Message)
 
 
 class Desk:
@@ -31,6 +32,8 @@ class Desk:
     def __init__(self, rig: Rig, bus: MemoryBus | None = None) -> None:
         self.rig = rig
         self.bus = bus or MemoryBus()
+        self.bus.handlers.clear()
+        self.bus.subscribed.clear()
         self.records: list[dict[str, Any]] = []
         audit = cast(Audit, SimpleNamespace(append=lambda kind, **body: self.records.append({"kind": kind, **body})))
         self.desk = LeaseDesk(cast(Bus, self.bus), rig.owner, rig.devices, audit, rig.clocks.site, rig.clocks.now)
@@ -49,7 +52,7 @@ class Desk:
         fields = {"incarnation": "i1", "device": "valve", "resource": resource} | changes
         return await self.answer(agent, LeaseRequest(**fields), LeaseReply)
 
-    async def answer(self, agent: str, message: Message | bytes, kind: type[Any]) -> Any:
+    async def answer(self, agent: str, message: Message | bytes, kind: type[M]) -> M:
         """Return the answer to a message."""
         before = len(self.bus.answers)
         await self.send(agent, message)
@@ -279,7 +282,7 @@ class TestReadBack:
         await desk.bus.subscribed.wait()
         await desk.send("heat", LeaseRequest(incarnation="i1", device="valve", resource="Setpoint"))
         with pytest.raises(ExceptionGroup) as caught:
-            await task
+            await asyncio.wait_for(task, 5)
         assert isinstance(caught.value.exceptions[0], StoreError)
         assert not [answer for answer in desk.bus.answers if wire.decode(LeaseReply, answer.data).granted][2:]
 

@@ -1,0 +1,266 @@
+"""Commands in, outcomes out: each once, whatever the broker and strangers do."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import Bus
+from edgeagents.model.message import Cause, Command, CommandId, Epoch, LeaseRecord, Outcome
+from edgeagents.settings import SiteTime
+from services.guard.intake import Intake, Teller
+from tests.contract.waiting import until
+from tests.unit.services.guard.bus import MemoryBus
+from tests.unit.services.guard.rig import SITE_S, Rig
+
+
+def command(name: str = "c-1", **changes: Any) -> Command:
+    """Return a command for the valve."""
+    fields: dict[str, Any] = {
+        "id": CommandId(name), "device": "valve", "resource": "Setpoint", "value": "21", "incarnation": "i1",
+        "epoch": Epoch(generation=1, revision=1), "ttl_s": 10.0, "cause": Cause(stream="s", sequence=1),
+        "data_origin_ns": int(SITE_S * 1e9),
+    }  # fmt: skip
+    return Command(**(fields | changes))
+
+
+class Source:
+    """An intake on a stream in memory, filled by hand."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig, self.bus = rig, MemoryBus()
+        self.bus.stored_ns = rig.clocks.wall
+        self.dead: list[tuple[str, bytes, str]] = []
+        self.counts: dict[str, int] = {}
+        self.seen: list[tuple[str, int]] = []
+
+    def add(
+        self, what: Command | LeaseRecord | bytes, agent: str = "air", headers: dict[str, str] | None = None
+    ) -> None:
+        """Put a message into the stream, to be delivered once."""
+        data = what if isinstance(what, bytes) else wire.encode(what)
+        self.bus.held.append((f"gw.commands.valve.{agent}", data, headers or {}))
+        self.bus.deliver.append(len(self.bus.held))
+
+    async def run(self, last_before: int = 0) -> dict[str, tuple[str, str]]:
+        """Take everything in, carry it out, and return how it ended."""
+
+        async def dead_letter(topic: str, data: bytes, cause: str, text: str) -> None:
+            self.dead.append((topic, data, cause))
+
+        async with self.rig.lanes() as lanes:
+            means = self.rig.means
+            means.desk.seen = lambda record, sequence: self.seen.append((record.agent, sequence))  # type: ignore[method-assign]
+            intake = Intake(cast(Bus, self.bus), means, lanes, SiteTime(), dead_letter)
+            await intake.run(last_before)
+            self.counts = dict(intake.counts)
+        return self.rig.told()
+
+
+@pytest.fixture
+def source(rig: Rig) -> Source:
+    """A stream in which `air` holds the lease since sequence 1."""
+    found = Source(rig)
+    found.bus.held.append(("gw.commands.valve.guard", b"", {}))
+    return found
+
+
+async def test_a_command_is_written_down_carried_out_and_acknowledged(source: Source) -> None:
+    source.add(command())
+    assert (await source.run())["c-1"][0] == "proven"
+    assert source.bus.acked == [2]
+    assert source.rig.ledger.number("last_sequence") == 2
+    assert source.counts == {"received": 1}
+
+
+async def test_a_redelivered_command_has_one_effect_and_one_outcome(source: Source) -> None:
+    source.add(command())
+    source.add(command(value="30"))  # the same id, stored again
+    source.bus.deliver = [2, 2, 3, 2]
+    assert list(await source.run()) == ["c-1"]
+    assert source.rig.commands.sets == ["c-1"]
+    assert source.rig.commands.values["valve", "Setpoint"] == "2.1e+01"
+    assert source.counts == {"received": 1, "duplicates": 3}
+    assert source.bus.acked == [2, 2, 3, 2]
+
+
+async def test_what_was_there_before_the_start_expires_whatever_the_clock_says(source: Source) -> None:
+    source.add(command("old"))
+    source.add(command("new"))
+    told = await source.run(last_before=2)
+    assert told["old"] == ("expired", "waited while the guard was not running: age unknown")
+    assert told["new"][0] == "proven"
+
+
+async def test_what_came_too_late_expires(source: Source) -> None:
+    source.add(command(ttl_s=10))
+    source.rig.clocks.wall += 11 * 10**9
+    assert (await source.run())["c-1"] == ("expired", "received 11.0 s after it was stored")
+    assert source.rig.commands.log == []
+
+
+async def test_the_time_it_lay_in_the_stream_counts_towards_its_deadline(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.add(command(ttl_s=10))
+    source.rig.clocks.wall += 9 * 10**9
+    enter = source.rig.ledger.enter
+
+    def slow(*arguments: Any) -> None:
+        enter(*arguments)
+        source.rig.clocks.now_s += 1.1
+
+    monkeypatch.setattr(source.rig.ledger, "enter", slow)
+    assert (await source.run())["c-1"] == ("expired", "deadline passed before it could be set")
+
+
+async def test_a_clock_that_was_set_back_makes_nothing_younger_than_new(source: Source) -> None:
+    source.add(command())
+    source.bus.stored_ns += 3600 * 10**9
+    assert (await source.run())["c-1"][0] == "proven"
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (b"\xff\xff", "not-decodable"),
+        (b"", "out-of-contract"),
+        (b"\x0a\x03a\nb", "out-of-contract"),
+        (b"x" * 300_000, "too-large"),
+        (wire.encode(command(device="pump")), "wrong-subject"),
+        (wire.encode(command()).replace(b"c-1", b"c\r\n"), "out-of-contract"),
+    ],
+)
+async def test_what_is_no_command_is_set_aside_with_its_cause_and_the_next_one_goes_on(
+    source: Source, data: bytes, cause: str
+) -> None:
+    source.add(data)
+    source.add(command("next"))
+    assert (await source.run())["next"][0] == "proven"
+    assert source.dead == [("gw.commands.valve.air", data, cause)]
+    (record,) = [item for item in source.rig.records if item["kind"] == "rejected"]
+    assert (record["subject"], record["sequence"], record["cause"]) == ("gw.commands.valve.air", 2, cause)
+    assert source.bus.acked == [2, 3]
+
+
+async def test_a_flood_of_garbage_is_logged_once_a_cause(source: Source, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(20):
+        source.add(b"\xff")
+    await source.run()
+    assert source.counts == {"rejected": 20}
+    assert caplog.text.count("set aside") == 1
+
+
+async def test_a_subject_that_is_no_name_of_ours_is_set_aside(source: Source) -> None:
+    source.bus.held.append((r"gw.commands.\xff.air", wire.encode(command()), {}))
+    source.bus.deliver.append(2)
+    source.add(command("next"))
+    assert list(await source.run()) == ["next"]
+    assert source.dead[0][2] == "wrong-subject"
+
+
+async def test_json_commands_are_commands(source: Source) -> None:
+    source.add(wire.encode(command(), wire.JSON), headers={"Content-Type": wire.JSON})
+    assert (await source.run())["c-1"][0] == "proven"
+
+
+async def test_lease_records_go_to_the_desk(source: Source) -> None:
+    source.add(LeaseRecord(device="valve", resource="Setpoint", agent="heat", incarnation="i", generation=1), "guard")
+    assert await source.run() == {}
+    assert source.seen == [("heat", 2)]
+
+
+async def test_anothers_id_in_the_body_changes_nothing(source: Source) -> None:
+    """Who sent it is a word of the subject: heat cannot speak as air."""
+    source.add(command(incarnation="i1"), agent="heat")
+    assert "held by air" in (await source.run())["c-1"][1]
+    source.add(command())
+    source.bus.deliver = [3]
+    source.rig.outcomes.clear()
+    assert (await source.run())["c-1"][0] == "proven", "heat's use of the id takes nothing from air"
+
+
+# --- outcomes ------------------------------------------------------------------------------------
+
+
+def outcome(name: str, device: str = "valve") -> Outcome:
+    """Return an outcome."""
+    return Outcome(command_id=CommandId(name), device=device, resource="Setpoint", status="proven")
+
+
+async def tell(rig: Rig, bus: MemoryBus, *outcomes: Outcome) -> list[str]:
+    """Tell outcomes to air; return the ids the stream holds of it, in order."""
+    teller = Teller(cast(Bus, bus), "gw")
+    task = asyncio.create_task(teller.run(rig.means))
+    for item in outcomes:
+        teller.tell("air", item)
+    await teller.drain(10)
+    await until(lambda: not rig.ledger.untold(), "what the ledger held is told")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return [
+        wire.decode(Outcome, data).command_id
+        for subject, data, _ in bus.held
+        if subject.startswith("gw.outcomes.air.") and data != b"garbage"
+    ]
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pauses between tries be turns of the loop."""
+    original = asyncio.sleep
+
+    async def turn(delay: float) -> None:
+        await original(0)
+
+    monkeypatch.setattr("services.guard.intake.asyncio.sleep", turn)
+
+
+@pytest.mark.parametrize(
+    "plan", [[], ["lost"], ["unheard"], ["ok", "unheard", "lost"], ["unheard", "unheard"], ["lost"] * 4]
+)
+@pytest.mark.usefixtures("no_pauses")
+async def test_each_outcome_is_told_once_and_in_order(rig: Rig, plan: list[str]) -> None:
+    bus = MemoryBus()
+    bus.plan = list(plan)
+    assert await tell(rig, bus, outcome("c-1"), outcome("c-2"), outcome("c-3")) == ["c-1", "c-2", "c-3"]
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_after_a_crash_what_was_not_told_is_told_and_what_was_stored_is_not_told_twice(rig: Rig) -> None:
+    for number in (1, 2, 3):
+        rig.job(f"c-{number}", sequence=number)
+        rig.ledger.finish("air", outcome(f"c-{number}"), 1.0)
+    bus = MemoryBus()
+    bus.held.append(("gw.outcomes.air.valve", wire.encode(outcome("c-1")), {}))  # stored, then the guard was killed
+    assert await tell(rig, bus) == ["c-1", "c-2", "c-3"]
+    assert rig.ledger.untold() == []
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_garbage_and_strangers_on_the_subject_stop_no_outcome(rig: Rig) -> None:
+    bus = MemoryBus()
+    bus.held.append(("gw.outcomes.air.valve", b"garbage", {}))
+    assert await tell(rig, bus, outcome("c-1"), outcome("c-2", "pump"), outcome("c-3")) == ["c-1", "c-2", "c-3"]
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_nobody_elses_publishing_makes_an_outcome_a_duplicate(rig: Rig) -> None:
+    """Message ids span the subjects of a stream, and agents publish into it: none is used (the bus here says so)."""
+    assert await tell(rig, MemoryBus(), outcome("c-1")) == ["c-1"]
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_devices_somebody_made_up_are_not_remembered_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.guard.intake.KNOWN_SUBJECTS", 5)
+    bus = MemoryBus()
+    teller = Teller(cast(Bus, bus), "gw")
+    task = asyncio.create_task(teller.run(rig.means))
+    for number in range(30):
+        teller.tell("air", outcome(f"c-{number}", f"device-{number}"))
+    await teller.drain(10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(bus.held) == 30
+    assert len(teller._sequences) <= 5
