@@ -309,6 +309,11 @@ def _holds(
     return None if None in states else False
 
 
+def _is_nan(value: int | float) -> bool:
+    # math.isnan cannot be asked about an integer beyond any float.
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _compare(condition: Condition, kind: str, value: Value) -> bool | None:
     if value is None:
         return None
@@ -317,7 +322,7 @@ def _compare(condition: Condition, kind: str, value: Value) -> bool | None:
             return same_value(value, parse_value(kind, condition.equals))
         except InvalidInputError:
             return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or _is_nan(value):
         return None
     if condition.above is not None:
         return value > condition.above

@@ -1,0 +1,381 @@
+"""The guard as a process, on a real broker, an EdgeX core and a real device service: what gets through, and how."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.audit import verify
+from edgeagents.model.message import Epoch, Heartbeat, LeaseRequest
+from tests.contract.waiting import until
+from tests.guarded import Agent, Client, Gateway, agent_file, client_of
+from tests.services import ServiceProcess
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One gateway for all tests here; each uses valves of its own."""
+    found = Gateway(tmp_path_factory.mktemp("guarded"))
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+async def client(gateway: Gateway) -> AsyncIterator[Client]:
+    async with client_of(gateway) as found:
+        yield found
+
+
+@pytest.fixture
+async def air(client: Client) -> AsyncIterator[Agent]:
+    async with client.agent("air") as found:
+        yield found
+
+
+async def test_a_permitted_command_is_set_proven_told_and_audited(client: Client, air: Agent) -> None:
+    done = await air.do("valve-3", "21.5")
+    assert (done.status, done.read_back, done.reason) == ("proven", "2.15e+01", "Setpoint reads 21.5")
+    assert await client.effects("valve-3") == [("Setpoint", 21.5)]
+
+    async def audited() -> list[dict[str, Any]]:
+        bodies = [json.loads(record.body) for record in await client.audit("command")]
+        return [body for body in bodies if body["command_id"] == done.command_id]
+
+    (body,) = await until(audited, "it is in the audit")
+    assert (body["agent"], body["status"], body["epoch"]["revision"]) == ("air", "proven", done.epoch.revision)  # type: ignore[union-attr]
+    leases = [json.loads(record.body) for record in await client.audit("lease")]
+    assert done.epoch is not None
+    assert done.epoch.revision in [lease["revision"] for lease in leases]
+    assert verify(await client.audit()) == []
+
+
+async def refusal(agent: Agent, device: str, value: str, epoch: Epoch | None, resource: str, **changes: Any) -> str:
+    """Return why a command is refused; nothing takes effect."""
+    before = await agent.client.effects(device)
+    command = agent.command(device, value, epoch, resource, **changes)
+    await agent.send(command)
+    done = await agent.outcome(command)
+    assert done.status == "refused", done
+    assert await agent.client.effects(device) == before
+    return done.reason
+
+
+async def test_without_a_lease_or_under_a_wrong_epoch_nothing_happens(client: Client, air: Agent) -> None:
+    assert "nobody holds the lease" in await refusal(air, "valve-4", "21", None, "Setpoint")
+    epoch = (await air.lease("valve-4")).epoch
+    assert epoch is not None
+    for wrong in (
+        epoch.model_copy(update={"revision": epoch.revision + 1}),
+        epoch.model_copy(update={"revision": epoch.revision - 1}),
+        epoch.model_copy(update={"generation": epoch.generation + 1}),
+    ):
+        assert "is not the lease's epoch" in await refusal(air, "valve-4", "21", wrong, "Setpoint")
+    assert "held by air" in await refusal(air, "valve-4", "21", epoch, "Setpoint", incarnation="another-run")
+
+
+@pytest.mark.parametrize(
+    ("value", "resource", "reason"),
+    [
+        ("31", "Setpoint", "outside the profile's range"),
+        ("9", "Setpoint", "outside the owner's range"),
+        ("warm", "Setpoint", "is no Float64"),
+        ("NaN", "Setpoint", "is no value to set"),
+    ],
+)
+async def test_what_the_owner_forbids_is_refused(air: Agent, value: str, resource: str, reason: str) -> None:
+    epoch = (await air.lease("valve-4", resource)).epoch
+    assert reason in await refusal(air, "valve-4", value, epoch, resource)
+
+
+async def test_what_an_agent_has_no_permission_for_it_gets_no_lease_for(client: Client) -> None:
+    async with client.agent("narrow") as narrow, client.agent("eye") as eye:
+        assert "no permission for valve-4/Setpoint" in (await narrow.lease("valve-4")).reason
+        assert "mode observe" in (await eye.lease("valve-4")).reason
+        assert (await eye.welcome()).mode == "observe"
+        assert (await narrow.do("valve-9", "19")).status == "proven"
+        assert "outside the permitted range" in (await narrow.do("valve-9", "21")).reason
+        assert "nobody holds the lease" in await refusal(eye, "valve-4", "21", None, "Open")
+
+
+async def test_anothers_lease_is_of_no_use_and_a_higher_class_takes_over(client: Client, air: Agent) -> None:
+    epoch = (await air.lease("valve-5")).epoch
+    async with client.agent("heat") as heat:
+        assert "held by air" in await refusal(heat, "valve-5", "21", epoch, "Setpoint")
+        spoofed = heat.command("valve-5", "21", epoch, incarnation="guess")
+        await heat.send(spoofed, by="air")
+        assert "held by air" in (await heat.outcome(spoofed, of="air")).reason
+        taken = await heat.lease("valve-5")
+        assert taken.granted
+        assert "held by heat" in await refusal(air, "valve-5", "21", epoch, "Setpoint")
+        assert (await heat.do("valve-5", "23")).status == "proven"
+    assert await client.effects("valve-5") == [("Setpoint", 23)]
+
+
+async def test_an_interlock_holds_whatever_is_permitted(client: Client, air: Agent) -> None:
+    assert "not known for sure" in (await air.do("valve-1", "true", "Open")).reason
+    await client.publish_reading("valve-2", "Open")
+
+    async def opened() -> bool:
+        return (await air.do("valve-1", "true", "Open")).status == "proven"
+
+    await until(opened, "the reading has reached the guard, so valve 1 may open")
+    assert "interlock 'one-open'" in (await air.do("valve-2", "true", "Open")).reason
+    assert (await air.do("valve-1", "false", "Open")).status == "proven"
+    assert (await air.do("valve-2", "true", "Open")).status == "proven"
+    assert "interlock 'one-open'" in (await air.do("valve-1", "true", "Open")).reason
+
+
+async def test_a_redelivered_or_repeated_command_has_one_effect(client: Client, air: Agent) -> None:
+    epoch = (await air.lease("valve-6")).epoch
+    command = air.command("valve-6", "21", epoch)
+    for _ in range(3):
+        await air.send(command)
+    await air.send(command.model_copy(update={"value": "29"}))
+    assert (await air.outcome(command)).status == "proven"
+    assert (await air.do("valve-6", "22")).status == "proven"
+    assert await client.effects("valve-6") == [("Setpoint", 21), ("Setpoint", 22)]
+    told = [item.command_id for item in await client.outcomes("air")]
+    assert told.count(command.id) == 1
+
+
+async def test_a_command_whose_time_is_over_sets_nothing(client: Client, air: Agent) -> None:
+    epoch = (await air.lease("valve-6")).epoch
+    before = await client.effects("valve-6")
+    command = air.command("valve-6", "25", epoch, ttl_s=0.000001)
+    await air.send(command)
+    assert (await air.outcome(command)).status == "expired"
+    assert await client.effects("valve-6") == before
+
+
+class TestHuman:
+    """Class B and C wait for somebody whose token the guard knows."""
+
+    async def ask(self, air: Agent, value: str) -> str:
+        epoch = (await air.lease("valve-7", "Enabled")).epoch
+        command = air.command("valve-7", value, epoch, "Enabled")
+        await air.send(command)
+
+        async def waits() -> bool:
+            assert command.id not in [item.command_id for item in await air.client.outcomes("air")]
+            body = (await air.client.approvals()).json()
+            return command.id in [item["commandId"] for item in body["approvals"]]
+
+        await until(waits, "it waits for a human")
+        return command.id
+
+    async def told(self, air: Agent, name: str) -> Any:
+        return await air.outcome(air.command("x", "x", None, id=name))
+
+    async def test_approved_it_passes_and_the_approver_is_named(self, client: Client, air: Agent) -> None:
+        name = await self.ask(air, "true")
+        assert (await client.decide(name, "approve", "token-of-nobody-1")).status_code == 401
+        assert (await client.approvals("x")).status_code == 401
+        assert await client.effects("valve-7") == []
+        assert (await client.decide(name, "approve")).status_code == 200
+        done = await self.told(air, name)
+        assert (done.status, done.approver) == ("proven", "ann")
+        assert (await client.decide(name, "approve")).status_code == 404
+
+        async def audited() -> list[dict[str, Any]]:
+            found = [json.loads(record.body) for record in await client.audit("approval")]
+            return found if len([item for item in found if item["command"] == name]) >= 2 else []
+
+        records = [item for item in await until(audited, "audited") if item["command"] == name]
+        assert records[0] == {"command": name, "refused": "not an approver's token"}
+        assert (records[1]["approver"], records[1]["decision"], records[1]["reason"]) == ("ann", "approve", "I looked")
+
+    async def test_denied_it_is_refused(self, client: Client, air: Agent) -> None:
+        before = await client.effects("valve-7")
+        name = await self.ask(air, "false")
+        assert (await client.decide(name, "deny")).status_code == 200
+        done = await self.told(air, name)
+        assert (done.status, done.reason, done.approver) == ("refused", "denied by ann: I looked", "ann")
+        assert await client.effects("valve-7") == before
+
+    async def test_not_decided_on_in_time_it_expires(self, client: Client, air: Agent) -> None:
+        done = await air.do("valve-7", "true", "Brief")
+        assert (done.status, done.reason) == ("expired", "nobody approved it in time")
+        assert done.command_id not in [item["commandId"] for item in (await client.approvals()).json()["approvals"]]
+
+    async def test_what_waited_when_the_guard_was_killed_expires(
+        self, gateway: Gateway, client: Client, air: Agent
+    ) -> None:
+        name = await self.ask(air, "true")
+        before = await client.effects("valve-7")
+        await client.restart_guard()
+        assert (await self.told(air, name)).status == "expired"
+        assert (await client.decide(name, "approve")).status_code == 404
+        assert await client.effects("valve-7") == before
+
+
+async def test_a_device_that_hangs_is_uncertain_blocked_and_stays_so(
+    gateway: Gateway, client: Client, air: Agent
+) -> None:
+    await client.control(device="valve-8", hang=True)
+    first = await air.do("valve-8", "21")
+    assert (first.status, (await client.state())["blocked"].get("valve-8", "")[:7]) == ("uncertain", "command")
+    assert "device is blocked" in (await air.do("valve-8", "22")).reason
+    await client.control(device="valve-8", hang=False)
+    await client.restart_guard()
+    assert "device is blocked" in (await air.do("valve-8", "23")).reason
+
+    async def late() -> bool:
+        return await client.effects("valve-8") == [("Setpoint", 21)]
+
+    await until(late, "the straggler took effect, and nothing else did")
+
+
+async def test_a_device_that_only_says_yes_is_found_out(client: Client, air: Agent) -> None:
+    await client.control(device="valve-3", deaf=True)
+    done = await air.do("valve-3", "12")
+    await client.control(device="valve-3", deaf=False)
+    assert (done.status, done.reason) == ("failed", "not proven in 2 s: Setpoint reads 21.5, wanted 12")
+
+
+async def test_killed_between_intent_and_answer_it_finds_out_and_sets_nothing_twice(
+    gateway: Gateway, client: Client, air: Agent
+) -> None:
+    await client.control(device="valve-9", hang=True)
+    epoch = (await air.lease("valve-9")).epoch
+    before = await client.effects("valve-9")
+    command = air.command("valve-9", "24", epoch)
+    await air.send(command)
+
+    async def hangs() -> bool:
+        return bool((await client.control())["hanging"])
+
+    await until(hangs, "the valve has got the SET")
+    gateway.kill_guard()
+    await client.control(device="valve-9", hang=False)
+    await client.start_guard()
+    assert (await air.outcome(command)).status == "proven"
+    assert await client.effects("valve-9") == [*before, ("Setpoint", 24)]
+    assert [item.command_id for item in await client.outcomes("air")].count(command.id) == 1
+    assert (await air.do("valve-9", "25")).status == "proven", "and goes on"
+
+
+async def test_leases_survive_a_restart_of_the_guard(gateway: Gateway, client: Client, air: Agent) -> None:
+    reply = await air.lease("valve-6")
+    await client.restart_guard()
+    assert await air.lease("valve-6") == reply
+    command = air.command("valve-6", "27", reply.epoch)
+    await air.send(command)
+    assert (await air.outcome(command)).status == "proven"
+
+
+async def test_what_was_sent_while_the_guard_was_away_expires(gateway: Gateway, client: Client, air: Agent) -> None:
+    epoch = (await air.lease("valve-6")).epoch
+    before = await client.effects("valve-6")
+    gateway.kill_guard()
+    command = air.command("valve-6", "28", epoch)
+    await air.send(command)
+    await client.start_guard()
+    assert (await air.outcome(command)).status == "expired"
+    assert await client.effects("valve-6") == before
+
+
+async def test_malformed_commands_are_set_aside_and_the_guard_goes_on(client: Client, air: Agent) -> None:
+    subject = subjects.command("gw", "valve-6", "air")
+    await client.bus.store(subject, b"\xff no command", {})
+    await client.bus.store(subject, b'{"id": 5}', {"Content-Type": "application/json"})
+    await client.bus.store(subject, wire.encode(air.command("valve-5", "21", None)), {})
+    assert (await air.do("valve-6", "21")).status == "proven"
+
+    async def set_aside() -> list[str]:
+        read = client.bus.read(subjects.DEAD_LETTERS_STREAM, ["gw.dead-letters.app-guard"], name="check-dead")
+        found = [message.headers.get("cause", "") async for message in read]
+        return found if len(found) >= 3 else []
+
+    assert sorted(await until(set_aside, "three dead letters")) == ["not-decodable", "not-decodable", "wrong-subject"]
+    causes = [json.loads(record.body)["cause"] for record in await client.audit("rejected")]
+    assert sorted(causes) == ["not-decodable", "not-decodable", "wrong-subject"]
+
+
+async def test_a_hostile_agent_stops_nobody(client: Client, air: Agent) -> None:
+    """Valid credentials, hostile code: names of runs, requests, devices, long texts and ids of others, at once."""
+    for number in range(1500):
+        evil = f"run-{number}"
+        await client.bus.publish(subjects.session("gw", "heat"), wire.encode(Heartbeat(incarnation=evil)))
+        request = LeaseRequest(incarnation=evil, device=f"made-up-{number}", resource="Setpoint")
+        await client.bus.publish(subjects.lease("gw", "heat"), wire.encode(request), reply="edgex.core.command.x")
+    for number in range(60):
+        hostile = air.command("x" * 500, "9" * 16_000, None, "\x01" * 500, because="\x01" * 2000, incarnation="run-1")
+        await air.send(hostile.model_copy(update={"device": f"{number}" + "x" * 490}), by="heat")
+    async with asyncio.timeout(10):
+        assert (await air.do("valve-6", "22")).status == "proven"
+    state = await client.state()
+    assert len([name for name in state["sessions"] if name == "heat"]) <= 8
+    assert "air" in state["sessions"]
+
+
+async def test_a_lost_volume_raises_the_generation_and_epochs_still_grow(
+    gateway: Gateway, client: Client, air: Agent
+) -> None:
+    before, old = (await client.state())["generation"], (await air.lease("valve-6")).epoch
+    gateway.kill_guard()
+    gateway.lose_volume()
+    await client.start_guard()
+    assert (await client.state())["generation"] == before + 1
+    new = (await air.lease("valve-6")).epoch
+    assert old is not None
+    assert new is not None
+    assert old < new
+    assert new.generation == before + 1
+    assert "is not the lease's epoch" in await refusal(air, "valve-6", "21", old, "Setpoint")
+    assert (await air.do("valve-6", "21")).status == "proven"
+
+
+def ending(process: ServiceProcess) -> tuple[int, str]:
+    """Return exit code and log of a guard that does not stay."""
+    code = process.process.wait(20)
+    return code, process.log_path.read_text()
+
+
+async def test_a_second_guard_on_the_same_volume_ends_and_says_why(gateway: Gateway, client: Client) -> None:
+    code, log = ending(gateway.spawn_guard(EDGEX_SERVICE_KEY="app-guard-2"))
+    assert code == 1
+    assert "another guard runs on it: one guard per gateway" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        (
+            "site.yaml",
+            "resources: [{profile: Valve, resource: Setpoint, risk: A}]\n",
+            "resources[0].risk: unknown field",
+        ),
+        ("agents/air.yaml", yaml.safe_dump(agent_file("air", mode="play")), "mode: Input should be 'observe' or 'act'"),
+    ],
+)
+async def test_a_wrong_file_keeps_the_guard_from_starting_and_is_named(
+    gateway: Gateway, name: str, text: str, says: str, tmp_path: Any
+) -> None:
+    (tmp_path / "agents").mkdir()
+    site = tmp_path / "site.yaml"
+    site.write_text(gateway.site_file.read_text())
+    (tmp_path / name).write_text(text)
+    code, log = ending(gateway.spawn_guard(
+        EDGEX_SERVICE_KEY="app-guard-3", EDGEAGENTS_GUARD_SITE_FILE=str(site),
+        EDGEAGENTS_GUARD_AGENTS_DIR=str(tmp_path / "agents"), EDGEAGENTS_GUARD_STATE_DIR=str(tmp_path / "state"),
+    ))  # fmt: skip
+    assert code == 1
+    assert f"{tmp_path / name}: {says}" in log
+    assert "Traceback" not in log
+
+
+async def test_stopped_in_order_it_ends_with_zero_and_its_chains_are_whole(gateway: Gateway, client: Client) -> None:
+    assert gateway.guard is not None
+    assert gateway.guard.stop() == 0
+    gateway.guard = None
+    records = await client.audit()
+    assert verify(records) == []
+    assert len({record.incarnation for record in records}) >= 5
