@@ -3,16 +3,17 @@
 Source: issue "First light".
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, StoredMessage
 from edgeagents.adapters.events import decode_message
 from edgeagents.embedded.gateway import GATEWAY
 from edgeagents.embedded.tally import Ended, Evidence, HeldEvent, SentCommand
-from edgeagents.errors import MalformedMessageError, NotFoundError
+from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError
 from edgeagents.journal import read_journal
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.device import Device, Event
@@ -46,7 +47,8 @@ async def collect(
 async def _decisions(bus: Bus) -> int:
     count = 0
     async for stored in bus.read(subjects.AUDIT_STREAM, [], name="tally-audit"):
-        count += wire.decode(AuditRecord, stored.data).kind == "decision"
+        with contextlib.suppress(MalformedMessageError):
+            count += wire.decode(AuditRecord, stored.data).kind == "decision"
     return count
 
 
@@ -79,18 +81,25 @@ async def _commands(bus: Bus) -> tuple[list[SentCommand], list[Ended]]:
     commands: list[SentCommand] = []
     outcomes: list[Ended] = []
     async for stored in bus.read(subjects.COMMANDS_STREAM, [], name="tally-commands"):
-        content_type = stored.headers.get(CONTENT_TYPE, wire.PROTOBUF)
-        if stored.subject.startswith(f"{subjects.token(GATEWAY)}.outcomes."):
-            outcome = wire.decode(Outcome, stored.data, content_type)
-            outcomes.append(Ended(outcome.command_id, outcome.status, outcome.reason))
-            continue
-        device, agent = subjects.parse_command(stored.subject)
-        if agent != subjects.GUARD:
-            command = wire.decode(Command, stored.data, content_type)
-            commands.append(
-                SentCommand(command.id, agent, device, command.resource, stored.sequence, command.cause.event_id)
-            )
+        with contextlib.suppress(MalformedMessageError, InvalidInputError):  # the guard set it aside too
+            found = _told(stored)
+            if isinstance(found, SentCommand):
+                commands.append(found)
+            elif found is not None:
+                outcomes.append(found)
     return commands, outcomes
+
+
+def _told(stored: StoredMessage) -> SentCommand | Ended | None:
+    content_type = stored.headers.get(CONTENT_TYPE, wire.PROTOBUF)
+    if stored.subject.startswith(f"{subjects.token(GATEWAY)}.outcomes."):
+        outcome = wire.decode(Outcome, stored.data, content_type)
+        return Ended(outcome.command_id, outcome.status, outcome.reason)
+    device, agent = subjects.parse_command(stored.subject)
+    if agent == subjects.GUARD:
+        return None
+    command = wire.decode(Command, stored.data, content_type)
+    return SentCommand(command.id, agent, device, command.resource, stored.sequence, command.cause.event_id)
 
 
 async def _watching_since(bus: Bus, agent: str) -> int:

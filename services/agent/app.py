@@ -154,6 +154,7 @@ async def _run(
     count = await inputs.replay(twin, back_s)
     log.info("agent %s: %d past events, watches %s", agent.name, count, ", ".join(inputs.filters))
     await commander.welcomed.wait()
+    await commander.prepare()
     audit.append("started", agent=agent.name, file=agent.model_dump(mode="json"))
     if not is_by_http(service.config):
         tasks.create_task(inputs.run_events(), name="events")

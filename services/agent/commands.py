@@ -6,6 +6,7 @@ Source: design.md sections 3.4 and 3.5.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -290,6 +291,11 @@ class Commander:
                 if time.monotonic() >= give_up_s:
                     raise UnavailableError(f"command for {command.device} not stored in time: {error}") from error
                 await asyncio.sleep(0.25 if isinstance(error, UnavailableError) else 0)
+
+    async def prepare(self) -> None:
+        """Find out what was stored last, so that the first command need not wait for it."""
+        with contextlib.suppress(TheirError):  # then the first command looks
+            await self._look("")
 
     async def _look(self, subject: str) -> None:
         """Find out what was stored last: the first time for all devices at once, then for one subject."""

@@ -318,6 +318,13 @@ async def test_a_redelivered_event_after_a_restart_stores_no_second_command(rig:
     assert rig.bus.looks == ["gw.commands.*.a", "gw.commands.*.a"]
 
 
+async def test_the_first_command_need_not_look_when_that_was_done_before(rig: Rig) -> None:
+    await rig.commander.prepare()
+    await rig.want(21)
+    assert rig.bus.looks == ["gw.commands.*.a"]
+    assert len(rig.bus.held) == 1
+
+
 async def test_another_copy_that_stored_in_between_is_stepped_behind(rig: Rig) -> None:
     await rig.want(20)
     rig.bus.held.append((SUBJECT, wire.encode(rig.bus.commands[0].model_copy(update={"id": "of-the-copy"}))))
