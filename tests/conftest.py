@@ -16,10 +16,10 @@ settings.register_profile("ci", parent=settings.get_profile("laptop"), max_examp
 settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "laptop")
 
 
-# Which tests share a worker when several run at once: a whole gateway wants EdgeX's own ports, the contract suite
-# has one EdgeX for its whole run, and a file's fixtures are built once.
+# Which tests share a worker when several run at once: whole gateways and single services want EdgeX's own ports, the
+# contract suite has one EdgeX for its whole run, and a file's fixtures are built once.
 _TESTS = Path(__file__).parent
-_TOGETHER = {"scenarios": "gateway", "docs": "gateway", "contract": "contract"}
+_TOGETHER = {"scenarios": "gateway", "docs": "gateway", "integration": "gateway", "contract": "contract"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
