@@ -1,8 +1,8 @@
 """The guard as a process, on a real broker, an EdgeX core and a real device service: what gets through, and how."""
 
 import asyncio
-import re
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
