@@ -22,6 +22,7 @@ _TESTS = Path(__file__).parent
 _TOGETHER = {"scenarios": "gateway", "docs": "gateway", "integration": "gateway", "contract": "contract"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say for each test which worker it belongs to."""
     for item in items:
