@@ -14,7 +14,7 @@ import yaml
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus
-from edgeagents.errors import UnavailableError
+from edgeagents.errors import NotFoundError, UnavailableError
 from edgeagents.model.message import (
     AuditRecord,
     Cause,
@@ -127,7 +127,9 @@ class Client:
 
     async def start_guard(self) -> None:
         """Start the guard, unless it runs, and wait until it serves agents."""
+        before: set[str] | None = None
         if self.gateway.guard is None:
+            before = await self._incarnations()
             self.gateway.guard = self.gateway.spawn_guard()
 
         async def is_up() -> bool:
@@ -137,6 +139,18 @@ class Client:
 
         await until(is_up, "the guard answers", timeout_s=20)
         await until(self.agent("eye").is_welcome, "the guard serves agents", timeout_s=20)
+        if before is not None:
+
+            async def is_written_down() -> bool:
+                return await self._incarnations() > before
+
+            await until(is_written_down, "its start is in the audit", timeout_s=20)
+
+    async def _incarnations(self) -> set[str]:
+        try:
+            return {record.incarnation for record in await self.audit()}
+        except NotFoundError:  # no guard has made the streams yet
+            return set()
 
     async def restart_guard(self) -> None:
         """Kill the guard and start it again."""

@@ -378,4 +378,4 @@ async def test_stopped_in_order_it_ends_with_zero_and_its_chains_are_whole(gatew
     gateway.guard = None
     records = await client.audit()
     assert verify(records) == []
-    assert len({record.incarnation for record in records}) > 1  # a guard killed early may have left no record
+    assert len({record.incarnation for record in records}) >= 5
