@@ -38,7 +38,7 @@ SITE: dict[str, Any] = {
     "resources": [
         {"profile": "Valve", "resource": "Setpoint", "risk_class": "A", "kind": "absolute", "minimum": 10,
          "proof": {"resource": "Setpoint", "tolerance": 0.1, "wait": "2s"}, "quarantine": "1s",
-         "stand_back": "4s"},
+         "stand_back": "15s"},
         {"profile": "Valve", "resource": "Open", "risk_class": "A", "proof": {"resource": "Open", "wait": "2s"}},
         {"profile": "Valve", "resource": "Enabled", "risk_class": "C", "approval_wait": "1m",
          "proof": {"resource": "Enabled", "wait": "2s"}},
