@@ -121,7 +121,7 @@ class Lane:
             # Redelivered late, or approved late: what came after it has been carried out.
             await end(means, job, "expired", "a later command for it was carried out before")
             return
-        problem = self._lease_problem(job)
+        problem = self._ordered(job) or self._lease_problem(job)
         if problem:
             await end(means, job, "refused", problem)
             return
@@ -190,11 +190,14 @@ class Lane:
 
     def _problem(self, job: Job) -> str:
         """Return why a command may not go out now; looked at again right before it does."""
-        problem = self._lease_problem(job)
+        problem = self._ordered(job) or self._lease_problem(job)
         if problem:
             return problem
         verdict = self._judge(job)
         return "; ".join(verdict.reasons) if isinstance(verdict, gate.Refused) else ""
+
+    def _ordered(self, job: Job) -> str:
+        return self._means.orders.problem(job.agent, job.command.device, job.sequence)
 
     def _lease_problem(self, job: Job) -> str:
         table = self._means.desk.table

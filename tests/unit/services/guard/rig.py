@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from services.guard.desk import LeaseDesk
 from services.guard.jobs import Job, Means
 from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
+from services.guard.orders import Orders
 from services.guard.owner import Owner
 from services.guard.picture import LivePicture
 
@@ -120,6 +121,12 @@ def event(device: str, resource: str, text: str, origin_s: float = SITE_S) -> Ev
     )  # fmt: skip
 
 
+def owner_of(agents: Sequence[Mapping[str, Any]], site: Site) -> Owner:
+    """Return what the owner wrote down."""
+    definitions = [AgentDefinition.model_validate(item) for item in agents]
+    return Owner(site, {item.name: item for item in definitions})
+
+
 class Rig:
     """All that lanes work with; `outcomes` is what was told, `records` what was audited."""
 
@@ -129,15 +136,15 @@ class Rig:
         self.commands = FakeCommands()
         self.outcomes: list[tuple[str, Outcome]] = []
         self.records: list[dict[str, Any]] = []
-        definitions = [AgentDefinition.model_validate(item) for item in AGENTS]
-        self.owner = Owner(
-            Site.model_validate(SITE if site is None else site), {item.name: item for item in definitions}
-        )
+        self.owner = owner_of(AGENTS, Site.model_validate(SITE if site is None else site))
+        self.called: list[str] = []
         self.known = {name: Device(name=name, profile_name="Valve") for name in ("valve", "pump")}
         self.profiles = {"Valve": PROFILE}
+        self.is_ready = True
         self.table = LeaseTable(1)
         self.ledger = Ledger(folder)
         self.executor = ThreadPoolExecutor(1)
+        self.orders = Orders(self.ledger, self.executor, self.owner)
         self.picture = LivePicture(SiteTime(), self.clocks.wall_ns)
         self.approvals = Approvals({"ann": "a-token-of-ann-000"}, self.clocks.now, self.clocks.wall_ns)
         self.used: list[tuple[str, str]] = []
@@ -145,11 +152,12 @@ class Rig:
     @property
     def means(self) -> Means:
         """Return the means; the desk and the cache are views of this rig."""
-        desk = cast(LeaseDesk, SimpleNamespace(table=self.table, used=self.used.append))
+        desk = cast(LeaseDesk, SimpleNamespace(table=self.table, used=self.used.append, call=self._call))
         audit = cast(Audit, SimpleNamespace(append=self._append))
         return Means(
             self.ledger, self.executor, self.owner, self.devices, self.picture, desk, cast(Commands, self.commands),
             audit, self.clocks, lambda agent, outcome: self.outcomes.append((agent, outcome)), self.approvals.park,
+            self.orders,
         )  # fmt: skip
 
     @property
@@ -161,7 +169,11 @@ class Rig:
 
         return cast(DeviceCache, SimpleNamespace(
             device=self.known.get, profile_of=profile_of, devices_by_name=self.known, profiles_by_name=self.profiles,
+            is_ready=self.is_ready,
         ))  # fmt: skip
+
+    async def _call(self, agent: str) -> None:
+        self.called.append(agent)
 
     def _append(self, kind: str, **body: Any) -> None:
         self.records.append({"kind": kind, **body})
@@ -210,11 +222,14 @@ class Rig:
                 await lanes.put(job)
         return self.told()
 
-    def restart(self) -> None:
-        """Open the same volume again, as after a crash: what was in memory is gone."""
+    def restart(self, agents: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open the same volume again, as after a crash: what was in memory is gone. `agents` are changed files."""
         self.close()
+        changed = {item["name"]: item for item in agents}
+        self.owner = owner_of([changed.get(item["name"], item) for item in AGENTS], self.owner.site)
         self.ledger = Ledger(self.folder)
         self.executor = ThreadPoolExecutor(1)
+        self.orders = Orders(self.ledger, self.executor, self.owner)
         self.picture = LivePicture(SiteTime(), self.clocks.wall_ns)
         self.outcomes.clear()
 

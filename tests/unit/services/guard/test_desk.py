@@ -36,7 +36,9 @@ class Desk:
         self.bus.subscribed.clear()
         self.records: list[dict[str, Any]] = []
         audit = cast(Audit, SimpleNamespace(append=lambda kind, **body: self.records.append({"kind": kind, **body})))
-        self.desk = LeaseDesk(cast(Bus, self.bus), rig.owner, rig.devices, audit, rig.clocks.site, rig.clocks.now)
+        self.desk = LeaseDesk(
+            cast(Bus, self.bus), rig.owner, rig.devices, audit, rig.clocks.site, rig.clocks.now, rig.orders
+        )
 
     async def send(
         self, agent: str, message: Message | bytes, *, reply: str = INBOX, content_type: str = wire.PROTOBUF
