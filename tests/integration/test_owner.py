@@ -13,7 +13,7 @@ import pytest
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.settings import SiteTime
-from services.agent.commands import Commander
+from services.agent.commands import WELCOME_AGAIN_S, Commander
 from services.agent.perception import Twin
 from tests.contract.waiting import until
 from tests.guarded import ANN, Agent, Client, Gateway, agent_file, bearer, client_of
@@ -117,9 +117,7 @@ async def commander_of(client: Client, name: str) -> AsyncIterator[Commander]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_an_agent_learns_its_mode_in_less_than_a_second_and_the_gate_at_once(
-    client: Client, air: Agent, record_property: Any
-) -> None:
+async def test_an_agent_learns_its_mode_before_it_would_ask_and_the_gate_at_once(client: Client, air: Agent) -> None:
     async with commander_of(client, "heat") as heat:
         took_ms = []
         for mode in ("observe", "act", "observe", "act"):
@@ -127,8 +125,8 @@ async def test_an_agent_learns_its_mode_in_less_than_a_second_and_the_gate_at_on
             assert (await order(client, "mode", name="heat", mode=mode)).status_code == 200
             await until(lambda mode=mode: heat.mode == mode, "the agent knows")  # type: ignore[misc]
             took_ms.append((time.monotonic() - asked_s) * 1000)
-    record_property("mode_learned_ms", took_ms)
-    assert max(took_ms) < 1000, took_ms
+    print(f"mode learned after {took_ms} ms")
+    assert max(took_ms) < 1000 * WELCOME_AGAIN_S / 2, took_ms
     epoch = (await air.lease("valve-5")).epoch
     await order(client, "mode", name="air", mode="observe", reason="on holiday")
     command = air.command("valve-5", "21", epoch)
