@@ -138,7 +138,7 @@ class AgentLoop:
         self._audit.append(
             "decision",
             agent=self._agent.name,
-            mode=self._agent.mode,
+            mode=self._commander.mode,
             cause=observation.cause.model_dump(),
             site_s=observation.site_s,
             given=[
