@@ -26,6 +26,7 @@ from edgeagents.audit import Audit
 from edgeagents.errors import UnauthorisedError
 from edgeagents.model.message import OutcomeStatus
 from edgeagents.settings import PREFIX, SiteTime, read_secret
+from services.guard.alone import Alone
 from services.guard.approvals import Approvals, read_approvers
 from services.guard.bridge import METRICS as BRIDGE_METRICS
 from services.guard.bridge import bridge_of
@@ -35,6 +36,7 @@ from services.guard.jobs import Job, Means, approved, end
 from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
 from services.guard.owner import Owner
+from services.guard.past import NOTHING_LOST, Past, acknowledged, reconcile
 from services.guard.picture import KEPT_SETS, LivePicture
 from services.guard.streams import DAY_S, ensure_streams
 
@@ -123,13 +125,14 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     audit = Audit(service.bus, "guard", incarnation)
     desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now)
     picture = LivePicture(service.site_time, clocks.wall_ns, max(KEPT_SETS, owner.most_sets))
+    alone = Alone(service.bus, incarnation)
     teller = Teller(service.bus, service.settings.gateway)
     means = Means(
         ledger, executor, owner, service.devices, picture, desk,
         commands_by(settings.command_route, service.command), audit, clocks, teller.tell,
         approvals.park,
     )  # fmt: skip
-    guard = Guard(service, means, approvals, teller, settings.site_file)
+    guard = Guard(service, means, approvals, teller, settings.site_file, alone)
     _measure(service.metrics, guard)
     _routes(service, guard)
     bridge = await bridge_of(service, MqttSettings())
@@ -148,7 +151,7 @@ class Guard:
     """The guard's tasks, in the order they can start."""
 
     def __init__(
-        self, service: EdgexService, means: Means, approvals: Approvals, teller: Teller, site_file: Path
+        self, service: EdgexService, means: Means, approvals: Approvals, teller: Teller, site_file: Path, alone: Alone
     ) -> None:
         """Prepare; `run` starts everything. `site_file` is named in messages."""
         self._site_file = site_file
@@ -156,6 +159,7 @@ class Guard:
         self.means = means
         self.approvals = approvals
         self.teller = teller
+        self.alone = alone
         self.lanes = Lanes(means, service.tasks)
         self.intake = Intake(service.bus, means, self.lanes, service.site_time, service.dead_letters)
         self._tasks: list[asyncio.Task[None]] = []
@@ -184,11 +188,10 @@ class Guard:
         """Bring streams, leases and the picture up, settle what a crash left open, then serve for ever."""
         service, means, ledger = self.service, self.means, self.means.ledger
         await ensure_streams(service.bus, service.edgex.base)
+        await self.alone.come()
         self.start(means.audit.run(), "audit")
+        generation, last_before, past = await self._generation()
         self.start(self.teller.run(means), "teller")
-        generation = await means.desk.read_back(ledger.number("generation"), ledger.number("last_sequence"))
-        last_before = await service.bus.last_sequence(subjects.COMMANDS_STREAM)
-        await means.on_disk(ledger.remember, "generation", generation)
         means.audit.append("started", generation=generation, site=str(means.owner.site.model_dump_json()))
         await service.devices.wait_ready()
         await service.edgex.subscribe("events/device/#", means.picture.on_message)
@@ -197,9 +200,25 @@ class Guard:
         self._check_site()
         service.devices.on_change(lambda change: self._check_site())
         await self._settle()
-        self.start(self.intake.run(last_before), "intake")
+        self.start(self.intake.run(last_before, past), "intake")
         self.start(self._housekeeping(), "housekeeping")
         await means.desk.serve()
+
+    async def _generation(self) -> tuple[int, int, Past]:
+        """Return the generation in force, where the stream ended before it, and what a lost ledger has to be told."""
+        bus, means, ledger = self.service.bus, self.means, self.means.ledger
+        last_sequence, floor = ledger.number("last_sequence"), await acknowledged(bus)
+        wall_ms = means.clocks.wall_ns() // 1_000_000
+        generation = await means.desk.read_back(ledger.number("generation"), last_sequence, wall_ms, floor)
+        last_before = await bus.last_sequence(subjects.COMMANDS_STREAM)
+        await means.on_disk(ledger.remember, "generation", generation)
+        past = NOTHING_LOST
+        if means.desk.is_lost:
+            log.warning("state is new, lost or restored: generation %d begins", generation)
+            past = await reconcile(bus, means, last_sequence, floor, last_before)
+        await self.alone.begin(generation)
+        self.start(self.alone.watch(), "alone")
+        return generation, last_before, past
 
     def _check_site(self) -> None:
         """Say, once each, what in site.yaml does not fit the devices there are now; the gate refuses it."""

@@ -35,6 +35,7 @@ class MemoryBus:
         self.acked: list[int] = []
         self.deliver: list[int] = []  # sequences, as the consumer gives them
         self.stored_ns = 0
+        self.floor: int | None = None  # up to where the guard's consumer has acknowledged
 
     # --- stream ----------------------------------------------------------------------------------
 
@@ -78,8 +79,16 @@ class MemoryBus:
         if not self.has_stream:
             raise NotFoundError("no stream")
         for sequence in range(self.first, self.first + len(self.held)):
-            if self.held[sequence - self.first][0].endswith(".guard"):
+            if not patterns or self.held[sequence - self.first][0].endswith(".guard"):
                 yield self.message(sequence)
+
+    async def acknowledged(self, stream: str, durable: str) -> int:
+        if self.floor is None:
+            raise NotFoundError("no consumer")
+        return self.floor
+
+    async def forget_consumer(self, stream: str, durable: str) -> None:
+        self.floor = None
 
     # --- requests --------------------------------------------------------------------------------
 
