@@ -22,6 +22,7 @@ from edgeagents.errors import ConfigurationError, StoreError
 FORMAT: Final = "edgeagents-backup"
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
+CHECKSUM: Final = "manifest.json.sha256"
 MOST_MANIFEST_BYTES: Final = 8 << 20
 _BLOCK: Final = 1 << 20
 Progress = Callable[[int], None]
@@ -92,7 +93,9 @@ def write_archive(target: Path, folder: Path, names: Sequence[str], manifest: Ma
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with _created(partial) as file, tarfile.open(fileobj=file, mode="w") as archive:
-            _add(archive, MANIFEST, io.BytesIO(text := manifest.model_dump_json(indent=1).encode()), len(text))
+            text = manifest.model_dump_json(indent=1).encode()
+            for name, data in ((MANIFEST, text), (CHECKSUM, hashlib.sha256(text).hexdigest().encode())):
+                _add(archive, name, io.BytesIO(data), len(data))
             for member in members:
                 with (folder / member.name).open("rb") as source:
                     _add(archive, member.name, source, member.size_bytes)
@@ -192,11 +195,11 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _manifest(path: Path, archive: tarfile.TarFile) -> Manifest:
-    info = archive.next()
-    source = archive.extractfile(info) if info is not None and info.name == MANIFEST else None
-    if info is None or source is None or info.size > MOST_MANIFEST_BYTES:
+    text, checksum = _read(archive, MANIFEST), _read(archive, CHECKSUM)
+    if not text or not checksum:
         raise ConfigurationError(f"{path}: is no backup of edgeagents: it does not begin with {MANIFEST}")
-    text = source.read()
+    if hashlib.sha256(text).hexdigest() != checksum.decode(errors="replace"):
+        raise StoreError(f"{path}: its manifest is damaged (SHA-256): copy it again, or take an older backup")
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -208,6 +211,15 @@ def _manifest(path: Path, archive: tarfile.TarFile) -> Manifest:
             f"({manifest.written_by or 'its writer'})"
         )
     return manifest
+
+
+def _read(archive: tarfile.TarFile, name: str) -> bytes:
+    """Return the next member, nothing when it has another name or is too large to be what it should be."""
+    info = archive.next()
+    if info is None or info.name != name or info.size > MOST_MANIFEST_BYTES:
+        return b""
+    source = archive.extractfile(info)
+    return source.read() if source is not None else b""
 
 
 def _is_inside(name: str) -> bool:

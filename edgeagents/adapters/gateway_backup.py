@@ -272,7 +272,8 @@ async def _into_broker(place: Place, staging: Path, aside: Path, note: LeaseReco
     """Restore into a broker that runs; its streams of the same names are written aside before they are replaced."""
     async with _broker(place, staging) as bus:
         with contextlib.suppress(UnavailableError):  # nobody answers: none is there
-            answer = await bus.request(subjects.guard(note.device), wire.encode(Heartbeat(incarnation="")), timeout_s=1)
+            question = wire.encode(Heartbeat(incarnation=note.incarnation))
+            answer = await bus.request(subjects.guard(note.device), question, timeout_s=1)
             other = wire.decode(Heartbeat, answer.data).incarnation
             raise ConfigurationError(f"gateway {note.device!r}: guard {other} runs: stop it, and the agents, first")
         wanted = {path.stem for path in (staging / "streams").glob("*.json")}

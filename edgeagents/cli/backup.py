@@ -80,6 +80,7 @@ def _say(text: str) -> None:
 def _shown(what: str) -> Iterator[Told]:
     """Yield what shows the next thing that is done, on a terminal as a bar that comes and goes."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda name: progress.update(task, description=f"{what}: {name}", advance=1)
