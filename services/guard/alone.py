@@ -13,7 +13,7 @@ from typing import Final
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage, StoredMessage
 from edgeagents.errors import ConfigurationError, ConflictError, MalformedMessageError, UnavailableError
 from edgeagents.model.message import Heartbeat, LeaseRecord
 from edgeagents.protocol.lease import is_start
@@ -38,6 +38,8 @@ class Alone:
         self._subject = subjects.guard_starts(self._gateway)
         self._last_start = 0
         self._generation = 0
+        self._followed = 0  # the generation of the guard before this one
+        self._told = False
         self._met: asyncio.Queue[LeaseRecord | None] = asyncio.Queue(64)
 
     async def come(self) -> None:
@@ -56,6 +58,8 @@ class Alone:
             raise ConfigurationError(self._two(other, "answers: this one does not start"))
         last = await self._bus.last(subjects.COMMANDS_STREAM, self._subject)
         self._last_start = last.sequence if last is not None else 0
+        record = _decoded(last)
+        self._followed = record.generation if record is not None else 0
         await self._bus.subscribe(subjects.guard(self._gateway), self._answer)
 
     async def begin(self, generation: int) -> None:
@@ -87,7 +91,9 @@ class Alone:
         """
         while True:
             record = await self._met.get()
-            if record is not None and not is_start(record):
+            is_lease = record is not None and not is_start(record)
+            # One that hung, and was followed by this one, may write a last word before it sees that, and ends.
+            if record is not None and is_lease and record.generation != self._followed:
                 text = f"wrote lease records of generation {record.generation} while this one is at {self._generation}"
                 raise ConfigurationError(self._two("", f"{text}: this one ends"))
             try:
@@ -100,6 +106,9 @@ class Alone:
                 continue
             if other != self._incarnation:
                 raise ConfigurationError(self._two(other, "began after this one: this one ends"))
+            if is_lease and not self._told:
+                self._told = True
+                log.error("a guard that this one follows still wrote a lease record of generation %d", self._followed)
 
     async def _other(self) -> str:
         data = wire.encode(Heartbeat(incarnation=self._incarnation))
@@ -110,12 +119,8 @@ class Alone:
             return ""
 
     async def _newest(self) -> str:
-        last = await self._bus.last(subjects.COMMANDS_STREAM, self._subject)
-        try:
-            return wire.decode(LeaseRecord, last.data).incarnation if last is not None else self._incarnation
-        except MalformedMessageError as error:
-            log.error("the last start record cannot be read: %s", error)
-            return self._incarnation
+        record = _decoded(await self._bus.last(subjects.COMMANDS_STREAM, self._subject))
+        return record.incarnation if record is not None else self._incarnation
 
     async def _answer(self, message: BusMessage) -> None:
         if message.reply.startswith(INBOXES):
@@ -137,3 +142,12 @@ class Alone:
     def _two(self, other: str, what: str) -> str:
         name = f" (incarnation {other})" if other else ""
         return f"gateway {self._gateway!r}: another guard{name} {what}: one guard per gateway, end one of them"
+
+
+def _decoded(stored: StoredMessage | None) -> LeaseRecord | None:
+    """Return a start record, None when there is none that can be read."""
+    try:
+        return wire.decode(LeaseRecord, stored.data) if stored is not None else None
+    except MalformedMessageError as error:
+        log.error("the last start record cannot be read: %s", error)
+        return None

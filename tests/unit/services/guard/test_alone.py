@@ -135,6 +135,18 @@ async def test_it_ends_at_a_lease_record_of_a_generation_it_did_not_write() -> N
         assert f"wrote lease records of generation {other} while this one is at 7" in why
 
 
+async def test_the_last_word_of_one_that_it_followed_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
+    bus = Asked()
+    bus.held.append((STARTS, wire.encode(start("hung", 6)), {}))
+    watch = await begun(bus)
+    late = LeaseRecord(device="valve", resource="Open", generation=6, reason="session of air ended")
+    for _ in range(2):
+        assert await met(watch, bus, late, "gw.commands.valve.guard") == ""
+    assert caplog.text.count("still wrote a lease record of generation 6") == 1
+    bus.held.append((STARTS, wire.encode(start("third", 9)), {}))
+    assert "incarnation third" in await met(watch, bus, late, "gw.commands.valve.guard")
+
+
 async def test_what_came_while_the_link_was_down_is_looked_up() -> None:
     bus = Asked()
     watch = await begun(bus)
