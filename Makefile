@@ -38,6 +38,16 @@ proto: setup ## generate edgeagents/pb from proto/
 demo: setup ## a home run by three agents and a guard, on a live page (ARGS="--help")
 	@$(BIN)/python -m edgeagents.embedded.demo $(ARGS)
 
+TO ?=
+FROM ?=
+
+backup: setup ## a gateway's state into one file: ARGS="--folder FOLDER" [TO=file.tar]; more in docs/backup.md
+	@$(BIN)/edgeagents backup $(if $(TO),--to "$(TO)") $(ARGS)
+
+restore: setup ## a backup into a stopped gateway: FROM=file.tar ARGS="--folder FOLDER" [--force]
+	@test -n "$(FROM)" || { echo 'usage: make restore FROM=file.tar ARGS="--folder FOLDER [--force]"' >&2; exit 2; }
+	@$(BIN)/edgeagents restore "$(FROM)" $(ARGS)
+
 test: setup ## all tests that this machine can run; says what it leaves out
 	$(BIN)/pytest -m "not edgex and not long" -n auto --dist loadgroup $(ARGS)
 	@echo "left out: the contract suite on a running EdgeX of yours (make test-edgex), minutes of fuzzing (make test-long)"
@@ -64,4 +74,4 @@ bench: setup ## run every benchmark
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
-.PHONY: help setup format check proto demo test test-edgex test-long bench bench-decode
+.PHONY: help setup format check proto demo backup restore test test-edgex test-long bench bench-decode

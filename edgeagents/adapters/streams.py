@@ -257,6 +257,15 @@ class Streams:
         info = await self._consumer(stream, durable)
         return not info.num_pending and not info.num_ack_pending
 
+    async def forget_consumer(self, stream: str, durable: str) -> None:
+        """Delete a durable consumer, so that all is delivered again; one that is not there is none to forget.
+
+        Raises:
+            UnavailableError: the broker did not answer.
+        """
+        with contextlib.suppress(NotFoundError), _translated(f"consumer {durable} of stream {stream}"):
+            await finished(self.js.delete_consumer(stream, durable))
+
     async def _consumer(self, stream: str, durable: str) -> api.ConsumerInfo:
         with _translated(f"consumer {durable} of stream {stream}"):
             return await finished(self.js.consumer_info(stream, durable))

@@ -11,11 +11,14 @@ from rich.console import Console
 
 from edgeagents import __version__
 from edgeagents.cli.approvals import approvals
+from edgeagents.cli.backup import backup, restore
 from edgeagents.cli.orders import add_orders
 from edgeagents.errors import EdgeAgentsError
 
 app = App(name="edgeagents", help="Cooperating agents on an EdgeX gateway.", version=__version__)
 app.command(approvals)
+app.command(backup)
+app.command(restore)
 add_orders(app)
 
 

@@ -18,6 +18,7 @@ import httpx
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import load_agents
+from edgeagents.embedded.addresses import move_ports
 from edgeagents.embedded.nats import find_nats_server, free_port, write_config, write_private
 from edgeagents.embedded.supervisor import Child, Supervisor
 from edgeagents.errors import NotFoundError, UnavailableError
@@ -72,7 +73,12 @@ class Gateway:
     # --- start and stop --------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Choose ports, write secrets and start all processes; they find each other in any order."""
+        """Prepare and start all processes; they find each other in any order."""
+        for child in self.prepare():
+            self.supervisor.start(child)
+
+    def prepare(self) -> list[Child]:
+        """Choose ports, write secrets and return all processes, which find each other in whatever order they start."""
         folder = self.plan.folder
         self.agents = load_agents(self.plan.profiles / "agents")
         for name, preferred in PREFERRED_PORTS.items():
@@ -85,9 +91,9 @@ class Gateway:
         }
         config, self.passwords = write_config(folder / "nats", self.ports["nats"], users)
         self._write_tokens()
-        self.supervisor.start(Child("nats", [find_nats_server(), "-c", str(config)]))
-        for child in self._children():
-            self.supervisor.start(child)
+        own = {"app-guard": self.ports["guard"], f"device-world-{self.plan.scenario}": self.ports["world"]}
+        move_ports(folder / "core", own)
+        return [Child("nats", [find_nats_server(), "-c", str(config)]), *self._children()]
 
     async def stop(self) -> None:
         """End all processes."""

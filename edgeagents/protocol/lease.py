@@ -230,6 +230,31 @@ def _shifted(table: LeaseTable, by_s: float) -> LeaseTable:
     return replace(table, leases=leases)
 
 
+def is_start(record: LeaseRecord) -> bool:
+    """Say whether a record tells that a guard began, or a backup was restored, and is no change of holder."""
+    return not record.resource
+
+
+def next_generation(records: int, ledger: int, *, is_lost: bool, is_stream_whole: bool, wall_ms: int) -> int:
+    """Return the generation in force from now on: one that was never in force before, when state was lost.
+
+    Args:
+        records: the highest that the command stream's records tell, 0: none.
+        ledger: what the guard's volume tells, 0: it is new.
+        is_lost: either is not what it was.
+        is_stream_whole: the stream still ends where the volume last saw it, or later.
+        wall_ms: wall clock; only counts where nothing that is left can tell the highest one before.
+
+    Source: docs/decisions/0008-generations-never-come-again.md.
+    """
+    highest = max(records, ledger)
+    if not is_lost:
+        return highest
+    # Each generation begins with a record, so a whole stream tells the highest. Else a time that is over tells a
+    # number that nobody used: milliseconds, as no guard starts twice within one.
+    return highest + 1 if is_stream_whole and records > 0 else max(highest + 1, wall_ms)
+
+
 def is_alive(table: LeaseTable, session: Session, now_s: float) -> bool:
     """Say whether a session was heard lately."""
     heard_s = table.heard.get(session)

@@ -29,6 +29,7 @@ from edgeagents.clock import StepWatch
 from edgeagents.model.message import Outcome, OutcomeStatus
 from edgeagents.protocol.gate import NeedsApproval
 from edgeagents.settings import PREFIX, SiteTime, read_secret
+from services.guard.alone import Alone
 from services.guard.approvals import Approvals, read_approvers
 from services.guard.bridge import METRICS as BRIDGE_METRICS
 from services.guard.bridge import bridge_of
@@ -41,6 +42,7 @@ from services.guard.notices import SERVICE, Notices, NotificationsAddress
 from services.guard.orders import Orders
 from services.guard.overrides import Overrides
 from services.guard.owner import Owner
+from services.guard.past import NOTHING_LOST, Past, acknowledged, reconcile
 from services.guard.people import People, add_people_routes
 from services.guard.picture import KEPT_SETS, LivePicture
 from services.guard.streams import DAY_S, ensure_streams
@@ -127,6 +129,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now, orders, overrides.problem)
     overrides.end_lease = desk.end
     picture = LivePicture(service.site_time, clocks.wall_ns, max(KEPT_SETS, owner.most_sets))
+    alone = Alone(service.bus, incarnation)
     teller = Teller(service.bus, service.settings.gateway)
     notices = _notices(service)
     overrides.notice = notices.by_hand
@@ -146,7 +149,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         ledger, executor, owner, service.devices, picture, desk,
         commands_by(settings.command_route, service.command), audit, clocks, tell, park, orders, overrides,
     )  # fmt: skip
-    guard = Guard(service, means, approvals, teller, notices, settings.site_file)
+    guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone)
     _measure(service.metrics, guard)
     _routes(service, guard)
     bridge = await bridge_of(service, MqttSettings())
@@ -182,6 +185,7 @@ class Guard:
         teller: Teller,
         notices: Notices,
         site_file: Path,
+        alone: Alone,
     ) -> None:
         """Prepare; `run` starts everything. `site_file` is named in messages."""
         self._site_file = site_file
@@ -190,6 +194,7 @@ class Guard:
         self.approvals = approvals
         self.teller = teller
         self.notices = notices
+        self.alone = alone
         self.lanes = Lanes(means, service.tasks)
         self.people = People(
             means, approvals, self.lanes.put, lambda: service.bus.last_sequence(subjects.COMMANDS_STREAM)
@@ -221,14 +226,13 @@ class Guard:
 
     async def run(self) -> None:
         """Bring streams, leases and the picture up, settle what a crash left open, then serve for ever."""
-        service, means, ledger = self.service, self.means, self.means.ledger
+        service, means = self.service, self.means
         await ensure_streams(service.bus, service.edgex.base)
+        await self.alone.come()
         self.start(means.audit.run(), "audit")
+        generation, last_before, past = await self._generation()
         self.start(self.teller.run(means), "teller")
         self.start(self.notices.run(), "notices")
-        generation = await means.desk.read_back(ledger.number("generation"), ledger.number("last_sequence"))
-        last_before = await service.bus.last_sequence(subjects.COMMANDS_STREAM)
-        await means.on_disk(ledger.remember, "generation", generation)
         means.audit.append("started", generation=generation, site=str(means.owner.site.model_dump_json()))
         await service.devices.wait_ready()
         await self._catch_up_with_clock()
@@ -239,7 +243,7 @@ class Guard:
         await means.picture.read_back(service.bus, service.edgex)
         self._check_site()
         service.devices.on_change(lambda change: self._on_devices())
-        self.start(self.intake.run(last_before), "intake")
+        self.start(self.intake.run(last_before, past), "intake")
         self.start(self._housekeeping(), "housekeeping")
         await means.desk.serve()
 
@@ -255,6 +259,22 @@ class Guard:
     def _on_devices(self) -> None:
         self.means.overrides.forget_rules()
         self._check_site()
+
+    async def _generation(self) -> tuple[int, int, Past]:
+        """Return the generation in force, where the stream ended before it, and what a lost ledger has to be told."""
+        bus, means, ledger = self.service.bus, self.means, self.means.ledger
+        last_sequence, floor = ledger.number("last_sequence"), await acknowledged(bus)
+        wall_ms = means.clocks.wall_ns() // 1_000_000
+        generation = await means.desk.read_back(ledger.number("generation"), last_sequence, wall_ms, floor)
+        last_before = await bus.last_sequence(subjects.COMMANDS_STREAM)
+        await means.on_disk(ledger.remember, "generation", generation)
+        past = NOTHING_LOST
+        if means.desk.is_lost:
+            log.warning("state is new, lost or restored: generation %d begins", generation)
+            past = await reconcile(bus, means, last_sequence, floor, last_before)
+        await self.alone.begin(generation)
+        self.start(self.alone.watch(), "alone")
+        return generation, last_before, past
 
     def _check_site(self) -> None:
         """Say, once each, what in site.yaml does not fit the devices there are now; the gate refuses it."""

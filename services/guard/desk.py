@@ -78,13 +78,16 @@ class LeaseDesk:
         self.grants = 0
         self.counts: Counter[str] = Counter()
         self.table = lease.LeaseTable(generation=0)
+        self.is_lost = False  # whether `read_back` found that state was lost
 
-    async def read_back(self, known_generation: int, last_sequence: int) -> int:
+    async def read_back(self, known_generation: int, last_sequence: int, wall_ms: int, floor: int = 0) -> int:
         """Read all lease records and return the generation in force, higher than any before when state was lost.
 
         Args:
             known_generation: what the guard's volume says; 0: it is new.
             last_sequence: highest stream sequence the volume remembers; a stream that ends earlier was lost.
+            wall_ms: wall clock, for when nothing that is left tells the highest generation before.
+            floor: up to which sequence guards acknowledged; a volume that remembers less was lost, or is an old one.
         """
         gateway = self._bus.settings.gateway
         pattern = subjects.lease_records(gateway)
@@ -98,12 +101,17 @@ class LeaseDesk:
                     log.error("lease record %d cannot be read: %s", stored.sequence, error)
                     continue
                 highest = max(highest, record.generation)
+                if lease.is_start(record):
+                    continue
                 table, _ = lease.step(table, self._recorded(record, stored.sequence))
             newest = await self._bus.last_sequence(subjects.COMMANDS_STREAM)
         except NotFoundError:
             newest = 0
-        lost = known_generation == 0 or newest < last_sequence
-        generation = max(highest, known_generation) + (1 if lost else 0)
+        is_whole = newest >= last_sequence
+        self.is_lost = known_generation < max(highest, 1) or not is_whole or floor > last_sequence
+        generation = lease.next_generation(
+            highest, known_generation, is_lost=self.is_lost, is_stream_whole=is_whole, wall_ms=wall_ms
+        )
         grace = {
             changes[-1].session: self._now() for changes in table.leases.values() if changes[-1].session is not None
         }
@@ -127,6 +135,8 @@ class LeaseDesk:
 
     def seen(self, record: LeaseRecord, sequence: int) -> None:
         """Take in a record met in the stream; one whose acknowledgement got lost is learned of this way."""
+        if lease.is_start(record):
+            return
         self.table, _ = lease.step(self.table, self._recorded(record, sequence))
 
     async def end(self, key: Key, reason: str) -> None:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -179,6 +179,11 @@ class Ledger:
         """Store a number."""
         self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
+    def saw(self, sequence: int) -> None:
+        """Note that all of the command stream up to a place was taken in; redelivered ones lower nothing."""
+        sql = "INSERT INTO meta VALUES ('last_sequence', ?) ON CONFLICT (name) DO UPDATE SET value = max(value, ?)"
+        self._write(sql, (sequence, sequence))
+
     # --- commands --------------------------------------------------------------------------------
 
     def receive(self, command: Command, agent: str, sequence: int, now_s: float) -> bool:
@@ -191,7 +196,7 @@ class Ledger:
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (command.id, agent, sequence, "received", text, now_s),
             )
-            self.remember("last_sequence", sequence)
+            self.saw(sequence)
         except StoreError:
             self._write("ROLLBACK", ())
             raise
@@ -240,6 +245,11 @@ class Ledger:
         return [
             _entry(row) for row in self._db.execute(f"{_SELECT} WHERE phase = 'done' AND told = 0 ORDER BY sequence")
         ]
+
+    def tell_again(self, commands: Iterable[tuple[str, str]]) -> None:
+        """Have the outcomes of these commands (agent, id) told once more, where they have ended."""
+        for key in commands:
+            self._write("UPDATE commands SET told = 0 WHERE agent = ? AND id = ? AND phase = 'done'", key)
 
     def forget(self, before_s: float, sets_before_site_s: float) -> None:
         """Drop finished, told commands and past sets older than this."""

@@ -38,6 +38,7 @@ class MemoryBus:
         self.broker_ns: int | None = 0
         self.asked_time = 0
         self.published: list[tuple[str, bytes]] = []
+        self.floor: int | None = None  # up to where the guard's consumer has acknowledged
 
     # --- stream ----------------------------------------------------------------------------------
 
@@ -88,8 +89,16 @@ class MemoryBus:
         if not self.has_stream:
             raise NotFoundError("no stream")
         for sequence in range(self.first, self.first + len(self.held)):
-            if self.held[sequence - self.first][0].endswith(".guard"):
+            if not patterns or self.held[sequence - self.first][0].endswith(".guard"):
                 yield self.message(sequence)
+
+    async def acknowledged(self, stream: str, durable: str) -> int:
+        if self.floor is None:
+            raise NotFoundError("no consumer")
+        return self.floor
+
+    async def forget_consumer(self, stream: str, durable: str) -> None:
+        self.floor = None
 
     # --- requests --------------------------------------------------------------------------------
 

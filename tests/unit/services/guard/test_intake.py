@@ -196,6 +196,15 @@ async def test_json_commands_are_commands(source: Source) -> None:
     assert (await source.run())["c-1"][0] == "proven"
 
 
+async def test_what_is_no_command_counts_as_taken_in_too(source: Source) -> None:
+    source.add(LeaseRecord(device="valve", resource="Setpoint", agent="air", generation=1), agent="guard")
+    await source.run()
+    assert source.rig.ledger.number("last_sequence") == len(source.bus.held)
+    source.add(b"\xff")
+    await source.run()
+    assert source.rig.ledger.number("last_sequence") == len(source.bus.held)
+
+
 async def test_lease_records_go_to_the_desk(source: Source) -> None:
     source.add(LeaseRecord(device="valve", resource="Setpoint", agent="heat", incarnation="i", generation=1), "guard")
     assert await source.run() == {}

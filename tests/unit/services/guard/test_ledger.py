@@ -42,7 +42,9 @@ def test_a_command_is_received_once_whatever_its_content(ledger: Ledger) -> None
     assert entry is not None
     assert (entry.command.value, entry.sequence, entry.phase) == ("21", 7, "received")
     assert ledger.entry("air", "c-2") is None
-    assert ledger.number("last_sequence") == 8
+    assert ledger.number("last_sequence") == 9, "one that comes late lowers nothing"
+    ledger.saw(12)
+    assert ledger.number("last_sequence") == 12
 
 
 def test_it_moves_from_phase_to_phase_and_ends_once(ledger: Ledger) -> None:
@@ -104,10 +106,10 @@ def test_a_volume_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_a_disk_that_fails_is_a_store_error_and_half_a_command_is_none(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(name: str, value: int) -> None:
+    def full(sequence: int) -> None:
         raise StoreError("volume full")
 
-    monkeypatch.setattr(ledger, "remember", full)
+    monkeypatch.setattr(ledger, "saw", full)
     with pytest.raises(StoreError, match="volume full"):
         ledger.receive(command(), "air", 7, 1.0)
     monkeypatch.undo()
