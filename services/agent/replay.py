@@ -179,7 +179,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 async def _replay(arguments: argparse.Namespace) -> tuple[list[Replayed], list[str]]:
     only = "" if arguments.replay == "all" else arguments.replay
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         async with _trail(arguments.file) as trail:
             return await replay(trail, only, progress)
 
