@@ -38,6 +38,9 @@ proto: setup ## generate edgeagents/pb from proto/
 demo: setup ## a home run by three agents and a guard, on a live page (ARGS="--help")
 	@$(BIN)/python -m edgeagents.embedded.demo $(ARGS)
 
+replay-demo: setup ## 1,000 decisions of a busy home, made again from its audit: are they equal?
+	$(BIN)/pytest tests/scenarios/test_replay.py -m long -s $(ARGS)
+
 test: setup ## all tests that this machine can run; says what it leaves out
 	$(BIN)/pytest -m "not edgex and not long" -n auto --dist loadgroup $(ARGS)
 	@echo "left out: the contract suite on a running EdgeX of yours (make test-edgex), minutes of fuzzing (make test-long)"
@@ -64,4 +67,4 @@ bench: setup ## run every benchmark
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
-.PHONY: help setup format check proto demo test test-edgex test-long bench bench-decode
+.PHONY: help setup format check proto demo replay-demo test test-edgex test-long bench bench-decode
