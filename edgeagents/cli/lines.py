@@ -103,7 +103,8 @@ def _decision(body: Body) -> str:
             end = f"command {given['command']}"
         because = f" ({intent['because']})" if intent["because"] else ""
         parts.append(f"{place_of(intent)} → {shown(intent['value'])}{because}, {end}")
-    return "; ".join(parts)
+    name = f"{body['decision']}: " if body.get("decision") else ""
+    return name + "; ".join(parts)
 
 
 def _lease(body: Body) -> str:

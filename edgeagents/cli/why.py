@@ -122,7 +122,11 @@ def command_lines(history: History, command_id: str) -> list[Line]:
 def wish_lines(history: History, wish: Wish) -> list[Line]:
     """Return why an agent wanted something, and what became of that on its side."""
     body, intent = wish.decision.body, wish.intent
-    lines = [("wanted", f"{body.get('agent')}: {place_of(intent)} = {shown(intent.get('value'))}"), _event(wish)]
+    lines = [
+        ("wanted", f"{body.get('agent')}: {place_of(intent)} = {shown(intent.get('value'))}"),
+        ("decision", str(body.get("decision"))),
+        _event(wish),
+    ]
     if intent.get("because"):
         lines.append(("because", str(intent["because"])))
     lines += _stage(history, wish)

@@ -90,6 +90,7 @@ def test_a_commands_whole_story_is_told() -> None:
     assert whole().why(COMMAND) == [
         "command    c1c1c1c1-0000",
         "wanted     comfort: radiator-living/Setpoint = 21.5",
+        "decision   d1d1d1d1-0000",
         "event      sensor-living reported Presence = true, measured 2023-11-14 22:13:20.000"
         " (message 812 of edgex-events, event e-9)",
         "because    somebody is in the living",
@@ -167,7 +168,7 @@ def test_an_agents_last_decisions_are_told() -> None:
         story.decided(decision=f"more-{number}", command=f"c-{number}")
     lines = story.why("comfort", 2)
     assert lines[0] == "what comfort decided (2 older ones left out)"
-    assert [line.rpartition(" ")[2] for line in lines[1:]] == ["c-1", "c-2"]
+    assert [line.split()[4] for line in lines[1:]] == ["more-1:", "more-2:"]  # what `replay` takes
     assert story.why("guard", 1)[0] == "what guard wrote down (3 older ones left out)"
 
 
