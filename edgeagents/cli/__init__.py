@@ -24,14 +24,10 @@ app.command(why)
 app.command(replay)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 when done, 1 when it could not be, 2 for a wrong command line.
-
-    Args:
-        words: the command line without the program's name; None: the process's own.
-    """
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line, the process's own when None, and exit: 0 when done, else 1 with a word on stderr."""
     try:
-        app(words)
+        app(sys.argv[1:] if argv is None else argv)
     except EdgeAgentsError as error:
         Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "red"), str(error)))
         sys.exit(1)

@@ -138,7 +138,8 @@ class AgentLoop:
         if self._is_known(given):
             self.counts["held_back_again"] += 1
             return
-        body = decision_body(self._agent, observation, decision, given, [stage.name for stage in stages], seen)
+        names = [stage.name for stage in stages]
+        body = decision_body(self._agent.name, self._agent.mode, observation, decision, given, names, seen)
         self._audit.append("decision", **body)
 
     def _is_known(self, given: list[Given]) -> bool:

@@ -19,7 +19,7 @@ from edgeagents import __version__
 from edgeagents.audit import MAX_BODY_BYTES
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition, Decision, Observation
-from edgeagents.model.message import Cause
+from edgeagents.model.message import Cause, Mode
 from services.agent.commands import Given
 from services.agent.decision import described
 from services.agent.view import FrozenView, SeenView, described_samples, samples_of
@@ -42,7 +42,8 @@ def started_body(agent: AgentDefinition) -> dict[str, Any]:
 
 
 def decision_body(
-    agent: AgentDefinition,
+    agent: str,
+    mode: Mode,
     observation: Observation,
     decision: Decision,
     given: Sequence[Given],
@@ -53,6 +54,7 @@ def decision_body(
 
     Args:
         agent: who decided.
+        mode: whether it may act on it.
         observation: on what.
         decision: the answer.
         given: what became of its intents.
@@ -60,8 +62,8 @@ def decision_body(
         seen: all they looked at.
     """
     return {
-        "agent": agent.name,
-        "mode": agent.mode,
+        "agent": agent,
+        "mode": mode,
         "cause": observation.cause.model_dump(),
         "device": observation.device,
         "changed": _bounded(described_samples(observation.changed)),

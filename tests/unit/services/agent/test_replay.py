@@ -63,7 +63,7 @@ def decision_on(readings: dict[tuple[str, str], list[Value]], site_s: float = NO
     if decision is None:
         return None
     given = [Given(intent, command_id=f"c{index}") for index, intent in enumerate(decision.intents)]
-    return decision_body(AGENT, observation, decision, given, [stage.name for stage in stages], seen)
+    return decision_body("a", "act", observation, decision, given, [stage.name for stage in stages], seen)
 
 
 def replayed(body: dict[str, Any], start: AuditRecord | None = None) -> Replayed:
