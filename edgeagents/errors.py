@@ -82,6 +82,10 @@ class UnavailableError(TheirError):
     """An upstream service could not be reached, or said it is not available."""
 
 
+class WithdrawnError(TheirError):
+    """A request was called off by the last look before it was sent: certainly not carried out."""
+
+
 class DeviceSilentError(UnavailableError):
     """No definite answer from a device: a command may or may not have had its effect."""
 
@@ -112,6 +116,7 @@ MEANINGS: dict[type[BaseException], Meaning] = {
     TooLargeError: Meaning(413, False),
     RangeError: Meaning(416, False),
     LockedError: Meaning(423, True),
+    WithdrawnError: Meaning(409, False),
     UpstreamError: Meaning(502, True),
     UnavailableError: Meaning(503, True),
     ConfigurationError: Meaning(500, False),

@@ -8,6 +8,7 @@ Source: nats-py 2.16, NATS ADR-8 (JetStream wire API), field notes on brokers.
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,6 +94,13 @@ def _translated(what: str) -> Iterator[None]:
         raise NotFoundError(f"{what}: not there (yet)") from error
     except BROKER_ERRORS as error:
         raise UnavailableError(f"{what}: {str(error) or type(error).__name__}") from error
+
+
+def _unix_ns(text: str) -> int:
+    """Return RFC 3339 text, with up to nine digits of a second, as nanoseconds since the epoch."""
+    whole, _, rest = text.removesuffix("Z").partition(".")
+    seconds = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
+    return int(seconds) * 1_000_000_000 + int(rest.ljust(9, "0")[:9] or 0)
 
 
 class Streams:
@@ -239,6 +247,23 @@ class Streams:
         return Held(
             state.messages, state.last_seq, state.bytes, int(config.max_bytes or -1), float(config.max_age or 0.0)
         )
+
+    async def server_time_ns(self, stream: str) -> int:
+        """Return what the broker's wall clock says, nanoseconds; `stream` is one it may be asked about.
+
+        Raises:
+            NotFoundError: there is no such stream.
+            UnavailableError: the broker did not answer, or tells no time (before 2.10).
+        """
+        with _translated(f"time of the broker, by stream {stream}"):
+            answer = await finished(self.client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5))
+        try:
+            body = json.loads(answer.data)
+            if body.get("error"):
+                raise NotFoundError(f"stream {stream}: {body['error'].get('description', 'not there (yet)')}")
+            return _unix_ns(body["ts"])
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UnavailableError(f"stream {stream}: the broker tells no time: is it older than 2.10?") from error
 
     async def acknowledged(self, stream: str, durable: str) -> int:
         """Return the stream sequence up to which a durable consumer has acknowledged everything.

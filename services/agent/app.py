@@ -3,6 +3,7 @@
 Source: design.md sections 2 and 3.
 """
 
+import asyncio
 import json
 import logging
 import secrets
@@ -21,12 +22,13 @@ from edgeagents.adapters.bootstrap import Build, EdgexService, ServiceSpec
 from edgeagents.adapters.files import load_agent
 from edgeagents.adapters.metrics import PIPELINE_TAG, Metrics
 from edgeagents.audit import Audit
+from edgeagents.clock import StepWatch
 from edgeagents.errors import ConfigurationError, InvalidInputError
 from edgeagents.journal import Journal
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.message import OutcomeStatus
 from edgeagents.protocol.fitting import file_problems
-from edgeagents.settings import PREFIX
+from edgeagents.settings import PREFIX, SiteTime
 from services.agent.commands import Commander
 from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
@@ -41,6 +43,7 @@ log = logging.getLogger(__name__)
 
 AGENT_PORTS: Final = range(59750, 59800)
 SHORTEST_HISTORY_S: Final = 3600.0
+CLOCK_LOOK_S: Final = 0.25
 METRICS: Final = ("AgentDecisions", "AgentCommands", "AgentCommandsHeldBack", "AgentOutcomes", "AgentRuleFailures")
 
 
@@ -147,6 +150,7 @@ async def _run(
     tasks = service.tasks
     tasks.create_task(audit.run(), name="audit")
     tasks.create_task(commander.keep_session(), name="session")
+    tasks.create_task(_watch_clock(service.site_time, twin, commander, audit), name="clock")
     await service.devices.wait_ready()
     problems = file_problems(agent, service.devices.devices_by_name, service.devices.profiles_by_name)
     if problems:
@@ -163,6 +167,19 @@ async def _run(
     tasks.create_task(inputs.run_outcomes(), name="outcomes")
     while True:
         await loop.handle(await inputs.queue.get())
+
+
+async def _watch_clock(site_time: SiteTime, twin: Twin, commander: Commander, audit: Audit) -> None:
+    """Have what was recent stay as recent as it was, whoever sets the wall clock, for ever."""
+    watch = StepWatch(time.time_ns(), time.monotonic())
+    while True:
+        await asyncio.sleep(CLOCK_LOOK_S)
+        step_ns = watch.look(time.time_ns(), time.monotonic())
+        if step_ns:
+            log.warning("the wall clock was set by %.1f s: past times move with it", step_ns / 1e9)
+            twin.shift(step_ns)
+            commander.shift(site_time.factor * step_ns / 1e9)
+            audit.append("clock-step", by_s=step_ns / 1e9)
 
 
 def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook, commander: Commander) -> None:

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edgeagents import subjects
@@ -345,6 +345,13 @@ class Commander:
         site_s = self._site_time.at_ns(outcome.finished_unix_ns)
         self._memory.sets[key].append(gate.PastSet(self._agent.name, value, site_s))
         self._twin.set_value(key, value, outcome.finished_unix_ns, site_s)
+
+    def shift(self, by_site_s: float) -> None:
+        """Move the times of past commands: the clock behind site time was set."""
+        for past in self._memory.sets.values():
+            moved = [replace(item, site_s=item.site_s + by_site_s) for item in past]
+            past.clear()
+            past.extend(moved)
 
     def forget_overdue(self) -> None:
         """Stop waiting for outcomes that cannot come any more: the guard tells every one, but may have been reset."""

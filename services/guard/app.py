@@ -23,6 +23,7 @@ from edgeagents.adapters.command_route import Route, commands_by
 from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.mqtt_bridge import MqttSettings
 from edgeagents.audit import Audit
+from edgeagents.clock import StepWatch
 from edgeagents.errors import UnauthorisedError
 from edgeagents.model.message import OutcomeStatus
 from edgeagents.settings import PREFIX, SiteTime, read_secret
@@ -34,6 +35,7 @@ from services.guard.intake import Intake, Teller
 from services.guard.jobs import Job, Means, approved, end
 from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
+from services.guard.overrides import Overrides
 from services.guard.owner import Owner
 from services.guard.picture import KEPT_SETS, LivePicture
 from services.guard.streams import DAY_S, ensure_streams
@@ -121,13 +123,15 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     clocks = SystemClocks(service.site_time)
     incarnation = f"{time.time_ns():x}"
     audit = Audit(service.bus, "guard", incarnation)
-    desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now)
+    overrides = Overrides(ledger, executor, owner, service.devices, audit, clocks.now, clocks.site)
+    desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now, overrides.problem)
+    overrides.end_lease = desk.end
     picture = LivePicture(service.site_time, clocks.wall_ns, max(KEPT_SETS, owner.most_sets))
     teller = Teller(service.bus, service.settings.gateway)
     means = Means(
         ledger, executor, owner, service.devices, picture, desk,
         commands_by(settings.command_route, service.command), audit, clocks, teller.tell,
-        approvals.park,
+        approvals.park, overrides,
     )  # fmt: skip
     guard = Guard(service, means, approvals, teller, settings.site_file)
     _measure(service.metrics, guard)
@@ -160,6 +164,7 @@ class Guard:
         self.intake = Intake(service.bus, means, self.lanes, service.site_time, service.dead_letters)
         self._tasks: list[asyncio.Task[None]] = []
         self._told: set[str] = set()
+        self._watch = StepWatch(means.clocks.wall_ns(), means.clocks.now())
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run a task until `stop`; an exception in it ends the service."""
@@ -191,15 +196,30 @@ class Guard:
         await means.on_disk(ledger.remember, "generation", generation)
         means.audit.append("started", generation=generation, site=str(means.owner.site.model_dump_json()))
         await service.devices.wait_ready()
+        await self._catch_up_with_clock()
+        self._load()
+        await self._settle()
+        means.picture.on_event = self.lanes.seen
         await service.edgex.subscribe("events/device/#", means.picture.on_message)
         await means.picture.read_back(service.bus, service.edgex)
-        means.picture.load(ledger, service.devices, means.clocks.site() - means.owner.longest_s)
         self._check_site()
-        service.devices.on_change(lambda change: self._check_site())
-        await self._settle()
+        service.devices.on_change(lambda change: self._on_devices())
         self.start(self.intake.run(last_before), "intake")
         self.start(self._housekeeping(), "housekeeping")
         await means.desk.serve()
+
+    def _load(self) -> None:
+        """Take in what the ledger says was set, what devices should show, and what may still take effect."""
+        means = self.means
+        means.picture.load(means.ledger, self.service.devices, means.clocks.site() - means.owner.longest_s)
+        means.overrides.load()
+        for key, values in means.overrides.late_values().items():
+            means.picture.doubt(key, values)
+        means.picture.on_reading = means.overrides.seen
+
+    def _on_devices(self) -> None:
+        self.means.overrides.forget_rules()
+        self._check_site()
 
     def _check_site(self) -> None:
         """Say, once each, what in site.yaml does not fit the devices there are now; the gate refuses it."""
@@ -209,19 +229,48 @@ class Guard:
                 log.error("%s: %s", self._site_file, problem)
 
     async def _settle(self) -> None:
-        for entry in await self.means.on_disk(self.means.ledger.unfinished):
-            if entry.phase == "intent":
+        unfinished = await self.means.on_disk(self.means.ledger.unfinished)
+        for entry in (*await self.means.on_disk(self.means.ledger.quarantined), *unfinished):
+            if entry.phase in ("intent", "done"):
                 await self.lanes.put(entry)
             else:
                 job = Job(entry.command, entry.agent, entry.sequence, 0.0, 0.0)
                 await end(self.means, job, "expired", "waited while the guard was restarted: age unknown")
 
+    async def _catch_up_with_clock(self) -> None:
+        """Take in what was done to the wall clock while no guard ran, if the machine was not started anew."""
+        means = self.means
+        self._watch = StepWatch(means.clocks.wall_ns(), means.clocks.now())
+        known_ms = await means.on_disk(means.ledger.clock_offset_ms)
+        by_s = (self._watch.offset_ms - known_ms) / 1000 if known_ms is not None else 0.0
+        if abs(by_s) >= 1.0:
+            log.warning("the wall clock was set by %.1f s while no guard ran: past times move with it", by_s)
+            await means.on_disk(means.ledger.shift, self.service.site_time.factor * by_s, self._watch.offset_ms)
+            means.audit.append("clock-step", by_s=by_s)
+        await means.on_disk(means.ledger.remember_clock, self._watch.offset_ms)
+
+    async def _clock_was_set(self, by_ns: int) -> None:
+        """Move all that is measured from past times: what was recent stays as recent as it was."""
+        means = self.means
+        by_site_s = self.service.site_time.factor * by_ns / 1e9
+        log.warning("the wall clock was set by %.1f s: past times move with it", by_ns / 1e9)
+        means.picture.shift(by_ns)
+        means.desk.shift(by_site_s)
+        means.overrides.shift(by_site_s)
+        await means.on_disk(means.ledger.shift, by_site_s, self._watch.offset_ms)
+        means.audit.append("clock-step", by_s=by_ns / 1e9)
+
     async def _housekeeping(self) -> None:
         next_forget_s = 0.0
         while True:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.25)
+            step_ns = self._watch.look(self.means.clocks.wall_ns(), self.means.clocks.now())
+            if step_ns:
+                await self._clock_was_set(step_ns)
             for job in self.approvals.overdue():
                 await end(self.means, job, "expired", "nobody approved it in time")
+            for key in await self.means.overrides.tick():
+                self.lanes.reckon(key)
             if self.means.clocks.now() >= next_forget_s:
                 next_forget_s = self.means.clocks.now() + 3600
                 before_s = self.means.clocks.wall_ns() / 1e9 - 7 * DAY_S
@@ -299,6 +348,7 @@ def _routes(service: EdgexService, guard: Guard) -> None:
                 if changes[-1].session is not None
             ],
             "blocked": guard.lanes.blocked,
+            "overrides": guard.means.overrides.listed(),
             "waiting": guard.lanes.waiting,
             "commands": dict(guard.intake.counts),
             "outcomes": dict(guard.teller.counts),

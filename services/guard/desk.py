@@ -48,8 +48,19 @@ class LeaseDesk:
         audit: Audit,
         site_now: Callable[[], float],
         now: Callable[[], float],
+        stands_back: Callable[[Key], str] = lambda key: "",
     ) -> None:
-        """Prepare; `read_back` and `serve` do the rest. `now` is monotonic, `site_now` site time, both in seconds."""
+        """Prepare; `read_back` and `serve` do the rest.
+
+        Args:
+            bus: where leases are asked for and kept.
+            owner: the owner's files.
+            devices: core-metadata's.
+            audit: where changes of holder are written down.
+            site_now: site seconds.
+            now: monotonic seconds.
+            stands_back: why agents leave a resource alone now; empty when they need not.
+        """
         self._bus = bus
         self._owner = owner
         self._devices = devices
@@ -58,6 +69,7 @@ class LeaseDesk:
         self._now = now
         self._turn = asyncio.Lock()
         self._sessions, self._leases = _queues(owner), _queues(owner)
+        self._stands_back = stands_back
         self.grants = 0
         self.counts: Counter[str] = Counter()
         self.table = lease.LeaseTable(generation=0)
@@ -110,6 +122,15 @@ class LeaseDesk:
     def seen(self, record: LeaseRecord, sequence: int) -> None:
         """Take in a record met in the stream; one whose acknowledgement got lost is learned of this way."""
         self.table, _ = lease.step(self.table, self._recorded(record, sequence))
+
+    async def end(self, key: Key, reason: str) -> None:
+        """End whatever lease a resource has; whoever held it must ask again."""
+        async with self._turn:
+            await self._step(lease.Revoked(key, reason), None)
+
+    def shift(self, by_site_s: float) -> None:
+        """Move all site times: the clock behind them was set."""
+        self.table, _ = lease.step(self.table, lease.Shifted(by_site_s))
 
     def used(self, key: Key) -> None:
         """Note that a command went out under the lease of a resource."""
@@ -164,6 +185,8 @@ class LeaseDesk:
             return
         problem = self._owner.problem(agent, self._devices)
         problem = problem or self._owner.may_hold(agent, request.device, request.resource, self._devices)
+        if not problem and not request.release:
+            problem = self._stands_back((request.device, request.resource))
         if problem:
             await self._answer(message, LeaseReply(granted=False, reason=problem))
             return

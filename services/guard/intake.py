@@ -18,6 +18,7 @@ from edgeagents.adapters.edgex_bus import DeadLetter
 from edgeagents.errors import ConflictError, InvalidInputError, MalformedMessageError, UnavailableError
 from edgeagents.model.message import Command, LeaseRecord, Outcome
 from edgeagents.settings import SiteTime
+from services.guard.age import BrokerClock
 from services.guard.jobs import Job, Means, end
 from services.guard.lanes import Lanes
 
@@ -33,6 +34,7 @@ class Intake:
         """Prepare; `run` does the rest. `dead_letter(subject, data, cause, text)` gets what cannot be decoded."""
         self._bus = bus
         self._means = means
+        self._clock = BrokerClock(bus, means.clocks.now)
         self._lanes = lanes
         self._site_time = site_time
         self._dead_letter = dead_letter
@@ -71,13 +73,15 @@ class Intake:
             self.counts["duplicates"] += 1
             return
         self.counts["received"] += 1
-        age_s = max(0.0, (wall_ns - stored.time_ns) / 1e9)
-        deadline_s = means.clocks.now() + command.ttl_s - age_s
+        age_s = await self._clock.age_s(stored.time_ns, command.ttl_s)
+        deadline_s = means.clocks.now() + command.ttl_s - (age_s or 0.0)
         data_site_s = self._site_time.at_ns(command.data_origin_ns)
         trace = telemetry.trace_of(stored.headers)
         job = Job(command, agent, stored.sequence, deadline_s, data_site_s, trace=trace)
         if stored.sequence <= self._known:
             await end(means, job, "expired", "waited while the guard was not running: age unknown")
+        elif age_s is None:
+            await end(means, job, "expired", "age unknown: a clock was set while it was on its way")
         elif age_s > command.ttl_s:
             await end(means, job, "expired", f"received {age_s:.1f} s after it was stored")
         else:

@@ -35,6 +35,8 @@ class MemoryBus:
         self.acked: list[int] = []
         self.deliver: list[int] = []  # sequences, as the consumer gives them
         self.stored_ns = 0
+        self.broker_ns: int | None = 0
+        self.asked_time = 0
 
     # --- stream ----------------------------------------------------------------------------------
 
@@ -59,6 +61,13 @@ class MemoryBus:
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
         sequence = self.newest(subject)
         return self.message(sequence) if sequence else None
+
+    async def server_time_ns(self, stream: str) -> int:
+        assert stream == "commands"
+        self.asked_time += 1
+        if self.broker_ns is None:
+            raise UnavailableError("no answer")
+        return self.broker_ns
 
     async def last_sequence(self, stream: str) -> int:
         if not self.has_stream:

@@ -24,6 +24,7 @@ from services.guard.desk import LeaseDesk
 from services.guard.jobs import Job, Means
 from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
+from services.guard.overrides import Overrides
 from services.guard.owner import Owner
 from services.guard.picture import LivePicture
 
@@ -80,13 +81,21 @@ class FakeCommands:
     """core-command: `values` is what devices show; `set_does` and `get_does` may do something else first."""
 
     def __init__(self) -> None:
+        self.on_its_way: Callable[[], None] | None = None  # what happens before a SET is sent
         self.values: dict[tuple[str, str], str] = {}
         self.log: list[str] = []
         self.set_does: Callable[[str], Any] | None = None
         self.get_does: Callable[[str], Any] | None = None
         self.is_deaf = False  # answers yes and does nothing
 
-    async def set(self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "") -> None:
+    async def set(
+        self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "",
+        last_look: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        if self.on_its_way is not None:
+            self.on_its_way()
+        if last_look is not None:
+            last_look()
         self.log.append(f"set {device}/{command} {values[command]} ({correlation_id})")
         if self.set_does is not None:
             answer = self.set_does(correlation_id)
@@ -120,6 +129,18 @@ def event(device: str, resource: str, text: str, origin_s: float = SITE_S) -> Ev
     )  # fmt: skip
 
 
+class _Desk:
+    """The rig's leases as they are when they are looked at."""
+
+    def __init__(self, rig: "Rig") -> None:
+        self._rig = rig
+        self.used = rig.used.append
+
+    @property
+    def table(self) -> LeaseTable:
+        return self._rig.table
+
+
 class Rig:
     """All that lanes work with; `outcomes` is what was told, `records` what was audited."""
 
@@ -133,7 +154,7 @@ class Rig:
         self.owner = Owner(
             Site.model_validate(SITE if site is None else site), {item.name: item for item in definitions}
         )
-        self.known = {name: Device(name=name, profile_name="Valve") for name in ("valve", "pump")}
+        self.known = {name: Device(name=name, profile_name="Valve") for name in ("valve", "pump", "fan")}
         self.profiles = {"Valve": PROFILE}
         self.table = LeaseTable(1)
         self.ledger = Ledger(folder)
@@ -141,15 +162,32 @@ class Rig:
         self.picture = LivePicture(SiteTime(), self.clocks.wall_ns)
         self.approvals = Approvals({"ann": "a-token-of-ann-000"}, self.clocks.now, self.clocks.wall_ns)
         self.used: list[tuple[str, str]] = []
+        self.overrides = self._overrides()
+
+    def _overrides(self) -> Overrides:
+        audit = cast(Audit, SimpleNamespace(append=self._append))
+        found = Overrides(
+            self.ledger, self.executor, self.owner, self.devices, audit, self.clocks.now, self.clocks.site
+        )
+        self.ended: list[tuple[tuple[str, str], str]] = []
+
+        async def end_lease(key: tuple[str, str], reason: str) -> None:
+            self.ended.append((key, reason))
+
+        found.end_lease = end_lease
+        found.load()
+        self.picture.on_reading = found.seen
+        return found
 
     @property
     def means(self) -> Means:
         """Return the means; the desk and the cache are views of this rig."""
-        desk = cast(LeaseDesk, SimpleNamespace(table=self.table, used=self.used.append))
+        desk = cast(LeaseDesk, _Desk(self))
         audit = cast(Audit, SimpleNamespace(append=self._append))
         return Means(
             self.ledger, self.executor, self.owner, self.devices, self.picture, desk, cast(Commands, self.commands),
             audit, self.clocks, lambda agent, outcome: self.outcomes.append((agent, outcome)), self.approvals.park,
+            self.overrides,
         )  # fmt: skip
 
     @property
@@ -216,6 +254,7 @@ class Rig:
         self.ledger = Ledger(self.folder)
         self.executor = ThreadPoolExecutor(1)
         self.picture = LivePicture(SiteTime(), self.clocks.wall_ns)
+        self.overrides = self._overrides()
         self.outcomes.clear()
 
     def close(self) -> None:
