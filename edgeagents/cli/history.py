@@ -45,7 +45,7 @@ class History:
     decisions: dict[str, Fact] = field(default_factory=dict)
     outcomes: dict[str, Fact] = field(default_factory=dict)
     wishes: dict[str, Wish] = field(default_factory=dict)
-    approvals: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    on_the_way: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
     leases: defaultdict[Resource, list[Fact]] = field(default_factory=lambda: defaultdict(list))
     started: dict[tuple[str, str], Fact] = field(default_factory=dict)
 
@@ -64,12 +64,12 @@ class History:
                         self.wishes.setdefault(str(wish.given["command"]), wish)
             case "command":
                 self.outcomes.setdefault(str(body.get("command_id")), fact)
-            case "approval":
-                self.approvals[str(body.get("command"))].append(fact)
             case "lease":
                 self.leases[str(body.get("device")), str(body.get("resource"))].append(fact)
             case "started":
                 self.started[record.writer, record.incarnation] = fact
+            case _ if "command" in body:  # approvals, quarantines, …: what happened to a command on its way
+                self.on_the_way[str(body["command"])].append(fact)
 
     @property
     def commands(self) -> set[str]:

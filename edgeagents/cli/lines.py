@@ -21,7 +21,8 @@ STATUS_STYLES: Final = {
 }  # fmt: skip
 KIND_STYLES: Final = {
     "decision": "cyan", "lease": "blue", "approval": "magenta", "rejected": "red", "blocked": "red", "dropped": "red",
-    "override": "yellow", "paused": "yellow",
+    "quarantine": "red", "late-effect": "red", "correction": "yellow", "set-again": "yellow", "clock-step": "yellow",
+    "override": "yellow", "paused": "yellow", "mode": "yellow",
 }  # fmt: skip
 _EXPONENT: Final = re.compile(r"[+-]?[0-9](\.[0-9]{1,20})?e[+-][0-9]{1,3}")
 Body = Mapping[str, Any]
@@ -42,7 +43,7 @@ def line_of(record: AuditRecord) -> Text:
     line = Text(f"{when(record.time_unix_ns)}  ", style="dim")
     line.append(f"{clean(record.writer):<10} ", style="bold")
     style = STATUS_STYLES.get(str(body.get("status")), "") if record.kind == "command" else ""
-    line.append(f"{clean(record.kind):<10} ", style=style or KIND_STYLES.get(record.kind, ""))
+    line.append(f"{clean(record.kind):<13} ", style=style or KIND_STYLES.get(record.kind, ""))
     return line.append(in_words(record.kind, body))
 
 
@@ -50,7 +51,7 @@ def in_words(kind: str, body: Body) -> str:
     """Return what a record says, without when and who; a kind not known here shows its fields."""
     try:
         words = WORDS[kind](body) if kind in WORDS else _fields(body)
-    except (KeyError, TypeError, AttributeError, ValueError):  # somebody else's idea of such a record
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):  # somebody else's idea of such a record
         words = _fields(body)
     return clean(words)
 
@@ -109,8 +110,7 @@ def _decision(body: Body) -> str:
 
 def _lease(body: Body) -> str:
     epoch = f"epoch {body['generation']}.{body['revision']}"
-    reason = f": {body['reason']}" if body.get("reason") else ""
-    return f"{place_of(body)} {'to ' + body['agent'] if body.get('agent') else 'to nobody'}, {epoch}{reason}"
+    return f"{place_of(body)} {'to ' + body['agent'] if body.get('agent') else 'to nobody'}, {epoch}{_reason(body)}"
 
 
 def _command(body: Body) -> str:
@@ -125,8 +125,7 @@ def _approval(body: Body) -> str:
     if "refused" in body:
         return f"command {body['command']}: somebody tried to decide with {body['refused']}"
     verb = {"approve": "approved", "deny": "denied"}.get(body["decision"], str(body["decision"]))
-    reason = f": {body['reason']}" if body.get("reason") else ""
-    return f"{body['approver']} {verb} command {body['command']}{reason}"
+    return f"{body['approver']} {verb} command {body['command']}{_reason(body)}"
 
 
 def _rejected(body: Body) -> str:
@@ -141,6 +140,61 @@ def _dropped(body: Body) -> str:
     return f"{body['records']} records could not be stored in time and are missing"
 
 
+def _quarantine(body: Body) -> str:
+    return f"{body['device']} takes no command until its state is certain again: {body['reason']}"
+
+
+def _released(body: Body) -> str:
+    return f"{body['device']} takes commands again, its state is certain"
+
+
+def _set_again(body: Body) -> str:
+    return f"command {body['command']} for {body['agent']} is set again, as {body['correlation']}"
+
+
+def _correction(body: Body) -> str:
+    return (
+        f"{place_of(body)} was set to {shown(body['value'])} again, a straggler had made it {shown(body['straggler'])}"
+    )
+
+
+def _late_effect(body: Body) -> str:
+    return f"{place_of(body)} became {shown(body['value'])}: a command took effect late"
+
+
+def _override(body: Body) -> str:
+    until = when(int(float(body["until_site_s"]) * 1e9))
+    return f"{place_of(body)} = {shown(body['value'])} by somebody else: agents leave it alone until {until}, site time"
+
+
+def _override_over(body: Body) -> str:
+    return f"{place_of(body)} is the agents' again"
+
+
+def _clock_step(body: Body) -> str:
+    return f"the wall clock was set by {float(body['by_s']):+.3f} s"
+
+
+def _paused(body: Body) -> str:
+    return f"{body['approver']} paused {_scope(body)}{_reason(body)}"
+
+
+def _resumed(body: Body) -> str:
+    return f"{body['approver']} resumed {_scope(body)}{_reason(body)}"
+
+
+def _mode(body: Body) -> str:
+    return f"{body['approver']} put {body['agent']} into mode {body['mode']}{_reason(body)}"
+
+
+def _scope(body: Body) -> str:
+    return " ".join(str(body[name]) for name in ("scope", "name") if body.get(name))
+
+
+def _reason(body: Body) -> str:
+    return f": {body['reason']}" if body.get("reason") else ""
+
+
 def _fields(body: Body) -> str:
     others = [f"{name}={shown(value)}" for name, value in body.items() if name not in ("device", "resource")]
     return " ".join([*filter(None, [place_of(body)]), *others])
@@ -148,5 +202,7 @@ def _fields(body: Body) -> str:
 
 WORDS: Final[Mapping[str, Callable[[Body], str]]] = {
     "started": _started, "decision": _decision, "lease": _lease, "command": _command, "approval": _approval,
-    "rejected": _rejected, "blocked": _blocked, "dropped": _dropped,
+    "rejected": _rejected, "blocked": _blocked, "dropped": _dropped, "quarantine": _quarantine, "released": _released,
+    "set-again": _set_again, "correction": _correction, "late-effect": _late_effect, "override": _override,
+    "override-over": _override_over, "clock-step": _clock_step, "paused": _paused, "resumed": _resumed, "mode": _mode,
 }  # fmt: skip

@@ -114,8 +114,10 @@ def command_lines(history: History, command_id: str) -> list[Line]:
     if outcome is None:
         return [*lines, ("outcome", "the guard has not written down any")]
     lines += _gate(outcome)
-    lines += [("approval", f"{when(fact.record.time_unix_ns)} {in_words('approval', fact.body)}")
-              for fact in history.approvals[command_id]]  # fmt: skip
+    lines += [
+        (fact.record.kind, f"{when(fact.record.time_unix_ns)} {in_words(fact.record.kind, fact.body)}")
+        for fact in history.on_the_way[command_id]
+    ]
     return [*lines, *_lease(history, outcome), *_outcome(outcome, wish)]
 
 

@@ -47,11 +47,25 @@ def record(kind: str, body: Any, time_ns: int = 1_700_000_000_123_000_000) -> Au
      "message 4 on gw.commands.x.y set aside, not-json: bad"),
     ("blocked", {"device": "valve", "reason": "no answer"}, "valve takes no command: no answer"),
     ("dropped", {"records": 3}, "3 records could not be stored in time and are missing"),
-    ("override", {"device": "valve", "resource": "S", "by": "somebody", "for_s": 1800.0},
+    ("quarantine", {"device": "valve", "reason": "no answer", "command": "c1"},
+     "valve takes no command until its state is certain again: no answer"),
+    ("released", {"device": "valve", "command": "c1"}, "valve takes commands again, its state is certain"),
+    ("set-again", {"command": "c1", "correlation": "c1-2", "agent": "air"}, "command c1 for air is set again, as c1-2"),
+    ("correction", {"device": "valve", "resource": "S", "value": "2e+01", "straggler": "1e+01", "correlation": "x"},
+     "valve/S was set to 20 again, a straggler had made it 10"),
+    ("late-effect", {"device": "valve", "resource": "S", "value": "true"},
+     "valve/S became true: a command took effect late"),
+    ("override", {"device": "valve", "resource": "S", "value": "2e+01", "since_site_s": 0.0, "until_site_s": 1800.0},
+     "valve/S = 20 by somebody else: agents leave it alone until 1970-01-01 00:30:00.000, site time"),
+    ("override-over", {"device": "valve", "resource": "S"}, "valve/S is the agents' again"),
+    ("clock-step", {"by_s": -3.5}, "the wall clock was set by -3.500 s"),
+    ("paused", {"scope": "device", "name": "valve", "approver": "eve", "reason": "repair"},
+     "eve paused device valve: repair"),
+    ("resumed", {"scope": "all", "name": "", "approver": "eve", "reason": ""}, "eve resumed all"),
+    ("mode", {"agent": "air", "mode": "observe", "approver": "eve", "reason": ""}, "eve put air into mode observe"),
+    ("vote", {"device": "valve", "resource": "S", "by": "somebody", "for_s": 1800.0},
      "valve/S by=somebody for_s=1800"),
-    ("clock-step", {"step_s": -3.5}, "step_s=-3.5"),
-    ("quarantine", {"device": "valve"}, "valve"),
-    ("paused", {}, ""),
+    ("vote", {}, ""),
 ])  # fmt: skip
 def test_each_kind_is_told_in_words_and_an_unknown_one_by_its_fields(kind: str, body: Any, words: str) -> None:
     assert in_words(kind, body) == words
@@ -60,7 +74,18 @@ def test_each_kind_is_told_in_words_and_an_unknown_one_by_its_fields(kind: str, 
 @pytest.mark.parametrize(
     "kind", ["decision", "command", "lease", "approval", "rejected", "blocked", "dropped", "started"]
 )
-@pytest.mark.parametrize("body", [{}, {"given": 5, "intents": 5}, {"given": [1], "intents": [1]}, [1], "text", None])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"device": "x", "value": 1, "until_site_s": 1e999, "by_s": 1e999},
+        {},
+        {"given": 5, "intents": 5},
+        {"given": [1], "intents": [1]},
+        [1],
+        "text",
+        None,
+    ],
+)
 def test_a_body_of_another_shape_is_shown_as_it_is(kind: str, body: Any) -> None:
     assert "2023-11-14 22:13:20.123  guard" in line_of(record(kind, body)).plain
 

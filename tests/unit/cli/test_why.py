@@ -139,6 +139,13 @@ def test_the_gates_word_is_told(status: str, reason: str, says: str) -> None:
     assert says in Story().decided().ended(status, reason=reason, read_back=None).why(COMMAND)
 
 
+def test_a_quarantine_on_its_way_is_part_of_a_commands_story() -> None:
+    story = Story().decided().add("guard", "quarantine", device="radiator-living", reason="no answer", command=COMMAND)
+    lines = story.add("guard", "released", device="radiator-living", command=COMMAND).ended().why(COMMAND)
+    told = [line.split()[0] for line in lines]
+    assert told.index("quarantine") < told.index("released") < told.index("outcome")
+
+
 def test_who_held_the_resource_before_is_told() -> None:
     assert "held by nobody before" in " ".join(Story().lease("comfort", 7).ended().why(COMMAND))
     assert "; its own before" in " ".join(Story().lease("comfort", 3).lease("comfort", 7).ended().why(COMMAND))
