@@ -77,8 +77,12 @@ class History:
         return {*self.outcomes, *self.wishes}
 
     def about(self, device: str, resource: str = "") -> list[Fact]:
-        """Return what happened to a device, or to one resource of it, oldest first."""
-        return [fact for fact in self.facts if any(_fits(place, device, resource) for place in places_of(fact))]
+        """Return what happened to a device, or to one resource of it, oldest first; of a decision what concerns it."""
+        return [
+            _narrowed(fact, device, resource)
+            for fact in self.facts
+            if any(_fits(place, device, resource) for place in places_of(fact))
+        ]
 
     def by(self, agent: str) -> list[Fact]:
         """Return an agent's decisions, oldest first."""
@@ -126,6 +130,13 @@ def places_of(fact: Fact) -> list[Resource]:
     if fact.record.kind == "decision":
         return [_key(item) for item in _objects(fact.body.get("intents"))]
     return [_key(fact.body)] if fact.body.get("device") else []
+
+
+def _narrowed(fact: Fact, device: str, resource: str) -> Fact:
+    if fact.record.kind != "decision":
+        return fact
+    wanted = [item for item in _objects(fact.body.get("intents")) if _fits(_key(item), device, resource)]
+    return Fact(fact.record, {**fact.body, "intents": wanted})
 
 
 def _fits(place: Resource, device: str, resource: str) -> bool:

@@ -37,9 +37,9 @@ def body_of(record: AuditRecord) -> dict[str, Any]:
     return body if isinstance(body, dict) else {"text": record.body}
 
 
-def line_of(record: AuditRecord) -> Text:
-    """Return a record as one line: when, who, what kind, what."""
-    body = body_of(record)
+def line_of(record: AuditRecord, body: Body | None = None) -> Text:
+    """Return a record as one line: when, who, what kind, what; `body` instead of its own where only a part matters."""
+    body = body_of(record) if body is None else body
     line = Text(f"{when(record.time_unix_ns)}  ", style="dim")
     line.append(f"{clean(record.writer):<10} ", style="bold")
     style = STATUS_STYLES.get(str(body.get("status")), "") if record.kind == "command" else ""
@@ -99,7 +99,7 @@ def _decision(body: Body) -> str:
         if given is None:
             end = "a command for it is under way"
         elif given["held_back"]:
-            end = f"held back: {given['held_back']}"
+            end = f"held back: {str(given['held_back']).removeprefix('held back ')}"
         else:
             end = f"command {given['command']}"
         because = f" ({intent['because']})" if intent["because"] else ""

@@ -96,7 +96,7 @@ def _newest(facts: Sequence[Fact], last: int, title: str) -> Iterator[Text]:
     left = len(facts) - max(0, last)
     yield Text(clean(title) + (f" ({left} older ones left out)" if left > 0 else ""), style="bold")
     for fact in facts[max(0, left) :]:
-        yield line_of(fact.record)
+        yield line_of(fact.record, fact.body)
 
 
 def command_lines(history: History, command_id: str) -> list[Line]:

@@ -169,6 +169,15 @@ def test_what_happened_to_a_device_lately_is_told_with_what_concerns_all_of_it()
     assert [line.split()[3] for line in story.why("radiator-living/Opening")[1:]] == ["blocked"]
 
 
+def test_of_a_decision_on_many_devices_a_device_is_told_its_own_part() -> None:
+    other = {"device": "lamp", "resource": "Power", "value": True, "rule": "dark", "because": "it is dark"}
+    mine = {**PLACE, "value": 21.5, "rule": "occupied-living", "because": "somebody is there"}
+    story = Story().decided(intents=[other, mine])
+    (line,) = story.why("lamp/Power")[1:]
+    assert line.endswith(f"{DECISION}: lamp/Power → true (it is dark), a command for it is under way")
+    assert "lamp" in story.why("comfort")[1]
+
+
 def test_an_agents_last_decisions_are_told() -> None:
     story = whole()
     for number in range(3):
