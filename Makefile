@@ -47,6 +47,8 @@ backup: setup ## a gateway's state into one file: ARGS="--folder FOLDER" [TO=fil
 restore: setup ## a backup into a stopped gateway: FROM=file.tar ARGS="--folder FOLDER" [--force]
 	@test -n "$(FROM)" || { echo 'usage: make restore FROM=file.tar ARGS="--folder FOLDER [--force]"' >&2; exit 2; }
 	@$(BIN)/edgeagents restore "$(FROM)" $(ARGS)
+replay-demo: setup ## 1,000 decisions of a busy home, made again from its audit: are they equal?
+	$(BIN)/pytest tests/scenarios/test_replay.py -m long -s $(ARGS)
 
 test: setup ## all tests that this machine can run; says what it leaves out
 	$(BIN)/pytest -m "not edgex and not long" -n auto --dist loadgroup $(ARGS)
@@ -74,4 +76,4 @@ bench: setup ## run every benchmark
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
-.PHONY: help setup format check proto demo backup restore test test-edgex test-long bench bench-decode
+.PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-long bench bench-decode

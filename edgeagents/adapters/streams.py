@@ -67,6 +67,25 @@ class StoredMessage:
                 await self._msg.ack()
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How much a stream holds, and how much it may.
+
+    Args:
+        messages: how many.
+        last_sequence: the newest place it has given out, whether something lies there still or not.
+        size_bytes: of all messages.
+        max_bytes: the oldest beyond this size are dropped; -1: never.
+        max_age_s: what is older is dropped; 0: never.
+    """
+
+    messages: int
+    last_sequence: int
+    size_bytes: int
+    max_bytes: int
+    max_age_s: float
+
+
 @contextlib.contextmanager
 def _translated(what: str) -> Iterator[None]:
     try:
@@ -219,6 +238,15 @@ class Streams:
         """
         with _translated(f"stream {stream}"):
             return int((await finished(self.js.stream_info(stream))).state.last_seq)
+
+    async def held(self, stream: str) -> Held:
+        """Return how much a stream holds now; raises like `last_sequence`."""
+        with _translated(f"stream {stream}"):
+            info = await finished(self.js.stream_info(stream))
+        state, config = info.state, info.config
+        return Held(
+            state.messages, state.last_seq, state.bytes, int(config.max_bytes or -1), float(config.max_age or 0.0)
+        )
 
     async def server_time_ns(self, stream: str) -> int:
         """Return what the broker's wall clock says, nanoseconds; `stream` is one it may be asked about.

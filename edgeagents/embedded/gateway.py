@@ -139,6 +139,9 @@ class Gateway:
         for name in ("keeper", "metadata", "data", "command"):
             core += [f"--{name}-port", str(ports[name])]
         world = [python, "-m", "services.world", "--scenario", plan.scenario]
+        # A scenario's folder may be a copy with other devices in it.
+        own = {f"DEVICE_{name.upper()}DIR": str(plan.profiles / name) for name in ("profiles", "devices")}
+        own = own if (plan.profiles / "devices").is_dir() else {}
         children = [
             Child("core", core, edgex),
             Child(
@@ -159,6 +162,7 @@ class Gateway:
                 world,
                 edgex
                 | journal
+                | own
                 | {
                     "SERVICE_PORT": str(ports["world"]),
                     "EDGEAGENTS_WORLD_STATE_DIR": str(plan.folder / "world"),

@@ -30,11 +30,12 @@ from edgeagents.model.message import OutcomeStatus
 from edgeagents.protocol.fitting import file_problems
 from edgeagents.settings import PREFIX, SiteTime
 from services.agent.commands import Commander
-from services.agent.decision import DecisionStage, RuleStage
+from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
 from services.agent.loop import AgentLoop, rule_results
 from services.agent.perception import Twin
 from services.agent.pipeline import DEFAULT, read_pipeline
+from services.agent.record import started_body
 from services.agent.rules import RuleBook
 from services.agent.trigger import add_event_route, is_by_http
 
@@ -100,7 +101,7 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
         twin = Twin(service.site_time, rules.keys, max(rules.longest_s, SHORTEST_HISTORY_S))
         commander = Commander(service.bus, agent, service.devices, twin, service.site_time, incarnation)
         audit = Audit(service.bus, agent.name, incarnation)
-        stages: list[DecisionStage] = [RuleStage(agent.name, rules)]
+        stages = stages_of(agent, rules)
         journal = Journal.in_folder(JournalSettings().journal_dir, agent.name)
         loop = AgentLoop(agent, twin, stages, commander, audit, journal, lambda: service.site_time.at(time.time()))
         _follow_pipeline(service, loop)
@@ -159,7 +160,7 @@ async def _run(
     log.info("agent %s: %d past events, watches %s", agent.name, count, ", ".join(inputs.filters))
     await commander.welcomed.wait()
     await commander.prepare()
-    audit.append("started", agent=agent.name, file=agent.model_dump(mode="json"))
+    audit.append("started", **started_body(agent))
     if not is_by_http(service.config):
         tasks.create_task(inputs.run_events(), name="events")
     tasks.create_task(inputs.run_rules(), name="rules")
