@@ -78,6 +78,14 @@ class UpstreamError(TheirError):
     """An upstream service answered, but not with what its contract promises."""
 
 
+class TooManyAttemptsError(TheirError):
+    """Asked again too early; `retry_after_s` says in how many seconds it may be tried again."""
+
+    def __init__(self, text: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
 class UnavailableError(TheirError):
     """An upstream service could not be reached, or said it is not available."""
 
@@ -117,6 +125,7 @@ MEANINGS: dict[type[BaseException], Meaning] = {
     RangeError: Meaning(416, False),
     LockedError: Meaning(423, True),
     WithdrawnError: Meaning(409, False),
+    TooManyAttemptsError: Meaning(429, True),
     UpstreamError: Meaning(502, True),
     UnavailableError: Meaning(503, True),
     ConfigurationError: Meaning(500, False),
@@ -144,6 +153,7 @@ BY_STATUS: dict[int, type[TheirError]] = {
     413: TooLargeError,
     416: RangeError,
     423: LockedError,
+    429: TooManyAttemptsError,
     503: UnavailableError,
 }
 

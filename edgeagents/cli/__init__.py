@@ -13,6 +13,7 @@ from rich.text import Text
 from edgeagents import __version__
 from edgeagents.cli.approvals import approvals
 from edgeagents.cli.audit import audit
+from edgeagents.cli.orders import add_orders
 from edgeagents.cli.replay import replay
 from edgeagents.cli.why import why
 from edgeagents.errors import EdgeAgentsError
@@ -22,6 +23,7 @@ app.command(approvals)
 app.command(audit)
 app.command(why)
 app.command(replay)
+add_orders(app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

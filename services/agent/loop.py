@@ -139,7 +139,7 @@ class AgentLoop:
             self.counts["held_back_again"] += 1
             return
         names = [stage.name for stage in stages]
-        body = decision_body(self._agent.name, self._agent.mode, observation, decision, given, names, seen)
+        body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
         self._audit.append("decision", **body)
 
     def _is_known(self, given: list[Given]) -> bool:

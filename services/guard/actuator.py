@@ -29,6 +29,7 @@ from edgeagents.model.values import Value, format_value, parse_value
 from edgeagents.protocol import actuation, effects, gate
 from edgeagents.protocol.overrides import Correct
 from edgeagents.runner import drive
+from edgeagents.subjects import GUARD
 from services.guard.jobs import Job, Means, end, finish
 from services.guard.ledger import Entry, Intent
 
@@ -142,7 +143,8 @@ class Actuator:
 
     def _order_problem(self, job: Job) -> str:
         """Return what the owner said or did that keeps agents away from a resource."""
-        return self._means.overrides.problem(job.key)
+        ordered = self._means.orders.problem(job.agent, job.command.device, job.sequence)
+        return ordered or self._means.overrides.problem(job.key)
 
     def _lease_problem(self, job: Job) -> str:
         table = self._means.desk.table
@@ -382,14 +384,12 @@ class Actuator:
             means.overrides.unconfirmed(key)
             return
         rule = means.overrides.rule_of(key)
-        may_set = rule is not None and rule.kind == "absolute" and not self._is_paused(key)
+        # A pause of the device, or of everything, also stops what the guard would do of itself.
+        is_paused = bool(means.orders.problem(GUARD, key[0]))
+        may_set = rule is not None and rule.kind == "absolute" and not is_paused
         correction = await means.overrides.confirmed(key, event.value, may_set=may_set)
         if correction is not None:
             await self._correct(correction)
-
-    def _is_paused(self, key: gate.Key) -> bool:
-        """Say whether the owner stopped all actuation of a device."""
-        return False
 
     async def _correct(self, correction: Correct) -> None:
         """Set the newest wanted value again: a SET without an answer took effect after it."""

@@ -11,32 +11,37 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
-from fastapi import Header
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
 from edgeagents.adapters.command_route import Route, commands_by
+from edgeagents.adapters.keeper import RegistryAddress
 from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.mqtt_bridge import MqttSettings
+from edgeagents.adapters.rest import Rest
+from edgeagents.adapters.startup import host_of_others
 from edgeagents.audit import Audit
 from edgeagents.clock import StepWatch
-from edgeagents.errors import UnauthorisedError
-from edgeagents.model.message import OutcomeStatus
+from edgeagents.model.message import Outcome, OutcomeStatus
+from edgeagents.protocol.gate import NeedsApproval
 from edgeagents.settings import PREFIX, SiteTime, read_secret
 from services.guard.approvals import Approvals, read_approvers
 from services.guard.bridge import METRICS as BRIDGE_METRICS
 from services.guard.bridge import bridge_of
 from services.guard.desk import LeaseDesk
 from services.guard.intake import Intake, Teller
-from services.guard.jobs import Job, Means, approved, end
+from services.guard.jobs import Job, Means, end
 from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
+from services.guard.notices import SERVICE, Notices, NotificationsAddress
+from services.guard.orders import Orders
 from services.guard.overrides import Overrides
 from services.guard.owner import Owner
+from services.guard.people import People, add_people_routes
 from services.guard.picture import KEPT_SETS, LivePicture
 from services.guard.streams import DAY_S, ensure_streams
 
@@ -49,6 +54,7 @@ METRICS: Final = (
     "GuardGateTime",
     "GuardLeaseGrants",
     "GuardWaiting",
+    "GuardNotices",
     *BRIDGE_METRICS,
 )
 
@@ -103,13 +109,6 @@ class SystemClocks:
         return time.time_ns()
 
 
-class Verdict(BaseModel):
-    """What an approver says."""
-
-    decision: Literal["approve", "deny"]
-    reason: Annotated[str, Field(max_length=500)] = ""
-
-
 @asynccontextmanager
 async def build(service: EdgexService) -> AsyncIterator[None]:
     """Wire the guard into a started EdgeX service."""
@@ -123,17 +122,31 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     clocks = SystemClocks(service.site_time)
     incarnation = f"{time.time_ns():x}"
     audit = Audit(service.bus, "guard", incarnation)
+    orders = Orders(ledger, executor, owner)
     overrides = Overrides(ledger, executor, owner, service.devices, audit, clocks.now, clocks.site)
-    desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now, overrides.problem)
+    desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now, orders, overrides.problem)
     overrides.end_lease = desk.end
     picture = LivePicture(service.site_time, clocks.wall_ns, max(KEPT_SETS, owner.most_sets))
     teller = Teller(service.bus, service.settings.gateway)
+    notices = _notices(service)
+    overrides.notice = notices.by_hand
+
+    def tell(agent: str, outcome: Outcome) -> None:
+        teller.tell(agent, outcome)
+        notices.ended(agent, outcome, owner.site)
+
+    def park(job: Job, verdict: NeedsApproval) -> str:
+        # It may have been paused while the wait was written down.
+        problem = orders.problem(job.agent, job.command.device, job.sequence) or approvals.park(job, verdict)
+        if not problem:
+            notices.wanted(job.agent, job.command, verdict.risk_class)
+        return problem
+
     means = Means(
         ledger, executor, owner, service.devices, picture, desk,
-        commands_by(settings.command_route, service.command), audit, clocks, teller.tell,
-        approvals.park, overrides,
+        commands_by(settings.command_route, service.command), audit, clocks, tell, park, orders, overrides,
     )  # fmt: skip
-    guard = Guard(service, means, approvals, teller, settings.site_file)
+    guard = Guard(service, means, approvals, teller, notices, settings.site_file)
     _measure(service.metrics, guard)
     _routes(service, guard)
     bridge = await bridge_of(service, MqttSettings())
@@ -148,11 +161,27 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         ledger.close()
 
 
+def _notices(service: EdgexService) -> Notices:
+    registry = None
+    if service.keeper is not None and service.options.use_registry:
+        registry = RegistryAddress(service.keeper, SERVICE, host_of_others(service.options))
+    rest = Rest(
+        SERVICE, NotificationsAddress(service.config, registry), service.http, tokens=service.security.tokens
+    )  # fmt: skip
+    return Notices(rest, service.key, time.monotonic)
+
+
 class Guard:
     """The guard's tasks, in the order they can start."""
 
     def __init__(
-        self, service: EdgexService, means: Means, approvals: Approvals, teller: Teller, site_file: Path
+        self,
+        service: EdgexService,
+        means: Means,
+        approvals: Approvals,
+        teller: Teller,
+        notices: Notices,
+        site_file: Path,
     ) -> None:
         """Prepare; `run` starts everything. `site_file` is named in messages."""
         self._site_file = site_file
@@ -160,7 +189,11 @@ class Guard:
         self.means = means
         self.approvals = approvals
         self.teller = teller
+        self.notices = notices
         self.lanes = Lanes(means, service.tasks)
+        self.people = People(
+            means, approvals, self.lanes.put, lambda: service.bus.last_sequence(subjects.COMMANDS_STREAM)
+        )  # fmt: skip
         self.intake = Intake(service.bus, means, self.lanes, service.site_time, service.dead_letters)
         self._tasks: list[asyncio.Task[None]] = []
         self._told: set[str] = set()
@@ -180,6 +213,7 @@ class Guard:
                 task.cancel()
         await self.lanes.stop(GRACE_S)
         await self.teller.drain()
+        self.people.tell_of_guesses(at_once=True)
         await self.means.audit.drain()
         for task in self._tasks:
             task.cancel()
@@ -191,6 +225,7 @@ class Guard:
         await ensure_streams(service.bus, service.edgex.base)
         self.start(means.audit.run(), "audit")
         self.start(self.teller.run(means), "teller")
+        self.start(self.notices.run(), "notices")
         generation = await means.desk.read_back(ledger.number("generation"), ledger.number("last_sequence"))
         last_before = await service.bus.last_sequence(subjects.COMMANDS_STREAM)
         await means.on_disk(ledger.remember, "generation", generation)
@@ -271,36 +306,12 @@ class Guard:
                 await end(self.means, job, "expired", "nobody approved it in time")
             for key in await self.means.overrides.tick():
                 self.lanes.reckon(key)
+            self.people.tell_of_guesses()
             if self.means.clocks.now() >= next_forget_s:
                 next_forget_s = self.means.clocks.now() + 3600
                 before_s = self.means.clocks.wall_ns() / 1e9 - 7 * DAY_S
                 sets_before_s = self.means.clocks.site() - self.means.owner.longest_s
                 await self.means.on_disk(self.means.ledger.forget, before_s, sets_before_s)
-
-    async def decide(self, command_id: str, verdict: Verdict, token: str) -> dict[str, Any]:
-        """Let a waiting command pass, or refuse it, in an approver's name.
-
-        Raises:
-            UnauthorisedError: the token is nobody's.
-            NotFoundError: nothing waits under that id.
-        """
-        means = self.means
-        try:
-            name = self.approvals.approver(token)
-        except UnauthorisedError:
-            means.audit.append("approval", command=command_id, refused="not an approver's token")
-            raise
-        job = self.approvals.take(command_id).job
-        means.audit.append(
-            "approval", command=command_id, approver=name, decision=verdict.decision, reason=verdict.reason
-        )
-        decided = approved(job, name, means.clocks.site())
-        if verdict.decision == "approve":
-            await self.lanes.put(decided)
-        else:
-            text = f"denied by {name}" + (f": {verdict.reason}" if verdict.reason else "")
-            await end(means, decided, "refused", text)
-        return {"apiVersion": "v3", "statusCode": 200, "commandId": command_id, "decision": verdict.decision}
 
 
 def _measure(metrics: Metrics, guard: Guard) -> None:
@@ -311,23 +322,14 @@ def _measure(metrics: Metrics, guard: Guard) -> None:
     metrics.add("GuardGateTime", guard.means.gate_time)
     metrics.counter("GuardLeaseGrants", read=lambda: guard.means.desk.grants)
     metrics.gauge("GuardWaiting", read=lambda: guard.lanes.waiting)
+    for word in ("sent", "failed", "dropped", "repeated"):
+        metrics.counter("GuardNotices", {"notice": word}, lambda word=word: guard.notices.counts[word])  # type: ignore[misc]
 
 
 def _routes(service: EdgexService, guard: Guard) -> None:
     """Add the guard's own routes to the common ones."""
 
-    def bearer(authorization: str) -> str:
-        return authorization.removeprefix("Bearer ").strip()
-
-    @service.app.get("/api/v3/approval")
-    async def list_approvals(authorization: Annotated[str, Header()] = "") -> dict[str, Any]:
-        guard.approvals.approver(bearer(authorization))
-        waiting = guard.approvals.listed()
-        return {"apiVersion": "v3", "statusCode": 200, "totalCount": len(waiting), "approvals": waiting}
-
-    @service.app.post("/api/v3/approval/{command_id}")
-    async def decide(command_id: str, verdict: Verdict, authorization: Annotated[str, Header()] = "") -> dict[str, Any]:
-        return await guard.decide(command_id, verdict, bearer(authorization))
+    add_people_routes(service.app, guard.people, guard.approvals)
 
     @service.app.get("/api/v3/guard")
     async def state() -> dict[str, Any]:
@@ -350,6 +352,7 @@ def _routes(service: EdgexService, guard: Guard) -> None:
             "blocked": guard.lanes.blocked,
             "overrides": guard.means.overrides.listed(),
             "waiting": guard.lanes.waiting,
+            **guard.people.orders(),
             "commands": dict(guard.intake.counts),
             "outcomes": dict(guard.teller.counts),
         }

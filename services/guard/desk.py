@@ -19,9 +19,11 @@ from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError, StoreError, UnavailableError
 from edgeagents.model.message import Epoch, Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Message, SessionWelcome
+from edgeagents.permissions import called
 from edgeagents.protocol import lease
 from edgeagents.protocol.effects import LeaseEffect, Reply, StoreLease
 from edgeagents.protocol.gate import Key
+from services.guard.orders import Orders
 from services.guard.owner import Owner
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class LeaseDesk:
         audit: Audit,
         site_now: Callable[[], float],
         now: Callable[[], float],
+        orders: Orders,
         stands_back: Callable[[Key], str] = lambda key: "",
     ) -> None:
         """Prepare; `read_back` and `serve` do the rest.
@@ -59,8 +62,10 @@ class LeaseDesk:
             audit: where changes of holder are written down.
             site_now: site seconds.
             now: monotonic seconds.
+            orders: what the owner paused.
             stands_back: why agents leave a resource alone now; empty when they need not.
         """
+        self._orders = orders
         self._bus = bus
         self._owner = owner
         self._devices = devices
@@ -118,6 +123,7 @@ class LeaseDesk:
                 await asyncio.sleep(lease.HEARTBEAT_S / 2)
                 async with self._turn:
                     await self._step(lease.Tick(self._now()), None)
+                    await self._end_paused()
 
     def seen(self, record: LeaseRecord, sequence: int) -> None:
         """Take in a record met in the stream; one whose acknowledgement got lost is learned of this way."""
@@ -135,6 +141,20 @@ class LeaseDesk:
     def used(self, key: Key) -> None:
         """Note that a command went out under the lease of a resource."""
         self.table, _ = lease.step(self.table, lease.Used(key, self._site_now()))
+
+    async def call(self, agent: str) -> None:
+        """Have an agent ask for its welcome at once: what it says has changed. An agent that misses it asks later."""
+        try:
+            await self._bus.publish(called(agent), b"")
+        except UnavailableError as error:
+            log.warning("agent %s learns its mode later: %s", agent, error)
+
+    async def _end_paused(self) -> None:
+        """End the leases of what is paused, so that others can take over; a broker that is away is tried again."""
+        for key, changes in list(self.table.leases.items()):
+            session = changes[-1].session
+            if session is not None and self._orders.problem(session.agent, key[0]):
+                await self._step(lease.Released(session, key), None)
 
     async def _sort(self, queues: Queues, message: BusMessage) -> None:
         """Put a message into its sender's own queue: who sends too much makes nobody else wait."""
@@ -185,6 +205,7 @@ class LeaseDesk:
             return
         problem = self._owner.problem(agent, self._devices)
         problem = problem or self._owner.may_hold(agent, request.device, request.resource, self._devices)
+        problem = problem or self._orders.problem(agent, request.device)
         if not problem and not request.release:
             problem = self._stands_back((request.device, request.resource))
         if problem:

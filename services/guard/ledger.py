@@ -50,6 +50,14 @@ CREATE TABLE IF NOT EXISTS overrides (
     device TEXT NOT NULL, resource TEXT NOT NULL, value TEXT NOT NULL, since_site_s REAL NOT NULL,
     until_site_s REAL NOT NULL, PRIMARY KEY (device, resource)
 );
+CREATE TABLE IF NOT EXISTS pauses (
+    scope TEXT NOT NULL, name TEXT NOT NULL, approver TEXT NOT NULL, reason TEXT NOT NULL, since_ns INTEGER NOT NULL,
+    PRIMARY KEY (scope, name)
+);
+CREATE TABLE IF NOT EXISTS modes (
+    agent TEXT PRIMARY KEY, mode TEXT NOT NULL, written TEXT NOT NULL, approver TEXT NOT NULL, reason TEXT NOT NULL,
+    since_ns INTEGER NOT NULL
+);
 """
 # What tables of earlier versions lack, in the order it came.
 _ADDED: Final = (
@@ -327,6 +335,33 @@ class Ledger:
             self._write(delete, (device, resource))
         else:
             self._write(insert, (device, resource, *fields))
+
+    # --- what the owner ordered -------------------------------------------------------------------
+
+    def pause(self, scope: str, name: str, approver: str, reason: str, since_ns: int) -> None:
+        """Note that a scope is paused."""
+        self._write("INSERT OR REPLACE INTO pauses VALUES (?, ?, ?, ?, ?)", (scope, name, approver, reason, since_ns))
+
+    def resume(self, scope: str, name: str) -> None:
+        """Note that a scope is not paused any more."""
+        self._write("DELETE FROM pauses WHERE scope = ? AND name = ?", (scope, name))
+
+    def pauses(self) -> list[tuple[str, str, str, str, int]]:
+        """Return (scope, name, approver, reason, since in wall ns) of what is paused, oldest first."""
+        return list(self._db.execute("SELECT scope, name, approver, reason, since_ns FROM pauses ORDER BY since_ns"))
+
+    def order_mode(self, agent: str, mode: str, written: str, approver: str, reason: str, since_ns: int) -> None:
+        """Note an agent's mode by order; `written` is what its file said then."""
+        order = (agent, mode, written, approver, reason, since_ns)
+        self._write("INSERT OR REPLACE INTO modes VALUES (?, ?, ?, ?, ?, ?)", order)
+
+    def drop_mode(self, agent: str) -> None:
+        """Note that an agent's file counts again."""
+        self._write("DELETE FROM modes WHERE agent = ?", (agent,))
+
+    def modes(self) -> list[tuple[str, str, str, str, str, int]]:
+        """Return (agent, mode, what its file said, approver, reason, since in wall ns) of all modes by order."""
+        return list(self._db.execute("SELECT agent, mode, written, approver, reason, since_ns FROM modes"))
 
     def _write(self, sql: str, values: tuple[object, ...]) -> sqlite3.Cursor:
         try:

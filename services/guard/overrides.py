@@ -53,7 +53,7 @@ class Overrides:
         self._watch = overrides.Watch()
         self.confirm: Callable[[Key], None] = lambda key: None
         self.end_lease: Callable[[Key, str], Awaitable[None]] | None = None
-        self.notice: Callable[[str], None] = lambda text: None
+        self.notice: Callable[[str, str, str], None] = lambda device, resource, text: None
         self.counts = {"overrides": 0, "stragglers": 0}
 
     # --- what is known -----------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Overrides:
             "override", device=key[0], resource=key[1], value=text,
             since_site_s=override.since_site_s, until_site_s=override.until_site_s,
         )  # fmt: skip
-        self.notice(reason)
+        self.notice(*key, reason)
         if self.end_lease is not None:
             await self.end_lease(key, reason)
 

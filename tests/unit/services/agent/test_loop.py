@@ -55,6 +55,7 @@ class FakeCommander:
         self.ended_with: list[Outcome] = []
         self.answer: list[str] = []  # why each intent is held back; "" is published
         self.failure: Exception | None = None
+        self.mode = "act"
 
     async def give(self, decision: Decision, cause: Cause, site_s: float) -> list[Given]:
         self.log.append(f"give {decision.intents[0].value!r} because of {cause.sequence}")

@@ -37,6 +37,7 @@ class MemoryBus:
         self.stored_ns = 0
         self.broker_ns: int | None = 0
         self.asked_time = 0
+        self.published: list[tuple[str, bytes]] = []
 
     # --- stream ----------------------------------------------------------------------------------
 
@@ -96,6 +97,9 @@ class MemoryBus:
         self.handlers[subject] = handler
         if len(self.handlers) == 2:
             self.subscribed.set()
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        self.published.append((subject, data))
 
     async def respond(self, message: BusMessage, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.answers.append(BusMessage(message.reply, data, dict(headers or {})))

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from services.guard.desk import LeaseDesk
 from services.guard.jobs import Job, Means
 from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
+from services.guard.orders import Orders
 from services.guard.overrides import Overrides
 from services.guard.owner import Owner
 from services.guard.picture import LivePicture
@@ -140,6 +141,15 @@ class _Desk:
     def table(self) -> LeaseTable:
         return self._rig.table
 
+    async def call(self, agent: str) -> None:
+        self._rig.called.append(agent)
+
+
+def owner_of(agents: Sequence[Mapping[str, Any]], site: Site) -> Owner:
+    """Return what the owner wrote down."""
+    definitions = [AgentDefinition.model_validate(item) for item in agents]
+    return Owner(site, {item.name: item for item in definitions})
+
 
 class Rig:
     """All that lanes work with; `outcomes` is what was told, `records` what was audited."""
@@ -150,15 +160,15 @@ class Rig:
         self.commands = FakeCommands()
         self.outcomes: list[tuple[str, Outcome]] = []
         self.records: list[dict[str, Any]] = []
-        definitions = [AgentDefinition.model_validate(item) for item in AGENTS]
-        self.owner = Owner(
-            Site.model_validate(SITE if site is None else site), {item.name: item for item in definitions}
-        )
+        self.owner = owner_of(AGENTS, Site.model_validate(SITE if site is None else site))
+        self.called: list[str] = []
         self.known = {name: Device(name=name, profile_name="Valve") for name in ("valve", "pump", "fan")}
         self.profiles = {"Valve": PROFILE}
+        self.is_ready = True
         self.table = LeaseTable(1)
         self.ledger = Ledger(folder)
         self.executor = ThreadPoolExecutor(1)
+        self.orders = Orders(self.ledger, self.executor, self.owner)
         self.picture = LivePicture(SiteTime(), self.clocks.wall_ns)
         self.approvals = Approvals({"ann": "a-token-of-ann-000"}, self.clocks.now, self.clocks.wall_ns)
         self.used: list[tuple[str, str]] = []
@@ -187,7 +197,7 @@ class Rig:
         return Means(
             self.ledger, self.executor, self.owner, self.devices, self.picture, desk, cast(Commands, self.commands),
             audit, self.clocks, lambda agent, outcome: self.outcomes.append((agent, outcome)), self.approvals.park,
-            self.overrides,
+            self.orders, self.overrides,
         )  # fmt: skip
 
     @property
@@ -199,6 +209,7 @@ class Rig:
 
         return cast(DeviceCache, SimpleNamespace(
             device=self.known.get, profile_of=profile_of, devices_by_name=self.known, profiles_by_name=self.profiles,
+            is_ready=self.is_ready,
         ))  # fmt: skip
 
     def _append(self, kind: str, **body: Any) -> None:
@@ -248,11 +259,14 @@ class Rig:
                 await lanes.put(job)
         return self.told()
 
-    def restart(self) -> None:
-        """Open the same volume again, as after a crash: what was in memory is gone."""
+    def restart(self, agents: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open the same volume again, as after a crash: what was in memory is gone. `agents` are changed files."""
         self.close()
+        changed = {item["name"]: item for item in agents}
+        self.owner = owner_of([changed.get(item["name"], item) for item in AGENTS], self.owner.site)
         self.ledger = Ledger(self.folder)
         self.executor = ThreadPoolExecutor(1)
+        self.orders = Orders(self.ledger, self.executor, self.owner)
         self.picture = LivePicture(SiteTime(), self.clocks.wall_ns)
         self.overrides = self._overrides()
         self.outcomes.clear()

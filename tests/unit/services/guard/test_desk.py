@@ -18,6 +18,7 @@ from edgeagents.model.message import Epoch, Heartbeat, LeaseRecord, LeaseReply, 
 from edgeagents.protocol.lease import SESSION_S, Session
 from services.guard import desk as desk_module
 from services.guard.desk import LeaseDesk
+from services.guard.orders import Pause
 from tests.contract.waiting import until
 from tests.unit.services.guard.bus import MemoryBus
 from tests.unit.services.guard.rig import AGENTS, Rig
@@ -36,7 +37,9 @@ class Desk:
         self.bus.subscribed.clear()
         self.records: list[dict[str, Any]] = []
         audit = cast(Audit, SimpleNamespace(append=lambda kind, **body: self.records.append({"kind": kind, **body})))
-        self.desk = LeaseDesk(cast(Bus, self.bus), rig.owner, rig.devices, audit, rig.clocks.site, rig.clocks.now)
+        self.desk = LeaseDesk(
+            cast(Bus, self.bus), rig.owner, rig.devices, audit, rig.clocks.site, rig.clocks.now, rig.orders
+        )
 
     async def send(
         self, agent: str, message: Message | bytes, *, reply: str = INBOX, content_type: str = wire.PROTOBUF
@@ -289,3 +292,29 @@ class TestReadBack:
 
 def test_queues_are_bounded() -> None:
     assert desk_module.MOST_WAITING < 1000
+
+
+async def test_what_is_paused_gets_no_lease_and_loses_the_one_it_has(desk: Desk) -> None:
+    await desk.ask("air")
+    await desk.rig.orders.pause(Pause("agent", "air", "ann", "window cleaning", 1))
+    assert (await desk.ask("air")).reason == "paused by ann: window cleaning"
+
+    def is_free() -> bool:
+        held = desk.desk.table.current(("valve", "Setpoint"))
+        return held is not None and held.session is None
+
+    await until(is_free, "its lease has ended")
+    assert wire.decode(LeaseRecord, desk.bus.held[-1][1]).reason == "released"
+    assert (await desk.ask("heat")).granted, "others can take over"
+    await desk.rig.orders.resume(desk.rig.orders.paused_at(("agent", "air")), 0)
+    assert "held by heat" in (await desk.ask("air")).reason
+
+
+async def test_the_welcome_says_the_mode_by_order_and_the_agent_is_called(desk: Desk) -> None:
+    await desk.rig.orders.order_mode("air", "observe", "ann", "", 1)
+    await desk.desk.call("air")
+    assert desk.bus.published == [("_INBOX.agent-air.called", b"")]
+    assert (await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)).mode == "observe"
+    assert "mode observe" in (await desk.ask("air")).reason
+    await desk.rig.orders.order_mode("air", "act", "ann", "", 2)
+    assert (await desk.ask("air")).granted
