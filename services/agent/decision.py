@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from edgeagents.model.agent import Decision, Intent, Observation, Stage
+from edgeagents.model.agent import Decision, Observation, Stage
 from edgeagents.model.values import Value, same_value
 from services.agent.perception import Twin
-from services.agent.rules import RuleBook
+from services.agent.rules import Fired, RuleBook
 
 SURE_ENOUGH: Final = 0.5
 _DECISIONS: Final = uuid.UUID("6f1d7a0e-5c0b-4b6e-9a55-2f5d5d0c9c11")
@@ -42,7 +42,7 @@ class RuleStage:
 
     def decide(self, observation: Observation, twin: Twin) -> Decision | None:
         """Return what the rules want that is not so already; None when that is nothing."""
-        fired = [item for item in self._rules.evaluate(twin, observation.site_s) if not _is_so(twin, item.intent)]
+        fired = [item for item in self._rules.evaluate(twin, observation.site_s) if not _is_so(twin, item)]
         if not fired:
             return None
         inputs: dict[str, Value] = {}
@@ -76,9 +76,10 @@ def decision_id(agent: str, observation: Observation) -> str:
     return str(uuid.uuid5(_DECISIONS, f"{agent}/{cause.stream}/{cause.sequence}/{cause.event_id}"))
 
 
-def _is_so(twin: Twin, intent: Intent) -> bool:
-    known = twin.latest((intent.device, intent.resource))
-    return known is not None and known.value is not None and same_value(known.value, intent.value, 1e-6)
+def _is_so(twin: Twin, fired: Fired) -> bool:
+    known = twin.latest((fired.intent.device, fired.intent.resource))
+    tolerance = max(1e-6, fired.dead_band)
+    return known is not None and known.value is not None and same_value(known.value, fired.intent.value, tolerance)
 
 
 def described(decision: Decision) -> Mapping[str, object]:
