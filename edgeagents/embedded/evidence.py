@@ -11,7 +11,6 @@ from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, StoredMessage
 from edgeagents.adapters.events import decode_message
-from edgeagents.embedded.gateway import GATEWAY
 from edgeagents.embedded.tally import Ended, Evidence, HeldEvent, SentCommand
 from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError
 from edgeagents.journal import read_journal
@@ -82,7 +81,7 @@ async def _commands(bus: Bus) -> tuple[list[SentCommand], list[Ended]]:
     outcomes: list[Ended] = []
     async for stored in bus.read(subjects.COMMANDS_STREAM, [], name="tally-commands"):
         with contextlib.suppress(MalformedMessageError, InvalidInputError):  # the guard set it aside too
-            found = _told(stored)
+            found = _told(stored, bus.settings.gateway)
             if isinstance(found, SentCommand):
                 commands.append(found)
             elif found is not None:
@@ -90,16 +89,17 @@ async def _commands(bus: Bus) -> tuple[list[SentCommand], list[Ended]]:
     return commands, outcomes
 
 
-def _told(stored: StoredMessage) -> SentCommand | Ended | None:
+def _told(stored: StoredMessage, gateway: str) -> SentCommand | Ended | None:
     content_type = stored.headers.get(CONTENT_TYPE, wire.PROTOBUF)
-    if stored.subject.startswith(f"{subjects.token(GATEWAY)}.outcomes."):
+    if stored.subject.startswith(f"{subjects.token(gateway)}.outcomes."):
         outcome = wire.decode(Outcome, stored.data, content_type)
         return Ended(outcome.command_id, outcome.status, outcome.reason)
     device, agent = subjects.parse_command(stored.subject)
     if agent == subjects.GUARD:
         return None
     command = wire.decode(Command, stored.data, content_type)
-    return SentCommand(command.id, agent, device, command.resource, stored.sequence, command.cause.event_id)
+    epoch = (command.epoch.generation, command.epoch.revision)
+    return SentCommand(command.id, agent, device, command.resource, stored.sequence, command.cause.event_id, epoch)
 
 
 async def _watching_since(bus: Bus, agent: str) -> int:

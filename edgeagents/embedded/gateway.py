@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +44,9 @@ class Plan:
         factor: site seconds in one wall second.
         site_start_s: site time at the start, seconds since the epoch.
         seed: of the world.
+        played: agents that have a file but no process: whoever runs the plan plays them.
+        sync_always: the broker acknowledges what is on disk, not what is about to be.
+        adapt: what becomes of a child before it is started, such as a tracer in front of it.
     """
 
     folder: Path
@@ -51,6 +55,9 @@ class Plan:
     site_start_s: float
     seed: int = 1
     scenario: str = "home"
+    played: frozenset[str] = frozenset()
+    sync_always: bool = True
+    adapt: Callable[[Child], Child] = lambda child: child
 
 
 @dataclass(slots=True)
@@ -73,6 +80,11 @@ class Gateway:
 
     def start(self) -> None:
         """Choose ports, write secrets and start all processes; they find each other in any order."""
+        for child in self.prepare().values():
+            self.supervisor.start(child)
+
+    def prepare(self) -> dict[str, Child]:
+        """Choose ports, write secrets, and return what is to be started, by name."""
         folder = self.plan.folder
         self.agents = load_agents(self.plan.profiles / "agents")
         for name, preferred in PREFERRED_PORTS.items():
@@ -83,11 +95,12 @@ class Gateway:
             "edgex": for_edgex(GATEWAY),
             **{agent_user(name): for_agent(GATEWAY, name) for name in self.agents},
         }
-        config, self.passwords = write_config(folder / "nats", self.ports["nats"], users)
+        config, self.passwords = write_config(
+            folder / "nats", self.ports["nats"], users, sync_always=self.plan.sync_always
+        )
         self._write_tokens()
-        self.supervisor.start(Child("nats", [find_nats_server(), "-c", str(config)]))
-        for child in self._children():
-            self.supervisor.start(child)
+        children = [Child("nats", [find_nats_server(), "-c", str(config)]), *self._children()]
+        return {child.name: self.plan.adapt(child) for child in children}
 
     async def stop(self) -> None:
         """End all processes."""
@@ -160,13 +173,18 @@ class Gateway:
                 },
             ),
         ]
-        for name in self.agents:
+        for name in self.running:
             path = next(iter(sorted((plan.profiles / "agents").glob(f"{name}.y*ml"))))
             environment = self._environment(agent_user(name)) | journal | {"EDGEAGENTS_AGENT_FILE": str(path)}
             children.append(Child(f"agent-{name}", [python, "-m", "services.agent"], environment))
         return children
 
     # --- what runs -------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> list[str]:
+        """Names of the agents that are processes."""
+        return [name for name in self.agents if name not in self.plan.played]
 
     def url(self, service: str) -> str:
         """Return the base address of a service with a port of its own."""
@@ -180,7 +198,7 @@ class Gateway:
         """Return each agent's base address, from keeper's registry."""
         body = await self._get(f"{self.url('keeper')}/api/v3/registry/all")
         found = {item["serviceId"]: f"http://{item['host']}:{item['port']}" for item in body.get("registrations", [])}
-        return {name: found[f"app-agent-{name}"] for name in self.agents if f"app-agent-{name}" in found}
+        return {name: found[f"app-agent-{name}"] for name in self.running if f"app-agent-{name}" in found}
 
     async def connect(self) -> Bus:
         """Return a bus connection as the owner of this gateway."""
@@ -213,10 +231,12 @@ class Gateway:
             guard = await self._get(f"{self.url('guard')}/api/v3/guard")
             world = await self._get(f"{self.url('world')}/api/v3/world")
             addresses = await self.agent_urls()
+            modes = {name: (await self._get(f"{url}/api/v3/agent")).get("mode") for name, url in addresses.items()}
         except UnavailableError as error:
             return str(error)
-        for name in self.agents:
-            if name not in addresses or name not in guard.get("sessions", []):
+        for name in self.running:
+            # Both sides say so: the guard still shows the session of an agent that was killed a moment ago.
+            if name not in guard.get("sessions", []) or modes.get(name, "no session") == "no session":
                 return f"agent-{name}: no session with the guard"
         return "" if world.get("counters", {}).get("published", 0) > 0 else "world: publishes nothing"
 
@@ -254,7 +274,7 @@ class Gateway:
             timeout_s: after so long what is not done counts as lost.
         """
         until_s = time.monotonic() + timeout_s
-        late = set(self.agents)
+        late = set(self.running)
         while time.monotonic() < until_s:
             # Once caught up is enough: later events need not be seen any more.
             late = {name for name in late if not await self._is_caught_up(bus, name)}

@@ -96,6 +96,20 @@ async def test_who_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
     assert not is_alive(pid)
 
 
+async def test_killed_together_nobody_is_started_again_until_asked_to(tmp_path: Path) -> None:
+    found = Supervisor(tmp_path / "log")
+    sleepers = [child(f"sleeper-{number}", "import time; time.sleep(60)") for number in (1, 2)]
+    for sleeper in sleepers:
+        found.start(sleeper)
+    pids = [await until(lambda name=sleeper.name: found.pid(name), "it runs") for sleeper in sleepers]
+    await found.kill()
+    assert [is_alive(pid) for pid in pids] == [False, False]
+    assert (found.names, [found.pid(sleeper.name) for sleeper in sleepers]) == ([], [None, None])
+    found.start(sleepers[0])
+    assert await until(lambda: found.pid("sleeper-1"), "it runs again") not in pids
+    await found.stop()
+
+
 async def test_stopping_before_anything_started_is_fine(tmp_path: Path) -> None:
     found = Supervisor(tmp_path / "log")
     await found.stop()
