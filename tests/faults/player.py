@@ -42,6 +42,7 @@ class Player:
     incarnation: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     stored: dict[str, int] = field(default_factory=dict)  # command ids the broker acknowledged, and their sequences
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    trouble: str = ""  # why the last `do` came to nothing
 
     @property
     def gateway(self) -> str:
@@ -136,6 +137,13 @@ class Player:
         """Take the lease, command, and return how it ended; None when there is no lease or nothing was told in time."""
         reply = await self.lease(device)
         if not reply.granted or reply.epoch is None:
+            self.trouble = f"no lease: {reply.reason}"
             return None
         command = self.command(device, value, reply.epoch, ttl_s)
-        return await self.ended(command, timeout_s) if await self.send(command) else None
+        if not await self.send(command):
+            self.trouble = f"command {command.id} was not stored in {ttl_s:g} s"
+            return None
+        outcome = await self.ended(command, timeout_s)
+        if outcome is None or outcome.status != "proven":
+            self.trouble = f"command {command.id} {outcome.status + ': ' + outcome.reason if outcome else 'has no outcome'}"
+        return outcome

@@ -9,6 +9,7 @@ import random
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from edgeagents.embedded.supervisor import Child
 from edgeagents.embedded.tally import Tally, tally
 from edgeagents.errors import EdgeAgentsError, UnavailableError
 from edgeagents.model.device import Device
+from tests.faults.machine import Share
 from tests.faults.player import RESOURCE, Player
+from tests.faults.score import Score
 
 HOME = Path(__file__).resolve().parents[2] / "edgex-profiles" / "home"
 PROBED = "light-office"  # by the probe alone
 LIGHTS = ("light-living", "light-bedroom", "light-kitchen")
 LONGEST_RECOVERY_S = 10.0
+LONGEST_WAIT_S = 90.0  # then it is not coming back
 PLAYED = {"probe": "economy", "rival": "health"}
 
 
@@ -48,11 +52,25 @@ def scenario(folder: Path) -> Path:
     return profiles
 
 
+@dataclass(frozen=True)
+class Moment:
+    """When a fault came, or ended; tells how long ago, and what the machine had for us since."""
+
+    at_s: float = field(default_factory=time.monotonic)
+    share: Share = field(default_factory=Share)
+
+    @property
+    def ago_s(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self.at_s
+
+
 class Rig:
     """A gateway, the owner's connection to it, and the played agents."""
 
-    def __init__(self, gateway: Gateway, children: dict[str, Child], seed: int) -> None:
+    def __init__(self, gateway: Gateway, children: dict[str, Child], seed: int, score: Score) -> None:
         """Work on a prepared gateway."""
+        self.score = score
         self.gateway = gateway
         self.children = children
         self.random = random.Random(seed)
@@ -68,7 +86,7 @@ class Rig:
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Be the owner and play the agents while the context is open."""
-        self.bus = await until(self._connect, "the broker takes connections")
+        self.bus = await until(self._connect, "the broker takes connections", LONGEST_WAIT_S)
         async with Player(self.bus, "probe") as self.probe, Player(self.bus, "rival") as self.rival:
             yield
         await self.bus.close()
@@ -78,16 +96,31 @@ class Rig:
             return await self.gateway.connect()
         return None
 
-    async def recovered(self, since_s: float, timeout_s: float = 30.0) -> float:
-        """Wait until all sessions are up and a fresh command is proven; return seconds since a monotonic moment."""
+    async def up(self, timeout_s: float = LONGEST_WAIT_S) -> None:
+        """Wait until all sessions are up and a fresh command is proven.
+
+        Raises:
+            UnavailableError: that did not come about; says what happened last.
+        """
+        until_s = time.monotonic() + timeout_s
         await self.gateway.ready(timeout_s)
-        last = None
-        while time.monotonic() < since_s + timeout_s + 5:
+        while time.monotonic() < until_s:
             last = await self.probe.do(PROBED, self.random.randint(1, 100), timeout_s=6.0)
             if last is not None and last.status == "proven":
-                return time.monotonic() - since_s
+                return
             await asyncio.sleep(0.05)
-        raise UnavailableError(f"guard: no fresh command was proven in {timeout_s:g} s, the last one: {last}")
+        raise UnavailableError(f"guard: no fresh command was proven in {timeout_s:g} s: {self.probe.trouble}")
+
+    async def recovers(self, kind: str, where: str, since: Moment) -> None:
+        """Wait until the gateway is up again after a fault; count it, and how long it took.
+
+        Raises:
+            AssertionError: it took longer than it may.
+        """
+        await self.up()
+        took_s, allowed_s = since.ago_s, LONGEST_RECOVERY_S / since.share.now()
+        self.score.fault(kind, where, took_s)
+        assert took_s <= allowed_s, f"{took_s:.1f} s to recover, {allowed_s:.1f} s allowed on a machine as busy as this"
 
     @contextlib.asynccontextmanager
     async def traffic(self) -> AsyncIterator[None]:
@@ -122,9 +155,10 @@ class Rig:
                 await player.ended(command, ttl_s + 3.0)
             if player is self.rival:
                 await player.lease(light, release=True)
-            await asyncio.sleep(0.02)
+            outcome = player.outcomes.get(command.id)
+            await asyncio.sleep(0.3 if outcome is not None and outcome.status == "refused" else 0.02)
 
-    async def judged(self, timeout_s: float = 15.0) -> Tally:
+    async def judged(self, timeout_s: float = 30.0) -> Tally:
         """Return what came of everything so far, once every command has ended or `timeout_s` is over."""
         until_s = time.monotonic() + timeout_s
         until_ns = time.time_ns()
@@ -151,12 +185,13 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def a_rig(
-    folder: Path, *, seed: int = 1, factor: float = 60.0, only_played: bool = False, **options: Any
+    folder: Path, score: Score, *, seed: int = 1, factor: float = 60.0, only_played: bool = False, **options: Any
 ) -> AsyncIterator[Rig]:
     """Yield a prepared home, nothing of it started yet; at the end everything is stopped.
 
     Args:
         folder: for all it keeps.
+        score: where faults are counted.
         seed: of what is random in a test.
         factor: site seconds in one wall second.
         only_played: leave the home's own agents out.
@@ -165,7 +200,7 @@ async def a_rig(
     profiles = scenario(folder)
     played = {path.stem for path in (profiles / "agents").glob("*.yaml")} if only_played else set(PLAYED)
     gateway = Gateway(Plan(folder, profiles, factor, WINTER_MORNING_S, played=frozenset(played), **options))
-    rig = Rig(gateway, gateway.prepare(), seed)
+    rig = Rig(gateway, gateway.prepare(), seed, score)
     try:
         yield rig
     finally:

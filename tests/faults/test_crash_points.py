@@ -4,15 +4,13 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from edgeagents.model.message import Epoch
-from tests.faults.crash_points import FOLDER, PASSED
-from tests.faults.rig import LIGHTS, LONGEST_RECOVERY_S, PROBED, Rig, a_rig, failures, until
+from tests.faults.crash_points import FOLDER
+from tests.faults.rig import LIGHTS, Moment, Rig, a_rig, failures
 from tests.faults.score import Score
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +25,7 @@ class Guards:
         self.folder = folder
         folder.mkdir()
         self.pid: int | None = None
-        self.died_s = 0.0
+        self.died = Moment()
 
     async def __aenter__(self) -> "Guards":
         environ = {**os.environ, **self.rig.children["guard"].env, FOLDER: str(self.folder)}
@@ -55,7 +53,7 @@ class Guards:
             if len(words) == 1:
                 self._began.put_nowait(int(words[0]))
             elif int(words[0]) == self.pid:
-                self.pid, self.died_s = None, time.monotonic()
+                self.pid, self.died = None, Moment()
                 self._ended.set()
 
     async def start(self) -> None:
@@ -90,14 +88,14 @@ class Guards:
 
 
 @pytest.fixture
-async def guards(tmp_path: Path, seed: int) -> AsyncIterator[Guards]:
+async def guards(tmp_path: Path, seed: int, score: Score) -> AsyncIterator[Guards]:
     """A home without agents of its own, up, and its guard as one that can be told where to die."""
-    async with a_rig(tmp_path, seed=seed, factor=1.0, only_played=True) as rig:
+    async with a_rig(tmp_path, score, seed=seed, factor=1.0, only_played=True) as rig:
         rig.start("nats", "core", "world")
         async with Guards(rig, tmp_path / "orders") as found:
             await found.start()
             async with rig.connected():
-                await rig.recovered(time.monotonic())
+                await rig.up()
                 yield found
 
 
@@ -134,7 +132,5 @@ async def test_the_guard_dies_at_each_await_of_its_command_path(guards: Guards, 
                 guards.order("")
                 continue
             await guards.start()
-            recovery_s = await rig.recovered(guards.died_s)
-            score.fault("killed at a point", point, recovery_s)
-            assert recovery_s <= LONGEST_RECOVERY_S
+            await rig.recovers("killed at a point", point, guards.died)
     assert problems + score.run("each await of the command path", await rig.judged()) == []
