@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +46,7 @@ class Plan:
         seed: of the world.
         played: agents that have a file but no process: whoever runs the plan plays them.
         sync_always: the broker acknowledges what is on disk, not what is about to be.
+        ports: taken where they are free, by name; else any others.
         adapt: what becomes of a child before it is started, such as a tracer in front of it.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     scenario: str = "home"
     played: frozenset[str] = frozenset()
     sync_always: bool = True
+    ports: Mapping[str, int] = field(default_factory=lambda: PREFERRED_PORTS)
     adapt: Callable[[Child], Child] = lambda child: child
 
 
@@ -87,7 +89,7 @@ class Gateway:
         """Choose ports, write secrets, and return what is to be started, by name."""
         folder = self.plan.folder
         self.agents = load_agents(self.plan.profiles / "agents")
-        for name, preferred in PREFERRED_PORTS.items():
+        for name, preferred in self.plan.ports.items():
             self.ports[name] = free_port(preferred, set(self.ports.values()))
         users = {
             "owner": for_everything(),

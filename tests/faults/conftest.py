@@ -1,8 +1,8 @@
 """Fault tests: how often, with which seed, what they need of the machine, and their one line of figures."""
 
 import os
+import platform
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,7 @@ from rich.console import Console
 from tests.faults.score import Score
 
 ROUNDS, SEED = "FAULTS_ROUNDS", "FAULTS_SEED"
-FAKETIME = ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1")
-IN_ALL_TESTS = 20  # rounds of `make test-long`
+FAKETIME = "/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"
 
 _score = pytest.StashKey[Score]()
 
@@ -25,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
         capture = config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled():
             console.print(text)
+            console.file.flush()
 
     config.stash[_score] = Score(say)
 
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def rounds_now() -> int:
     """How often each fault comes: a few times for a quick look, 20 times in the long run."""
-    return int(os.environ.get(ROUNDS, "2"))
+    return int(os.environ.get(ROUNDS, "1"))
 
 
 @pytest.fixture
@@ -79,15 +79,14 @@ def strace() -> str:
 @pytest.fixture
 def faketime() -> str:
     """The path of libfaketime; without it no clock can be stepped here."""
-    found = next((path for path in FAKETIME if Path(path).exists()), None)
-    if found is None:
+    found = FAKETIME.format(machine=platform.machine())
+    if not Path(found).exists():
         pytest.skip("no libfaketime here: apt-get install faketime")
     return found
 
 
 @pytest.fixture
-def mounting() -> Iterator[None]:
+def mounting() -> None:
     """Skip where no small disk can be mounted."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk that gets full")
-    yield

@@ -147,7 +147,9 @@ class Loader(importlib.machinery.SourceFileLoader):
 
     def get_code(self, fullname: str):  # type: ignore[no-untyped-def]
         path = self.get_filename(fullname)
-        tree, _ = rewrite(self.get_data(path).decode(), path, fullname.removeprefix("edgeagents.").removeprefix("services."))
+        tree, _ = rewrite(
+            self.get_data(path).decode(), path, fullname.removeprefix("edgeagents.").removeprefix("services.")
+        )
         return compile(tree, path, "exec", dont_inherit=True)
 
     def exec_module(self, module: ModuleType) -> None:

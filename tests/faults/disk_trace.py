@@ -222,7 +222,9 @@ class Disk:
         """Return the absolute paths that a call names."""
         found = []
         for text in list(_TEXT.finditer(arguments))[:count]:
-            before = arguments[: text.start()].rstrip(b", ").rsplit(b", ", 1)[-1] if call.endswith((b"at", b"at2")) else b""
+            before = (
+                arguments[: text.start()].rstrip(b", ").rsplit(b", ", 1)[-1] if call.endswith((b"at", b"at2")) else b""
+            )
             folder = _FOLDER.match(before)
             found.append(os.path.normpath(os.path.join(_plain(folder[1]) if folder else b"", _plain(text[1]))))
         return found + [b""] * (count - len(found))

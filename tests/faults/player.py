@@ -145,5 +145,7 @@ class Player:
             return None
         outcome = await self.ended(command, timeout_s)
         if outcome is None or outcome.status != "proven":
-            self.trouble = f"command {command.id} {outcome.status + ': ' + outcome.reason if outcome else 'has no outcome'}"
+            self.trouble = (
+                f"command {command.id} {outcome.status + ': ' + outcome.reason if outcome else 'has no outcome'}"
+            )
         return outcome

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from rich.markup import escape
+
 from edgeagents.embedded.tally import Tally, percentile, problems, promises
 
 
@@ -34,7 +36,7 @@ class Score:
         if recovery_s is not None:
             self.recoveries_s.append(recovery_s)
         took = "" if recovery_s is None else f"  recovered in [bold]{recovery_s:.2f} s[/bold]"
-        self.say(f"[cyan]{sum(self.faults.values()):4}[/cyan] {kind:<22} {where}{took}")
+        self.say(f"[cyan]{sum(self.faults.values()):4}[/cyan] {kind:<22} {escape(where)}{took}")
 
     def run(self, what: str, result: Tally) -> list[str]:
         """Count one gateway's run; return its broken promises in words."""
@@ -43,10 +45,13 @@ class Score:
         self.broken.update(promises(result))
         self.commands.update(result.outcomes)
         ends = ", ".join(f"{count} {status}" for status, count in sorted(result.outcomes.items()))
+        why = "; ".join(f"{count} × {reason[:90]}" for reason, count in result.reasons.most_common(3))
         mark = "[red]broken promises[/red]" if found else "[green]all promises kept[/green]"
         self.say(f"     [bold]{what}[/bold]: {ends or 'no command'}; {mark}")
+        if why:
+            self.say(f"       most often: {escape(why)}")
         for problem in found[:20]:
-            self.say(f"       [red]{problem}[/red]")
+            self.say(f"       [red]{escape(problem)}[/red]")
         return found
 
     def line(self) -> str:

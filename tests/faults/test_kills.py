@@ -1,4 +1,4 @@
-"""Each process of a home is killed and stopped at random moments, many times, with commands under way on three lights."""
+"""Each process of a home is killed and stopped at random moments, with commands under way on three lights."""
 
 import asyncio
 import os

@@ -32,7 +32,6 @@ async def cut(rig: Rig, disks: dict[str, Disk], logs: Path) -> None:
 async def powered_off(folder: Path, logs: Path, rounds: int, strace: str, rig_options: dict[str, Any]) -> list[str]:
     """Return what went wrong in a gateway whose power was cut `rounds` times, at random moments."""
     problems: list[str] = []
-    logs.mkdir()
 
     def adapt(child: Child) -> Child:
         is_traced = child.name in TRACED
@@ -56,16 +55,26 @@ async def powered_off(folder: Path, logs: Path, rounds: int, strace: str, rig_op
     return problems + rig.score.run("power cuts", result)
 
 
+@pytest.fixture
+def traces(tmp_path: Path) -> Path:
+    """A folder for traces."""
+    found = tmp_path / "traces"
+    found.mkdir()
+    return found
+
+
 async def test_a_power_cut_loses_nothing_that_was_acknowledged(
-    tmp_path: Path, rounds: int, seed: int, strace: str, score: Score
+    tmp_path: Path, traces: Path, rounds: int, seed: int, strace: str, score: Score
 ) -> None:
     options = {"score": score, "seed": seed}
-    assert await powered_off(tmp_path / "gateway", tmp_path / "traces", rounds, strace, options) == []
+    assert await powered_off(tmp_path / "gateway", traces, rounds, strace, options) == []
 
 
 @pytest.mark.long
-async def test_a_power_cut_is_felt_by_a_broker_that_syncs_later(tmp_path: Path, seed: int, strace: str) -> None:
+async def test_a_power_cut_is_felt_by_a_broker_that_syncs_later(
+    tmp_path: Path, traces: Path, seed: int, strace: str
+) -> None:
     """The check of the check: without `sync_interval: always` acknowledged commands are lost, and that is found."""
     options = {"score": Score(lambda text: None), "seed": seed, "sync_always": False}
-    problems = await powered_off(tmp_path / "gateway", tmp_path / "traces", 1, strace, options)
+    problems = await powered_off(tmp_path / "gateway", traces, 1, strace, options)
     assert [problem for problem in problems if "acknowledged by the broker, which has it no longer" in problem]
