@@ -19,6 +19,7 @@ import httpx
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import load_agents
+from edgeagents.embedded.full_store import FullStore
 from edgeagents.embedded.nats import find_nats_server, free_port, write_config, write_private
 from edgeagents.embedded.supervisor import Child, Supervisor
 from edgeagents.errors import NotFoundError, UnavailableError
@@ -101,7 +102,8 @@ class Gateway:
             folder / "nats", self.ports["nats"], users, sync_always=self.plan.sync_always
         )
         self._write_tokens()
-        children = [Child("nats", [find_nats_server(), "-c", str(config)]), *self._children()]
+        is_stuck = FullStore(folder / "log" / "nats.log", folder / "nats")
+        children = [Child("nats", [find_nats_server(), "-c", str(config)], is_stuck=is_stuck), *self._children()]
         return {child.name: self.plan.adapt(child) for child in children}
 
     async def stop(self) -> None:

@@ -1,7 +1,7 @@
 """How much of this machine others left to us while something took its time: a busy neighbour is no fault of ours.
 
 A recovery is held to its limit on a machine of our own. What processes that are not ours took of all processors
-meanwhile stretches the limit: with half of the machine gone, twice the time is granted. The figures told are as measured.
+meanwhile stretches the limit: with half of the machine gone, twice the time is granted. Figures are told as measured.
 
 Source: proc(5): stat, pid/stat.
 """

@@ -87,9 +87,11 @@ class Rig:
     async def connected(self) -> AsyncIterator[None]:
         """Be the owner and play the agents while the context is open."""
         self.bus = await until(self._connect, "the broker takes connections", LONGEST_WAIT_S)
-        async with Player(self.bus, "probe") as self.probe, Player(self.bus, "rival") as self.rival:
-            yield
-        await self.bus.close()
+        try:
+            async with Player(self.bus, "probe") as self.probe, Player(self.bus, "rival") as self.rival:
+                yield
+        finally:
+            await self.bus.close()  # else its reconnecting never ends
 
     async def _connect(self) -> Bus | None:
         with contextlib.suppress(UnavailableError):

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from tests.faults.crash_points import FOLDER
 from tests.faults.rig import LIGHTS, Moment, Rig, a_rig, failures
 from tests.faults.score import Score
 
+ALL_FROM, SHORT_STEP = 20, 8  # rounds from which on every point has its turn; else one in so many
+SETTING = "adapters.edgex:CommandClient.set:call"  # where core-command is asked
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -103,17 +106,28 @@ async def one_command(guards: Guards, light: str, timeout_s: float) -> bool:
     """Take a light's lease anew and command it once; say whether that ended before the guard did."""
     rig = guards.rig
     await rig.probe.lease(light, release=True)
-    doing = asyncio.create_task(rig.probe.do(light, rig.random.randint(1, 100), timeout_s=timeout_s))
-    dying = asyncio.create_task(guards.dead(timeout_s))
-    await asyncio.wait({doing, dying}, return_when=asyncio.FIRST_COMPLETED)
-    ended = doing.done()
-    for task in (doing, dying):
+    doing = rig.probe.do(light, rig.random.randint(1, 100), timeout_s=timeout_s)
+    return await first_of(doing, guards.dead(timeout_s))
+
+
+async def first_of(work: Coroutine[Any, Any, Any], other: Coroutine[Any, Any, Any]) -> bool:
+    """Wait until one of two is done and end the other; say whether it was the first."""
+    tasks = [asyncio.create_task(item) for item in (work, other)]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    is_first = tasks[0].done()
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(doing, dying, return_exceptions=True)
-    return ended
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return is_first
 
 
-async def test_the_guard_dies_at_each_await_of_its_command_path(guards: Guards, score: Score) -> None:
+def chosen(points: list[str], rounds: int, rig: Rig) -> list[str]:
+    """Return the points to die at: all in a long run, else every few of them, others with every seed."""
+    step = 1 if rounds >= ALL_FROM else SHORT_STEP
+    return points[rig.random.randrange(step) :: step]
+
+
+async def test_the_guard_dies_at_each_await_of_its_command_path(guards: Guards, rounds: int, score: Score) -> None:
     rig, problems = guards.rig, []
     guards.order("record")
     for light in LIGHTS:
@@ -122,11 +136,10 @@ async def test_the_guard_dies_at_each_await_of_its_command_path(guards: Guards, 
     guards.order("")
     points = guards.passed()
     assert len(points) > 40, points
-    for number, point in enumerate(points):
-        light = LIGHTS[number % len(LIGHTS)]
+    for number, point in enumerate(chosen(points, rounds, rig)):
         guards.order(f"die {point} 1")
         with failures(problems, point):
-            await one_command(guards, light, 4.0)
+            await one_command(guards, LIGHTS[number % len(LIGHTS)], 4.0)
             if not await guards.dead(2.0):
                 score.say(f"     not passed again: {point}")
                 guards.order("")
@@ -134,3 +147,36 @@ async def test_the_guard_dies_at_each_await_of_its_command_path(guards: Guards, 
             await guards.start()
             await rig.recovers("killed at a point", point, guards.died)
     assert problems + score.run("each await of the command path", await rig.judged()) == []
+
+
+async def die_setting(guards: Guards, light: str, side: str) -> None:
+    """Have the guard die right before, or right after, core-command was asked to SET."""
+    guards.order(f"die {SETTING}:{side} 1")
+    assert not await one_command(guards, light, 8.0) or await guards.dead(2.0), f"{SETTING}:{side} was not passed"
+    assert await guards.dead()
+
+
+async def test_the_guard_dies_again_at_each_await_of_its_recovery(guards: Guards, rounds: int, score: Score) -> None:
+    rig, problems = guards.rig, []
+    await die_setting(guards, LIGHTS[0], "after")
+    guards.order("record")
+    await guards.start()
+    await rig.gateway.ready()
+    guards.order("")
+    points = guards.passed()
+    assert len(points) > 20, points
+    await rig.up()
+    for number, point in enumerate(chosen(points, rounds, rig)):
+        with failures(problems, point):
+            await die_setting(guards, LIGHTS[number % len(LIGHTS)], ("before", "after")[number % 2])
+            guards.order(f"die {point} 1")
+            await guards.start()
+            await first_of(rig.gateway.ready(), guards.dead(60.0))
+            if not await guards.dead(1.0):
+                score.say(f"     not passed again: {point}")
+                guards.order("")
+                await rig.up()
+                continue
+            await guards.start()
+            await rig.recovers("killed in recovery", point, guards.died)
+    assert problems + score.run("each await of the recovery", await rig.judged()) == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -43,6 +44,13 @@ def full(folder: Path) -> Iterator[None]:
         filler.unlink()
 
 
+def promise_room(config: Path) -> None:
+    """Have the broker take its store for large: else it sizes itself by the small disk and refuses our streams."""
+    words = json.loads(config.read_text())
+    words["jetstream"]["max_file_store"] = 1 << 34
+    config.write_text(json.dumps(words))
+
+
 async def fill(rig: Rig, name: str) -> None:
     """Let a store be full for a while, and measure from when it has room again."""
     with full(rig.gateway.plan.folder / STORES[name]):
@@ -59,6 +67,7 @@ async def test_a_full_disk_that_has_room_again_loses_nothing(
         for where in STORES.values():
             disks.enter_context(small_disk(folder / where))
         async with a_rig(folder, score, seed=seed, factor=1.0, only_played=True) as rig:
+            promise_room(folder / "nats" / "nats-server.conf")
             rig.start()
             async with rig.connected():
                 await rig.up()
