@@ -1,7 +1,6 @@
 """Fault tests: how often, with which seed, what they need of the machine, and their one line of figures."""
 
 import os
-import platform
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from rich.console import Console
 from tests.faults.score import Score
 
 ROUNDS, SEED = "FAULTS_ROUNDS", "FAULTS_SEED"
-FAKETIME = "/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"
 
 _score = pytest.StashKey[Score]()
 
@@ -73,15 +71,6 @@ def strace() -> str:
     found = shutil.which("strace")
     if found is None:
         pytest.skip("no strace here: apt-get install strace")
-    return found
-
-
-@pytest.fixture
-def faketime() -> str:
-    """The path of libfaketime; without it no clock can be stepped here."""
-    found = FAKETIME.format(machine=platform.machine())
-    if not Path(found).exists():
-        pytest.skip("no libfaketime here: apt-get install faketime")
     return found
 
 
