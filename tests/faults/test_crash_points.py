@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults.crash_points import FOLDER
-from tests.faults.rig import LIGHTS, Moment, Rig, a_rig, failures
+from tests.faults.rig import LIGHTS, Moment, Rig, a_rig, failures, until
 from tests.faults.score import Score
 
 ALL_FROM, SHORT_STEP = 20, 8  # rounds from which on every point has its turn; else one in so many
@@ -161,7 +161,7 @@ async def test_the_guard_dies_again_at_each_await_of_its_recovery(guards: Guards
     await die_setting(guards, LIGHTS[0], "after")
     guards.order("record")
     await guards.start()
-    await rig.gateway.ready()
+    await until(rig.probe.is_welcome, "the guard serves agents", 30.0)
     guards.order("")
     points = guards.passed()
     assert len(points) > 20, points
@@ -171,7 +171,7 @@ async def test_the_guard_dies_again_at_each_await_of_its_recovery(guards: Guards
             await die_setting(guards, LIGHTS[number % len(LIGHTS)], ("before", "after")[number % 2])
             guards.order(f"die {point} 1")
             await guards.start()
-            await first_of(rig.gateway.ready(), guards.dead(60.0))
+            await first_of(until(rig.probe.is_welcome, "the guard serves agents", 30.0), guards.dead(60.0))
             if not await guards.dead(1.0):
                 score.say(f"     not passed again: {point}")
                 guards.order("")
