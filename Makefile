@@ -51,13 +51,20 @@ replay-demo: setup ## 1,000 decisions of a busy home, made again from its audit:
 	$(BIN)/pytest tests/scenarios/test_replay.py -m long -s $(ARGS)
 
 test: setup ## all tests that this machine can run; says what it leaves out
-	$(BIN)/pytest -m "not edgex and not long" -n auto --dist loadgroup $(ARGS)
-	@echo "left out: the contract suite on a running EdgeX of yours (make test-edgex), minutes of fuzzing (make test-long)"
+	$(BIN)/pytest -m "not edgex and not long and not faults" -n auto --dist loadgroup $(ARGS)
+	@echo "left out: the contract suite on a running EdgeX of yours (make test-edgex), faults (make test-faults)," \
+	"all faults and minutes of fuzzing (make test-long)"
 
 FUZZ_SECONDS ?= 600
 
-test-long: setup ## minutes of bad input for decoders, configuration, YAML and HTTP: FUZZ_SECONDS=600 in all
-	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/long $(ARGS)
+# One whole gateway at a time: a fault test shares its machine with nobody.
+FAULTS_SEED ?= 1
+
+test-faults: setup ## some 5 minutes of kills, stops, power cuts, full disks, clock steps: FAULTS_SEED=1
+	FAULTS_ROUNDS=1 FAULTS_SEED=$(FAULTS_SEED) $(BIN)/pytest tests/faults -m "faults and not long" -n 0 -q $(ARGS)
+
+test-long: setup ## hours: every fault 20 times at random and at each await, then bad input for FUZZ_SECONDS=600
+	FAULTS_ROUNDS=20 FAULTS_SEED=$(FAULTS_SEED) FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/faults tests/long -n 0 -q $(ARGS)
 
 # HOST counts only on the command line: some shells export one of their own.
 EDGEX_HOST := $(if $(findstring command,$(origin HOST)),--edgex-host="$(HOST)")
@@ -79,4 +86,5 @@ bench-home: setup ## agents, best schedule and best rules run a house: cost, com
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
-.PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-long bench bench-decode bench-home
+.PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
+	bench-home

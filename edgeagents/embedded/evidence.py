@@ -4,6 +4,7 @@ Source: issue "First light".
 """
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, StoredMessage
 from edgeagents.adapters.events import decode_message
-from edgeagents.embedded.gateway import GATEWAY
 from edgeagents.embedded.tally import Ended, Evidence, HeldEvent, SentCommand
 from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError
 from edgeagents.journal import read_journal
@@ -19,10 +19,11 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.device import Device, Event
 from edgeagents.model.envelope import EventMessage
 from edgeagents.model.message import AuditRecord, Command, Outcome
+from edgeagents.model.site import Site
 
 
 async def collect(
-    bus: Bus, agents: dict[str, AgentDefinition], devices: dict[str, Device], journals: Path, until_ns: int
+    bus: Bus, agents: dict[str, AgentDefinition], devices: dict[str, Device], journals: Path, until_ns: int, site: Site
 ) -> Evidence:
     """Return the records of a run.
 
@@ -32,6 +33,7 @@ async def collect(
         devices: core-metadata's devices, for labels.
         journals: folder of the journals.
         until_ns: events stored after this wall time are left out: nobody had to see them any more.
+        site: the owner's word on what may be set twice.
     """
     commands, outcomes = await _commands(bus)
     consumed = {
@@ -41,15 +43,27 @@ async def collect(
     since = {name: await _watching_since(bus, name) for name in agents}
     events = await _events(bus, agents, devices, until_ns)
     world = _journal(journals / "world.jsonl")
-    return Evidence(events, commands, outcomes, world, consumed, since, await _decisions(bus))
+    decisions, again = await _audited(bus)
+    absolute = frozenset(
+        (device.name, rule.resource)
+        for device in devices.values()
+        for rule in site.resources
+        if rule.kind == "absolute" and site.rule_for(device, rule.resource) is rule
+    )
+    return Evidence(events, commands, outcomes, world, consumed, since, decisions, again, absolute)
 
 
-async def _decisions(bus: Bus) -> int:
-    count = 0
+async def _audited(bus: Bus) -> tuple[int, dict[str, str]]:
+    """Return how many decisions there were, and which commands were set once more, by the correlation id of that."""
+    count, again = 0, dict[str, str]()
     async for stored in bus.read(subjects.AUDIT_STREAM, [], name="tally-audit"):
-        with contextlib.suppress(MalformedMessageError):
-            count += wire.decode(AuditRecord, stored.data).kind == "decision"
-    return count
+        with contextlib.suppress(MalformedMessageError, ValueError, KeyError):
+            record = wire.decode(AuditRecord, stored.data)
+            count += record.kind == "decision"
+            if record.kind == "set-again" and record.writer == subjects.GUARD:
+                body = json.loads(record.body)
+                again[str(body["correlation"])] = str(body["command"])
+    return count, again
 
 
 async def _events(
@@ -82,7 +96,7 @@ async def _commands(bus: Bus) -> tuple[list[SentCommand], list[Ended]]:
     outcomes: list[Ended] = []
     async for stored in bus.read(subjects.COMMANDS_STREAM, [], name="tally-commands"):
         with contextlib.suppress(MalformedMessageError, InvalidInputError):  # the guard set it aside too
-            found = _told(stored)
+            found = _told(stored, bus.settings.gateway)
             if isinstance(found, SentCommand):
                 commands.append(found)
             elif found is not None:
@@ -90,16 +104,17 @@ async def _commands(bus: Bus) -> tuple[list[SentCommand], list[Ended]]:
     return commands, outcomes
 
 
-def _told(stored: StoredMessage) -> SentCommand | Ended | None:
+def _told(stored: StoredMessage, gateway: str) -> SentCommand | Ended | None:
     content_type = stored.headers.get(CONTENT_TYPE, wire.PROTOBUF)
-    if stored.subject.startswith(f"{subjects.token(GATEWAY)}.outcomes."):
+    if stored.subject.startswith(f"{subjects.token(gateway)}.outcomes."):
         outcome = wire.decode(Outcome, stored.data, content_type)
         return Ended(outcome.command_id, outcome.status, outcome.reason)
     device, agent = subjects.parse_command(stored.subject)
     if agent == subjects.GUARD:
         return None
     command = wire.decode(Command, stored.data, content_type)
-    return SentCommand(command.id, agent, device, command.resource, stored.sequence, command.cause.event_id)
+    epoch = (command.epoch.generation, command.epoch.revision)
+    return SentCommand(command.id, agent, device, command.resource, stored.sequence, command.cause.event_id, epoch)
 
 
 async def _watching_since(bus: Bus, agent: str) -> int:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import load_agents
 from edgeagents.embedded.addresses import move_ports
+from edgeagents.embedded.full_store import FullStore
 from edgeagents.embedded.nats import find_nats_server, free_port, write_config, write_private
 from edgeagents.embedded.supervisor import Child, Supervisor
 from edgeagents.errors import NotFoundError, UnavailableError
@@ -44,6 +46,10 @@ class Plan:
         factor: site seconds in one wall second.
         site_start_s: site time at the start, seconds since the epoch.
         seed: of the world.
+        played: agents that have a file but no process: whoever runs the plan plays them.
+        sync_always: the broker acknowledges what is on disk, not what is about to be.
+        ports: taken where they are free, by name; else any others.
+        adapt: what becomes of a child before it is started, such as a tracer in front of it.
     """
 
     folder: Path
@@ -52,6 +58,10 @@ class Plan:
     site_start_s: float
     seed: int = 1
     scenario: str = "home"
+    played: frozenset[str] = frozenset()
+    sync_always: bool = True
+    ports: Mapping[str, int] = field(default_factory=lambda: PREFERRED_PORTS)
+    adapt: Callable[[Child], Child] = lambda child: child
 
 
 @dataclass(slots=True)
@@ -74,14 +84,14 @@ class Gateway:
 
     def start(self) -> None:
         """Prepare and start all processes; they find each other in any order."""
-        for child in self.prepare():
+        for child in self.prepare().values():
             self.supervisor.start(child)
 
-    def prepare(self) -> list[Child]:
-        """Choose ports, write secrets and return all processes, which find each other in whatever order they start."""
+    def prepare(self) -> dict[str, Child]:
+        """Choose ports, write secrets and return all processes by name; they find each other in whatever order."""
         folder = self.plan.folder
         self.agents = load_agents(self.plan.profiles / "agents")
-        for name, preferred in PREFERRED_PORTS.items():
+        for name, preferred in self.plan.ports.items():
             self.ports[name] = free_port(preferred, set(self.ports.values()))
         users = {
             "owner": for_everything(),
@@ -89,11 +99,15 @@ class Gateway:
             "edgex": for_edgex(GATEWAY),
             **{agent_user(name): for_agent(GATEWAY, name) for name in self.agents},
         }
-        config, self.passwords = write_config(folder / "nats", self.ports["nats"], users)
+        config, self.passwords = write_config(
+            folder / "nats", self.ports["nats"], users, sync_always=self.plan.sync_always
+        )
         self._write_tokens()
         own = {"app-guard": self.ports["guard"], f"device-world-{self.plan.scenario}": self.ports["world"]}
         move_ports(folder / "core", own)
-        return [Child("nats", [find_nats_server(), "-c", str(config)]), *self._children()]
+        is_stuck = FullStore(folder / "log" / "nats.log", folder / "nats")
+        children = [Child("nats", [find_nats_server(), "-c", str(config)], is_stuck=is_stuck), *self._children()]
+        return {child.name: self.plan.adapt(child) for child in children}
 
     async def stop(self) -> None:
         """End all processes."""
@@ -170,13 +184,18 @@ class Gateway:
                 },
             ),
         ]
-        for name in self.agents:
+        for name in self.running:
             path = next(iter(sorted((plan.profiles / "agents").glob(f"{name}.y*ml"))))
             environment = self._environment(agent_user(name)) | journal | {"EDGEAGENTS_AGENT_FILE": str(path)}
             children.append(Child(f"agent-{name}", [python, "-m", "services.agent"], environment))
         return children
 
     # --- what runs -------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> list[str]:
+        """Names of the agents that are processes."""
+        return [name for name in self.agents if name not in self.plan.played]
 
     def url(self, service: str) -> str:
         """Return the base address of a service with a port of its own."""
@@ -190,7 +209,7 @@ class Gateway:
         """Return each agent's base address, from keeper's registry."""
         body = await self._get(f"{self.url('keeper')}/api/v3/registry/all")
         found = {item["serviceId"]: f"http://{item['host']}:{item['port']}" for item in body.get("registrations", [])}
-        return {name: found[f"app-agent-{name}"] for name in self.agents if f"app-agent-{name}" in found}
+        return {name: found[f"app-agent-{name}"] for name in self.running if f"app-agent-{name}" in found}
 
     async def connect(self) -> Bus:
         """Return a bus connection as the owner of this gateway."""
@@ -223,10 +242,12 @@ class Gateway:
             guard = await self._get(f"{self.url('guard')}/api/v3/guard")
             world = await self._get(f"{self.url('world')}/api/v3/world")
             addresses = await self.agent_urls()
+            modes = {name: (await self._get(f"{url}/api/v3/agent")).get("mode") for name, url in addresses.items()}
         except UnavailableError as error:
             return str(error)
-        for name in self.agents:
-            if name not in addresses or name not in guard.get("sessions", []):
+        for name in self.running:
+            # Both sides say so: the guard still shows the session of an agent that was killed a moment ago.
+            if name not in guard.get("sessions", []) or modes.get(name, "no session") == "no session":
                 return f"agent-{name}: no session with the guard"
         return "" if world.get("counters", {}).get("published", 0) > 0 else "world: publishes nothing"
 
@@ -264,7 +285,7 @@ class Gateway:
             timeout_s: after so long what is not done counts as lost.
         """
         until_s = time.monotonic() + timeout_s
-        late = set(self.agents)
+        late = set(self.running)
         while time.monotonic() < until_s:
             # Once caught up is enough: later events need not be seen any more.
             late = {name for name in late if not await self._is_caught_up(bus, name)}

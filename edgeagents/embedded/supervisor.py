@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,15 +23,20 @@ _PR_SET_PDEATHSIG: Final = 1
 STEADY_S: Final = 5.0
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
+LOOK_AGAIN_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """What to run: a name for logs, the command, its environment on top of ours."""
+    """What to run: a name for logs, the command, its environment on top of ours.
+
+    `is_stuck` is asked now and then while it runs; once true, the child is ended and started again.
+    """
 
     name: str
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
+    is_stuck: Callable[[], bool] | None = None
 
 
 class Supervisor:
@@ -82,19 +87,46 @@ class Supervisor:
                 _signal(process, signal.SIGKILL)
                 await process.wait()
 
+    async def kill(self) -> None:
+        """End all children at one moment, as a power cut would; they can be started again."""
+        for keeper in self._keepers.values():
+            keeper.cancel()
+        for process in self._processes.values():
+            if process.returncode is None:
+                _signal(process, signal.SIGKILL)
+        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+        await asyncio.gather(*(process.wait() for process in self._processes.values()))
+        self._keepers.clear()
+
     async def _keep(self, child: Child) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             started_s = time.monotonic()
             try:
                 process = self._processes[child.name] = await self._run(child)
-                code = f"code {await process.wait()}"
+                code = f"code {await self._ended(child, process)}"
             except OSError as error:
                 code = f"{child.command[0]}: {error.strerror}"
             pause_s = FIRST_PAUSE_S if time.monotonic() - started_s > STEADY_S else min(pause_s * 2, LONGEST_PAUSE_S)
             self.restarts[child.name] = self.restarts.get(child.name, 0) + 1
             log.warning("%s ended (%s), starting it again in %.1f s", child.name, code, pause_s)
             await asyncio.sleep(pause_s)
+
+    async def _ended(self, child: Child, process: asyncio.subprocess.Process) -> int:
+        """Wait until a child has ended and return its code; end it when it says that it is stuck."""
+        ended = asyncio.ensure_future(process.wait())
+        try:
+            while child.is_stuck is not None:
+                done, _ = await asyncio.wait({ended}, timeout=LOOK_AGAIN_S)
+                if done:
+                    break
+                if child.is_stuck():
+                    log.warning("%s is stuck, ending it", child.name)
+                    _signal(process, signal.SIGKILL)
+                    break
+            return await ended
+        finally:
+            ended.cancel()
 
     async def _run(self, child: Child) -> asyncio.subprocess.Process:
         with (self._logs / f"{child.name}.log").open("ab") as output:

@@ -4,7 +4,9 @@
 - what agents consumed: their journals, against what the events stream holds
 - what agents sent and how it ended: the command stream
 
-Source: issue "First light".
+`summarise` gives the demo's figures, `promises` what must be 0 under every fault.
+
+Source: issues "First light" and "Nothing lost"; design.md sections 3.4, 3.7 and 3.8.
 """
 
 import math
@@ -26,7 +28,7 @@ class HeldEvent:
 
 @dataclass(frozen=True, slots=True)
 class SentCommand:
-    """A command the stream holds."""
+    """A command the stream holds; `epoch` is (generation, revision) of the lease it was decided under."""
 
     id: str
     agent: str
@@ -34,6 +36,7 @@ class SentCommand:
     resource: str
     sequence: int
     event_id: str
+    epoch: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Evidence:
         consumed: per agent, the event ids in its journal.
         watching_since_ns: per agent, when its consumer began.
         decisions: how many decisions the audit stream holds.
+        again: commands that the guard says it set once more, by the correlation id of that.
+        absolute: device resources that may be set twice, by the owner's word.
     """
 
     events: Sequence[HeldEvent]
@@ -66,15 +71,20 @@ class Evidence:
     consumed: Mapping[str, frozenset[str]]
     watching_since_ns: Mapping[str, int]
     decisions: int = 0
+    again: Mapping[str, str] = field(default_factory=dict)
+    absolute: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of a run; see `summarise` for the words."""
+    """What came of a run; see `summarise` and `promises` for the words."""
 
     lost_events: list[str] = field(default_factory=list)
     lost_commands: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
+    epoch_order: list[str] = field(default_factory=list)
+    forbidden: list[str] = field(default_factory=list)
+    disagreeing: list[str] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     latencies_ms: list[float] = field(default_factory=list)
@@ -97,8 +107,11 @@ def tally(evidence: Evidence) -> Tally:
         result.outcomes[outcome.status] += 1
         if outcome.status in ("failed", "expired", "uncertain", "refused"):
             result.reasons[f"{outcome.status}: {outcome.reason}"] += 1
-    effects = [line for line in evidence.world if line["kind"] == "set" and line.get("applied")]
-    result.doubled += _doubled(evidence.commands, effects)
+    effects = _effects(evidence)
+    result.doubled += _doubled(evidence, effects)
+    result.epoch_order += _lower_epochs(evidence.commands, effects)
+    result.disagreeing += _disagreeing(evidence.outcomes)
+    result.forbidden += _forbidden(evidence.outcomes, effects)
     result.latencies_ms = sorted(_latencies_ms(evidence, effects))
     return result
 
@@ -111,10 +124,22 @@ def _sent_once(commands: Iterable[SentCommand]) -> dict[str, SentCommand]:
     return found
 
 
-def _doubled(commands: Iterable[SentCommand], effects: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return second effects of a command, and effects that came after a later command's effect."""
-    by_id = _sent_once(commands)
-    seen: set[tuple[str, str]] = set()
+def _effects(evidence: Evidence) -> list[Mapping[str, Any]]:
+    """Return what took effect, oldest first, each under the id of its command; `again` marks what was set once more."""
+    done = [line for line in evidence.world if line["kind"] == "set" and line.get("applied")]
+    return [
+        {**line, "correlation": evidence.again.get(name, name), "again": name in evidence.again}
+        for line, name in ((line, str(line.get("correlation"))) for line in done)
+    ]
+
+
+def _doubled(evidence: Evidence, effects: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return second effects of a command, and effects that came after a later command's effect.
+
+    What the guard says it set once more may be a second effect where the owner says that this is harmless.
+    """
+    by_id = _sent_once(evidence.commands)
+    seen: set[tuple[str, str, bool]] = set()
     newest: dict[tuple[str, str], int] = {}
     found = []
     for line in effects:
@@ -122,13 +147,79 @@ def _doubled(commands: Iterable[SentCommand], effects: Iterable[Mapping[str, Any
         if command is None:
             continue  # the owner's own doing
         key = (command.device, command.resource)
-        if (command.id, str(line.get("resource"))) in seen:
+        is_again, resource = bool(line["again"]), str(line.get("resource"))
+        ways = {way for way in (False, True) if (command.id, resource, way) in seen}
+        if is_again in ways or (ways and key not in evidence.absolute):
             found.append(f"command {command.id} took effect twice on {key[0]}/{key[1]}")
-        seen.add((command.id, str(line.get("resource"))))
+        seen.add((command.id, resource, is_again))
         if command.sequence < newest.get(key, 0):
             found.append(f"command {command.id} took effect after a later one on {key[0]}/{key[1]}")
         newest[key] = max(newest.get(key, 0), command.sequence)
     return found
+
+
+def _lower_epochs(commands: Iterable[SentCommand], effects: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return effects of a lower epoch that came after one of a higher epoch, on the same device resource."""
+    by_id = _sent_once(commands)
+    highest: dict[tuple[str, str], tuple[int, int]] = {}
+    found = []
+    for line in effects:
+        command = by_id.get(str(line.get("correlation")))
+        if command is None:
+            continue
+        key = (command.device, command.resource)
+        before = highest.get(key, (0, 0))
+        if command.epoch < before:
+            words = f"epoch {_dotted(command.epoch)} after {_dotted(before)}"
+            found.append(f"command {command.id} took effect on {key[0]}/{key[1]} under {words}")
+        highest[key] = max(before, command.epoch)
+    return found
+
+
+def _dotted(epoch: tuple[int, int]) -> str:
+    return f"{epoch[0]}.{epoch[1]}"
+
+
+def _disagreeing(outcomes: Iterable[Ended]) -> list[str]:
+    """Return commands that were told to have ended in two ways; the same way told twice is harmless."""
+    told: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        told.setdefault(outcome.command_id, set()).add(outcome.status)
+    return [
+        f"command {name} was told to have ended in {len(ways)} ways: {', '.join(sorted(ways))}"
+        for name, ways in told.items()
+        if len(ways) > 1
+    ]
+
+
+def _forbidden(outcomes: Iterable[Ended], effects: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return effects of commands whose outcome says that they had none: expired or refused."""
+    ended = {outcome.command_id: outcome for outcome in outcomes if outcome.status in ("expired", "refused")}
+    done = dict.fromkeys(str(line.get("correlation")) for line in effects)
+    return [
+        f"command {name} took effect and was told {ended[name].status}: {ended[name].reason}"
+        for name in done
+        if name in ended
+    ]
+
+
+def promises(result: Tally) -> dict[str, int]:
+    """Return how often each promise was broken; every figure must be 0, whatever was killed."""
+    return {
+        "lost": len(result.lost_events) + len(result.lost_commands),
+        "duplicated": len(result.doubled),
+        "epoch_order_violations": len(result.epoch_order),
+        "forbidden_effects": len(result.forbidden),
+        "disagreeing_outcomes": len(result.disagreeing),
+    }
+
+
+def problems(result: Tally) -> list[str]:
+    """Return every broken promise in words."""
+    return [
+        *result.lost_events, *result.lost_commands, *result.doubled,
+        *result.epoch_order, *result.forbidden, *result.disagreeing,
+    ]  # fmt: skip
 
 
 def _latencies_ms(evidence: Evidence, effects: Iterable[Mapping[str, Any]]) -> Iterable[float]:
@@ -151,7 +242,6 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
 def summarise(result: Tally, evidence: Evidence, score: Mapping[str, Any]) -> dict[str, Any]:
     """Return the demo's last line: `failures` are failed, expired and uncertain; refused and unproven are neither."""
     counts = result.outcomes
-    problems = [*result.lost_events, *result.lost_commands, *result.doubled]
     return {
         "events": len(evidence.events),
         "decisions": evidence.decisions,
@@ -168,5 +258,5 @@ def summarise(result: Tally, evidence: Evidence, score: Mapping[str, Any]) -> di
         "comfort_violation_degree_hours": score.get("comfort_violation_degree_hours"),
         "energy_kwh": score.get("energy_kwh"),
         "reasons": dict(result.reasons.most_common(10)),
-        "problems": problems[:10],
+        "problems": problems(result)[:10],
     }

@@ -1,6 +1,6 @@
 """Parts of a running gateway are killed: they come back, and nothing is lost or done twice.
 
-A first version; every crash point is the issue "Nothing lost".
+Once each, for every run of the tests; `tests/faults` does it at random moments, at each await, and with worse faults.
 """
 
 import asyncio

@@ -96,6 +96,34 @@ async def test_who_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
     assert not is_alive(pid)
 
 
+async def test_one_that_is_stuck_is_ended_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module, "LOOK_AGAIN_S", 0.01)
+    answers = iter([False, True])
+    found = Supervisor(tmp_path / "log")
+    sleeper = Child("sleeper", child("", STUBBORN).command, is_stuck=lambda: next(answers, False))
+    found.start(sleeper)
+    first = await until(lambda: found.pid("sleeper"), "it runs")
+    second = await until(lambda: found.pid("sleeper") not in (None, first) and found.pid("sleeper"), "another runs")
+    assert (is_alive(first), is_alive(second)) == (False, True)
+    assert found.restarts == {"sleeper": 1}
+    await found.stop(grace_s=0.1)
+    assert not is_alive(second)
+
+
+async def test_killed_together_nobody_is_started_again_until_asked_to(tmp_path: Path) -> None:
+    found = Supervisor(tmp_path / "log")
+    sleepers = [child(f"sleeper-{number}", "import time; time.sleep(60)") for number in (1, 2)]
+    for sleeper in sleepers:
+        found.start(sleeper)
+    pids = [await until(lambda name=sleeper.name: found.pid(name), "it runs") for sleeper in sleepers]
+    await found.kill()
+    assert [is_alive(pid) for pid in pids] == [False, False]
+    assert (found.names, [found.pid(sleeper.name) for sleeper in sleepers]) == ([], [None, None])
+    found.start(sleepers[0])
+    assert await until(lambda: found.pid("sleeper-1"), "it runs again") not in pids
+    await found.stop()
+
+
 async def test_stopping_before_anything_started_is_fine(tmp_path: Path) -> None:
     found = Supervisor(tmp_path / "log")
     await found.stop()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagents.embedded.tally import Ended, Evidence, HeldEvent, SentCommand, percentile, summarise, tally
+from edgeagents.embedded.tally import Ended, Evidence, HeldEvent, SentCommand, percentile, promises, summarise, tally
 
 SCORE = {"comfort_violation_degree_hours": 1.5, "energy_kwh": 2.5}
 AGENTS = ("air", "heat")
@@ -91,6 +91,47 @@ def test_an_effect_after_a_later_commands_effect_is_a_double() -> None:
     assert tally(replace(run, world=lines)).doubled == ["command c1 took effect after a later one on valve/Setpoint"]
 
 
+def test_an_effect_under_a_lower_epoch_than_one_before_it_is_found() -> None:
+    run = clean(3)
+    commands = [replace(item, epoch=(1, 10 - index)) for index, item in enumerate(run.commands)]
+    result = tally(replace(run, commands=commands))
+    assert result.epoch_order == [
+        "command c2 took effect on valve/Setpoint under epoch 1.9 after 1.10",
+        "command c3 took effect on valve/Setpoint under epoch 1.8 after 1.10",
+    ]
+    raised = [replace(item, epoch=(1 + index, 10 - index)) for index, item in enumerate(run.commands)]
+    assert tally(replace(run, commands=raised)).epoch_order == [], "the generation counts first"
+    elsewhere = [replace(item, device=f"valve-{item.id}") for item in commands]
+    assert tally(replace(run, commands=elsewhere)).epoch_order == [], "each device resource has epochs of its own"
+
+
+@pytest.mark.parametrize("status", ["expired", "refused"])
+def test_an_effect_of_a_command_told_to_have_none_is_forbidden(status: str) -> None:
+    run = clean(2)
+    result = tally(replace(run, outcomes=[run.outcomes[0], Ended("c2", status, "too late")]))
+    assert result.forbidden == [f"command c2 took effect and was told {status}: too late"]
+    quiet = replace(run, world=[line for line in run.world if line.get("correlation") != "c2"])
+    assert tally(replace(quiet, outcomes=[run.outcomes[0], Ended("c2", status, "too late")])).forbidden == []
+
+
+def test_two_outcomes_of_one_command_must_agree() -> None:
+    run = clean(2)
+    again = Ended("c2", "proven", "told again after a crash")
+    assert tally(replace(run, outcomes=[*run.outcomes, again])).disagreeing == []
+    result = tally(replace(run, outcomes=[*run.outcomes, Ended("c2", "uncertain", "who knows")]))
+    assert result.disagreeing == ["command c2 was told to have ended in 2 ways: proven, uncertain"]
+
+
+def test_every_broken_promise_is_counted_under_its_own_name() -> None:
+    run = clean(3)
+    whole = {
+        "lost": 0, "duplicated": 0, "epoch_order_violations": 0, "forbidden_effects": 0, "disagreeing_outcomes": 0,
+    }  # fmt: skip
+    assert promises(tally(run)) == whole
+    broken = replace(run, outcomes=[*run.outcomes[:1], Ended("c2", "failed", "x"), Ended("c2", "expired", "late")])
+    assert promises(tally(broken)) == whole | {"lost": 1, "forbidden_effects": 1, "disagreeing_outcomes": 1}
+
+
 def test_order_counts_for_each_resource_by_itself() -> None:
     run = clean(2)
     commands = [replace(run.commands[0], resource="Mode"), run.commands[1]]
@@ -160,3 +201,23 @@ def test_any_single_defect_is_found(data: st.DataObject) -> None:
     result = figures(broken)
     assert result["lost"] + result["duplicated"] >= 1
     assert result["problems"]
+
+
+@pytest.mark.parametrize(
+    ("again", "absolute", "count"),
+    [({"other": "c-1"}, True, 0), ({"other": "c-1"}, False, 1), ({}, True, 0)],
+    ids=["said, and harmless", "said, and not harmless", "not said: somebody else's"],
+)
+def test_what_the_guard_set_once_more_is_no_second_effect_where_that_is_harmless(
+    again: dict[str, str], absolute: bool, count: int
+) -> None:
+    command = SentCommand("c-1", "air", "valve", "Setpoint", 5, "e-1")
+    world = [
+        {"kind": "set", "applied": True, "correlation": name, "resource": "Setpoint", "received_ns": "1"}
+        for name in ("c-1", "other")
+    ]
+    keys = frozenset({("valve", "Setpoint")} if absolute else ())
+    evidence = Evidence([], [command], [Ended("c-1", "proven", "")], world, {}, {}, 0, again, keys)
+    assert len(tally(evidence).doubled) == count
+    thrice = Evidence([], [command], [Ended("c-1", "proven", "")], [*world, world[1]], {}, {}, 0, again, keys)
+    assert len(tally(thrice).doubled) == (count + 1 if again else 0), "no third time"
