@@ -69,7 +69,14 @@ def measure(options: argparse.Namespace, progress: Progress) -> tuple[dict[str, 
                 else:
                     results[what] = job.result()
                     progress.advance(bar)
+                    progress.console.print(told(what, results[what]))
     return schedules, dict(sorted(results.items()))
+
+
+def told(case: Case, results: Mapping[str, Result]) -> str:
+    """Return one house in one line: whoever looks at a long run sees how it goes."""
+    parts = [f"{name} {item.cost_eur:.2f} EUR {item.discomfort_k_h:.2f} K h" for name, item in results.items()]
+    return f"{case[0]}, seed {case[1]}: {', '.join(parts)}"
 
 
 def compared(results: Mapping[Case, Mapping[str, Result]]) -> dict[str, dict[str, dict[str, Paired]]]:
