@@ -38,6 +38,18 @@ proto: setup ## generate edgeagents/pb from proto/
 demo: setup ## a home run by three agents and a guard, on a live page (ARGS="--help")
 	@$(BIN)/python -m edgeagents.embedded.demo $(ARGS)
 
+TO ?=
+FROM ?=
+
+backup: setup ## a gateway's state into one file: ARGS="--folder FOLDER" [TO=file.tar]; more in docs/backup.md
+	@$(BIN)/edgeagents backup $(if $(TO),--to "$(TO)") $(ARGS)
+
+restore: setup ## a backup into a stopped gateway: FROM=file.tar ARGS="--folder FOLDER" [--force]
+	@test -n "$(FROM)" || { echo 'usage: make restore FROM=file.tar ARGS="--folder FOLDER [--force]"' >&2; exit 2; }
+	@$(BIN)/edgeagents restore "$(FROM)" $(ARGS)
+replay-demo: setup ## 1,000 decisions of a busy home, made again from its audit: are they equal?
+	$(BIN)/pytest tests/scenarios/test_replay.py -m long -s $(ARGS)
+
 test: setup ## all tests that this machine can run; says what it leaves out
 	$(BIN)/pytest -m "not edgex and not long and not faults" -n auto --dist loadgroup $(ARGS)
 	@echo "left out: the contract suite on a running EdgeX of yours (make test-edgex), faults (make test-faults)," \
@@ -52,7 +64,7 @@ test-faults: setup ## some 5 minutes of kills, stops, power cuts, full disks, cl
 	FAULTS_ROUNDS=1 FAULTS_SEED=$(FAULTS_SEED) $(BIN)/pytest tests/faults -m "faults and not long" -n 0 -q $(ARGS)
 
 test-long: setup ## hours: every fault 20 times at random and at each await, then bad input for FUZZ_SECONDS=600
-	FAULTS_ROUNDS=20 FAULTS_SEED=$(FAULTS_SEED) FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest tests/faults tests/long -n 0 -q $(ARGS)
+	FAULTS_ROUNDS=20 FAULTS_SEED=$(FAULTS_SEED) FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -m "faults or long" -n 0 -q $(ARGS)
 
 # HOST counts only on the command line: some shells export one of their own.
 EDGEX_HOST := $(if $(findstring command,$(origin HOST)),--edgex-host="$(HOST)")
@@ -71,4 +83,4 @@ bench: setup ## run every benchmark
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
-.PHONY: help setup format check proto demo test test-edgex test-faults test-long bench bench-decode
+.PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode

@@ -1,4 +1,4 @@
-"""Hash-chained records: append, verify, read back; used by agents and the guard.
+"""Hash-chained records, appended; used by agents and the guard. `trail.py` reads them, `protocol/chains.py` verifies.
 
 One chain per writer and incarnation; the first record names the head of the writer's chain before it. Records
 go out in order, off the hot path, each with the expected last sequence of its subject: what the stream holds is
@@ -10,10 +10,9 @@ Source: design.md section 3.9.
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 from edgeagents import subjects
@@ -21,63 +20,14 @@ from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, StoredMessage
 from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, UnavailableError
 from edgeagents.model.message import AuditRecord
+from edgeagents.protocol.chains import digest, link, verify
+
+__all__ = ["Audit", "digest", "link", "verify"]
 
 log = logging.getLogger(__name__)
 
 QUEUE_LENGTH: Final = 10_000
 MAX_BODY_BYTES: Final = 65_536
-
-
-def digest(record: AuditRecord) -> str:
-    """Return the SHA-256, in hex, over all fields of a record but its own digest."""
-    fields = record.model_dump(exclude={"digest"})
-    text = json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def link(
-    previous: AuditRecord | None, writer: str, incarnation: str, kind: str, body: Mapping[str, Any], time_ns: int
-) -> AuditRecord:
-    """Return the record that follows `previous` (None, or a record of another incarnation: a new chain begins)."""
-    continues = previous is not None and previous.incarnation == incarnation
-    record = AuditRecord(
-        writer=writer,
-        incarnation=incarnation,
-        number=previous.number + 1 if continues and previous is not None else 0,
-        kind=kind,
-        body=json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str),
-        time_unix_ns=time_ns,
-        previous=previous.digest if previous is not None else "",
-    )
-    return record.model_copy(update={"digest": digest(record)})
-
-
-def verify(records: Iterable[AuditRecord]) -> list[str]:
-    """Return what was edited, dropped or reordered in the chains of one writer, given in the order of the stream.
-
-    Copies of one agent write at one time: their chains may interleave, each follows from itself. What is missing at
-    the very end is not seen here; heads that were sent off the gateway tell of it.
-    """
-    problems: list[str] = []
-    ends: dict[str, AuditRecord] = {}
-    known: set[str] = set()
-    for record in records:
-        name = f"{record.writer} {record.incarnation} #{record.number}"
-        if digest(record) != record.digest:
-            problems.append(f"{name}: edited, its digest does not fit its content")
-        before = ends.get(record.incarnation)
-        if before is None:
-            if record.number != 0:
-                problems.append(f"{name}: dropped records, the chain does not begin with #0")
-            elif known and record.previous not in known:
-                problems.append(f"{name}: dropped or reordered, what it names as the end before it is not there")
-        elif record.number != before.number + 1:
-            problems.append(f"{name}: dropped or reordered, follows #{before.number}")
-        elif record.previous != before.digest:
-            problems.append(f"{name}: does not follow from #{before.number}")
-        ends[record.incarnation] = record
-        known.add(record.digest)
-    return problems
 
 
 class Audit:
@@ -121,8 +71,9 @@ class Audit:
 
     async def _add(self, kind: str, body: Mapping[str, Any], time_ns: int) -> None:
         record = link(self._last, self._writer, self._incarnation, kind, body, time_ns)
-        if len(record.body) > MAX_BODY_BYTES:
-            body = {"too_large": len(record.body), "sha256": hashlib.sha256(record.body.encode()).hexdigest()}
+        size_bytes = len(record.body.encode())
+        if size_bytes > MAX_BODY_BYTES:
+            body = {"too_large": size_bytes, "sha256": hashlib.sha256(record.body.encode()).hexdigest()}
             record = link(self._last, self._writer, self._incarnation, kind, body, time_ns)
         await self._store(record)
         self._last = record

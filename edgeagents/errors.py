@@ -78,8 +78,20 @@ class UpstreamError(TheirError):
     """An upstream service answered, but not with what its contract promises."""
 
 
+class TooManyAttemptsError(TheirError):
+    """Asked again too early; `retry_after_s` says in how many seconds it may be tried again."""
+
+    def __init__(self, text: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
 class UnavailableError(TheirError):
     """An upstream service could not be reached, or said it is not available."""
+
+
+class WithdrawnError(TheirError):
+    """A request was called off by the last look before it was sent: certainly not carried out."""
 
 
 class DeviceSilentError(UnavailableError):
@@ -112,6 +124,8 @@ MEANINGS: dict[type[BaseException], Meaning] = {
     TooLargeError: Meaning(413, False),
     RangeError: Meaning(416, False),
     LockedError: Meaning(423, True),
+    WithdrawnError: Meaning(409, False),
+    TooManyAttemptsError: Meaning(429, True),
     UpstreamError: Meaning(502, True),
     UnavailableError: Meaning(503, True),
     ConfigurationError: Meaning(500, False),
@@ -139,6 +153,7 @@ BY_STATUS: dict[int, type[TheirError]] = {
     413: TooLargeError,
     416: RangeError,
     423: LockedError,
+    429: TooManyAttemptsError,
     503: UnavailableError,
 }
 

@@ -42,6 +42,11 @@ def agent_user(agent: str) -> str:
     return f"agent-{agent}"
 
 
+def called(agent: str) -> str:
+    """Return the subject on which the guard has an agent ask for its welcome again; nothing sent there counts."""
+    return f"{inbox(agent_user(agent))}.called"
+
+
 def for_everything() -> Permissions:
     """Return the permissions of the guard and of the owner's own tools."""
     return Permissions((">",), (">",))

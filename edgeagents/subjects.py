@@ -134,6 +134,16 @@ def leases(gateway: str) -> str:
     return f"{token(gateway)}.leases.*"
 
 
+def guard(gateway: str) -> str:
+    """Return the subject on which a gateway's guard says that it is there."""
+    return f"{token(gateway)}.guard"
+
+
+def guard_starts(gateway: str) -> str:
+    """Return the subject of the records by which guards begin, and restores are noted: lease records of no device's."""
+    return command(gateway, gateway, GUARD)
+
+
 def sender(subject: str) -> str:
     """Return the agent that a session or lease subject belongs to: the sender is a token, never a word in the body.
 

@@ -36,8 +36,10 @@ from tests.valves import KEY, NAMES
 GUARD_TOKEN, OWNER_TOKEN, ANN = "guards-own-token-0001", "owners-own-token-0001", "token-of-ann-000001"
 SITE: dict[str, Any] = {
     "resources": [
+        {"device": "valve-9", "resource": "Setpoint", "risk_class": "A", "kind": "absolute", "minimum": 10,
+         "proof": {"resource": "Setpoint", "tolerance": 0.1, "wait": "2s"}, "quarantine": "1s", "stand_back": "2s"},
         {"profile": "Valve", "resource": "Setpoint", "risk_class": "A", "kind": "absolute", "minimum": 10,
-         "proof": {"resource": "Setpoint", "tolerance": 0.1, "wait": "2s"}},
+         "proof": {"resource": "Setpoint", "tolerance": 0.1, "wait": "2s"}, "quarantine": "1s"},
         {"profile": "Valve", "resource": "Open", "risk_class": "A", "proof": {"resource": "Open", "wait": "2s"}},
         {"profile": "Valve", "resource": "Enabled", "risk_class": "C", "approval_wait": "1m",
          "proof": {"resource": "Enabled", "wait": "2s"}},

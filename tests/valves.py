@@ -1,6 +1,7 @@
 """Valves as a real EdgeX device service that tests tell to misbehave: `python -m tests.valves`.
 
-`POST /control` with `{"hang": true}` makes SETs wait until they are released, `{"deaf": true}` makes them do nothing;
+`POST /control` with `{"hang": true}` makes SETs wait until they are released, `"once"` stalls just the next one;
+`{"deaf": true}` makes them do nothing, `{"hand": 21.0}` is a hand at the valve;
 `GET /control` tells what is set, by which correlation id, and how many SETs hang.
 """
 
@@ -39,6 +40,8 @@ class Valves:
         self.values: dict[tuple[str, str], Value] = {}
         self.sets: list[dict[str, Any]] = []
         self.hangs: set[str] = set()
+        self.once: set[str] = set()  # their next SET hangs
+        self.stalled: set[str] = set()  # one SET of theirs hangs, others do not
         self.deaf: set[str] = set()
         self.hanging = 0
         self.changed = asyncio.Condition()
@@ -74,12 +77,29 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     @service.app.post("/control")
     async def change(what: dict[str, Any]) -> None:
         async with valves.changed:
-            for word, names in (("hang", valves.hangs), ("deaf", valves.deaf)):
+            if what.get("hang") == "once":
+                valves.once.add(what.pop("device"))
+                what.pop("hang")
+            if "hand" in what:
+                valves.values[what["device"], what.get("resource", "Setpoint")] = what["hand"]
+            for word, names in (("hang", valves.hangs), ("hang", valves.stalled), ("deaf", valves.deaf)):
                 if word in what:
-                    (names.add if what[word] else names.discard)(what["device"])
+                    (names.add if what[word] and names is not valves.stalled else names.discard)(what["device"])
             valves.changed.notify_all()
 
-    async with serve_devices(service, valves, INVENTORY, settings=settings):
+    async with serve_devices(service, valves, INVENTORY, settings=settings) as devices:
+        carry_out = devices._set
+
+        async def stall(name: str, *arguments: Any) -> None:
+            # Before anything of the service knows of it, so that it answers reads and further SETs meanwhile.
+            if name in valves.once:
+                valves.once.discard(name)
+                valves.stalled.add(name)
+                async with valves.changed:
+                    await valves.changed.wait_for(lambda: name not in valves.stalled)
+            await carry_out(name, *arguments)
+
+        devices._set = stall  # type: ignore[method-assign]
         yield
 
 

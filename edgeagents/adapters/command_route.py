@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 from edgeagents.adapters.edgex import CommandClient
+from edgeagents.adapters.rest import LastLook
 from edgeagents.model.device import Event
 
 Route: TypeAlias = Literal["rest", "bus"]
@@ -18,8 +19,11 @@ Route: TypeAlias = Literal["rest", "bus"]
 class Commands(Protocol):
     """Sets and reads devices; raises as `CommandClient` does."""
 
-    async def set(self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "") -> None:
-        """Set a resource or a device command."""
+    async def set(
+        self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "",
+        last_look: LastLook | None = None,
+    ) -> None:  # fmt: skip
+        """Set a resource or a device command; `last_look` may still call it off by raising `WithdrawnError`."""
 
     async def get(self, device: str, command: str) -> Event:
         """Read a resource or a device command."""
@@ -32,9 +36,12 @@ class OverRest:
         """Use a client."""
         self._client = client
 
-    async def set(self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "") -> None:
+    async def set(
+        self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "",
+        last_look: LastLook | None = None,
+    ) -> None:  # fmt: skip
         """Set over REST."""
-        await self._client.set(device, command, values, correlation_id=correlation_id)
+        await self._client.set(device, command, values, correlation_id=correlation_id, last_look=last_look)
 
     async def get(self, device: str, command: str) -> Event:
         """Read over REST."""
@@ -48,9 +55,12 @@ class OverBus:
         """Use a client."""
         self._client = client
 
-    async def set(self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "") -> None:
+    async def set(
+        self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "",
+        last_look: LastLook | None = None,
+    ) -> None:  # fmt: skip
         """Set over the bus; the device service gets the same correlation id."""
-        await self._client.set_by_bus(device, command, values, correlation_id=correlation_id)
+        await self._client.set_by_bus(device, command, values, correlation_id=correlation_id, last_look=last_look)
 
     async def get(self, device: str, command: str) -> Event:
         """Read over the bus."""

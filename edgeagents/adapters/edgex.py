@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from edgeagents.adapters.edgex_bus import EdgexBus
 from edgeagents.adapters.event_payloads import restored
-from edgeagents.adapters.rest import Rest, check_items, segment
+from edgeagents.adapters.rest import LastLook, Rest, check_items, segment
 from edgeagents.errors import (
     DeviceSilentError,
     InvalidInputError,
@@ -224,9 +224,11 @@ class CommandClient:
 
     async def set(
         self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "",
-        timeout_s: float = COMMAND_TIMEOUT_S,
+        timeout_s: float = COMMAND_TIMEOUT_S, last_look: LastLook | None = None,
     ) -> None:  # fmt: skip
         """Set a resource or a device command to `values`, by resource name; each value text or natural JSON.
+
+        `last_look` is called as late as can be before it is sent; what it raises is raised, and nothing is sent.
 
         Raises:
             InvalidInputError: the names are not exactly the command's (nothing is sent then), or a bad value.
@@ -241,7 +243,7 @@ class CommandClient:
         try:
             await self._rest.call(
                 "PUT", _command_path(device, command), body=dict(values), correlation_id=correlation_id,
-                timeout_s=timeout_s, silent=DeviceSilentError,
+                timeout_s=timeout_s, silent=DeviceSilentError, last_look=last_look,
             )  # fmt: skip
         except UnavailableError as error:
             raise _definite(error) from error
@@ -257,21 +259,23 @@ class CommandClient:
 
     async def set_by_bus(
         self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "",
-        timeout_s: float = COMMAND_TIMEOUT_S,
+        timeout_s: float = COMMAND_TIMEOUT_S, last_look: LastLook | None = None,
     ) -> None:  # fmt: skip
         """Set over the bus; see `set`. Silence is `DeviceSilentError`."""
         check_parameters(await self._profile_of(device), command, values)
-        await self._ask(device, command, "set", dict(values), correlation_id, timeout_s)
+        await self._ask(device, command, "set", dict(values), correlation_id, timeout_s, last_look)
 
     async def _ask(
-        self, device: str, command: str, verb: str, payload: Any, correlation_id: str, timeout_s: float
-    ) -> Event | None:
+        self, device: str, command: str, verb: str, payload: Any, correlation_id: str, timeout_s: float,
+        last_look: LastLook | None = None,
+    ) -> Event | None:  # fmt: skip
         levels = (topic_level(name, self._bus.kind) for name in (device, command))
         topic = f"core/command/request/{'/'.join(levels)}/{verb}"
         try:
             answer = await self._bus.request(
-                topic, payload, answer_from="core-command", timeout_s=timeout_s, correlation_id=correlation_id
-            )
+                topic, payload, answer_from="core-command", timeout_s=timeout_s, correlation_id=correlation_id,
+                last_look=last_look,
+            )  # fmt: skip
         except UnavailableError as error:
             raise DeviceSilentError(str(error)) from error
         except UpstreamError as error:

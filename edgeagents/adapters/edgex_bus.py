@@ -168,6 +168,7 @@ class EdgexBus:
         timeout_s: float,
         query: Mapping[str, str] | None = None,
         correlation_id: str = "",
+        last_look: Callable[[], None] | None = None,
     ) -> Answer:
         """Publish a request and return the answer that carries its request id, error answers included.
 
@@ -178,6 +179,7 @@ class EdgexBus:
             timeout_s: longest wait.
             query: query parameters.
             correlation_id: a UUID; made when empty.
+            last_look: called right before it is published; what it raises is raised, and nothing is sent.
 
         Raises:
             UnavailableError: no answer in time: EdgeX stays silent when a device service does.
@@ -196,6 +198,8 @@ class EdgexBus:
             envelope = Envelope(
                 payload, correlation_id or str(uuid.uuid4()), request_id, query_params=dict(query or {})
             )
+            if last_look is not None:
+                last_look()
             await self._transport.publish(f"{self.base}/{topic}", envelope)
             async with asyncio.timeout(timeout_s):
                 answer = await self.decode(*await answered)

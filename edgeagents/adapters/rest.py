@@ -9,8 +9,8 @@ Source: edgex-wire.md sections 3.1, 4 and 5.
 import asyncio
 import json
 import uuid
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import quote
 
 import httpx
@@ -20,6 +20,9 @@ from edgeagents.adapters import cbor, telemetry
 from edgeagents.errors import MalformedMessageError, UnavailableError, UpstreamError, error_for_status
 
 CORRELATION_HEADER = "X-Correlation-ID"
+# Called when a request is about to be written to its connection; raises when it must not go out any more.
+LastLook: TypeAlias = Callable[[], None]
+_ABOUT_TO_SEND: Final = ".send_request_headers.started"
 _NEVER_SENT = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolError,
 )  # fmt: skip
@@ -107,6 +110,7 @@ class Rest:
         correlation_id: str = "",
         timeout_s: float | None = None,
         silent: type[UnavailableError] = UnavailableError,
+        last_look: LastLook | None = None,
     ) -> Any:
         """Return the decoded answer; None for an empty one.
 
@@ -118,6 +122,7 @@ class Rest:
             correlation_id: made when empty.
             timeout_s: the whole request's deadline; the client's own when None.
             silent: what to raise when the request may have been carried out but no answer came.
+            last_look: called as late as can be before it is sent; what it raises is raised, and nothing is sent.
 
         Raises:
             UnavailableError: not reachable or no token, so certainly not carried out; or `silent`.
@@ -125,7 +130,9 @@ class Rest:
             TheirError: what EdgeX's error answer means (`errors.error_for_status`), with its text.
         """
         with telemetry.span(f"{method} {self.name}", kind="client") as request:
-            response = await self._send(method, path, query, body, correlation_id, timeout_s or self.timeout_s, silent)
+            response = await self._send(
+                method, path, query, body, correlation_id, timeout_s or self.timeout_s, silent, last_look
+            )
             request.note({"http.response.status_code": response.status_code, "url.path": path})
         if response.is_success:
             return _decode(response, f"{self.name}: {method} {path}")
@@ -140,15 +147,16 @@ class Rest:
         correlation_id: str,
         timeout_s: float,
         silent: type[UnavailableError],
+        last_look: LastLook | None,
     ) -> httpx.Response:
         headers = {CORRELATION_HEADER: correlation_id or str(uuid.uuid4()), **telemetry.carried()}
         end = asyncio.get_running_loop().time() + timeout_s
         used = await self._authorise(headers, end)
-        response = await self._exchange(method, path, query, body, headers, timeout_s, end, silent)
+        response = await self._exchange(method, path, query, body, headers, timeout_s, end, silent, last_look)
         if response.status_code == 401 and used is not None and self._tokens is not None:
             self._tokens.forget(used)  # it expired on its way, so nothing was carried out
             await self._authorise(headers, end)
-            response = await self._exchange(method, path, query, body, headers, timeout_s, end, silent)
+            response = await self._exchange(method, path, query, body, headers, timeout_s, end, silent, last_look)
         return response
 
     async def _authorise(self, headers: dict[str, str], end: float) -> SecretStr | None:
@@ -175,15 +183,19 @@ class Rest:
         timeout_s: float,
         end: float,
         silent: type[UnavailableError],
+        last_look: LastLook | None,
     ) -> httpx.Response:
         url = await self._address.base_url()
         where = f"{self.name} at {url}"
         # httpx counts each read anew; the outer deadline holds for the whole request.
         limits = httpx.Timeout(timeout_s, connect=min(2.0, timeout_s / 2))
+        extensions = {"trace": _tracer(last_look)} if last_look is not None else None
         try:
             async with asyncio.timeout_at(end):
+                if last_look is not None:
+                    last_look()
                 return await self._http.request(
-                    method, url + path, params=query, json=body, headers=headers, timeout=limits
+                    method, url + path, params=query, json=body, headers=headers, timeout=limits, extensions=extensions
                 )
         except (*_NEVER_SENT, httpx.InvalidURL) as error:
             self._address.forget()
@@ -193,6 +205,15 @@ class Rest:
         except httpx.RequestError as error:
             self._address.forget()
             raise silent(f"{where}: connection broke during {method} {path}: {_text(error)}") from error
+
+
+def _tracer(last_look: LastLook) -> Callable[[str, Mapping[str, Any]], Any]:
+    # Getting a connection can take its time: what counts is the moment before the first byte.
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith(_ABOUT_TO_SEND):
+            last_look()
+
+    return trace
 
 
 def segment(name: str) -> str:

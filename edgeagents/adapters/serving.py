@@ -91,9 +91,10 @@ class WebServer(uvicorn.Server):
 
     def __init__(self, app: ASGIApp, tls: ssl.SSLContext | None = None) -> None:
         """Serve `app`, with `tls` over HTTPS; a shutdown waits 2 s for open requests."""
+        # The peer is who connects: a header that anybody may write must not give a caller another address.
         config = uvicorn.Config(
             app, log_config=None, log_level="warning", access_log=False, lifespan="off", server_header=False,
-            timeout_graceful_shutdown=2, ws="none",
+            timeout_graceful_shutdown=2, ws="none", proxy_headers=False,
         )  # fmt: skip
         super().__init__(config)
         if tls is not None:

@@ -8,6 +8,7 @@ Source: nats-py 2.16, NATS ADR-8 (JetStream wire API), field notes on brokers.
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,6 +67,25 @@ class StoredMessage:
                 await self._msg.ack()
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How much a stream holds, and how much it may.
+
+    Args:
+        messages: how many.
+        last_sequence: the newest place it has given out, whether something lies there still or not.
+        size_bytes: of all messages.
+        max_bytes: the oldest beyond this size are dropped; -1: never.
+        max_age_s: what is older is dropped; 0: never.
+    """
+
+    messages: int
+    last_sequence: int
+    size_bytes: int
+    max_bytes: int
+    max_age_s: float
+
+
 @contextlib.contextmanager
 def _translated(what: str) -> Iterator[None]:
     try:
@@ -74,6 +94,13 @@ def _translated(what: str) -> Iterator[None]:
         raise NotFoundError(f"{what}: not there (yet)") from error
     except BROKER_ERRORS as error:
         raise UnavailableError(f"{what}: {str(error) or type(error).__name__}") from error
+
+
+def _unix_ns(text: str) -> int:
+    """Return RFC 3339 text, with up to nine digits of a second, as nanoseconds since the epoch."""
+    whole, _, rest = text.removesuffix("Z").partition(".")
+    seconds = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
+    return int(seconds) * 1_000_000_000 + int(rest.ljust(9, "0")[:9] or 0)
 
 
 class Streams:
@@ -212,6 +239,32 @@ class Streams:
         with _translated(f"stream {stream}"):
             return int((await finished(self.js.stream_info(stream))).state.last_seq)
 
+    async def held(self, stream: str) -> Held:
+        """Return how much a stream holds now; raises like `last_sequence`."""
+        with _translated(f"stream {stream}"):
+            info = await finished(self.js.stream_info(stream))
+        state, config = info.state, info.config
+        return Held(
+            state.messages, state.last_seq, state.bytes, int(config.max_bytes or -1), float(config.max_age or 0.0)
+        )
+
+    async def server_time_ns(self, stream: str) -> int:
+        """Return what the broker's wall clock says, nanoseconds; `stream` is one it may be asked about.
+
+        Raises:
+            NotFoundError: there is no such stream.
+            UnavailableError: the broker did not answer, or tells no time (before 2.10).
+        """
+        with _translated(f"time of the broker, by stream {stream}"):
+            answer = await finished(self.client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5))
+        try:
+            body = json.loads(answer.data)
+            if body.get("error"):
+                raise NotFoundError(f"stream {stream}: {body['error'].get('description', 'not there (yet)')}")
+            return _unix_ns(body["ts"])
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UnavailableError(f"stream {stream}: the broker tells no time: is it older than 2.10?") from error
+
     async def acknowledged(self, stream: str, durable: str) -> int:
         """Return the stream sequence up to which a durable consumer has acknowledged everything.
 
@@ -231,6 +284,15 @@ class Streams:
         """Say whether a durable consumer has acknowledged all there is for it now; raises like `acknowledged`."""
         info = await self._consumer(stream, durable)
         return not info.num_pending and not info.num_ack_pending
+
+    async def forget_consumer(self, stream: str, durable: str) -> None:
+        """Delete a durable consumer, so that all is delivered again; one that is not there is none to forget.
+
+        Raises:
+            UnavailableError: the broker did not answer.
+        """
+        with contextlib.suppress(NotFoundError), _translated(f"consumer {durable} of stream {stream}"):
+            await finished(self.js.delete_consumer(stream, durable))
 
     async def _consumer(self, stream: str, durable: str) -> api.ConsumerInfo:
         with _translated(f"consumer {durable} of stream {stream}"):

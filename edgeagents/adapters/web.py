@@ -3,6 +3,7 @@
 Source: edgex-wire.md section 4; recordings of EdgeX 4.0.2.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from edgeagents.adapters.middleware import (
     error_body,
 )
 from edgeagents.adapters.rest import CORRELATION_HEADER
-from edgeagents.errors import EdgeAgentsError, NotAllowedError, meaning_of
+from edgeagents.errors import EdgeAgentsError, NotAllowedError, TooManyAttemptsError, meaning_of
 from edgeagents.model.device import EdgexModel
 
 SDK_VERSION: Final = "4.0.0"  # the EdgeX release whose contract is kept
@@ -149,7 +150,9 @@ def _add_common_routes(app: FastAPI, context: WebContext) -> None:
 def _add_error_bodies(app: FastAPI) -> None:
     @app.exception_handler(EdgeAgentsError)
     async def ours(request: Request, error: EdgeAgentsError) -> JSONResponse:
-        return _body(meaning_of(error).status, str(error))
+        wait_s = error.retry_after_s if isinstance(error, TooManyAttemptsError) else None
+        headers = {"Retry-After": str(math.ceil(wait_s))} if wait_s is not None else None
+        return _body(meaning_of(error).status, str(error), headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

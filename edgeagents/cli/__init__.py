@@ -4,22 +4,35 @@ Source: cyclopts 5.
 """
 
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App
 from rich.console import Console
+from rich.text import Text
 
 from edgeagents import __version__
 from edgeagents.cli.approvals import approvals
+from edgeagents.cli.audit import audit
+from edgeagents.cli.backup import backup, restore
+from edgeagents.cli.orders import add_orders
+from edgeagents.cli.replay import replay
+from edgeagents.cli.why import why
 from edgeagents.errors import EdgeAgentsError
 
 app = App(name="edgeagents", help="Cooperating agents on an EdgeX gateway.", version=__version__)
 app.command(approvals)
+app.command(backup)
+app.command(restore)
+add_orders(app)
+app.command(audit)
+app.command(why)
+app.command(replay)
 
 
-def main() -> None:
-    """Run the command line and exit: 0 when done, 1 when it could not be, 2 for a wrong command line."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line, the process's own when None, and exit: 0 when done, else 1 with a word on stderr."""
     try:
-        app()
+        app(sys.argv[1:] if argv is None else argv)
     except EdgeAgentsError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {error}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "red"), str(error)))
         sys.exit(1)

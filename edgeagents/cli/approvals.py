@@ -3,33 +3,22 @@
 Source: design.md section 3.6.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
 from urllib.parse import quote
 
-import httpx
-from cyclopts import App, Parameter
+from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 
-from edgeagents.errors import UnavailableError, UpstreamError, error_for_status
-from edgeagents.settings import read_secret
+from edgeagents.cli.guard import DEFAULT_GUARD, Guard, Reason, TokenFile, call
 
 approvals = App(name="approvals", help="Commands that wait for a human: list, approve, deny.")
-
-Guard = Annotated[str, Parameter(name="--guard", env_var="EDGEAGENTS_GUARD_URL", help="address of the guard")]
-TokenFile = Annotated[
-    Path, Parameter(name="--token-file", env_var="EDGEAGENTS_TOKEN_FILE", help="file with your approver's token")
-]
-Reason = Annotated[str, Parameter(name="--reason", help="kept in the audit")]
-DEFAULT_GUARD = "http://127.0.0.1:59740"
 
 
 @approvals.command(name="list")
 def list_waiting(*, token_file: TokenFile, guard: Guard = DEFAULT_GUARD) -> None:
     """Show the commands that wait, oldest first."""
-    body = _call("GET", guard, "/api/v3/approval", token_file)
+    body = call("GET", guard, "/api/v3/approval", token_file)
     if not body["approvals"]:
         Console().print("nothing waits for approval")
         return
@@ -58,22 +47,5 @@ def deny(command_id: str, *, token_file: TokenFile, guard: Guard = DEFAULT_GUARD
 
 def _decide(command_id: str, decision: str, token_file: Path, guard: str, reason: str) -> None:
     path = f"/api/v3/approval/{quote(command_id, safe='')}"
-    _call("POST", guard, path, token_file, {"decision": decision, "reason": reason})
+    call("POST", guard, path, token_file, {"decision": decision, "reason": reason})
     Console().print(f"{decision}d: {command_id}" if decision == "approve" else f"denied: {command_id}")
-
-
-def _call(
-    method: str, guard: str, path: str, token_file: Path, body: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {read_secret(token_file).get_secret_value()}"}
-    try:
-        answer = httpx.request(method, f"{guard.rstrip('/')}{path}", headers=headers, json=body, timeout=10.0)
-    except httpx.HTTPError as error:
-        raise UnavailableError(f"guard {guard}: {error}: is it up, is --guard right?") from error
-    try:
-        content = answer.json()
-    except ValueError as error:
-        raise UpstreamError(f"guard {guard}: answered {answer.status_code} without JSON: is it a guard?") from error
-    if answer.is_error:
-        raise error_for_status(answer.status_code, str(content.get("message", content)))
-    return dict(content)

@@ -34,6 +34,7 @@ from edgeagents.embedded.tally import summarise, tally
 from edgeagents.errors import EdgeAgentsError, MalformedMessageError
 from edgeagents.model.device import Device
 from edgeagents.model.message import AuditRecord
+from edgeagents.trail import StreamTrail, export
 
 WINTER_MORNING_S = datetime(2026, 1, 14, 6, 0, tzinfo=UTC).timestamp()
 
@@ -63,6 +64,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--factor", type=float, default=60, help="times faster than real time (60)")
     parser.add_argument("--seed", type=int, default=1, help="of weather, prices and people (1)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep state, logs and journals here")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write the audit here at the end")
     parser.add_argument(
         "--profiles", type=Path, default=Path("edgex-profiles/home").resolve(), help="site.yaml, agents/, …"
     )
@@ -90,6 +92,8 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
                 print(json.dumps(await figures(gateway, bus), ensure_ascii=False))
             else:
                 await _watch(gateway, bus, stop, arguments.seconds, Console())
+            if arguments.export is not None:
+                await export(await StreamTrail.open(bus), bus.settings.gateway, arguments.export)
         finally:
             await bus.close()
     finally:

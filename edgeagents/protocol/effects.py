@@ -41,11 +41,25 @@ class StartTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class WakeLater:
+    """Come back with a tick after `after_s` seconds, and let other devices of the lane go first."""
+
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
-    """Write down, on disk, that a device takes no further command."""
+    """Write down, on disk, that a device takes no further command for now."""
 
     device: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Write down, on disk, that a device takes commands again."""
+
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +83,5 @@ class Reply:
     reply: LeaseReply
 
 
-ActuationEffect: TypeAlias = StoreIntent | Set | Read | StartTimer | Block | Finish
+ActuationEffect: TypeAlias = StoreIntent | Set | Read | StartTimer | WakeLater | Block | Release | Finish
 LeaseEffect: TypeAlias = StoreLease | Reply

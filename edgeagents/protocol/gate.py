@@ -2,7 +2,7 @@
 
 Pure and run twice: by the guard, whose word counts, and by the agent beforehand, to save the trip. The gate
 trusts nothing a message says about the world: it judges by its own picture of the devices and by the owner's
-files. Leaves out consents of other agents (class B needs a human for now) and unresolved intents.
+files. Leaves out consents of other agents (class B needs a human for now).
 
 Source: design.md section 3.6.
 """
@@ -64,21 +64,24 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What is known of the devices: last readings, and what was set when (newest last)."""
+    """What is known of the devices: last readings, what was set when (newest last), and what may still take effect."""
 
     readings: Mapping[Key, Sample] = field(default_factory=dict)
     sets: Mapping[Key, Sequence[PastSet]] = field(default_factory=dict)
+    unresolved: Mapping[Key, Sequence[Value]] = field(default_factory=dict)
 
     def possible(self, key: Key, since_s: float) -> list[Value]:
         """Return what a resource may be at, None standing for unknown; a reading older than `since_s` is unknown.
 
-        What was set after the last reading is possible too: nothing says yet whether it took effect.
+        What was set after the last reading is possible too: nothing says yet whether it took effect. So is what was
+        set without a definite answer, whatever was read since.
         """
         reading, past = self.readings.get(key), self.sets.get(key, ())
         is_fresh = reading is not None and reading.site_s >= since_s
         found: list[Value] = [reading.value if reading is not None and is_fresh else None]
         if past and (reading is None or past[-1].site_s > reading.site_s):
             found.append(past[-1].value)
+        found.extend(self.unresolved.get(key, ()))
         return found
 
 

@@ -105,6 +105,21 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class Revoked:
+    """The guard ends whatever lease there is: somebody changed the resource by hand."""
+
+    key: Key
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """The clock behind site time was set by so many site seconds: what was recent stays as recent as it was."""
+
+    by_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
     """A command went out under a lease."""
 
@@ -129,7 +144,7 @@ class Tick:
     now_s: float
 
 
-LeaseEvent: TypeAlias = Heard | Asked | Released | Used | Recorded | Tick
+LeaseEvent: TypeAlias = Heard | Asked | Released | Revoked | Shifted | Used | Recorded | Tick
 
 
 def step(table: LeaseTable, event: LeaseEvent) -> tuple[LeaseTable, list[LeaseEffect]]:
@@ -144,6 +159,13 @@ def step(table: LeaseTable, event: LeaseEvent) -> tuple[LeaseTable, list[LeaseEf
             if lease is None or lease.session != session:
                 return table, [Reply(LeaseReply(granted=False, reason="not yours to give back"))]
             return table, [StoreLease(_record(table, key, None, "released")), Reply(LeaseReply(granted=False))]
+        case Revoked(key, reason):
+            lease = table.current(key)
+            if lease is None or lease.session is None:
+                return table, []
+            return table, [StoreLease(_record(table, key, None, reason))]
+        case Shifted(by_s):
+            return _shifted(table, by_s), []
         case Used(key, site_s):
             changes = table.leases.get(key, ())
             if not changes:
@@ -198,6 +220,39 @@ def _held_against(table: LeaseTable, lease: Lease | None, event: Asked) -> Lease
         return None
     reason = f"held by {holder} ({lease.priority}), quiet for {quiet_s:.0f} of {event.hold_s:.0f} s site time"
     return LeaseReply(granted=False, holder=holder, reason=reason, retry_after_s=SESSION_S)
+
+
+def _shifted(table: LeaseTable, by_s: float) -> LeaseTable:
+    leases = {
+        key: (*changes[:-1], replace(changes[-1], used_site_s=changes[-1].used_site_s + by_s))
+        for key, changes in table.leases.items()
+    }
+    return replace(table, leases=leases)
+
+
+def is_start(record: LeaseRecord) -> bool:
+    """Say whether a record tells that a guard began, or a backup was restored, and is no change of holder."""
+    return not record.resource
+
+
+def next_generation(records: int, ledger: int, *, is_lost: bool, is_stream_whole: bool, wall_ms: int) -> int:
+    """Return the generation in force from now on: one that was never in force before, when state was lost.
+
+    Args:
+        records: the highest that the command stream's records tell, 0: none.
+        ledger: what the guard's volume tells, 0: it is new.
+        is_lost: either is not what it was.
+        is_stream_whole: the stream still ends where the volume last saw it, or later.
+        wall_ms: wall clock; only counts where nothing that is left can tell the highest one before.
+
+    Source: docs/decisions/0008-generations-never-come-again.md.
+    """
+    highest = max(records, ledger)
+    if not is_lost:
+        return highest
+    # Each generation begins with a record, so a whole stream tells the highest. Else a time that is over tells a
+    # number that nobody used: milliseconds, as no guard starts twice within one.
+    return highest + 1 if is_stream_whole and records > 0 else max(highest + 1, wall_ms)
 
 
 def is_alive(table: LeaseTable, session: Session, now_s: float) -> bool:

@@ -3,6 +3,7 @@
 Source: design.md sections 2 and 3.
 """
 
+import asyncio
 import json
 import logging
 import secrets
@@ -21,18 +22,20 @@ from edgeagents.adapters.bootstrap import Build, EdgexService, ServiceSpec
 from edgeagents.adapters.files import load_agent
 from edgeagents.adapters.metrics import PIPELINE_TAG, Metrics
 from edgeagents.audit import Audit
+from edgeagents.clock import StepWatch
 from edgeagents.errors import ConfigurationError, InvalidInputError
 from edgeagents.journal import Journal
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.message import OutcomeStatus
 from edgeagents.protocol.fitting import file_problems
-from edgeagents.settings import PREFIX
+from edgeagents.settings import PREFIX, SiteTime
 from services.agent.commands import Commander
-from services.agent.decision import DecisionStage, RuleStage
+from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
 from services.agent.loop import AgentLoop, rule_results
 from services.agent.perception import Twin
 from services.agent.pipeline import DEFAULT, read_pipeline
+from services.agent.record import started_body
 from services.agent.rules import RuleBook
 from services.agent.trigger import add_event_route, is_by_http
 
@@ -40,6 +43,7 @@ log = logging.getLogger(__name__)
 
 AGENT_PORTS: Final = range(59750, 59800)
 SHORTEST_HISTORY_S: Final = 3600.0
+CLOCK_LOOK_S: Final = 0.25
 METRICS: Final = ("AgentDecisions", "AgentCommands", "AgentCommandsHeldBack", "AgentOutcomes", "AgentRuleFailures")
 
 
@@ -97,7 +101,7 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
         twin = Twin(service.site_time, rules.keys, max(rules.longest_s, SHORTEST_HISTORY_S))
         commander = Commander(service.bus, agent, service.devices, twin, service.site_time, incarnation)
         audit = Audit(service.bus, agent.name, incarnation)
-        stages: list[DecisionStage] = [RuleStage(agent.name, rules)]
+        stages = stages_of(agent, rules)
         journal = Journal.in_folder(JournalSettings().journal_dir, agent.name)
         loop = AgentLoop(agent, twin, stages, commander, audit, journal, lambda: service.site_time.at(time.time()))
         _follow_pipeline(service, loop)
@@ -146,6 +150,7 @@ async def _run(
     tasks = service.tasks
     tasks.create_task(audit.run(), name="audit")
     tasks.create_task(commander.keep_session(), name="session")
+    tasks.create_task(_watch_clock(service.site_time, twin, commander, audit), name="clock")
     await service.devices.wait_ready()
     problems = file_problems(agent, service.devices.devices_by_name, service.devices.profiles_by_name)
     if problems:
@@ -155,13 +160,26 @@ async def _run(
     log.info("agent %s: %d past events, watches %s", agent.name, count, ", ".join(inputs.filters))
     await commander.welcomed.wait()
     await commander.prepare()
-    audit.append("started", agent=agent.name, file=agent.model_dump(mode="json"))
+    audit.append("started", **started_body(agent))
     if not is_by_http(service.config):
         tasks.create_task(inputs.run_events(), name="events")
     tasks.create_task(inputs.run_rules(), name="rules")
     tasks.create_task(inputs.run_outcomes(), name="outcomes")
     while True:
         await loop.handle(await inputs.queue.get())
+
+
+async def _watch_clock(site_time: SiteTime, twin: Twin, commander: Commander, audit: Audit) -> None:
+    """Have what was recent stay as recent as it was, whoever sets the wall clock, for ever."""
+    watch = StepWatch(time.time_ns(), time.monotonic())
+    while True:
+        await asyncio.sleep(CLOCK_LOOK_S)
+        step_ns = watch.look(time.time_ns(), time.monotonic())
+        if step_ns:
+            log.warning("the wall clock was set by %.1f s: past times move with it", step_ns / 1e9)
+            twin.shift(step_ns)
+            commander.shift(site_time.factor * step_ns / 1e9)
+            audit.append("clock-step", by_s=step_ns / 1e9)
 
 
 def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook, commander: Commander) -> None:

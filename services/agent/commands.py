@@ -12,12 +12,12 @@ import time
 import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.errors import ConflictError, InvalidInputError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
@@ -31,11 +31,13 @@ from edgeagents.model.message import (
     Heartbeat,
     LeaseReply,
     LeaseRequest,
+    Mode,
     Outcome,
     SessionWelcome,
 )
 from edgeagents.model.site import ResourceRule, Site
 from edgeagents.model.values import Value, format_value, parse_value
+from edgeagents.permissions import called
 from edgeagents.protocol import gate, lease
 from edgeagents.settings import SiteTime
 from services.agent.perception import Twin
@@ -112,29 +114,51 @@ class Commander:
         self._memory = _Memory()
         self.welcome: SessionWelcome | None = None
         self.welcomed = asyncio.Event()
+        self._asking = asyncio.Lock()
+        self._session = subjects.session(bus.settings.gateway, agent.name)
+        self._beat = wire.encode(Heartbeat(incarnation=incarnation))
+        self._told = ""
         self.counts: Counter[str] = Counter()
 
     # --- session ---------------------------------------------------------------------------------
 
     async def keep_session(self) -> None:
-        """Send heartbeats for ever; ask for the welcome again now and then: the guard may have been restarted."""
-        subject = subjects.session(self._bus.settings.gateway, self._agent.name)
-        beat = wire.encode(Heartbeat(incarnation=self._incarnation))
-        headers = {CONTENT_TYPE: wire.PROTOBUF}
-        ask_at_s, told = 0.0, ""
+        """Send heartbeats for ever; ask for the welcome again when called, and now and then anyway.
+
+        Raises:
+            UnavailableError: the connection is closed for good.
+        """
+        await self._bus.subscribe(called(self._agent.name), self._on_call)
+        ask_at_s = 0.0
         while True:
             try:
                 if time.monotonic() >= ask_at_s:
-                    answer = await self._bus.request(subject, beat, headers, timeout_s=REQUEST_S)
-                    told = self._welcomed(wire.decode(SessionWelcome, answer.data), told)
+                    await self._ask()
                     ask_at_s = time.monotonic() + (WELCOME_AGAIN_S if self.welcome else lease.HEARTBEAT_S)
                 else:
-                    await self._bus.publish(subject, beat, headers)
+                    await self._bus.publish(self._session, self._beat, {CONTENT_TYPE: wire.PROTOBUF})
             except (UnavailableError, MalformedMessageError) as error:
-                if not told:
+                if not self._told:
                     log.warning("agent %s has no session: %s", self._agent.name, error)
-                    told = str(error)
+                    self._told = str(error)
             await asyncio.sleep(lease.HEARTBEAT_S)
+
+    async def _on_call(self, message: BusMessage) -> None:
+        """Ask what the guard says now; nothing in the call itself counts."""
+        with contextlib.suppress(UnavailableError, MalformedMessageError):  # then it is asked for in its time
+            await self._ask()
+
+    async def _ask(self) -> None:
+        async with self._asking:  # a later answer is never overtaken by an earlier one
+            answer = await self._bus.request(
+                self._session, self._beat, {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
+            )  # fmt: skip
+            self._told = self._welcomed(wire.decode(SessionWelcome, answer.data), self._told)
+
+    @property
+    def mode(self) -> Mode:
+        """What the guard lets the agent do, `observe` without a session: its word counts, not our file."""
+        return self.welcome.mode if self.welcome is not None else "observe"
 
     def _welcomed(self, welcome: SessionWelcome, told: str) -> str:
         if welcome.refused:
@@ -142,10 +166,12 @@ class Commander:
                 log.error("the guard refuses agent %s: %s", self._agent.name, welcome.refused)
             self.welcome = None
             return welcome.refused
-        if self.welcome is None or welcome.generation != self.welcome.generation:
+        before = self.welcome
+        if before is None or (welcome.generation, welcome.mode) != (before.generation, before.mode):
             log.info(
                 "agent %s has a session, generation %d, mode %s", self._agent.name, welcome.generation, welcome.mode
             )
+        if before is None or welcome.generation != before.generation:
             self._memory.epochs.clear()
         self.welcome = welcome
         self.welcomed.set()
@@ -178,7 +204,7 @@ class Commander:
         welcome = self.welcome
         if welcome is None:
             return Given(intent, held_back="no session with the guard")
-        if self._agent.mode != "act" or welcome.mode != "act":
+        if welcome.mode != "act":
             return Given(intent, held_back="mode observe")
         key = (intent.device, intent.resource)
         text = self._text(key, intent.value)
@@ -243,7 +269,7 @@ class Commander:
         if held is not None and time.monotonic() < held.until_s:
             return "held back after a refusal"
         devices = self._devices
-        agents = {self._agent.name: self._agent}
+        agents = {self._agent.name: self._agent.model_copy(update={"mode": welcome.mode})}
         rules = gate.Rules(_own_site(welcome), agents, devices.devices_by_name, devices.profiles_by_name)
         picture = gate.Picture(
             self._twin.readings, {key: tuple(self._memory.sets[key])} if key in self._memory.sets else {}
@@ -345,6 +371,13 @@ class Commander:
         site_s = self._site_time.at_ns(outcome.finished_unix_ns)
         self._memory.sets[key].append(gate.PastSet(self._agent.name, value, site_s))
         self._twin.set_value(key, value, outcome.finished_unix_ns, site_s)
+
+    def shift(self, by_site_s: float) -> None:
+        """Move the times of past commands: the clock behind site time was set."""
+        for past in self._memory.sets.values():
+            moved = [replace(item, site_s=item.site_s + by_site_s) for item in past]
+            past.clear()
+            past.extend(moved)
 
     def forget_overdue(self) -> None:
         """Stop waiting for outcomes that cannot come any more: the guard tells every one, but may have been reset."""

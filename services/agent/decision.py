@@ -2,8 +2,8 @@
 
     rule -> policy model -> language model -> safe default
 
-Each stage is a function of the observation and the twin; today the rules are the one stage there is, and the safe
-default is to leave everything as it is.
+Each stage is a function of the observation and the view of the devices it is given; today the rules are the one stage
+there is, and the safe default is to leave everything as it is.
 
 Source: design.md section 3.3.
 """
@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from edgeagents.model.agent import Decision, Intent, Observation, Stage
+from edgeagents.model.agent import AgentDefinition, Decision, Intent, Observation, Stage
 from edgeagents.model.values import Value, same_value
-from services.agent.perception import Twin
 from services.agent.rules import RuleBook
+from services.agent.view import View
 
 SURE_ENOUGH: Final = 0.5
 _DECISIONS: Final = uuid.UUID("6f1d7a0e-5c0b-4b6e-9a55-2f5d5d0c9c11")
@@ -26,7 +26,7 @@ class DecisionStage(Protocol):
 
     name: Stage
 
-    def decide(self, observation: Observation, twin: Twin) -> Decision | None:
+    def decide(self, observation: Observation, view: View) -> Decision | None:
         """Return a decision with its confidence, None when this stage has no answer."""
 
 
@@ -40,9 +40,9 @@ class RuleStage:
         self._agent = agent
         self._rules = rules
 
-    def decide(self, observation: Observation, twin: Twin) -> Decision | None:
+    def decide(self, observation: Observation, view: View) -> Decision | None:
         """Return what the rules want that is not so already; None when that is nothing."""
-        fired = [item for item in self._rules.evaluate(twin, observation.site_s) if not _is_so(twin, item.intent)]
+        fired = [item for item in self._rules.evaluate(view, observation.site_s) if not _is_so(view, item.intent)]
         if not fired:
             return None
         inputs: dict[str, Value] = {}
@@ -61,10 +61,15 @@ class RuleStage:
         )
 
 
-def decide(observation: Observation, twin: Twin, stages: Sequence[DecisionStage]) -> Decision | None:
+def stages_of(agent: AgentDefinition, rules: RuleBook) -> list[DecisionStage]:
+    """Return an agent's stages, cheapest first: for the agent as it runs and for the replay of its decisions."""
+    return [RuleStage(agent.name, rules)]
+
+
+def decide(observation: Observation, view: View, stages: Sequence[DecisionStage]) -> Decision | None:
     """Return the answer of the first stage that is sure enough; None: leave everything as it is."""
     for stage in stages:
-        decision = stage.decide(observation, twin)
+        decision = stage.decide(observation, view)
         if decision is not None and decision.confidence >= SURE_ENOUGH:
             return decision
     return None
@@ -76,8 +81,8 @@ def decision_id(agent: str, observation: Observation) -> str:
     return str(uuid.uuid5(_DECISIONS, f"{agent}/{cause.stream}/{cause.sequence}/{cause.event_id}"))
 
 
-def _is_so(twin: Twin, intent: Intent) -> bool:
-    known = twin.latest((intent.device, intent.resource))
+def _is_so(view: View, intent: Intent) -> bool:
+    known = view.latest((intent.device, intent.resource))
     return known is not None and known.value is not None and same_value(known.value, intent.value, 1e-6)
 
 

@@ -24,9 +24,11 @@ from edgeagents.model.device import Event
 from edgeagents.model.message import Cause, Outcome
 from edgeagents.model.values import Value
 from services.agent.commands import Commander, Given
-from services.agent.decision import DecisionStage, decide, described
+from services.agent.decision import DecisionStage, decide
 from services.agent.perception import Twin
 from services.agent.pipeline import Pipeline
+from services.agent.record import decision_body
+from services.agent.view import SeenView
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +124,8 @@ class AgentLoop:
         if observation is None or not self.deciding:
             return
         stages = [stage for stage in self._stages if stage.name in self.pipeline.stages]
-        decision = decide(observation, self._twin, stages)
+        seen = SeenView(self._twin)
+        decision = decide(observation, seen, stages)
         if decision is None:
             self.counts["nothing_to_do"] += 1
             return
@@ -135,23 +138,9 @@ class AgentLoop:
         if self._is_known(given):
             self.counts["held_back_again"] += 1
             return
-        self._audit.append(
-            "decision",
-            agent=self._agent.name,
-            mode=self._agent.mode,
-            cause=observation.cause.model_dump(),
-            site_s=observation.site_s,
-            given=[
-                {
-                    "device": item.intent.device,
-                    "resource": item.intent.resource,
-                    "command": item.command_id,
-                    "held_back": item.held_back,
-                }
-                for item in given
-            ],
-            **described(decision),
-        )
+        names = [stage.name for stage in stages]
+        body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
+        self._audit.append("decision", **body)
 
     def _is_known(self, given: list[Given]) -> bool:
         """Say whether all wishes are held back, and for the same reasons as in the decision before."""

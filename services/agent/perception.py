@@ -108,6 +108,15 @@ class Twin:
         """Take in a value known otherwise: proven by the guard, or from a rule result."""
         self._add(key, Sample(value, origin_ns, site_s))
 
+    def shift(self, by_wall_ns: int) -> None:
+        """Move all that is known: the wall clock was set. What was recent stays as recent as it was."""
+        by_site_s = self._site_time.factor * by_wall_ns / 1e9
+        for samples in self._samples.values():
+            moved = [Sample(item.value, item.origin_ns + by_wall_ns, item.site_s + by_site_s) for item in samples]
+            samples.clear()
+            samples.extend(moved)
+        self._looked_s = {key: looked_s + by_site_s for key, looked_s in self._looked_s.items()}
+
     def _see(self, event_id: str) -> None:
         self._seen[event_id] = None
         if len(self._seen) > KNOWN_EVENTS:

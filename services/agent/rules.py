@@ -20,7 +20,7 @@ from edgeagents.errors import ConfigurationError, InvalidInputError
 from edgeagents.model.agent import AgentDefinition, Intent, Recent, Rule
 from edgeagents.model.values import Value
 from edgeagents.protocol.gate import Key
-from services.agent.perception import Twin
+from services.agent.view import View
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +90,11 @@ class RuleBook:
         spans = [item.over for rule in self._rules for item in rule.given.values() if isinstance(item, Recent)]
         return max(spans, default=0.0)
 
-    def evaluate(self, twin: Twin, site_s: float) -> list[Fired]:
+    def evaluate(self, view: View, site_s: float) -> list[Fired]:
         """Return what the rules want now, at most one wish for each resource.
 
         Args:
-            twin: the agent's picture of its devices.
+            view: the agent's picture of its devices.
             site_s: site time of the decision.
         """
         now = datetime.fromtimestamp(site_s, UTC)
@@ -104,16 +104,16 @@ class RuleBook:
         for rule in self._rules:
             if rule.key in found:
                 continue
-            fired = self._evaluate(rule, twin, site_s, common)
+            fired = self._evaluate(rule, view, site_s, common)
             if fired is not None:
                 found[rule.key] = fired
         return list(found.values())
 
-    def _evaluate(self, rule: CompiledRule, twin: Twin, site_s: float, common: Mapping[str, Any]) -> Fired | None:
+    def _evaluate(self, rule: CompiledRule, view: View, site_s: float, common: Mapping[str, Any]) -> Fired | None:
         inputs: dict[str, Value] = {}
         oldest_ns = 0
         for name, source in rule.given.items():
-            found = twin.recent(source, site_s) if isinstance(source, Recent) else twin.latest(source)
+            found = view.recent(source, site_s) if isinstance(source, Recent) else view.latest(source)
             if found is None or found.value is None or isinstance(found.value, (bytes, list, dict)):
                 return None
             inputs[name] = found.value

@@ -11,30 +11,39 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
-from fastapi import Header
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
 from edgeagents.adapters.command_route import Route, commands_by
+from edgeagents.adapters.keeper import RegistryAddress
 from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.mqtt_bridge import MqttSettings
+from edgeagents.adapters.rest import Rest
+from edgeagents.adapters.startup import host_of_others
 from edgeagents.audit import Audit
-from edgeagents.errors import UnauthorisedError
-from edgeagents.model.message import OutcomeStatus
+from edgeagents.clock import StepWatch
+from edgeagents.model.message import Outcome, OutcomeStatus
+from edgeagents.protocol.gate import NeedsApproval
 from edgeagents.settings import PREFIX, SiteTime, read_secret
+from services.guard.alone import Alone
 from services.guard.approvals import Approvals, read_approvers
 from services.guard.bridge import METRICS as BRIDGE_METRICS
 from services.guard.bridge import bridge_of
 from services.guard.desk import LeaseDesk
 from services.guard.intake import Intake, Teller
-from services.guard.jobs import Job, Means, approved, end
+from services.guard.jobs import Job, Means, end
 from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
+from services.guard.notices import SERVICE, Notices, NotificationsAddress
+from services.guard.orders import Orders
+from services.guard.overrides import Overrides
 from services.guard.owner import Owner
+from services.guard.past import NOTHING_LOST, Past, acknowledged, reconcile
+from services.guard.people import People, add_people_routes
 from services.guard.picture import KEPT_SETS, LivePicture
 from services.guard.streams import DAY_S, ensure_streams
 
@@ -47,6 +56,7 @@ METRICS: Final = (
     "GuardGateTime",
     "GuardLeaseGrants",
     "GuardWaiting",
+    "GuardNotices",
     *BRIDGE_METRICS,
 )
 
@@ -101,13 +111,6 @@ class SystemClocks:
         return time.time_ns()
 
 
-class Verdict(BaseModel):
-    """What an approver says."""
-
-    decision: Literal["approve", "deny"]
-    reason: Annotated[str, Field(max_length=500)] = ""
-
-
 @asynccontextmanager
 async def build(service: EdgexService) -> AsyncIterator[None]:
     """Wire the guard into a started EdgeX service."""
@@ -121,15 +124,32 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     clocks = SystemClocks(service.site_time)
     incarnation = f"{time.time_ns():x}"
     audit = Audit(service.bus, "guard", incarnation)
-    desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now)
+    orders = Orders(ledger, executor, owner)
+    overrides = Overrides(ledger, executor, owner, service.devices, audit, clocks.now, clocks.site)
+    desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now, orders, overrides.problem)
+    overrides.end_lease = desk.end
     picture = LivePicture(service.site_time, clocks.wall_ns, max(KEPT_SETS, owner.most_sets))
+    alone = Alone(service.bus, incarnation)
     teller = Teller(service.bus, service.settings.gateway)
+    notices = _notices(service)
+    overrides.notice = notices.by_hand
+
+    def tell(agent: str, outcome: Outcome) -> None:
+        teller.tell(agent, outcome)
+        notices.ended(agent, outcome, owner.site)
+
+    def park(job: Job, verdict: NeedsApproval) -> str:
+        # It may have been paused while the wait was written down.
+        problem = orders.problem(job.agent, job.command.device, job.sequence) or approvals.park(job, verdict)
+        if not problem:
+            notices.wanted(job.agent, job.command, verdict.risk_class)
+        return problem
+
     means = Means(
         ledger, executor, owner, service.devices, picture, desk,
-        commands_by(settings.command_route, service.command), audit, clocks, teller.tell,
-        approvals.park,
+        commands_by(settings.command_route, service.command), audit, clocks, tell, park, orders, overrides,
     )  # fmt: skip
-    guard = Guard(service, means, approvals, teller, settings.site_file)
+    guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone)
     _measure(service.metrics, guard)
     _routes(service, guard)
     bridge = await bridge_of(service, MqttSettings())
@@ -144,11 +164,28 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         ledger.close()
 
 
+def _notices(service: EdgexService) -> Notices:
+    registry = None
+    if service.keeper is not None and service.options.use_registry:
+        registry = RegistryAddress(service.keeper, SERVICE, host_of_others(service.options))
+    rest = Rest(
+        SERVICE, NotificationsAddress(service.config, registry), service.http, tokens=service.security.tokens
+    )  # fmt: skip
+    return Notices(rest, service.key, time.monotonic)
+
+
 class Guard:
     """The guard's tasks, in the order they can start."""
 
     def __init__(
-        self, service: EdgexService, means: Means, approvals: Approvals, teller: Teller, site_file: Path
+        self,
+        service: EdgexService,
+        means: Means,
+        approvals: Approvals,
+        teller: Teller,
+        notices: Notices,
+        site_file: Path,
+        alone: Alone,
     ) -> None:
         """Prepare; `run` starts everything. `site_file` is named in messages."""
         self._site_file = site_file
@@ -156,10 +193,16 @@ class Guard:
         self.means = means
         self.approvals = approvals
         self.teller = teller
+        self.notices = notices
+        self.alone = alone
         self.lanes = Lanes(means, service.tasks)
+        self.people = People(
+            means, approvals, self.lanes.put, lambda: service.bus.last_sequence(subjects.COMMANDS_STREAM)
+        )  # fmt: skip
         self.intake = Intake(service.bus, means, self.lanes, service.site_time, service.dead_letters)
         self._tasks: list[asyncio.Task[None]] = []
         self._told: set[str] = set()
+        self._watch = StepWatch(means.clocks.wall_ns(), means.clocks.now())
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run a task until `stop`; an exception in it ends the service."""
@@ -175,6 +218,7 @@ class Guard:
                 task.cancel()
         await self.lanes.stop(GRACE_S)
         await self.teller.drain()
+        self.people.tell_of_guesses(at_once=True)
         await self.means.audit.drain()
         for task in self._tasks:
             task.cancel()
@@ -182,24 +226,55 @@ class Guard:
 
     async def run(self) -> None:
         """Bring streams, leases and the picture up, settle what a crash left open, then serve for ever."""
-        service, means, ledger = self.service, self.means, self.means.ledger
+        service, means = self.service, self.means
         await ensure_streams(service.bus, service.edgex.base)
+        await self.alone.come()
         self.start(means.audit.run(), "audit")
+        generation, last_before, past = await self._generation()
         self.start(self.teller.run(means), "teller")
-        generation = await means.desk.read_back(ledger.number("generation"), ledger.number("last_sequence"))
-        last_before = await service.bus.last_sequence(subjects.COMMANDS_STREAM)
-        await means.on_disk(ledger.remember, "generation", generation)
+        self.start(self.notices.run(), "notices")
         means.audit.append("started", generation=generation, site=str(means.owner.site.model_dump_json()))
         await service.devices.wait_ready()
+        await self._catch_up_with_clock()
+        self._load()
+        await self._settle()
+        means.picture.on_event = self.lanes.seen
         await service.edgex.subscribe("events/device/#", means.picture.on_message)
         await means.picture.read_back(service.bus, service.edgex)
-        means.picture.load(ledger, service.devices, means.clocks.site() - means.owner.longest_s)
         self._check_site()
-        service.devices.on_change(lambda change: self._check_site())
-        await self._settle()
-        self.start(self.intake.run(last_before), "intake")
+        service.devices.on_change(lambda change: self._on_devices())
+        self.start(self.intake.run(last_before, past), "intake")
         self.start(self._housekeeping(), "housekeeping")
         await means.desk.serve()
+
+    def _load(self) -> None:
+        """Take in what the ledger says was set, what devices should show, and what may still take effect."""
+        means = self.means
+        means.picture.load(means.ledger, self.service.devices, means.clocks.site() - means.owner.longest_s)
+        means.overrides.load()
+        for key, values in means.overrides.late_values().items():
+            means.picture.doubt(key, values)
+        means.picture.on_reading = means.overrides.seen
+
+    def _on_devices(self) -> None:
+        self.means.overrides.forget_rules()
+        self._check_site()
+
+    async def _generation(self) -> tuple[int, int, Past]:
+        """Return the generation in force, where the stream ended before it, and what a lost ledger has to be told."""
+        bus, means, ledger = self.service.bus, self.means, self.means.ledger
+        last_sequence, floor = ledger.number("last_sequence"), await acknowledged(bus)
+        wall_ms = means.clocks.wall_ns() // 1_000_000
+        generation = await means.desk.read_back(ledger.number("generation"), last_sequence, wall_ms, floor)
+        last_before = await bus.last_sequence(subjects.COMMANDS_STREAM)
+        await means.on_disk(ledger.remember, "generation", generation)
+        past = NOTHING_LOST
+        if means.desk.is_lost:
+            log.warning("state is new, lost or restored: generation %d begins", generation)
+            past = await reconcile(bus, means, last_sequence, floor, last_before)
+        await self.alone.begin(generation)
+        self.start(self.alone.watch(), "alone")
+        return generation, last_before, past
 
     def _check_site(self) -> None:
         """Say, once each, what in site.yaml does not fit the devices there are now; the gate refuses it."""
@@ -209,49 +284,54 @@ class Guard:
                 log.error("%s: %s", self._site_file, problem)
 
     async def _settle(self) -> None:
-        for entry in await self.means.on_disk(self.means.ledger.unfinished):
-            if entry.phase == "intent":
+        unfinished = await self.means.on_disk(self.means.ledger.unfinished)
+        for entry in (*await self.means.on_disk(self.means.ledger.quarantined), *unfinished):
+            if entry.phase in ("intent", "done"):
                 await self.lanes.put(entry)
             else:
                 job = Job(entry.command, entry.agent, entry.sequence, 0.0, 0.0)
                 await end(self.means, job, "expired", "waited while the guard was restarted: age unknown")
 
+    async def _catch_up_with_clock(self) -> None:
+        """Take in what was done to the wall clock while no guard ran, if the machine was not started anew."""
+        means = self.means
+        self._watch = StepWatch(means.clocks.wall_ns(), means.clocks.now())
+        known_ms = await means.on_disk(means.ledger.clock_offset_ms)
+        by_s = (self._watch.offset_ms - known_ms) / 1000 if known_ms is not None else 0.0
+        if abs(by_s) >= 1.0:
+            log.warning("the wall clock was set by %.1f s while no guard ran: past times move with it", by_s)
+            await means.on_disk(means.ledger.shift, self.service.site_time.factor * by_s, self._watch.offset_ms)
+            means.audit.append("clock-step", by_s=by_s)
+        await means.on_disk(means.ledger.remember_clock, self._watch.offset_ms)
+
+    async def _clock_was_set(self, by_ns: int) -> None:
+        """Move all that is measured from past times: what was recent stays as recent as it was."""
+        means = self.means
+        by_site_s = self.service.site_time.factor * by_ns / 1e9
+        log.warning("the wall clock was set by %.1f s: past times move with it", by_ns / 1e9)
+        means.picture.shift(by_ns)
+        means.desk.shift(by_site_s)
+        means.overrides.shift(by_site_s)
+        await means.on_disk(means.ledger.shift, by_site_s, self._watch.offset_ms)
+        means.audit.append("clock-step", by_s=by_ns / 1e9)
+
     async def _housekeeping(self) -> None:
         next_forget_s = 0.0
         while True:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.25)
+            step_ns = self._watch.look(self.means.clocks.wall_ns(), self.means.clocks.now())
+            if step_ns:
+                await self._clock_was_set(step_ns)
             for job in self.approvals.overdue():
                 await end(self.means, job, "expired", "nobody approved it in time")
+            for key in await self.means.overrides.tick():
+                self.lanes.reckon(key)
+            self.people.tell_of_guesses()
             if self.means.clocks.now() >= next_forget_s:
                 next_forget_s = self.means.clocks.now() + 3600
                 before_s = self.means.clocks.wall_ns() / 1e9 - 7 * DAY_S
                 sets_before_s = self.means.clocks.site() - self.means.owner.longest_s
                 await self.means.on_disk(self.means.ledger.forget, before_s, sets_before_s)
-
-    async def decide(self, command_id: str, verdict: Verdict, token: str) -> dict[str, Any]:
-        """Let a waiting command pass, or refuse it, in an approver's name.
-
-        Raises:
-            UnauthorisedError: the token is nobody's.
-            NotFoundError: nothing waits under that id.
-        """
-        means = self.means
-        try:
-            name = self.approvals.approver(token)
-        except UnauthorisedError:
-            means.audit.append("approval", command=command_id, refused="not an approver's token")
-            raise
-        job = self.approvals.take(command_id).job
-        means.audit.append(
-            "approval", command=command_id, approver=name, decision=verdict.decision, reason=verdict.reason
-        )
-        decided = approved(job, name, means.clocks.site())
-        if verdict.decision == "approve":
-            await self.lanes.put(decided)
-        else:
-            text = f"denied by {name}" + (f": {verdict.reason}" if verdict.reason else "")
-            await end(means, decided, "refused", text)
-        return {"apiVersion": "v3", "statusCode": 200, "commandId": command_id, "decision": verdict.decision}
 
 
 def _measure(metrics: Metrics, guard: Guard) -> None:
@@ -262,23 +342,14 @@ def _measure(metrics: Metrics, guard: Guard) -> None:
     metrics.add("GuardGateTime", guard.means.gate_time)
     metrics.counter("GuardLeaseGrants", read=lambda: guard.means.desk.grants)
     metrics.gauge("GuardWaiting", read=lambda: guard.lanes.waiting)
+    for word in ("sent", "failed", "dropped", "repeated"):
+        metrics.counter("GuardNotices", {"notice": word}, lambda word=word: guard.notices.counts[word])  # type: ignore[misc]
 
 
 def _routes(service: EdgexService, guard: Guard) -> None:
     """Add the guard's own routes to the common ones."""
 
-    def bearer(authorization: str) -> str:
-        return authorization.removeprefix("Bearer ").strip()
-
-    @service.app.get("/api/v3/approval")
-    async def list_approvals(authorization: Annotated[str, Header()] = "") -> dict[str, Any]:
-        guard.approvals.approver(bearer(authorization))
-        waiting = guard.approvals.listed()
-        return {"apiVersion": "v3", "statusCode": 200, "totalCount": len(waiting), "approvals": waiting}
-
-    @service.app.post("/api/v3/approval/{command_id}")
-    async def decide(command_id: str, verdict: Verdict, authorization: Annotated[str, Header()] = "") -> dict[str, Any]:
-        return await guard.decide(command_id, verdict, bearer(authorization))
+    add_people_routes(service.app, guard.people, guard.approvals)
 
     @service.app.get("/api/v3/guard")
     async def state() -> dict[str, Any]:
@@ -299,7 +370,9 @@ def _routes(service: EdgexService, guard: Guard) -> None:
                 if changes[-1].session is not None
             ],
             "blocked": guard.lanes.blocked,
+            "overrides": guard.means.overrides.listed(),
             "waiting": guard.lanes.waiting,
+            **guard.people.orders(),
             "commands": dict(guard.intake.counts),
             "outcomes": dict(guard.teller.counts),
         }

@@ -70,12 +70,19 @@ class Approvals:
         """Return a waiting command and stop keeping it.
 
         Raises:
-            NotFoundError: it does not wait (any more).
+            NotFoundError: it does not wait (any more); one whose time is over is left for `overdue` to find.
         """
-        waiting = self._waiting.pop(command_id, None)
+        waiting = self._waiting.get(command_id)
         if waiting is None:
             raise NotFoundError(f"command {command_id!r} does not wait for approval: decided already, or expired")
-        return waiting
+        if self._now() > waiting.until_s:
+            raise NotFoundError(f"command {command_id!r} has expired: it was to be approved earlier")
+        return self._waiting.pop(command_id)
+
+    def dropped(self, is_over: Callable[[Job], bool]) -> list[Job]:
+        """Return, and stop keeping, the commands for which waiting is over."""
+        over = [name for name, waiting in self._waiting.items() if is_over(waiting.job)]
+        return [self._waiting.pop(name).job for name in over]
 
     def overdue(self) -> list[Job]:
         """Return, and stop keeping, commands nobody decided on in time."""

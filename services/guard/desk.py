@@ -19,9 +19,11 @@ from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError, StoreError, UnavailableError
 from edgeagents.model.message import Epoch, Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Message, SessionWelcome
+from edgeagents.permissions import called
 from edgeagents.protocol import lease
 from edgeagents.protocol.effects import LeaseEffect, Reply, StoreLease
 from edgeagents.protocol.gate import Key
+from services.guard.orders import Orders
 from services.guard.owner import Owner
 
 log = logging.getLogger(__name__)
@@ -48,8 +50,22 @@ class LeaseDesk:
         audit: Audit,
         site_now: Callable[[], float],
         now: Callable[[], float],
+        orders: Orders,
+        stands_back: Callable[[Key], str] = lambda key: "",
     ) -> None:
-        """Prepare; `read_back` and `serve` do the rest. `now` is monotonic, `site_now` site time, both in seconds."""
+        """Prepare; `read_back` and `serve` do the rest.
+
+        Args:
+            bus: where leases are asked for and kept.
+            owner: the owner's files.
+            devices: core-metadata's.
+            audit: where changes of holder are written down.
+            site_now: site seconds.
+            now: monotonic seconds.
+            orders: what the owner paused.
+            stands_back: why agents leave a resource alone now; empty when they need not.
+        """
+        self._orders = orders
         self._bus = bus
         self._owner = owner
         self._devices = devices
@@ -58,16 +74,20 @@ class LeaseDesk:
         self._now = now
         self._turn = asyncio.Lock()
         self._sessions, self._leases = _queues(owner), _queues(owner)
+        self._stands_back = stands_back
         self.grants = 0
         self.counts: Counter[str] = Counter()
         self.table = lease.LeaseTable(generation=0)
+        self.is_lost = False  # whether `read_back` found that state was lost
 
-    async def read_back(self, known_generation: int, last_sequence: int) -> int:
+    async def read_back(self, known_generation: int, last_sequence: int, wall_ms: int, floor: int = 0) -> int:
         """Read all lease records and return the generation in force, higher than any before when state was lost.
 
         Args:
             known_generation: what the guard's volume says; 0: it is new.
             last_sequence: highest stream sequence the volume remembers; a stream that ends earlier was lost.
+            wall_ms: wall clock, for when nothing that is left tells the highest generation before.
+            floor: up to which sequence guards acknowledged; a volume that remembers less was lost, or is an old one.
         """
         gateway = self._bus.settings.gateway
         pattern = subjects.lease_records(gateway)
@@ -81,12 +101,17 @@ class LeaseDesk:
                     log.error("lease record %d cannot be read: %s", stored.sequence, error)
                     continue
                 highest = max(highest, record.generation)
+                if lease.is_start(record):
+                    continue
                 table, _ = lease.step(table, self._recorded(record, stored.sequence))
             newest = await self._bus.last_sequence(subjects.COMMANDS_STREAM)
         except NotFoundError:
             newest = 0
-        lost = known_generation == 0 or newest < last_sequence
-        generation = max(highest, known_generation) + (1 if lost else 0)
+        is_whole = newest >= last_sequence
+        self.is_lost = known_generation < max(highest, 1) or not is_whole or floor > last_sequence
+        generation = lease.next_generation(
+            highest, known_generation, is_lost=self.is_lost, is_stream_whole=is_whole, wall_ms=wall_ms
+        )
         grace = {
             changes[-1].session: self._now() for changes in table.leases.values() if changes[-1].session is not None
         }
@@ -106,14 +131,40 @@ class LeaseDesk:
                 await asyncio.sleep(lease.HEARTBEAT_S / 2)
                 async with self._turn:
                     await self._step(lease.Tick(self._now()), None)
+                    await self._end_paused()
 
     def seen(self, record: LeaseRecord, sequence: int) -> None:
         """Take in a record met in the stream; one whose acknowledgement got lost is learned of this way."""
+        if lease.is_start(record):
+            return
         self.table, _ = lease.step(self.table, self._recorded(record, sequence))
+
+    async def end(self, key: Key, reason: str) -> None:
+        """End whatever lease a resource has; whoever held it must ask again."""
+        async with self._turn:
+            await self._step(lease.Revoked(key, reason), None)
+
+    def shift(self, by_site_s: float) -> None:
+        """Move all site times: the clock behind them was set."""
+        self.table, _ = lease.step(self.table, lease.Shifted(by_site_s))
 
     def used(self, key: Key) -> None:
         """Note that a command went out under the lease of a resource."""
         self.table, _ = lease.step(self.table, lease.Used(key, self._site_now()))
+
+    async def call(self, agent: str) -> None:
+        """Have an agent ask for its welcome at once: what it says has changed. An agent that misses it asks later."""
+        try:
+            await self._bus.publish(called(agent), b"")
+        except UnavailableError as error:
+            log.warning("agent %s learns its mode later: %s", agent, error)
+
+    async def _end_paused(self) -> None:
+        """End the leases of what is paused, so that others can take over; a broker that is away is tried again."""
+        for key, changes in list(self.table.leases.items()):
+            session = changes[-1].session
+            if session is not None and self._orders.problem(session.agent, key[0]):
+                await self._step(lease.Released(session, key), None)
 
     async def _sort(self, queues: Queues, message: BusMessage) -> None:
         """Put a message into its sender's own queue: who sends too much makes nobody else wait."""
@@ -164,6 +215,9 @@ class LeaseDesk:
             return
         problem = self._owner.problem(agent, self._devices)
         problem = problem or self._owner.may_hold(agent, request.device, request.resource, self._devices)
+        problem = problem or self._orders.problem(agent, request.device)
+        if not problem and not request.release:
+            problem = self._stands_back((request.device, request.resource))
         if problem:
             await self._answer(message, LeaseReply(granted=False, reason=problem))
             return

@@ -18,8 +18,10 @@ from edgeagents.adapters.edgex_bus import DeadLetter
 from edgeagents.errors import ConflictError, InvalidInputError, MalformedMessageError, UnavailableError
 from edgeagents.model.message import Command, LeaseRecord, Outcome
 from edgeagents.settings import SiteTime
+from services.guard.age import BrokerClock
 from services.guard.jobs import Job, Means, end
 from services.guard.lanes import Lanes
+from services.guard.past import NOTHING_LOST, Past
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +35,24 @@ class Intake:
         """Prepare; `run` does the rest. `dead_letter(subject, data, cause, text)` gets what cannot be decoded."""
         self._bus = bus
         self._means = means
+        self._clock = BrokerClock(bus, means.clocks.now)
         self._lanes = lanes
         self._site_time = site_time
         self._dead_letter = dead_letter
         self._known = 0
+        self._past = NOTHING_LOST
         self._told: set[str] = set()
         self.counts: Counter[str] = Counter()
 
-    async def run(self, last_before: int) -> None:
+    async def run(self, last_before: int, past: Past = NOTHING_LOST) -> None:
         """Take commands in for ever.
 
         Args:
+            past: what a lost or an old ledger has to be told.
             last_before: place in the stream of what was there before this guard read it; nobody knows how old that
                 is. (Its time of storage does not tell either: clocks of gateways are set after they have started.)
         """
-        self._known = last_before
+        self._known, self._past = last_before, past
         pattern = [subjects.commands(self._bus.settings.gateway)]
         async for stored in self._bus.consume(subjects.COMMANDS_STREAM, "guard", pattern):
             try:
@@ -61,23 +66,33 @@ class Intake:
         content_type = stored.headers.get(CONTENT_TYPE, wire.PROTOBUF)
         if agent == subjects.GUARD:
             self._means.desk.seen(wire.decode(LeaseRecord, stored.data, content_type), stored.sequence)
+            await self._means.on_disk(self._means.ledger.saw, stored.sequence)
             return
         command = wire.decode(Command, stored.data, content_type)
         if command.device != device:
             raise InvalidInputError(f"the command is for {command.device!r}, its subject for {device!r}")
         means = self._means
+        if (agent, command.id) in self._past.ended:
+            self.counts["duplicates"] += 1
+            await means.on_disk(means.ledger.saw, stored.sequence)
+            return
         wall_ns = means.clocks.wall_ns()
         if not await means.on_disk(means.ledger.receive, command, agent, stored.sequence, wall_ns / 1e9):
             self.counts["duplicates"] += 1
             return
         self.counts["received"] += 1
-        age_s = max(0.0, (wall_ns - stored.time_ns) / 1e9)
-        deadline_s = means.clocks.now() + command.ttl_s - age_s
+        age_s = await self._clock.age_s(stored.time_ns, command.ttl_s)
+        deadline_s = means.clocks.now() + command.ttl_s - (age_s or 0.0)
         data_site_s = self._site_time.at_ns(command.data_origin_ns)
         trace = telemetry.trace_of(stored.headers)
         job = Job(command, agent, stored.sequence, deadline_s, data_site_s, trace=trace)
-        if stored.sequence <= self._known:
+        if stored.sequence <= self._past.taken:
+            text = "taken in by a guard whose state was lost: nobody knows whether it went out"
+            await end(means, job, "uncertain", text)
+        elif stored.sequence <= self._known:
             await end(means, job, "expired", "waited while the guard was not running: age unknown")
+        elif age_s is None:
+            await end(means, job, "expired", "age unknown: a clock was set while it was on its way")
         elif age_s > command.ttl_s:
             await end(means, job, "expired", f"received {age_s:.1f} s after it was stored")
         else:
@@ -92,6 +107,7 @@ class Intake:
         self._means.audit.append(
             "rejected", subject=stored.subject, sequence=stored.sequence, cause=kind, text=str(error)
         )
+        await self._means.on_disk(self._means.ledger.saw, stored.sequence)
         await self._dead_letter(stored.subject, stored.data, kind, str(error))
 
 

@@ -18,6 +18,8 @@ from edgeagents.model.message import MAX_REASON_CHARS, MAX_VALUE_CHARS, Command,
 from edgeagents.protocol import gate, lease
 from services.guard.desk import LeaseDesk
 from services.guard.ledger import Ledger
+from services.guard.orders import Orders
+from services.guard.overrides import Overrides
 from services.guard.owner import Owner
 from services.guard.picture import LivePicture
 
@@ -80,6 +82,8 @@ class Means:
     clocks: Clocks
     tell: Callable[[str, Outcome], None]
     park: Callable[[Job, gate.NeedsApproval], str]
+    orders: Orders
+    overrides: Overrides
     gate_time: Timer = field(default_factory=Timer)
 
     async def on_disk(self, function: Callable[..., T], *arguments: object) -> T:

@@ -1,45 +1,60 @@
-"""One runner per device: takes its commands in order from the gate to the proof.
+"""Queues in front of the devices: one for each device, or for each group of devices that an interlock ties together.
 
-The decisions are `protocol/gate.py` and `protocol/actuation.py`; here they get their clock, ledger and core-command.
-Devices that share an interlock will share a lane; `lane_of` is the place where that is decided.
+A lane does one thing at a time, from gate to proof; `actuator.py` is what it does. A device in quarantine takes no
+command: its commands wait here while other devices of the lane go on.
 
-Source: design.md sections 3.5 to 3.8.
+Source: design.md sections 3.6 and 3.7.
 """
 
 import asyncio
 import logging
-import time
-from collections import Counter
-from collections.abc import Callable
-from typing import Final
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from edgeagents.adapters import telemetry
-from edgeagents.errors import DeviceSilentError, EdgeAgentsError, InvalidInputError, StoreError
-from edgeagents.model.message import Command
-from edgeagents.model.values import Value, parse_value
-from edgeagents.protocol import actuation, effects, gate
-from edgeagents.runner import drive
-from services.guard.jobs import Job, Means, end, finish
+from edgeagents.model.site import Site
+from edgeagents.protocol.gate import Key
+from services.guard.actuator import STOPPED, Actuator, Done, recovered
+from services.guard.jobs import Job, Means, end
 from services.guard.ledger import Entry
 
 log = logging.getLogger(__name__)
 
-
 MOST_UNDER_WAY: Final = 256  # commands of one agent
-STOPPED: Final = "the guard was stopped while it was set"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Read a resource whose last reading did not fit."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Look at a device in quarantine again."""
+
+    device: str
+
+
+Item: TypeAlias = Job | Entry | Check | Wake
 
 
 class Lanes:
     """All lanes of a gateway, made when first needed."""
 
     def __init__(self, means: Means, tasks: asyncio.TaskGroup) -> None:
-        """Start with the devices that the ledger says are blocked."""
+        """Group the devices by the owner's interlocks."""
         self._means = means
         self._tasks = tasks
         self._lanes: dict[str, Lane] = {}
         self._running: list[asyncio.Task[None]] = []
-        self._blocked = means.ledger.blocked()
         self._under_way: Counter[str] = Counter()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._groups = interlocked(means.owner.site)
+        means.overrides.confirm = self.check
 
     async def put(self, item: Job | Entry) -> None:
         """Queue a command in its device's lane; one that cannot be queued ends here."""
@@ -50,32 +65,60 @@ class Lanes:
             problem = f"{MOST_UNDER_WAY} commands of agent {item.agent!r} are under way already"
         if not problem:
             self._under_way[item.agent] += 1
+            self._quiet.clear()
             self._lane_of(device).queue.put_nowait(item)
         elif isinstance(item, Job):
             await end(self._means, item, "refused", problem)
-        else:
-            await end(self._means, _recovered(item), "uncertain", f"{STOPPED}: {problem}")
+        elif item.outcome is None:
+            await end(self._means, recovered(item), "uncertain", f"{STOPPED}: {problem}")
+
+    def check(self, key: Key) -> None:
+        """Have a resource read whose last reading did not fit."""
+        self._lane_of(key[0]).queue.put_nowait(Check(key))
+
+    def seen(self, device: str) -> None:
+        """Wake a device in quarantine: it has just reported something."""
+        lane = self._lanes.get(self._name_of(device))
+        if lane is not None and lane.actuator.is_quarantined(device):
+            lane.wake(device, 0.0)
+
+    def reckon(self, key: Key) -> None:
+        """Take in that less may still take effect on a resource than before."""
+        lane = self._lanes.get(self._name_of(key[0]))
+        if lane is None or not lane.actuator.is_quarantined(key[0]):
+            self._means.picture.doubt(key, self._means.overrides.late_values().get(key, []))
 
     def _lane_of(self, device: str) -> "Lane":
-        lane = self._lanes.get(device)
+        name = self._name_of(device)
+        lane = self._lanes.get(name)
         if lane is None:
-            reason = self._blocked.get(device)
-            state = actuation.Blocked(reason) if reason else actuation.Idle()
-            lane = self._lanes[device] = Lane(self._means, state, self._done)
-            self._running.append(self._tasks.create_task(lane.run(), name=f"lane {device}"))
+            lane = self._lanes[name] = Lane(self._means, self._done)
+            self._running.append(self._tasks.create_task(lane.run(), name=f"lane {name}"))
         return lane
+
+    def _name_of(self, device: str) -> str:
+        return self._groups.get(device, device)
 
     def _done(self, agent: str) -> None:
         self._under_way[agent] -= 1
+        if not self.waiting:
+            self._quiet.set()
 
     async def stop(self, grace_s: float) -> None:
         """Wait until all that is queued is done, for at most `grace_s`, then end all lanes where they are."""
         if not all(task.done() for task in self._running):
             joined = [asyncio.ensure_future(lane.queue.join()) for lane in self._lanes.values()]
-            await asyncio.wait(joined, timeout=grace_s)
-            for task in (*joined, *self._running):
+            joined.append(asyncio.ensure_future(self._all_done()))
+            waiting = asyncio.ensure_future(asyncio.wait(joined))
+            await asyncio.wait([waiting, *self._running], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in (waiting, *joined, *self._running):
                 task.cancel()
-            await asyncio.gather(*joined, *self._running, return_exceptions=True)
+            await asyncio.gather(waiting, *joined, *self._running, return_exceptions=True)
+        for lane in self._lanes.values():
+            lane.stop()
+
+    async def _all_done(self) -> None:
+        await self._quiet.wait()
 
     @property
     def waiting(self) -> int:
@@ -84,188 +127,93 @@ class Lanes:
 
     @property
     def blocked(self) -> dict[str, str]:
-        """Blocked devices and why."""
+        """Devices that take no command now, and why."""
         return self._means.ledger.blocked()
 
 
 class Lane:
-    """One device's commands, one after the other."""
+    """The commands of one device, or of a few that an interlock ties together, one after the other."""
 
-    def __init__(self, means: Means, state: actuation.State, done: Callable[[str], None]) -> None:
-        """Begin in a state: `Idle`, or `Blocked` from before; `done` is told the agent of each item done with."""
+    def __init__(self, means: Means, done: Done) -> None:
+        """Begin with nothing; `done` is told the agent of each command done with."""
         self._means = means
-        self._state = state
-        self._done = done
-        self._newest: Counter[str] = Counter()  # per resource: the place in the stream of the last one begun
-        self.queue: asyncio.Queue[Job | Entry] = asyncio.Queue()
+        self.actuator = Actuator(means, self.wake, done)
+        self._held: defaultdict[str, deque[Job | Entry]] = defaultdict(deque)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.queue: asyncio.Queue[Item] = asyncio.Queue()
 
     async def run(self) -> None:
         """Carry commands out for ever; without a ledger the guard ends, and finds out afterwards what it did."""
         while True:
             item = await self.queue.get()
-            await (self._traced(item) if isinstance(item, Job) else self._recover(item))
-            self._done(item.agent)
+            await self._take(item)
+            await self._go_on()
             self.queue.task_done()
 
-    async def _traced(self, job: Job) -> None:
-        about = {"edgex.device": job.command.device, "edgex.correlation_id": job.command.id, "agent": job.agent}
-        with telemetry.span("command", about, kind="consumer", parent=job.trace):
-            await self._handle(job)
+    def wake(self, device: str, after_s: float) -> None:
+        """Come back to a device in quarantine after some time, in place of any time asked for before."""
+        timer = self._timers.pop(device, None)
+        if timer is not None:
+            timer.cancel()
+        if after_s > 0:
+            loop = asyncio.get_running_loop()
+            self._timers[device] = loop.call_later(after_s, self.queue.put_nowait, Wake(device))
+        else:
+            self.queue.put_nowait(Wake(device))
 
-    async def _handle(self, job: Job) -> None:
-        means = self._means
-        if means.clocks.now() > job.deadline_s:
-            await end(means, job, "expired", "deadline passed while it waited for its turn")
+    def stop(self) -> None:
+        """Come back to nothing any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+
+    async def _take(self, item: Item) -> None:
+        match item:
+            case Wake(device):
+                await self.actuator.wake(device)
+                await self._expire(device)
+            case Check(key) if not self.actuator.is_quarantined(key[0]):
+                await self.actuator.check(key)
+            case Check(key):
+                self._means.overrides.unconfirmed(key)  # it is being read anyhow
+            case Job() | Entry() if self.actuator.is_quarantined(item.command.device):
+                self._held[item.command.device].append(item)
+                if isinstance(item, Job):
+                    after_s = max(0.0, item.deadline_s - self._means.clocks.now())
+                    asyncio.get_running_loop().call_later(after_s, self.queue.put_nowait, Wake(item.command.device))
+            case Job() | Entry():
+                await self._carry(item)
+
+    async def _carry(self, item: Job | Entry) -> None:
+        if isinstance(item, Entry):
+            await self.actuator.recover(item)
             return
-        if job.sequence < self._newest[job.command.resource]:
-            # Redelivered late, or approved late: what came after it has been carried out.
-            await end(means, job, "expired", "a later command for it was carried out before")
-            return
-        problem = self._lease_problem(job)
-        if problem:
-            await end(means, job, "refused", problem)
-            return
-        began_ns = time.perf_counter_ns()
-        with telemetry.span("gate") as span:
-            verdict = self._judge(job)
-            span.note({"verdict": type(verdict).__name__})
-        means.gate_time.since(began_ns)
-        match verdict:
-            case gate.Refused(reasons):
-                await end(means, job, "refused", "; ".join(reasons))
-            case gate.NeedsApproval() if not job.approver:
-                await self._park(job, verdict)
-            case gate.Passed(rule, value, text) | gate.NeedsApproval(rule, value, text):
-                work = actuation.Work(
-                    job.command.model_copy(update={"value": text}),
-                    value, rule.kind, rule.proof, job.deadline_s, job.sequence, job.approver,
-                )  # fmt: skip
-                self._newest[job.command.resource] = job.sequence
-                await self._actuate(job, actuation.Begin(work))
+        about = {"edgex.device": item.command.device, "edgex.correlation_id": item.command.id, "agent": item.agent}
+        with telemetry.span("command", about, kind="consumer", parent=item.trace):
+            await self.actuator.handle(item)
 
-    def _judge(self, job: Job) -> gate.Verdict:
-        means = self._means
-        proposal = gate.Proposal(job.agent, *job.key, job.command.value, job.data_site_s)
-        return gate.judge(proposal, means.owner.rules(means.devices), means.picture.view, means.clocks.site())
+    async def _expire(self, device: str) -> None:
+        """End what waited for a device in quarantine until its own deadline."""
+        held, now_s = self._held[device], self._means.clocks.now()
+        for item in [item for item in held if isinstance(item, Job) and item.deadline_s < now_s]:
+            held.remove(item)
+            await self.actuator.end(item, "expired", "deadline passed while its device was in quarantine")
 
-    async def _park(self, job: Job, verdict: gate.NeedsApproval) -> None:
-        means = self._means
-        await means.on_disk(means.ledger.enter, job.agent, job.command.id, "waiting", means.clocks.wall_ns() / 1e9)
-        problem = means.park(job, verdict)
-        if problem:
-            await end(means, job, "refused", problem)
-
-    async def _actuate(self, job: Job, event: actuation.Event) -> None:
-        async def carry_out(effect: effects.ActuationEffect) -> actuation.Event | None:
-            return await self._carry_out(effect, job)
-
-        self._state = await drive(self._state, event, actuation.step, carry_out)
-
-    async def _recover(self, entry: Entry) -> None:
-        """Find out by reading how a command ended whose intent was on disk when the guard stopped."""
-        means, command, job = self._means, entry.command, _recovered(entry)
-        device, profile = means.devices.device(command.device), means.devices.profile_of(command.device)
-        resource = profile.resource(command.resource) if profile else None
-        rule = means.owner.site.rule_for(device, command.resource) if device else None
-        if resource is None or rule is None or rule.proof is None:
-            await end(means, job, "uncertain", f"{STOPPED}, and nothing tells its effect")
-            return
-        try:
-            wanted = parse_value(resource.properties.value_type, command.value)
-        except InvalidInputError as error:
-            await end(means, job, "uncertain", f"{STOPPED}: {error}")
-            return
-        # It may have gone out, so rates and minimum times count it, from now on.
-        past = gate.PastSet(job.agent, wanted, means.clocks.site())
-        means.picture.went_out(job.key, past)
-        await means.on_disk(means.ledger.went_out, *job.key, job.agent, command.value, past.site_s)
-        if not isinstance(self._state, actuation.Idle):
-            await end(means, job, "uncertain", f"{STOPPED}, and the device is blocked")
-            return
-        work = actuation.Work(
-            command, wanted, rule.kind, rule.proof, means.clocks.now(), entry.sequence, entry.approver
-        )  # fmt: skip
-        self._state = actuation.Proving(work, means.clocks.now() + rule.proof.wait)
-        await self._actuate(job, actuation.Tick())
-
-    def _problem(self, job: Job) -> str:
-        """Return why a command may not go out now; looked at again right before it does."""
-        problem = self._lease_problem(job)
-        if problem:
-            return problem
-        verdict = self._judge(job)
-        return "; ".join(verdict.reasons) if isinstance(verdict, gate.Refused) else ""
-
-    def _lease_problem(self, job: Job) -> str:
-        table = self._means.desk.table
-        if not job.approver:
-            return table.problem(job.key, job.session, job.command.epoch, job.sequence)
-        # A human took their time: the lease must be the same one still.
-        held = table.current(job.key)
-        return table.problem(job.key, job.session, job.command.epoch, held.epoch.revision + 1 if held else 0)
-
-    async def _carry_out(self, effect: effects.ActuationEffect, job: Job) -> actuation.Event | None:
-        means = self._means
-        match effect:
-            case effects.StoreIntent():
-                now_s = means.clocks.wall_ns() / 1e9
-                try:
-                    await means.on_disk(means.ledger.enter, job.agent, job.command.id, "intent", now_s, job.approver)
-                except StoreError as error:
-                    return actuation.IntentLost(str(error))
-                return actuation.IntentStored(means.clocks.now(), self._problem(job))
-            case effects.Set(command, wanted):
-                return await self._set(command, wanted, job)
-            case effects.Read(device, resource):
-                return await self._read(device, resource)
-            case effects.StartTimer(after_s):
-                await asyncio.sleep(after_s)
-                return actuation.Tick()
-            case effects.Block(device, reason):
-                log.error("device %s is blocked: %s", device, reason)
-                await means.on_disk(means.ledger.block, device, reason)
-                means.audit.append("blocked", device=device, reason=reason)
-            case effects.Finish(outcome):
-                await finish(means, job, outcome)
-        return None
-
-    async def _set(self, command: Command, wanted: Value, job: Job) -> actuation.Event:
-        means = self._means
-        past = gate.PastSet(job.agent, wanted, means.clocks.site())
-        # Before the first wait: whoever judges meanwhile, for another device, sees that it may be so.
-        means.picture.went_out(job.key, past)
-        event: actuation.Event
-        try:
-            with telemetry.span("set"):
-                await means.command.set(
-                    command.device, command.resource, {command.resource: command.value}, correlation_id=command.id
-                )
-            event = actuation.SetDone(means.clocks.now())
-        except DeviceSilentError as error:
-            event = actuation.SetSilent(str(error))
-        except EdgeAgentsError as error:
-            means.picture.took_back(job.key, past)
-            return actuation.SetRefused(str(error))
-        # Also when nobody answered: it may have taken effect, and rates must count it.
-        means.desk.used(job.key)
-        await means.on_disk(means.ledger.went_out, *job.key, job.agent, command.value, past.site_s)
-        return event
-
-    async def _read(self, device: str, resource: str) -> actuation.Event:
-        means = self._means
-        try:
-            with telemetry.span("read back"):
-                event = await means.command.get(device, resource)
-            reading = event.reading(resource) if event is not None else None
-            if event is None or reading is None:
-                return actuation.ReadFailed(f"the answer holds no {resource}", means.clocks.now())
-            means.picture.see(event)
-            value: Value = reading.decoded()
-            text = reading.value if isinstance(reading.value, str) else str(value)
-            return actuation.ReadDone(value, text, means.clocks.now())
-        except EdgeAgentsError as error:
-            return actuation.ReadFailed(str(error), means.clocks.now())
+    async def _go_on(self) -> None:
+        """Carry out what waited for devices that are free again."""
+        for device, held in list(self._held.items()):
+            while held and not self.actuator.is_quarantined(device):
+                await self._carry(held.popleft())
+            if not held:
+                del self._held[device]
 
 
-def _recovered(entry: Entry) -> Job:
-    return Job(entry.command, entry.agent, entry.sequence, 0.0, 0.0, entry.approver)
+def interlocked(site: Site) -> dict[str, str]:
+    """Return the lane of each device that an interlock names: devices that share interlocks share a lane."""
+    lane: dict[str, str] = {}
+    for lock in site.interlocks:
+        names = (lock.forbid.device, lock.during.device)
+        joined = {lane.get(name, name) for name in names}
+        target = min(joined)
+        for name in {*names, *(name for name, of in lane.items() if of in joined)}:
+            lane[name] = target
+    return lane

@@ -8,7 +8,8 @@ Source: design.md section 3.6.
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from edgeagents import subjects
@@ -19,7 +20,7 @@ from edgeagents.errors import InvalidInputError, NotFoundError, UnavailableError
 from edgeagents.model.agent import Sample
 from edgeagents.model.device import Event
 from edgeagents.model.envelope import EdgexMessage, EventMessage
-from edgeagents.model.values import parse_value
+from edgeagents.model.values import Value, parse_value
 from edgeagents.protocol.gate import Key, PastSet, Picture
 from edgeagents.settings import SiteTime
 from services.guard.ledger import Ledger
@@ -40,7 +41,10 @@ class LivePicture:
         self._wall_ns = wall_ns
         self._readings: dict[Key, Sample] = {}
         self._sets: defaultdict[Key, deque[PastSet]] = defaultdict(lambda: deque(maxlen=kept_sets))
-        self.view: Final = Picture(self._readings, self._sets)  # live: the gate judges in one go
+        self._unresolved: dict[Key, list[Value]] = {}
+        self.view: Final = Picture(self._readings, self._sets, self._unresolved)  # live: the gate judges in one go
+        self.on_reading: Callable[[Key, Value], None] = lambda key, value: None
+        self.on_event: Callable[[str], None] = lambda device: None
 
     def see(self, event: Event) -> None:
         """Take an event's readings in; unreadable ones are left out."""
@@ -56,10 +60,28 @@ class LivePicture:
             known = self._readings.get(key)
             if known is None or known.origin_ns <= origin_ns:
                 self._readings[key] = Sample(value, origin_ns, self._site_time.at_ns(origin_ns))
+                self.on_reading(key, value)
 
     def went_out(self, key: Key, past: PastSet) -> None:
         """Note what is being set: from now on it may be so."""
         self._sets[key].append(past)
+
+    def doubt(self, key: Key, values: Sequence[Value]) -> None:
+        """Note what may still take effect on a resource, in place of what was noted before; empty: nothing."""
+        if values:
+            self._unresolved[key] = list(values)
+        else:
+            self._unresolved.pop(key, None)
+
+    def shift(self, by_wall_ns: int) -> None:
+        """Move all past times: the wall clock was set. What was recent stays as recent as it was."""
+        by_site_s = self._site_time.at_ns(by_wall_ns) - self._site_time.at_ns(0)
+        for key, sample in self._readings.items():
+            self._readings[key] = Sample(sample.value, sample.origin_ns + by_wall_ns, sample.site_s + by_site_s)
+        for past in self._sets.values():
+            moved = [replace(item, site_s=item.site_s + by_site_s) for item in past]
+            past.clear()
+            past.extend(moved)
 
     def took_back(self, key: Key, past: PastSet) -> None:
         """Note that it was certainly not set."""
@@ -70,6 +92,7 @@ class LivePicture:
         """Take in a bus message if it is an event."""
         if isinstance(message, EventMessage):
             self.see(message.event)
+            self.on_event(message.event.device_name)
 
     def load(self, ledger: Ledger, devices: DeviceCache, since_site_s: float) -> None:
         """Take in what the ledger says was set."""

@@ -22,10 +22,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from edgeagents.adapters.bootstrap import Build, EdgexService, ServiceSpec, run_service
 from edgeagents.adapters.device_service import DeviceService, DeviceServiceSettings, serve_devices
 from edgeagents.adapters.provisioning import load_inventory
+from edgeagents.errors import NotFoundError
 from edgeagents.journal import Journal
+from edgeagents.model.device import Device, Profile
 from edgeagents.settings import PREFIX
 from services.world.driver import HomeDriver, points_of
 from services.world.simulation import Simulation
+from services.world.switches import add_switches
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PORTS: Final = {"home": 59980}
@@ -79,10 +82,12 @@ def make_build(scenario: str) -> Build:
         await simulation.save()
         running = service.tasks.create_task(simulation.run(), name="simulation")
         journal = Journal.in_folder(events.journal_dir, "world")
+        driver = HomeDriver(simulation)
         async with serve_devices(
-            service, HomeDriver(simulation), inventory, settings=events, journal=journal, labels=("world", scenario)
+            service, driver, inventory, settings=events, journal=journal, labels=("world", scenario)
         ) as devices:
             _add_page(service, scenario, simulation, devices)
+            add_switches(service.app, driver, journal, lambda name: _own(devices, name))
             yield
         running.cancel()
         await simulation.save()
@@ -100,6 +105,19 @@ def _add_page(service: EdgexService, scenario: str, simulation: Simulation, devi
     async def world() -> dict[str, Any]:
         """Return the house, its score and what went over the bus, for pages and tests."""
         return {"apiVersion": "v3", "scenario": scenario, **describe(simulation, devices)}
+
+
+def _own(devices: DeviceService, name: str) -> tuple[Device, Profile]:
+    """Return a device of this house and its profile.
+
+    Raises:
+        NotFoundError: it has no such device (yet).
+    """
+    own = {device.name: device for device in devices.own_devices()}
+    profile = devices.service.devices.profile_of(name) if name in own else None
+    if profile is None:
+        raise NotFoundError(f"the house has no device {name!r}: it has {', '.join(sorted(own)) or 'none yet'}")
+    return own[name], profile
 
 
 def describe(simulation: Simulation, devices: DeviceService) -> dict[str, Any]:

@@ -29,6 +29,7 @@ TICK_S: Final = 0.1
 SAVE_EVERY_S: Final = 0.9
 PORTION: Final = 50  # sub-steps between two looks at the clock, about 2 ms
 BUDGET_S: Final = 0.02  # of each tick
+BACK_S: Final = 60.0  # site seconds; a house further ahead of the clock would stand still for as long
 LONGEST_CATCH_UP_S: Final = 7 * 86_400.0
 VERSION: Final = 1
 
@@ -64,6 +65,10 @@ class Simulation:
     def tick(self, budget_s: float = BUDGET_S) -> None:
         """Advance towards the clock for at most about `budget_s` of computing."""
         until_s = self.clock.at(self._now())
+        ahead_s = self.home.site_s - until_s
+        if ahead_s > BACK_S + STEP_S:
+            log.warning("the clock was set back: the house goes on from now, %.0f s of site time earlier", ahead_s)
+            self.home = replace(self.home, site_s=until_s - until_s % STEP_S)
         stop = time.perf_counter() + budget_s
         while self.home.site_s + STEP_S <= until_s:
             self.home = advance(self.home, self.seed, until_s, PORTION)

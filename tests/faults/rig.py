@@ -203,7 +203,7 @@ async def a_rig(
     played = {path.stem for path in (profiles / "agents").glob("*.yaml")} if only_played else set(PLAYED)
     options = {"ports": quiet_ports(), "played": frozenset(played), **options}
     gateway = Gateway(Plan(folder, profiles, factor, WINTER_MORNING_S, **options))
-    rig = Rig(gateway, gateway.prepare(), seed, score)
+    rig = Rig(gateway, {child.name: child for child in gateway.prepare()}, seed, score)
     try:
         yield rig
     finally:

@@ -185,11 +185,12 @@ class TestHuman:
 
         async def audited() -> list[dict[str, Any]]:
             found = [json.loads(record.body) for record in await client.audit("approval")]
-            return found if len([item for item in found if item["command"] == name]) >= 2 else []
+            own = [item for item in found if item["command"] == name]
+            return own if len(own) >= 2 else []
 
-        records = [item for item in await until(audited, "audited") if item["command"] == name]
-        assert records[0] == {"command": name, "refused": "not an approver's token"}
-        assert (records[1]["approver"], records[1]["decision"], records[1]["reason"]) == ("ann", "approve", "I looked")
+        record, late = await until(audited, "audited")
+        assert (record["approver"], record["decision"], record["reason"]) == ("ann", "approve", "I looked")
+        assert (late["approver"], "does not wait for approval" in late["refused"]) == ("ann", True)
 
     async def test_denied_it_is_refused(self, client: Client, air: Agent) -> None:
         before = await client.effects("valve-7")
@@ -215,21 +216,52 @@ class TestHuman:
         assert await client.effects("valve-7") == before
 
 
-async def test_a_device_that_hangs_is_uncertain_blocked_and_stays_so(
+async def test_a_stalled_set_that_is_carried_out_in_time_is_found_and_the_next_one_goes_out_after_it(
+    client: Client, air: Agent
+) -> None:
+    assert (await air.do("valve-8", "18.5")).status == "proven"
+    await client.control(device="valve-8", hang=True)
+    epoch = (await air.lease("valve-8")).epoch
+    first, second = air.command("valve-8", "21", epoch), air.command("valve-8", "22", epoch)
+    await air.send(first)
+
+    async def is_alone() -> bool:
+        return "got no definite answer" in (await client.state())["blocked"].get("valve-8", "")
+
+    await until(is_alone, "core-command gave up, the valve is in quarantine")
+    await air.send(second)
+    await client.control(device="valve-8", hang=False)
+    assert (await air.outcome(first)).status == "proven"
+    assert (await air.outcome(second)).status == "proven"
+    assert await client.effects("valve-8") == [("Setpoint", 18.5), ("Setpoint", 21), ("Setpoint", 22)]
+    assert (await client.state())["blocked"] == {}
+
+
+async def test_a_straggler_from_long_ago_is_found_and_corrected_also_after_a_restart(
     gateway: Gateway, client: Client, air: Agent
 ) -> None:
-    await client.control(device="valve-8", hang=True)
-    first = await air.do("valve-8", "21")
-    assert (first.status, (await client.state())["blocked"].get("valve-8", "")[:7]) == ("uncertain", "command")
-    assert "device is blocked" in (await air.do("valve-8", "22")).reason
-    await client.control(device="valve-8", hang=False)
+    """The device's service sits on a SET; core-command said 503, the guard gave it up and carried out another one."""
+    before = await client.effects("valve-8")
+    await client.control(device="valve-8", hang="once")
+    epoch = (await air.lease("valve-8")).epoch
+    stalled = air.command("valve-8", "23", epoch, ttl_s=1.5)
+    await air.send(stalled)
+    done = await air.outcome(stalled)
+    assert (done.status, "reads agree" in done.reason) == ("failed", True)
+    newest = await air.do("valve-8", "24")
+    assert newest.status == "proven"
     await client.restart_guard()
-    assert "device is blocked" in (await air.do("valve-8", "23")).reason
+    await client.control(device="valve-8", hang=False)
 
-    async def late() -> bool:
-        return await client.effects("valve-8") == [("Setpoint", 21)]
+    async def corrected() -> list[Any]:
+        found = await client.effects("valve-8")
+        return found if len(found) == len(before) + 3 else []
 
-    await until(late, "the straggler took effect, and nothing else did")
+    effects = await until(corrected, "the straggler took effect and was corrected", timeout_s=10)
+    assert effects[len(before) :] == [("Setpoint", 24), ("Setpoint", 23), ("Setpoint", 24)]
+    (record,) = [json.loads(record.body) for record in await client.audit("correction")]
+    assert (record["value"], record["straggler"]) == ("2.4e+01", "2.3e+01")
+    assert (await client.state())["overrides"] == []
 
 
 async def test_a_device_that_only_says_yes_is_found_out(client: Client, air: Agent) -> None:

@@ -215,6 +215,21 @@ async def test_core_command_sets_by_rest_and_by_bus_and_reads_back(home: Home) -
     await until(told, "the event that tells of the SET")
 
 
+async def test_a_switch_on_the_wall_is_seen_by_the_auto_events_alone(home: Home) -> None:
+    body = {"device": "radiator-office", "resource": "Setpoint", "value": 23.5}
+    answer = await home.http.post(f"{home.url}/api/v3/world/switch", json=body)
+    assert (answer.status_code, answer.json()["value"]) == (200, "23.5")
+
+    async def seen() -> list[Event]:
+        events = [event for _, event in await home.stored() if event.device_name == "radiator-office"]
+        return [event for event in events if event.source_name == "Setpoint" and event.readings[0].decoded() == 23.5]
+
+    await until(seen, "the auto event that tells of it")
+    assert float(await home.read("radiator-office", "Setpoint")) == 23.5
+    assert [line["device"] for line in home.journal("hand")] == ["radiator-office"]
+    assert home.journal("set") == []
+
+
 @pytest.mark.parametrize(
     ("device", "command", "values", "status", "text"),
     [

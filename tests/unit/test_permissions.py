@@ -3,7 +3,7 @@
 import pytest
 
 from edgeagents import subjects
-from edgeagents.permissions import agent_user, for_agent, for_edgex, for_everything, inbox
+from edgeagents.permissions import agent_user, called, for_agent, for_edgex, for_everything, inbox
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -95,3 +95,12 @@ def test_edgexs_services_keep_to_edgexs_subjects() -> None:
 
 def test_the_guard_and_the_owner_may_everything() -> None:
     assert for_everything().publish == (">",)
+
+
+def test_an_agent_hears_the_guards_call_and_no_agent_can_hear_or_make_anothers() -> None:
+    subject = called("air")
+    prefix = inbox(agent_user("air"))
+    assert subject.startswith(f"{prefix}.")
+    assert f"{prefix}.>" in for_agent("gw", "air").subscribe
+    other = for_agent("gw", "heat")
+    assert not any(pattern.startswith(("_INBOX.>", prefix)) for pattern in (*other.subscribe, *other.publish))

@@ -27,6 +27,7 @@ from edgeagents.protocol.lease import (
     Tick,
     Used,
     is_alive,
+    next_generation,
     step,
 )
 
@@ -336,3 +337,27 @@ class LeaseMachine(RuleBasedStateMachine):
 
 LeaseMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=60)
 TestLeaseMachine = LeaseMachine.TestCase
+
+
+class TestGeneration:
+    """A generation that was in force never comes again, as far as anything is left that tells."""
+
+    def test_nothing_lost_changes_nothing(self) -> None:
+        assert next_generation(3, 3, is_lost=False, is_stream_whole=True, wall_ms=99) == 3
+        assert next_generation(0, 3, is_lost=False, is_stream_whole=True, wall_ms=99) == 3
+
+    def test_a_whole_stream_tells_the_highest_and_one_more_is_new(self) -> None:
+        assert next_generation(3, 0, is_lost=True, is_stream_whole=True, wall_ms=99) == 4
+        assert next_generation(3, 7, is_lost=True, is_stream_whole=True, wall_ms=99) == 8
+
+    @pytest.mark.parametrize(("records", "is_whole"), [(0, True), (3, False), (0, False)])
+    def test_else_the_clock_is_the_floor_and_one_that_is_wrong_takes_nothing_back(
+        self, records: int, is_whole: bool
+    ) -> None:
+        assert next_generation(records, 7, is_lost=True, is_stream_whole=is_whole, wall_ms=99) == 99
+        assert next_generation(records, 700, is_lost=True, is_stream_whole=is_whole, wall_ms=99) == 701
+
+    def test_restoring_one_backup_again_gives_another_generation(self) -> None:
+        """Both stores say 5 each time; only the clock has gone on."""
+        seen = [next_generation(5, 5, is_lost=True, is_stream_whole=False, wall_ms=1000 + n) for n in range(5)]
+        assert seen == sorted(set(seen))

@@ -17,7 +17,6 @@ from edgeagents.journal import Journal
 from edgeagents.model.agent import Decision, Intent
 from edgeagents.model.device import Event, Reading
 from edgeagents.model.message import Cause, Command, CommandId, Epoch, Outcome
-from edgeagents.protocol import actuation
 from edgeagents.settings import SiteTime
 from services.agent.loop import AgentLoop, EventInput, OutcomeInput
 from services.agent.perception import Twin
@@ -124,10 +123,11 @@ async def test_the_guard_continues_a_commands_trace_to_its_outcome(spans: InMemo
     with ThreadPoolExecutor(1) as executor:
         means = SimpleNamespace(
             clocks=clocks, ledger=ledger, executor=executor, audit=SimpleNamespace(append=lambda *_, **__: None),
+            overrides=SimpleNamespace(is_doubted=lambda key: False),
             tell=lambda agent, outcome: told.append(telemetry.carried()["traceparent"]),
         )  # fmt: skip
         means.on_disk = lambda function, *arguments: Means.on_disk(cast(Means, means), function, *arguments)
-        lane = Lane(cast(Means, means), actuation.Idle(), lambda agent: None)
+        lane = Lane(cast(Means, means), lambda agent: None)
         command = Command(
             id=CommandId("c-1"), device="lamp", resource="Power", value="true", incarnation="i",
             epoch=Epoch(generation=1, revision=1), ttl_s=5, cause=Cause(stream="s", sequence=1),

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import Bus, BusMessage, StoredMessage
+from edgeagents.adapters.bus import Bus, BusMessage, Handler, StoredMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.errors import ConflictError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
@@ -59,6 +59,7 @@ class FakeBus:
         self.held: list[tuple[str, bytes]] = []
         self.plan: list[str] = []
         self.looks: list[str] = []
+        self.handlers: dict[str, Handler] = {}
 
     async def request(
         self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float
@@ -71,6 +72,9 @@ class FakeBus:
         if self.welcome is None:
             raise UnavailableError("nobody answers")
         return BusMessage("", wire.encode(self.welcome))
+
+    async def subscribe(self, subject: str, handler: Handler) -> None:
+        self.handlers[subject] = handler
 
     async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.beats.append(wire.decode(Heartbeat, data))
@@ -265,9 +269,30 @@ async def test_without_session_or_in_observe_mode_nothing_is_asked_or_sent(rig: 
     assert (await rig.want(21)).held_back == "no session with the guard"
     rig.commander.welcome = SessionWelcome(generation=1, mode="observe")
     assert (await rig.want(21)).held_back == "mode observe"
-    observer = Rig(agent(mode="observe"))
-    assert (await observer.want(21)).held_back == "mode observe"
-    assert rig.bus.leases + observer.bus.leases == []
+    assert rig.bus.leases == []
+
+
+@pytest.mark.parametrize(("written", "told"), [("observe", "act"), ("act", "observe"), ("act", "act")])
+async def test_the_guards_word_on_the_mode_counts_whatever_the_file_says(
+    written: str, told: Literal["observe", "act"]
+) -> None:
+    rig = Rig(agent(mode=written))
+    rig.commander.welcome = SessionWelcome(generation=1, mode=told, site=tuple(map(entry, "ABC")))
+    given = await rig.want(21)
+    assert (bool(given.command_id), given.held_back) == ((True, "") if told == "act" else (False, "mode observe"))
+    assert (rig.commander.mode, len(rig.bus.held)) == (told, int(told == "act"))
+
+
+async def test_called_by_the_guard_it_learns_its_new_mode_before_the_next_time_it_would_ask(
+    rig: Rig, clock: list[float]
+) -> None:
+    async with session(rig), asyncio.timeout(5):
+        await until(lambda: len(rig.bus.beats) >= 1, "it has asked once")
+        rig.bus.welcome = SessionWelcome(generation=1, mode="observe")
+        await until(lambda: len(rig.bus.beats) >= 3, "it beats on, the clock stands still")
+        assert rig.commander.mode == "act"
+        await rig.bus.handlers["_INBOX.agent-a.called"](BusMessage("_INBOX.agent-a.called", b"act!", {}))
+        await until(lambda: rig.commander.mode == "observe", "it has asked again")
 
 
 async def test_what_the_guard_never_told_of_is_held_back(rig: Rig) -> None:

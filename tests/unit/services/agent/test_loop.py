@@ -14,11 +14,14 @@ from edgeagents.journal import Journal, read_journal
 from edgeagents.model.agent import AgentDefinition, Decision
 from edgeagents.model.device import Event, make_reading
 from edgeagents.model.message import Cause, CommandId, Outcome
+from edgeagents.protocol.chains import link
 from edgeagents.settings import SiteTime
 from services.agent.commands import Commander, Given
 from services.agent.decision import RuleStage
 from services.agent.loop import AgentLoop, EventInput, OutcomeInput, RuleInput, rule_results
 from services.agent.perception import Twin
+from services.agent.record import started_body
+from services.agent.replay import Replayer
 from services.agent.rules import RuleBook
 
 AGENT = AgentDefinition.model_validate({
@@ -52,6 +55,7 @@ class FakeCommander:
         self.ended_with: list[Outcome] = []
         self.answer: list[str] = []  # why each intent is held back; "" is published
         self.failure: Exception | None = None
+        self.mode = "act"
 
     async def give(self, decision: Decision, cause: Cause, site_s: float) -> list[Given]:
         self.log.append(f"give {decision.intents[0].value!r} because of {cause.sequence}")
@@ -126,6 +130,19 @@ async def test_an_event_is_decided_on_written_down_and_then_acknowledged(rig: Ri
     assert (record["kind"], record["given"][0]["command"]) == ("decision", "id")
     assert record["cause"]["event_id"] == "e7"
     assert read_journal(rig.path) == [{"kind": "consumed", "id": "e7", "stream": "edgex-events", "sequence": 7}]
+
+
+async def test_what_is_written_down_of_a_decision_is_enough_to_make_it_again(rig: Rig) -> None:
+    await rig.event(18.0, sequence=7)
+    await rig.rule({"cold": True}, sequence=8)
+    start = link(None, "a", "i", "started", started_body(AGENT), 1)
+    replayer = Replayer()
+    replayer.take(start)
+    bodies = [{name: value for name, value in record.items() if name != "kind"} for record in rig.audit.records]
+    found = [replayer.take(link(start, "a", "i", "decision", body, 2)) for body in bodies]
+    assert [item is not None and item.is_equal for item in found] == [True, True]
+    assert bodies[0]["changed"] == {"T": [18.0, 50_000_000_000, 50.0]}
+    assert (bodies[0]["device"], bodies[0]["stages"]) == ("sensor", ["rule"])
 
 
 async def test_an_event_that_changes_nothing_is_acknowledged_and_not_audited(rig: Rig) -> None:

@@ -35,6 +35,10 @@ class MemoryBus:
         self.acked: list[int] = []
         self.deliver: list[int] = []  # sequences, as the consumer gives them
         self.stored_ns = 0
+        self.broker_ns: int | None = 0
+        self.asked_time = 0
+        self.published: list[tuple[str, bytes]] = []
+        self.floor: int | None = None  # up to where the guard's consumer has acknowledged
 
     # --- stream ----------------------------------------------------------------------------------
 
@@ -60,6 +64,13 @@ class MemoryBus:
         sequence = self.newest(subject)
         return self.message(sequence) if sequence else None
 
+    async def server_time_ns(self, stream: str) -> int:
+        assert stream == "commands"
+        self.asked_time += 1
+        if self.broker_ns is None:
+            raise UnavailableError("no answer")
+        return self.broker_ns
+
     async def last_sequence(self, stream: str) -> int:
         if not self.has_stream:
             raise NotFoundError("no stream")
@@ -78,8 +89,16 @@ class MemoryBus:
         if not self.has_stream:
             raise NotFoundError("no stream")
         for sequence in range(self.first, self.first + len(self.held)):
-            if self.held[sequence - self.first][0].endswith(".guard"):
+            if not patterns or self.held[sequence - self.first][0].endswith(".guard"):
                 yield self.message(sequence)
+
+    async def acknowledged(self, stream: str, durable: str) -> int:
+        if self.floor is None:
+            raise NotFoundError("no consumer")
+        return self.floor
+
+    async def forget_consumer(self, stream: str, durable: str) -> None:
+        self.floor = None
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -87,6 +106,9 @@ class MemoryBus:
         self.handlers[subject] = handler
         if len(self.handlers) == 2:
             self.subscribed.set()
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        self.published.append((subject, data))
 
     async def respond(self, message: BusMessage, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.answers.append(BusMessage(message.reply, data, dict(headers or {})))

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,8 @@ from services.guard.desk import LeaseDesk
 from services.guard.jobs import Job, Means
 from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
+from services.guard.orders import Orders
+from services.guard.overrides import Overrides
 from services.guard.owner import Owner
 from services.guard.picture import LivePicture
 
@@ -80,13 +82,21 @@ class FakeCommands:
     """core-command: `values` is what devices show; `set_does` and `get_does` may do something else first."""
 
     def __init__(self) -> None:
+        self.on_its_way: Callable[[], None] | None = None  # what happens before a SET is sent
         self.values: dict[tuple[str, str], str] = {}
         self.log: list[str] = []
         self.set_does: Callable[[str], Any] | None = None
         self.get_does: Callable[[str], Any] | None = None
         self.is_deaf = False  # answers yes and does nothing
 
-    async def set(self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "") -> None:
+    async def set(
+        self, device: str, command: str, values: Mapping[str, Any], *, correlation_id: str = "",
+        last_look: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        if self.on_its_way is not None:
+            self.on_its_way()
+        if last_look is not None:
+            last_look()
         self.log.append(f"set {device}/{command} {values[command]} ({correlation_id})")
         if self.set_does is not None:
             answer = self.set_does(correlation_id)
@@ -120,6 +130,27 @@ def event(device: str, resource: str, text: str, origin_s: float = SITE_S) -> Ev
     )  # fmt: skip
 
 
+class _Desk:
+    """The rig's leases as they are when they are looked at."""
+
+    def __init__(self, rig: "Rig") -> None:
+        self._rig = rig
+        self.used = rig.used.append
+
+    @property
+    def table(self) -> LeaseTable:
+        return self._rig.table
+
+    async def call(self, agent: str) -> None:
+        self._rig.called.append(agent)
+
+
+def owner_of(agents: Sequence[Mapping[str, Any]], site: Site) -> Owner:
+    """Return what the owner wrote down."""
+    definitions = [AgentDefinition.model_validate(item) for item in agents]
+    return Owner(site, {item.name: item for item in definitions})
+
+
 class Rig:
     """All that lanes work with; `outcomes` is what was told, `records` what was audited."""
 
@@ -129,27 +160,44 @@ class Rig:
         self.commands = FakeCommands()
         self.outcomes: list[tuple[str, Outcome]] = []
         self.records: list[dict[str, Any]] = []
-        definitions = [AgentDefinition.model_validate(item) for item in AGENTS]
-        self.owner = Owner(
-            Site.model_validate(SITE if site is None else site), {item.name: item for item in definitions}
-        )
-        self.known = {name: Device(name=name, profile_name="Valve") for name in ("valve", "pump")}
+        self.owner = owner_of(AGENTS, Site.model_validate(SITE if site is None else site))
+        self.called: list[str] = []
+        self.known = {name: Device(name=name, profile_name="Valve") for name in ("valve", "pump", "fan")}
         self.profiles = {"Valve": PROFILE}
+        self.is_ready = True
         self.table = LeaseTable(1)
         self.ledger = Ledger(folder)
         self.executor = ThreadPoolExecutor(1)
+        self.orders = Orders(self.ledger, self.executor, self.owner)
         self.picture = LivePicture(SiteTime(), self.clocks.wall_ns)
         self.approvals = Approvals({"ann": "a-token-of-ann-000"}, self.clocks.now, self.clocks.wall_ns)
         self.used: list[tuple[str, str]] = []
+        self.overrides = self._overrides()
+
+    def _overrides(self) -> Overrides:
+        audit = cast(Audit, SimpleNamespace(append=self._append))
+        found = Overrides(
+            self.ledger, self.executor, self.owner, self.devices, audit, self.clocks.now, self.clocks.site
+        )
+        self.ended: list[tuple[tuple[str, str], str]] = []
+
+        async def end_lease(key: tuple[str, str], reason: str) -> None:
+            self.ended.append((key, reason))
+
+        found.end_lease = end_lease
+        found.load()
+        self.picture.on_reading = found.seen
+        return found
 
     @property
     def means(self) -> Means:
         """Return the means; the desk and the cache are views of this rig."""
-        desk = cast(LeaseDesk, SimpleNamespace(table=self.table, used=self.used.append))
+        desk = cast(LeaseDesk, _Desk(self))
         audit = cast(Audit, SimpleNamespace(append=self._append))
         return Means(
             self.ledger, self.executor, self.owner, self.devices, self.picture, desk, cast(Commands, self.commands),
             audit, self.clocks, lambda agent, outcome: self.outcomes.append((agent, outcome)), self.approvals.park,
+            self.orders, self.overrides,
         )  # fmt: skip
 
     @property
@@ -161,6 +209,7 @@ class Rig:
 
         return cast(DeviceCache, SimpleNamespace(
             device=self.known.get, profile_of=profile_of, devices_by_name=self.known, profiles_by_name=self.profiles,
+            is_ready=self.is_ready,
         ))  # fmt: skip
 
     def _append(self, kind: str, **body: Any) -> None:
@@ -210,12 +259,16 @@ class Rig:
                 await lanes.put(job)
         return self.told()
 
-    def restart(self) -> None:
-        """Open the same volume again, as after a crash: what was in memory is gone."""
+    def restart(self, agents: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open the same volume again, as after a crash: what was in memory is gone. `agents` are changed files."""
         self.close()
+        changed = {item["name"]: item for item in agents}
+        self.owner = owner_of([changed.get(item["name"], item) for item in AGENTS], self.owner.site)
         self.ledger = Ledger(self.folder)
         self.executor = ThreadPoolExecutor(1)
+        self.orders = Orders(self.ledger, self.executor, self.owner)
         self.picture = LivePicture(SiteTime(), self.clocks.wall_ns)
+        self.overrides = self._overrides()
         self.outcomes.clear()
 
     def close(self) -> None:

@@ -18,10 +18,12 @@ from edgeagents.model.message import Epoch, Heartbeat, LeaseRecord, LeaseReply, 
 from edgeagents.protocol.lease import SESSION_S, Session
 from services.guard import desk as desk_module
 from services.guard.desk import LeaseDesk
+from services.guard.orders import Pause
 from tests.contract.waiting import until
 from tests.unit.services.guard.bus import MemoryBus
 from tests.unit.services.guard.rig import AGENTS, Rig
 
+WALL_MS = 1_000_000
 INBOX = "_INBOX.agent-air.x"
 M = TypeVar("M", bound=Message)
 
@@ -36,7 +38,9 @@ class Desk:
         self.bus.subscribed.clear()
         self.records: list[dict[str, Any]] = []
         audit = cast(Audit, SimpleNamespace(append=lambda kind, **body: self.records.append({"kind": kind, **body})))
-        self.desk = LeaseDesk(cast(Bus, self.bus), rig.owner, rig.devices, audit, rig.clocks.site, rig.clocks.now)
+        self.desk = LeaseDesk(
+            cast(Bus, self.bus), rig.owner, rig.devices, audit, rig.clocks.site, rig.clocks.now, rig.orders
+        )
 
     async def send(
         self, agent: str, message: Message | bytes, *, reply: str = INBOX, content_type: str = wire.PROTOBUF
@@ -74,7 +78,7 @@ async def desk(rig: Rig) -> AsyncIterator[Desk]:
     """A serving desk of generation 1."""
     found = Desk(rig)
     found.bus.has_stream = False
-    await found.desk.read_back(1, 0)
+    await found.desk.read_back(1, 0, WALL_MS)
     found.bus.has_stream = True
     async with found.serving():
         yield found
@@ -231,7 +235,7 @@ class TestReadBack:
     async def filled(self, rig: Rig) -> Desk:
         found = Desk(rig)
         found.bus.has_stream = False
-        await found.desk.read_back(3, 0)
+        await found.desk.read_back(3, 0, WALL_MS)
         found.bus.has_stream = True
         async with found.serving():
             await found.ask("air")
@@ -241,34 +245,46 @@ class TestReadBack:
     async def test_leases_and_their_holders_survive_a_restart_of_the_guard(self, rig: Rig) -> None:
         before = await self.filled(rig)
         after = Desk(rig, before.bus)
-        assert await after.desk.read_back(3, 1) == 3
+        assert await after.desk.read_back(3, 1, WALL_MS) == 3
         assert after.desk.table.leases == before.desk.table.leases
         assert set(after.desk.table.heard) == {Session("air", "i1"), Session("heat", "i1")}, "one session time of grace"
 
     @pytest.mark.parametrize(
-        ("known", "last", "generation"),
-        [(3, 2, 3), (0, 0, 4), (3, 99, 4), (2, 0, 3), (7, 99, 8)],
-        ids=["whole", "volume lost", "stream restored from a backup", "volume restored", "volume restored, stream too"],
+        ("known", "last", "floor", "generation"),
+        [(3, 2, 2, 3), (0, 0, 2, 4), (3, 99, 2, WALL_MS), (2, 0, 0, 4), (3, 1, 2, 4), (7, 99, 0, WALL_MS)],
+        ids=["whole", "volume lost", "stream restored", "volume restored", "same generation", "stream restored, too"],
     )
-    async def test_lost_state_raises_the_generation(self, rig: Rig, known: int, last: int, generation: int) -> None:
-        before = await self.filled(rig)
-        assert await Desk(rig, before.bus).desk.read_back(known, last) == generation
+    async def test_lost_state_raises_the_generation(
+        self, rig: Rig, known: int, last: int, floor: int, generation: int
+    ) -> None:
+        desk = Desk(rig, (await self.filled(rig)).bus).desk
+        assert await desk.read_back(known, last, WALL_MS, floor) == generation
+        assert desk.is_lost == (generation != 3)
 
     async def test_without_a_stream_a_new_one_begins(self, rig: Rig) -> None:
         desk = Desk(rig)
         desk.bus.has_stream = False
-        assert await desk.desk.read_back(0, 0) == 1
-        assert await desk.desk.read_back(5, 10) == 6
+        assert await desk.desk.read_back(0, 0, WALL_MS) == WALL_MS
+        assert await desk.desk.read_back(WALL_MS + 5, 10, WALL_MS) == WALL_MS + 6, "also when the clock runs behind"
+
+    async def test_a_start_record_tells_a_generation_and_is_nobodys_lease(self, rig: Rig) -> None:
+        before = await self.filled(rig)
+        start = LeaseRecord(device="gw", resource="", incarnation="other", generation=9)
+        before.bus.held.append(("gw.commands.gw.guard", wire.encode(start), {}))
+        after = Desk(rig, before.bus).desk
+        assert await after.read_back(3, 1, WALL_MS) == 10
+        after.seen(start, 3)
+        assert set(after.table.leases) == {("valve", "Setpoint"), ("valve", "Open")}
 
     async def test_a_record_that_cannot_be_read_stops_nothing(self, rig: Rig) -> None:
         before = await self.filled(rig)
         before.bus.held.insert(1, ("gw.commands.valve.guard", b"\xff", {}))
-        assert await Desk(rig, before.bus).desk.read_back(3, 1) == 3
+        assert await Desk(rig, before.bus).desk.read_back(3, 1, WALL_MS) == 3
 
     async def test_the_holder_from_before_gets_an_epoch_of_the_new_generation(self, rig: Rig) -> None:
         before = await self.filled(rig)
         after = Desk(rig, before.bus)
-        await after.desk.read_back(0, 0)
+        await after.desk.read_back(0, 0, WALL_MS)
         async with after.serving():
             assert (await after.ask("air")).epoch == Epoch(generation=4, revision=3)
 
@@ -276,7 +292,7 @@ class TestReadBack:
         """Sequences begin anew, below what was granted: only a higher generation can follow."""
         before = await self.filled(rig)
         desk = Desk(rig, before.bus)
-        await desk.desk.read_back(3, 1)
+        await desk.desk.read_back(3, 1, WALL_MS)
         desk.bus.held.clear()
         task = asyncio.create_task(desk.desk.serve())
         await desk.bus.subscribed.wait()
@@ -289,3 +305,29 @@ class TestReadBack:
 
 def test_queues_are_bounded() -> None:
     assert desk_module.MOST_WAITING < 1000
+
+
+async def test_what_is_paused_gets_no_lease_and_loses_the_one_it_has(desk: Desk) -> None:
+    await desk.ask("air")
+    await desk.rig.orders.pause(Pause("agent", "air", "ann", "window cleaning", 1))
+    assert (await desk.ask("air")).reason == "paused by ann: window cleaning"
+
+    def is_free() -> bool:
+        held = desk.desk.table.current(("valve", "Setpoint"))
+        return held is not None and held.session is None
+
+    await until(is_free, "its lease has ended")
+    assert wire.decode(LeaseRecord, desk.bus.held[-1][1]).reason == "released"
+    assert (await desk.ask("heat")).granted, "others can take over"
+    await desk.rig.orders.resume(desk.rig.orders.paused_at(("agent", "air")), 0)
+    assert "held by heat" in (await desk.ask("air")).reason
+
+
+async def test_the_welcome_says_the_mode_by_order_and_the_agent_is_called(desk: Desk) -> None:
+    await desk.rig.orders.order_mode("air", "observe", "ann", "", 1)
+    await desk.desk.call("air")
+    assert desk.bus.published == [("_INBOX.agent-air.called", b"")]
+    assert (await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)).mode == "observe"
+    assert "mode observe" in (await desk.ask("air")).reason
+    await desk.rig.orders.order_mode("air", "act", "ann", "", 2)
+    assert (await desk.ask("air")).granted

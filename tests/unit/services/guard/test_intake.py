@@ -30,7 +30,7 @@ class Source:
 
     def __init__(self, rig: Rig) -> None:
         self.rig, self.bus = rig, MemoryBus()
-        self.bus.stored_ns = rig.clocks.wall
+        self.bus.stored_ns = self.bus.broker_ns = rig.clocks.wall
         self.dead: list[tuple[str, bytes, str]] = []
         self.counts: dict[str, int] = {}
         self.seen: list[tuple[str, int]] = []
@@ -42,6 +42,11 @@ class Source:
         data = what if isinstance(what, bytes) else wire.encode(what)
         self.bus.held.append((f"gw.commands.valve.{agent}", data, headers or {}))
         self.bus.deliver.append(len(self.bus.held))
+
+    def later(self, seconds: float) -> None:
+        """Have time pass for the broker."""
+        assert self.bus.broker_ns is not None
+        self.bus.broker_ns += int(seconds * 1e9)
 
     async def run(self, last_before: int = 0) -> dict[str, tuple[str, str]]:
         """Take everything in, carry it out, and return how it ended."""
@@ -95,7 +100,7 @@ async def test_what_was_there_before_the_start_expires_whatever_the_clock_says(s
 
 async def test_what_came_too_late_expires(source: Source) -> None:
     source.add(command(ttl_s=10))
-    source.rig.clocks.wall += 11 * 10**9
+    source.later(11)
     assert (await source.run())["c-1"] == ("expired", "received 11.0 s after it was stored")
     assert source.rig.commands.log == []
 
@@ -104,7 +109,7 @@ async def test_the_time_it_lay_in_the_stream_counts_towards_its_deadline(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.add(command(ttl_s=10))
-    source.rig.clocks.wall += 9 * 10**9
+    source.later(9)
     enter = source.rig.ledger.enter
 
     def slow(*arguments: Any) -> None:
@@ -115,10 +120,36 @@ async def test_the_time_it_lay_in_the_stream_counts_towards_its_deadline(
     assert (await source.run())["c-1"] == ("expired", "deadline passed before it could be set")
 
 
-async def test_a_clock_that_was_set_back_makes_nothing_younger_than_new(source: Source) -> None:
+@pytest.mark.parametrize("by_s", [3600, -3600])
+async def test_the_guards_own_clock_makes_a_command_neither_old_nor_new(source: Source, by_s: int) -> None:
+    source.add(command("late", ttl_s=10))
+    source.later(11)
+    source.rig.clocks.wall += by_s * 10**9
+    assert (await source.run())["late"] == ("expired", "received 11.0 s after it was stored")
+    other = Source(source.rig)
+    other.bus.held.append(source.bus.held[0])
+    other.add(command("fresh"))
+    assert (await other.run())["fresh"][0] == "proven"
+
+
+async def test_what_was_stored_before_the_brokers_clock_was_set_back_is_of_unknown_age(source: Source) -> None:
     source.add(command())
-    source.bus.stored_ns += 3600 * 10**9
-    assert (await source.run())["c-1"][0] == "proven"
+    source.later(-3600)
+    assert (await source.run())["c-1"] == ("expired", "age unknown: a clock was set while it was on its way")
+
+
+async def test_a_broker_that_tells_no_time_makes_every_age_unknown(source: Source) -> None:
+    source.add(command())
+    source.bus.broker_ns = None
+    assert (await source.run())["c-1"][0] == "expired"
+    assert source.rig.commands.log == []
+
+
+async def test_the_broker_is_asked_for_its_time_once_a_second_at_most(source: Source) -> None:
+    for number in range(5):
+        source.add(command(f"c-{number}"))
+    await source.run()
+    assert source.bus.asked_time == 1
 
 
 @pytest.mark.parametrize(
@@ -163,6 +194,15 @@ async def test_a_subject_that_is_no_name_of_ours_is_set_aside(source: Source) ->
 async def test_json_commands_are_commands(source: Source) -> None:
     source.add(wire.encode(command(), wire.JSON), headers={"Content-Type": wire.JSON})
     assert (await source.run())["c-1"][0] == "proven"
+
+
+async def test_what_is_no_command_counts_as_taken_in_too(source: Source) -> None:
+    source.add(LeaseRecord(device="valve", resource="Setpoint", agent="air", generation=1), agent="guard")
+    await source.run()
+    assert source.rig.ledger.number("last_sequence") == len(source.bus.held)
+    source.add(b"\xff")
+    await source.run()
+    assert source.rig.ledger.number("last_sequence") == len(source.bus.held)
 
 
 async def test_lease_records_go_to_the_desk(source: Source) -> None:

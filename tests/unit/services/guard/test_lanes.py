@@ -1,6 +1,7 @@
 """Lanes: from the gate to the proof, in order, once; what no crash, delay or stranger may change."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgeagents.model.message import Epoch
 from edgeagents.protocol.gate import PastSet
 from services.guard import lanes as lanes_module
 from services.guard.jobs import approved
+from services.guard.ledger import Intent
 from tests.contract.waiting import until
 from tests.unit.services.guard.rig import SITE, SITE_S, Rig, event
 
@@ -105,22 +107,247 @@ async def test_a_definite_no_is_a_failure_and_the_device_stays_free(rig: Rig, er
     assert [past.agent for past in rig.picture.view.sets["valve", "Setpoint"]] == ["air"]
 
 
-async def test_silence_blocks_the_device_for_good_and_says_why(rig: Rig) -> None:
-    rig.commands.set_does = failing(DeviceSilentError("no answer in 7 s"))
-    told = await rig.run(rig.job("c-1"), rig.job("c-2", "22", sequence=11))
-    assert told["c-1"] == ("uncertain", "no answer in 7 s")
-    assert told["c-2"][0] == "refused"
-    assert "device is blocked: command c-1 got no definite answer" in told["c-2"][1]
-    assert rig.commands.sets == ["c-1"]
-    assert rig.records[0]["kind"] == "blocked"
-    rig.restart()
-    assert "c-1 got no definite answer" in rig.ledger.blocked()["valve"]
-    assert (await rig.run(rig.job("c-3", sequence=12)))["c-3"][0] == "refused"
-    assert rig.commands.sets == ["c-1"]
-    rig.commands.set_does = None
-    rig.grant(device="pump", sequence=13)
-    other = rig.job("c-4", sequence=14, device="pump", epoch=Epoch(generation=1, revision=13))
-    assert (await rig.run(other))["c-4"][0] == "proven", "other devices go on"
+class TestQuarantine:
+    """A SET without a definite answer: nothing else goes to its device until it is known what became of it."""
+
+    def silent(self, rig: Rig, *, carries_out: bool = False) -> None:
+        """Have the next SET get no answer; time passes with each read."""
+        rig.commands.values["valve", "Setpoint"] = "18"
+        rig.picture.see(event("valve", "Setpoint", "18"))
+
+        def fails(name: str) -> None:
+            rig.commands.set_does = None
+            if carries_out:
+                rig.commands.values["valve", "Setpoint"] = "21"
+            raise DeviceSilentError("no answer in 7 s")
+
+        rig.commands.set_does = fails
+        rig.commands.get_does = lambda command: setattr(rig.clocks, "now_s", rig.clocks.now_s + 2.0)
+
+    async def test_what_took_effect_is_proven_and_the_next_one_goes_out_after_it(self, rig: Rig) -> None:
+        self.silent(rig, carries_out=True)
+        told = await rig.run(rig.job("c-1"), rig.job("c-2", "22", sequence=11))
+        assert told["c-1"] == ("proven", "Setpoint reads 21")
+        assert told["c-2"][0] == "proven"
+        assert rig.commands.sets == ["c-1", "c-2"]
+        assert [record["kind"] for record in rig.records][:2] == ["quarantine", "released"]
+        assert rig.ledger.blocked() == {}
+
+    async def test_what_did_not_is_set_again_under_an_id_of_its_own_when_there_is_time(self, rig: Rig) -> None:
+        self.silent(rig)
+        told = await rig.run(rig.job("c-1", deadline_s=200.0))
+        assert told["c-1"][0] == "proven"
+        first, again = rig.commands.sets
+        assert first == "c-1" != again
+        (record,) = [item for item in rig.records if item["kind"] == "set-again"]
+        assert (record["command"], record["correlation"]) == ("c-1", again)
+
+    async def test_after_its_deadline_it_is_not_set_again(self, rig: Rig) -> None:
+        self.silent(rig)
+        status, reason = (await rig.run(rig.job("c-1", deadline_s=104.0)))["c-1"]
+        assert status == "failed"
+        assert "c-1 got no definite answer: no answer in 7 s" in reason
+        assert "reads agree: Setpoint reads 18" in reason
+        assert rig.commands.sets == ["c-1"]
+
+    async def test_a_toggle_is_never_set_again(self, rig: Rig) -> None:
+        self.silent(rig)
+        rig.commands.values["valve", "Open"] = "false"
+        rig.picture.see(event("valve", "Open", "false"))
+        rig.picture.see(event("pump", "Open", "false"))
+        epoch = rig.grant(resource="Open", sequence=2)
+        told = await rig.run(rig.job(value="true", resource="Open", epoch=epoch, deadline_s=1e6))
+        assert told["c-1"][0] == "uncertain"
+        assert rig.commands.sets == ["c-1"]
+
+    async def test_what_waits_meanwhile_expires_at_its_own_deadline(self, rig: Rig) -> None:
+        self.silent(rig)
+        told = await rig.run(rig.job("c-1"), rig.job("c-2", "22", sequence=11, deadline_s=101.0))
+        assert told["c-2"] == ("expired", "deadline passed while its device was in quarantine")
+        assert "c-2" not in rig.commands.sets
+
+    async def test_a_guard_started_anew_goes_on_with_it(self, rig: Rig) -> None:
+        self.silent(rig)
+        rig.commands.get_does = failing(NotFoundError("gone"))
+        async with asyncio.TaskGroup() as tasks:
+            lanes = lanes_module.Lanes(rig.means, tasks)
+            await lanes.put(rig.job("c-1"))
+            await until(rig.ledger.blocked, "the device is in quarantine")
+            await lanes.stop(0)
+        rig.restart()
+        rig.commands.values["valve", "Setpoint"] = "21"
+        rig.commands.get_does = lambda command: setattr(rig.clocks, "now_s", rig.clocks.now_s + 2.0)
+        assert "c-1 got no definite answer" in rig.ledger.blocked()["valve"]
+        async with rig.lanes() as lanes:
+            for entry in rig.ledger.unfinished():
+                assert entry.blocked
+                await lanes.put(entry)
+            await lanes.put(rig.job("c-2", "22", sequence=11))
+        assert [status for status, _ in rig.told().values()] == ["proven", "proven"]
+        assert rig.commands.sets == ["c-1", "c-2"]
+
+    async def test_a_device_that_cannot_be_read_stays_alone_over_a_restart_after_its_agent_was_told(
+        self, rig: Rig
+    ) -> None:
+        self.silent(rig)
+
+        def away(command: str) -> None:
+            rig.clocks.now_s += 2.0
+            raise NotFoundError("gone")
+
+        rig.commands.get_does = away
+        async with asyncio.TaskGroup() as tasks:
+            lanes = lanes_module.Lanes(rig.means, tasks)
+            await lanes.put(rig.job("c-1"))
+            await until(lambda: rig.outcomes, "its agent is told")
+            await lanes.stop(0)
+        assert rig.told()["c-1"][0] == "uncertain"
+        rig.restart()
+        assert rig.ledger.unfinished() == []
+        (entry,) = rig.ledger.quarantined()
+        rig.commands.get_does = lambda command: setattr(rig.clocks, "now_s", rig.clocks.now_s + 2.0)
+        async with rig.lanes() as lanes:
+            await lanes.put(entry)
+            await lanes.put(rig.job("c-2", "22", sequence=11, deadline_s=1e6))
+        assert rig.told() == {"c-2": ("proven", "Setpoint reads 22")}
+        assert rig.ledger.quarantined() == []
+
+    async def test_other_devices_of_its_lane_go_on_and_what_may_still_come_counts_against_them(self, rig: Rig) -> None:
+        """One of two valves may be open; nobody knows whether the first one opens."""
+        for device in ("valve", "pump"):
+            rig.commands.values[device, "Open"] = "false"
+            rig.picture.see(event(device, "Open", "false"))
+        epochs = {
+            name: rig.grant(device=name, resource="Open", sequence=place) for name, place in (("valve", 2), ("pump", 3))
+        }
+        rig.grant(device="pump", sequence=4)
+
+        def fails(name: str) -> None:
+            if name == "first":
+                raise DeviceSilentError("no answer")
+
+        rig.commands.set_does = fails
+        rig.commands.get_does = lambda command: setattr(rig.clocks, "now_s", rig.clocks.now_s + 1.0)
+        jobs = [rig.job("first", "true", resource="Open", epoch=epochs["valve"], deadline_s=1e6)]
+        jobs += [rig.job("second", "true", device="pump", resource="Open", epoch=epochs["pump"], deadline_s=1e6)]
+        jobs += [rig.job("third", "22", device="pump", epoch=Epoch(generation=1, revision=4), deadline_s=1e6)]
+        told = await rig.run(*jobs)
+        assert "interlock 'one-open'" in told["second"][1]
+        assert told["third"][0] == "proven"
+        assert told["first"][0] == "uncertain"
+        words = {"device": "pump", "resource": "Open", "epoch": epochs["pump"]}
+        late = rig.job("fourth", "true", sequence=20, deadline_s=1e9, **words)
+        assert "interlock 'one-open'" in (await rig.run(late))["fourth"][1], "it may still come"
+
+
+class TestStraggler:
+    """A SET that takes effect after its time is over."""
+
+    async def test_the_newest_wanted_value_is_set_again(self, rig: Rig) -> None:
+        quarantine = TestQuarantine()
+        quarantine.silent(rig)
+        await rig.run(rig.job("c-1", deadline_s=104.0), rig.job("c-2", "25", sequence=11, deadline_s=1e6))
+        assert rig.told()["c-2"][0] == "proven"
+        rig.commands.values["valve", "Setpoint"] = "21"  # c-1, long after its end
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 60))
+        assert rig.commands.values["valve", "Setpoint"] == "2.5e+01"
+        (record,) = [item for item in rig.records if item["kind"] == "correction"]
+        assert (record["value"], record["straggler"]) == ("2.5e+01", "2.1e+01")
+        assert rig.commands.sets[-1] == record["correlation"]
+        assert rig.overrides.listed() == [], "nobody set it by hand"
+
+    async def test_what_nothing_came_after_is_left_and_written_down(self, rig: Rig) -> None:
+        TestQuarantine().silent(rig)
+        await rig.run(rig.job("c-1", deadline_s=104.0))
+        rig.commands.values["valve", "Setpoint"] = "21"
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 60))
+        assert [item["kind"] for item in rig.records][-1] == "late-effect"
+        assert rig.commands.sets == ["c-1"]
+
+
+class TestHand:
+    """Somebody changes what agents may command."""
+
+    async def proven(self, rig: Rig) -> None:
+        assert (await rig.run(rig.job("c-1")))["c-1"][0] == "proven"
+
+    async def change(self, rig: Rig, text: str, later_s: float = 60.0) -> None:
+        rig.commands.values["valve", "Setpoint"] = text
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", text, SITE_S + later_s))
+
+    async def test_its_lease_ends_and_agents_stand_back_for_the_owners_time(self, rig: Rig) -> None:
+        await self.proven(rig)
+        await self.change(rig, "17")
+        (key, reason), *_ = rig.ended
+        assert key == ("valve", "Setpoint")
+        assert reason.startswith("valve/Setpoint was set by hand to 17: agents stand back until")
+        (shown,) = rig.overrides.listed()
+        assert (shown["value"], shown["untilSite"] - shown["sinceSite"]) == ("17", 1800.0)
+        assert "set by hand to 17" in (await rig.run(rig.job("c-2", sequence=11)))["c-2"][1]
+        assert rig.commands.values["valve", "Setpoint"] == "17"
+        rig.restart()
+        assert "set by hand to 17" in (await rig.run(rig.job("c-3", sequence=12)))["c-3"][1], "also after a restart"
+        rig.clocks.site_s += 1801
+        await rig.overrides.tick()
+        assert (await rig.run(rig.job("c-4", sequence=13)))["c-4"][0] == "proven"
+
+    async def test_a_command_that_comes_before_the_reading_is_confirmed_waits_for_that(self, rig: Rig) -> None:
+        await self.proven(rig)
+        rig.commands.values["valve", "Setpoint"] = "17"
+        async with rig.lanes() as lanes:
+            await lanes.put(rig.job("c-2", sequence=11))
+            rig.picture.see(event("valve", "Setpoint", "17", SITE_S + 60))
+        assert "set by hand" in rig.told()["c-2"][1]
+
+    async def test_a_stale_reading_is_no_hand(self, rig: Rig) -> None:
+        await self.proven(rig)
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "18", SITE_S + 60))  # read before c-1, published after it
+        assert rig.overrides.listed() == []
+        assert (await rig.run(rig.job("c-2", "22", sequence=11)))["c-2"][0] == "proven"
+
+    async def test_what_changes_by_itself_is_no_hand(self, rig: Rig) -> None:
+        async with rig.lanes():
+            for number in range(20):
+                rig.commands.values["valve", "Setpoint"] = str(10 + number % 7)
+                rig.picture.see(event("valve", "Setpoint", str(10 + number % 7), SITE_S + number))
+        assert rig.overrides.listed() == []
+
+    async def test_what_was_steady_and_nobody_commanded_is_watched_too(self, rig: Rig) -> None:
+        rig.commands.values["valve", "Setpoint"] = "18"
+        for number in range(3):
+            rig.picture.see(event("valve", "Setpoint", "18", SITE_S + number))
+        await self.change(rig, "23")
+        assert [item["value"] for item in rig.overrides.listed()] == ["23"]
+
+    async def test_what_was_changed_while_the_guard_was_away_is_found(self, rig: Rig) -> None:
+        await self.proven(rig)
+        rig.restart()
+        await self.change(rig, "17")
+        assert [item["value"] for item in rig.overrides.listed()] == ["17"]
+
+    async def test_agents_stand_back_as_long_as_they_should_whoever_sets_the_clock(self, rig: Rig) -> None:
+        await self.proven(rig)
+        await self.change(rig, "17")
+        rig.clocks.site_s -= 3600
+        rig.overrides.shift(-3600)
+        (shown,) = rig.overrides.listed()
+        assert shown["untilSite"] == SITE_S - 3600 + 1800
+
+
+async def test_the_last_look_is_right_before_it_is_sent(rig: Rig) -> None:
+    """The process may be stopped, or wait for a connection, after the intent was stored and all was looked at."""
+    rig.commands.on_its_way = lambda: setattr(rig.clocks, "now_s", 110.1)
+    assert (await rig.run(rig.job()))["c-1"] == ("expired", "deadline passed before it could be sent")
+    rig.clocks.now_s = 100.0
+    rig.commands.on_its_way = lambda: rig.grant("heat", sequence=9) and None
+    told = await rig.run(rig.job("c-2", sequence=11))
+    assert "is held by heat" in told["c-2"][1]
+    assert rig.commands.log == []
+    assert list(rig.ledger.past_sets(0)) == []
 
 
 async def test_silence_counts_for_rates_as_it_may_have_been_set(rig: Rig) -> None:
@@ -147,7 +374,7 @@ async def test_commands_of_a_device_go_one_after_the_other_and_in_order(rig: Rig
 
 async def test_devices_do_not_wait_for_each_other(rig: Rig) -> None:
     release = asyncio.Event()
-    rig.grant(device="pump", sequence=2)
+    rig.grant(device="fan", sequence=2)
 
     async def hang(name: str) -> None:
         if name == "c-1":
@@ -156,7 +383,7 @@ async def test_devices_do_not_wait_for_each_other(rig: Rig) -> None:
     rig.commands.set_does = hang
     async with rig.lanes() as lanes:
         await lanes.put(rig.job("c-1"))
-        await lanes.put(rig.job("c-2", device="pump", epoch=Epoch(generation=1, revision=2)))
+        await lanes.put(rig.job("c-2", device="fan", epoch=Epoch(generation=1, revision=2)))
         await until(lambda: rig.outcomes, "one is done")
         assert [outcome.command_id for _, outcome in rig.outcomes] == ["c-2"]
         assert lanes.waiting == 1
@@ -399,12 +626,13 @@ class TestDisk:
 
 
 class TestRecovery:
-    """After a crash the guard reads first, and sets nothing again."""
+    """After a crash the guard reads first."""
 
-    def crashed(self, rig: Rig, **changes: Any) -> None:
+    def crashed(self, rig: Rig, *, before: str | None = "1.8e+01", deadline_s: float = 0.0, **changes: Any) -> None:
         job = rig.job(**changes)
-        rig.ledger.enter(job.agent, job.command.id, "intent", 1.0, changes.get("approver", ""))
+        rig.ledger.enter(job.agent, job.command.id, "intent", 1.0, Intent("", before, deadline_s, SITE_S))
         rig.restart()
+        rig.commands.get_does = lambda command: setattr(rig.clocks, "now_s", rig.clocks.now_s + 0.6)
 
     async def recover(self, rig: Rig) -> tuple[str, str]:
         async with rig.lanes() as lanes:
@@ -419,12 +647,51 @@ class TestRecovery:
         assert rig.commands.sets == []
         assert len(list(rig.ledger.past_sets(0))) == 1, "rates count it: it went out"
         assert rig.ledger.unfinished() == []
+        assert rig.ledger.blocked() == {}
 
-    async def test_what_is_not_so_failed(self, rig: Rig) -> None:
+    async def test_what_is_not_so_failed_when_its_time_is_over(self, rig: Rig) -> None:
         self.crashed(rig)
         rig.commands.values["valve", "Setpoint"] = "18"
-        rig.commands.get_does = lambda command: setattr(rig.clocks, "now_s", rig.clocks.now_s + 0.6)
         assert (await self.recover(rig))[0] == "failed"
+        assert rig.commands.sets == []
+
+    async def test_an_absolute_value_is_set_again_when_nothing_changed_and_there_is_time(self, rig: Rig) -> None:
+        self.crashed(rig, deadline_s=110.0)
+        rig.commands.values["valve", "Setpoint"] = "18"
+        assert (await self.recover(rig))[0] == "proven"
+        assert len(rig.commands.sets) == 1
+        assert rig.commands.sets != ["c-1"], "under an id of its own"
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda rig: rig.commands.values.update({("valve", "Setpoint"): "19"}),
+            lambda rig: rig.grant("heat", sequence=9),
+            lambda rig: rig.picture.see(event("valve", "Setpoint", "18", SITE_S - 10_000)),
+        ],
+        ids=["the value changed", "the lease changed", "nothing"],
+    )
+    async def test_else_it_is_not(self, rig: Rig, change: Callable[[Rig], Any], request: Any) -> None:
+        self.crashed(rig, deadline_s=110.0)
+        rig.commands.values["valve", "Setpoint"] = "18"
+        change(rig)
+        status, _ = await self.recover(rig)
+        expected = {"the value changed": "failed", "the lease changed": "uncertain", "nothing": "proven"}
+        assert status == next(value for name, value in expected.items() if name in request.node.name)
+
+    async def test_a_deadline_of_another_boot_is_over(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("services.guard.ledger._boot_id", lambda: "before")
+        self.crashed(rig, deadline_s=1e9)
+        monkeypatch.undo()
+        rig.commands.values["valve", "Setpoint"] = "18"
+        assert (await self.recover(rig))[0] == "failed"
+
+    async def test_a_toggle_is_not_set_again(self, rig: Rig) -> None:
+        rig.grant(resource="Open", sequence=2)
+        epoch = Epoch(generation=1, revision=2)
+        self.crashed(rig, before="false", deadline_s=1e9, resource="Open", value="true", epoch=epoch)
+        rig.commands.values["valve", "Open"] = "false"
+        assert (await self.recover(rig))[0] == "uncertain"
         assert rig.commands.sets == []
 
     @pytest.mark.parametrize("changes", [{"resource": "Count", "value": "3"}, {"device": "gone"}, {"value": "warm"}])
@@ -433,15 +700,16 @@ class TestRecovery:
         assert (await self.recover(rig))[0] == "uncertain"
         assert rig.commands.log == []
 
-    async def test_on_a_blocked_device_it_is_uncertain(self, rig: Rig) -> None:
+    async def test_a_block_from_before_of_which_nothing_is_known_any_more_is_lifted(self, rig: Rig) -> None:
         rig.ledger.block("valve", "before")
         self.crashed(rig)
-        assert (await self.recover(rig))[0] == "uncertain"
-        assert rig.commands.log == []
+        rig.commands.values["valve", "Setpoint"] = "21"
+        assert (await self.recover(rig))[0] == "proven"
+        assert rig.ledger.blocked() == {}
 
     async def test_the_approver_is_still_named(self, rig: Rig) -> None:
         job = rig.job()
-        rig.ledger.enter(job.agent, job.command.id, "intent", 1.0, "ann")
+        rig.ledger.enter(job.agent, job.command.id, "intent", 1.0, Intent("ann", "1.8e+01"))
         rig.restart()
         rig.commands.values["valve", "Setpoint"] = "21"
         await self.recover(rig)

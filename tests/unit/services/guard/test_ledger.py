@@ -10,7 +10,7 @@ import pytest
 
 from edgeagents.errors import ConfigurationError, StoreError
 from edgeagents.model.message import Cause, Command, CommandId, Epoch, Outcome
-from services.guard.ledger import Ledger
+from services.guard.ledger import Held, Intent, Ledger
 
 
 def command(name: str = "c-1", value: str = "21") -> Command:
@@ -42,13 +42,15 @@ def test_a_command_is_received_once_whatever_its_content(ledger: Ledger) -> None
     assert entry is not None
     assert (entry.command.value, entry.sequence, entry.phase) == ("21", 7, "received")
     assert ledger.entry("air", "c-2") is None
-    assert ledger.number("last_sequence") == 8
+    assert ledger.number("last_sequence") == 9, "one that comes late lowers nothing"
+    ledger.saw(12)
+    assert ledger.number("last_sequence") == 12
 
 
 def test_it_moves_from_phase_to_phase_and_ends_once(ledger: Ledger) -> None:
     for name, sequence in (("c-2", 9), ("c-1", 7)):
         ledger.receive(command(name), "air", sequence, 1.0)
-    ledger.enter("air", CommandId("c-1"), "intent", 2.0, "ann")
+    ledger.enter("air", CommandId("c-1"), "intent", 2.0, Intent("ann"))
     assert [(entry.command.id, entry.phase, entry.approver) for entry in ledger.unfinished()] == [
         ("c-1", "intent", "ann"), ("c-2", "received", ""),
     ]  # fmt: skip
@@ -104,10 +106,10 @@ def test_a_volume_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_a_disk_that_fails_is_a_store_error_and_half_a_command_is_none(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(name: str, value: int) -> None:
+    def full(sequence: int) -> None:
         raise StoreError("volume full")
 
-    monkeypatch.setattr(ledger, "remember", full)
+    monkeypatch.setattr(ledger, "saw", full)
     with pytest.raises(StoreError, match="volume full"):
         ledger.receive(command(), "air", 7, 1.0)
     monkeypatch.undo()
@@ -137,3 +139,60 @@ def test_every_commit_reaches_the_disk(ledger: Ledger) -> None:
     assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)
     assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert sqlite3.threadsafety == 3, "read by the event loop's thread, written by the ledger's"
+
+
+def test_an_intent_keeps_what_the_device_showed_and_a_deadline_of_this_boot(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.receive(command(), "air", 7, 1.0)
+    ledger.enter("air", CommandId("c-1"), "intent", 2.0, Intent("ann", "1.8e+01", 55.5))
+    assert ledger.unfinished()[0].intent == Intent("ann", "1.8e+01", 55.5)
+    monkeypatch.setattr("services.guard.ledger._boot_id", lambda: "another boot")
+    assert ledger.unfinished()[0].intent == Intent("ann", "1.8e+01", 0.0), "its clock began anew"
+
+
+def test_what_devices_should_show_and_what_may_still_come_is_kept_by_resource(ledger: Ledger) -> None:
+    for value in ("20", "21"):
+        ledger.expect("valve", "Setpoint", value)
+    ledger.expect("pump", "Setpoint", "5")
+    ledger.expect("pump", "Setpoint", None)
+    assert ledger.expected() == [Held("valve", "Setpoint", "21")]
+    ledger.reckon_with("valve", "Setpoint", {"19": False, "22": True})
+    assert ledger.late() == [(Held("valve", "Setpoint", "19"), False), (Held("valve", "Setpoint", "22"), True)]
+    ledger.reckon_with("valve", "Setpoint", {})
+    assert ledger.late() == []
+
+
+def test_a_clock_that_was_set_moves_what_is_kept_and_is_known_until_the_next_boot(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ledger.clock_offset_ms() is None
+    ledger.went_out("valve", "Setpoint", "air", "21", 5000.0)
+    ledger.override("valve", "Setpoint", Held("valve", "Setpoint", "17", 5100.0, 6900.0))
+    ledger.shift(-3600.0, 77)
+    assert list(ledger.past_sets(0)) == [("valve", "Setpoint", "air", "21", 1400.0)]
+    assert ledger.overrides() == [Held("valve", "Setpoint", "17", 1500.0, 3300.0)]
+    assert ledger.clock_offset_ms() == 77
+    monkeypatch.setattr("services.guard.ledger._boot_id", lambda: "another boot")
+    assert ledger.clock_offset_ms() is None
+
+
+def test_a_volume_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "guard.db")
+    old.executescript(
+        "CREATE TABLE commands (id TEXT NOT NULL, agent TEXT NOT NULL, sequence INTEGER NOT NULL, phase TEXT NOT NULL,"
+        "command TEXT NOT NULL, outcome TEXT, told INTEGER NOT NULL DEFAULT 0, changed_s REAL NOT NULL,"
+        "approver TEXT NOT NULL DEFAULT '', PRIMARY KEY (agent, id));"
+        "CREATE TABLE blocked (device TEXT PRIMARY KEY, reason TEXT NOT NULL);"
+    )
+    old.execute(
+        "INSERT INTO commands VALUES ('c-1','air',7,'intent',?,NULL,0,1.0,'ann')", (command().model_dump_json(),)
+    )
+    old.execute("INSERT INTO blocked VALUES ('valve', 'silence')")
+    old.commit()
+    old.close()
+    ledger = Ledger(tmp_path)
+    (entry,) = ledger.unfinished()
+    assert (entry.command, entry.intent, entry.blocked) == (command(), Intent("ann"), "")
+    assert ledger.blocked() == {"valve": "silence"}
+    ledger.close()

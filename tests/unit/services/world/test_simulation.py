@@ -34,7 +34,7 @@ def test_the_house_follows_site_time() -> None:
     home = simulation(None, wall)
     assert home.home.site_s == START
     wall.now_s += 10
-    home.tick()
+    home.tick(60.0)
     assert home.home.site_s == START + 600
     assert home.lag_s == 0
     assert home.around.site_s == home.home.site_s
@@ -68,15 +68,15 @@ async def test_the_house_goes_on_from_its_stored_state(tmp_path: Path) -> None:
     wall = Wall()
     first = simulation(tmp_path / "home.json", wall)
     wall.now_s += 30
-    first.tick()
+    first.tick(60.0)
     await first.save()
     wall.now_s += 5
     second = simulation(tmp_path / "home.json", wall)
     assert second.home == first.home
-    second.tick()
+    second.tick(60.0)
     undisturbed = simulation(None, Wall())
     undisturbed._now = wall
-    undisturbed.tick()
+    undisturbed.tick(60.0)
     assert second.home == undisturbed.home
 
 
@@ -168,3 +168,20 @@ def test_a_file_that_holds_no_house_of_ours_is_named(tmp_path: Path, data: bytes
         read_file(path, 7)
     assert str(path) in str(caught.value)
     assert "remove it to begin a new house" in str(caught.value)
+
+
+@pytest.mark.parametrize(("back_s", "is_rebased"), [(3600.0, True), (0.5, False)])
+async def test_a_clock_set_back_does_not_make_the_house_stand_still(
+    tmp_path: Path, back_s: float, is_rebased: bool
+) -> None:
+    wall = Wall()
+    house = simulation(tmp_path / "home.json", wall)
+    wall.now_s += 30
+    house.tick(60.0)
+    before_s = house.home.site_s
+    wall.now_s -= back_s
+    house.tick(60.0)
+    assert (house.home.site_s < before_s) is is_rebased
+    wall.now_s += 30
+    house.tick(60.0)
+    assert house.lag_s < 10.0

@@ -1,0 +1,167 @@
+"""An index over audit records: what caused what, by command, decision, device and agent.
+
+Pure: records in, answers out. Kept in memory whole, without the views that only a replay needs.
+
+Source: design.md section 3.9.
+"""
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from edgeagents.cli.lines import Body, body_of
+from edgeagents.model.message import AuditRecord
+
+Resource: TypeAlias = tuple[str, str]
+"""Device and resource."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One record, its body read."""
+
+    record: AuditRecord
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One intent of a decision, and what became of it: `given` is None when such a command was under way already."""
+
+    decision: Fact
+    intent: Body
+    given: Body | None
+
+
+@dataclass(slots=True)
+class History:
+    """What happened, oldest first."""
+
+    facts: list[Fact] = field(default_factory=list)
+    agents: set[str] = field(default_factory=set)
+    decisions: dict[str, Fact] = field(default_factory=dict)
+    outcomes: dict[str, Fact] = field(default_factory=dict)
+    wishes: dict[str, Wish] = field(default_factory=dict)
+    on_the_way: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    leases: defaultdict[Resource, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    started: dict[tuple[str, str], Fact] = field(default_factory=dict)
+
+    def take(self, record: AuditRecord) -> None:
+        """Take the next record in; one with fields of another shape is kept, and connected to nothing."""
+        body = body_of(record)
+        body.pop("view", None)
+        fact = Fact(record, body)
+        self.facts.append(fact)
+        self.agents.add(record.writer)
+        match record.kind:
+            case "decision":
+                self.decisions.setdefault(str(body.get("decision")), fact)
+                for wish in wishes_of(fact):
+                    if wish.given is not None and wish.given.get("command"):
+                        self.wishes.setdefault(str(wish.given["command"]), wish)
+            case "command":
+                self.outcomes.setdefault(str(body.get("command_id")), fact)
+            case "lease":
+                self.leases[str(body.get("device")), str(body.get("resource"))].append(fact)
+            case "started":
+                self.started[record.writer, record.incarnation] = fact
+            case _ if "command" in body:  # approvals, quarantines, …: what happened to a command on its way
+                self.on_the_way[str(body["command"])].append(fact)
+
+    @property
+    def commands(self) -> set[str]:
+        """Return every command's id."""
+        return {*self.outcomes, *self.wishes}
+
+    def about(self, device: str, resource: str = "") -> list[Fact]:
+        """Return what happened to a device, or to one resource of it, oldest first; of a decision what concerns it."""
+        return [
+            _narrowed(fact, device, resource)
+            for fact in self.facts
+            if any(_fits(place, device, resource) for place in places_of(fact))
+        ]
+
+    def by(self, agent: str) -> list[Fact]:
+        """Return an agent's decisions, oldest first."""
+        return [fact for fact in self.facts if fact.record.kind == "decision" and fact.record.writer == agent]
+
+    def lease_of(self, outcome: Fact) -> tuple[Fact | None, str]:
+        """Return the lease a command went out under, and who held it before (empty: nobody)."""
+        epoch = outcome.body.get("epoch")
+        key = (str(outcome.body.get("device")), str(outcome.body.get("resource")))
+        if not isinstance(epoch, Mapping):
+            return None, ""
+        before = ""
+        for fact in self.leases[key]:
+            body = fact.body
+            if (body.get("generation"), body.get("revision")) == (epoch.get("generation"), epoch.get("revision")):
+                return fact, before
+            before = str(body.get("agent") or before)
+        return None, ""
+
+    def rule_of(self, wish: Wish) -> Body | None:
+        """Return the owner's rule behind an intent, as the agent's file had it, its `for_each` words filled in."""
+        record = wish.decision.record
+        started = self.started.get((record.writer, record.incarnation))
+        file = _file(started.body) if started is not None else {}
+        return next((rule for rule in _filled(file.get("rules")) if rule.get("name") == wish.intent.get("rule")), None)
+
+
+def _file(started: Body) -> dict[str, Any]:
+    """Return the agent file in a `started` record; empty where it was too long to be kept as it is."""
+    try:
+        file = json.loads(started["file"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    return file if isinstance(file, dict) else {}
+
+
+def wishes_of(decision: Fact) -> list[Wish]:
+    """Return a decision's intents with what became of them."""
+    given = {_key(item): item for item in _objects(decision.body.get("given"))}
+    return [Wish(decision, intent, given.get(_key(intent))) for intent in _objects(decision.body.get("intents"))]
+
+
+def places_of(fact: Fact) -> list[Resource]:
+    """Return the device resources a record is about."""
+    if fact.record.kind == "decision":
+        return [_key(item) for item in _objects(fact.body.get("intents"))]
+    return [_key(fact.body)] if fact.body.get("device") else []
+
+
+def _narrowed(fact: Fact, device: str, resource: str) -> Fact:
+    if fact.record.kind != "decision":
+        return fact
+    wanted = [item for item in _objects(fact.body.get("intents")) if _fits(_key(item), device, resource)]
+    return Fact(fact.record, {**fact.body, "intents": wanted})
+
+
+def _fits(place: Resource, device: str, resource: str) -> bool:
+    # A record about a whole device (blocked) concerns each of its resources.
+    return place[0] == device and (not resource or place[1] in (resource, ""))
+
+
+def _key(body: Body) -> Resource:
+    return str(body.get("device", "")), str(body.get("resource", ""))
+
+
+def _objects(items: object) -> list[Body]:
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def _filled(rules: object) -> Iterator[Body]:
+    for rule in _objects(rules):
+        words = rule.get("for_each") or {}
+        for combination in itertools.product(*words.values()):
+            yield {name: _with(value, dict(zip(words, combination, strict=True))) for name, value in rule.items()}
+
+
+def _with(value: Any, words: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        for name, word in words.items():
+            value = value.replace("{" + name + "}", str(word))
+        return value
+    return {name: _with(item, words) for name, item in value.items()} if isinstance(value, dict) else value

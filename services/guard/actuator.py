@@ -1,0 +1,431 @@
+"""What a lane does with a command: gate, intent, SET, proof, and what is found out afterwards.
+
+The decisions are `protocol/gate.py`, `protocol/actuation.py` and `protocol/overrides.py`; here they get their clock,
+ledger and core-command.
+
+Source: design.md sections 3.5 to 3.8.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from edgeagents.adapters import telemetry
+from edgeagents.errors import (
+    DeviceSilentError,
+    EdgeAgentsError,
+    InvalidInputError,
+    StoreError,
+    UpstreamError,
+    WithdrawnError,
+)
+from edgeagents.model.message import Command, Outcome, OutcomeStatus
+from edgeagents.model.values import Value, format_value, parse_value
+from edgeagents.protocol import actuation, effects, gate
+from edgeagents.protocol.overrides import Correct
+from edgeagents.runner import drive
+from edgeagents.subjects import GUARD
+from services.guard.jobs import Job, Means, end, finish
+from services.guard.ledger import Entry, Intent
+
+log = logging.getLogger(__name__)
+
+STOPPED: Final = "the guard was stopped while it was set"
+CONFIRM_READS: Final = 3
+CONFIRM_AGAIN_S: Final = 0.2
+_SET_AGAIN: Final = uuid.UUID("5a0c6a3e-2d1f-4b53-9d9b-0d8f6a8f7d52")
+Done = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """The command a device is busy with, and what came of its SET so far."""
+
+    job: Job
+    wanted: Value
+    was_sent: bool = False
+    past: gate.PastSet | None = None  # its own SET, as rates and minimum times count it
+    shown: Value = None  # what was read last
+    is_told: bool = False
+
+
+class Actuator:
+    """Carries commands out on the devices of one lane, one at a time; each device has a state of its own."""
+
+    def __init__(self, means: Means, wake: Callable[[str, float], None], done: Done) -> None:
+        """Begin with idle devices.
+
+        Args:
+            means: all it works with.
+            wake: come back to a device in quarantine after so many seconds.
+            done: told the agent of each command done with.
+        """
+        self._means = means
+        self._wake = wake
+        self._done = done
+        self._states: dict[str, actuation.State] = {}
+        self._under_way: dict[str, _UnderWay] = {}
+        self._newest: Counter[gate.Key] = Counter()  # the place in the stream of the last one begun
+
+    def is_quarantined(self, device: str) -> bool:
+        """Say whether nobody knows what a SET did, or will do, to a device."""
+        return isinstance(self._states.get(device), actuation.Quarantined)
+
+    # --- a command ---------------------------------------------------------------------------------
+
+    async def handle(self, job: Job) -> None:
+        """Take a command from the gate to its outcome, or into quarantine."""
+        means = self._means
+        if means.overrides.is_doubted(job.key):
+            await self.check(job.key)
+        if means.clocks.now() > job.deadline_s:
+            await self.end(job, "expired", "deadline passed while it waited for its turn")
+            return
+        if job.sequence < self._newest[job.key]:
+            # Redelivered late, or approved late: what came after it has been carried out.
+            await self.end(job, "expired", "a later command for it was carried out before")
+            return
+        problem = self._order_problem(job) or self._lease_problem(job)
+        if problem:
+            await self.end(job, "refused", problem)
+            return
+        began_ns = time.perf_counter_ns()
+        with telemetry.span("gate") as span:
+            verdict = self._judge(job)
+            span.note({"verdict": type(verdict).__name__})
+        means.gate_time.since(began_ns)
+        match verdict:
+            case gate.Refused(reasons):
+                await self.end(job, "refused", "; ".join(reasons))
+            case gate.NeedsApproval() if not job.approver:
+                await self._park(job, verdict)
+            case gate.Passed(rule, value, text) | gate.NeedsApproval(rule, value, text):
+                proof_key = (job.command.device, rule.proof.resource) if rule.proof else job.key
+                before = means.picture.view.readings.get(proof_key)
+                work = actuation.Work(
+                    job.command.model_copy(update={"value": text}),
+                    value, rule.kind, rule.proof, job.deadline_s, job.sequence, job.approver,
+                    before.value if before is not None else None, rule.quarantine,
+                )  # fmt: skip
+                self._newest[job.key] = job.sequence
+                await self._begin(_UnderWay(job, value), actuation.Begin(work))
+
+    async def end(self, job: Job, status: OutcomeStatus, reason: str) -> None:
+        """End a command that is not carried out."""
+        await end(self._means, job, status, reason)
+        self._done(job.agent)
+
+    def _judge(self, job: Job) -> gate.Verdict:
+        means = self._means
+        proposal = gate.Proposal(job.agent, *job.key, job.command.value, job.data_site_s)
+        return gate.judge(proposal, means.owner.rules(means.devices), means.picture.view, means.clocks.site())
+
+    async def _park(self, job: Job, verdict: gate.NeedsApproval) -> None:
+        means = self._means
+        await means.on_disk(means.ledger.enter, job.agent, job.command.id, "waiting", means.clocks.wall_ns() / 1e9)
+        problem = means.park(job, verdict)
+        if problem:
+            await end(means, job, "refused", problem)
+        self._done(job.agent)
+
+    def _problem(self, job: Job) -> str:
+        """Return why a command may not go out now; looked at again right before it does."""
+        problem = self._order_problem(job) or self._lease_problem(job)
+        if problem:
+            return problem
+        verdict = self._judge(job)
+        return "; ".join(verdict.reasons) if isinstance(verdict, gate.Refused) else ""
+
+    def _order_problem(self, job: Job) -> str:
+        """Return what the owner said or did that keeps agents away from a resource."""
+        ordered = self._means.orders.problem(job.agent, job.command.device, job.sequence)
+        return ordered or self._means.overrides.problem(job.key)
+
+    def _lease_problem(self, job: Job) -> str:
+        table = self._means.desk.table
+        if not job.approver:
+            return table.problem(job.key, job.session, job.command.epoch, job.sequence)
+        # A human took their time: the lease must be the same one still.
+        held = table.current(job.key)
+        return table.problem(job.key, job.session, job.command.epoch, held.epoch.revision + 1 if held else 0)
+
+    # --- after a crash -----------------------------------------------------------------------------
+
+    async def recover(self, entry: Entry) -> None:
+        """Find out by reading how a command ended whose intent was on disk when the guard stopped."""
+        means, command, job = self._means, entry.command, recovered(entry)
+        profile = means.devices.profile_of(command.device)
+        resource = profile.resource(command.resource) if profile else None
+        rule = means.overrides.rule_of(job.key)
+        problem = f"{STOPPED}, and nothing tells its effect" if resource is None or rule is None else ""
+        wanted: Value = None
+        try:
+            wanted = parse_value(resource.properties.value_type, command.value) if resource is not None else None
+        except InvalidInputError as error:
+            problem = f"{STOPPED}: {error}"
+        if problem or rule is None:
+            await means.on_disk(means.ledger.release, command.device)
+            if entry.outcome is None:
+                await end(means, job, "uncertain", problem)
+            self._done(job.agent)
+            return
+        if entry.outcome is None:
+            # It may have gone out, so rates and minimum times count it, from now on.
+            past = gate.PastSet(job.agent, wanted, means.clocks.site())
+            means.picture.went_out(job.key, past)
+            await means.on_disk(means.ledger.went_out, *job.key, job.agent, command.value, past.site_s)
+        else:
+            past = None
+        wait_s = rule.quarantine if entry.blocked or rule.proof is None else rule.proof.wait
+        work = actuation.Work(
+            command, wanted, rule.kind, rule.proof, entry.intent.deadline_s, entry.sequence, entry.approver,
+            self._before(job, entry), rule.quarantine,
+        )  # fmt: skip
+        event = actuation.Recovered(work, STOPPED, means.clocks.now() + wait_s, is_told=entry.outcome is not None)
+        self._newest[job.key] = max(self._newest[job.key], entry.sequence)
+        await self._begin(_UnderWay(job, wanted, was_sent=True, past=past), event)
+        if entry.outcome is not None:
+            self._done(job.agent)
+
+    def _before(self, job: Job, entry: Entry) -> Value:
+        rule, profile = self._means.overrides.rule_of(job.key), self._means.devices.profile_of(job.command.device)
+        proof = rule.proof if rule is not None else None
+        resource = profile.resource(proof.resource) if profile is not None and proof is not None else None
+        if resource is None or entry.intent.before is None:
+            return None
+        try:
+            return parse_value(resource.properties.value_type, entry.intent.before)
+        except InvalidInputError:
+            return None
+
+    # --- carrying out ------------------------------------------------------------------------------
+
+    async def _begin(self, under_way: _UnderWay, event: actuation.Event) -> None:
+        device = under_way.job.command.device
+        self._under_way[device] = under_way
+        self._means.overrides.sending(under_way.job.key)
+        await self._drive(device, event)
+
+    async def wake(self, device: str) -> None:
+        """Look at a device in quarantine again."""
+        if self.is_quarantined(device):
+            await self._drive(device, actuation.Tick(self._means.clocks.now()))
+
+    async def _drive(self, device: str, event: actuation.Event) -> None:
+        async def carry_out(effect: effects.ActuationEffect) -> actuation.Event | None:
+            return await self._carry_out(effect, self._under_way[device])
+
+        state = self._states.get(device, actuation.Idle())
+        self._states[device] = await drive(state, event, actuation.step, carry_out)
+        if isinstance(self._states[device], actuation.Idle):
+            del self._states[device]
+            ended = self._under_way.pop(device)
+            if not ended.is_told:
+                self._means.overrides.void(ended.job.key)  # it was told before the guard was started again
+
+    async def _carry_out(self, effect: effects.ActuationEffect, under_way: _UnderWay) -> actuation.Event | None:
+        means, job = self._means, under_way.job
+        match effect:
+            case effects.StoreIntent():
+                return await self._store_intent(under_way)
+            case effects.Set(command, wanted):
+                return await self._set(command, wanted, under_way)
+            case effects.Read(device, resource):
+                return await self._read(device, resource, under_way)
+            case effects.StartTimer(after_s):
+                await asyncio.sleep(after_s)
+                return actuation.Tick(means.clocks.now())
+            case effects.WakeLater(after_s):
+                self._wake(job.command.device, after_s)
+            case effects.Block(device, reason):
+                log.error("device %s is in quarantine: %s", device, reason)
+                late = means.overrides.late_values().get(job.key, [])
+                means.picture.doubt(job.key, [*late, under_way.wanted])
+                await means.on_disk(means.ledger.block, device, reason, job.agent, job.command.id)
+                means.audit.append("quarantine", device=device, reason=reason, command=job.command.id)
+            case effects.Release(device):
+                await self._release(device, under_way)
+            case effects.Finish(outcome):
+                await self._finish(outcome, under_way)
+        return None
+
+    async def _store_intent(self, under_way: _UnderWay) -> actuation.Event:
+        means, job = self._means, under_way.job
+        rule = means.overrides.rule_of(job.key)
+        proof_key = (job.command.device, rule.proof.resource) if rule is not None and rule.proof else job.key
+        sample = means.picture.view.readings.get(proof_key)
+        before = self._text(proof_key, sample.value if sample else None)
+        intent = Intent(job.approver, before, job.deadline_s, job.data_site_s)
+        try:
+            await means.on_disk(
+                means.ledger.enter, job.agent, job.command.id, "intent", means.clocks.wall_ns() / 1e9, intent
+            )
+        except StoreError as error:
+            return actuation.IntentLost(str(error))
+        return actuation.IntentStored(means.clocks.now(), self._problem_but(under_way))
+
+    async def _set(self, command: Command, wanted: Value, under_way: _UnderWay) -> actuation.Event:
+        means, job = self._means, under_way.job
+        if under_way.past is not None:
+            means.picture.took_back(job.key, under_way.past)
+        past = under_way.past = gate.PastSet(job.agent, wanted, means.clocks.site())
+        # Before the first wait: whoever judges meanwhile, for another device, sees that it may be so.
+        means.picture.went_out(job.key, past)
+        is_repeated, under_way.was_sent = under_way.was_sent, True
+        correlation_id = str(uuid.uuid5(_SET_AGAIN, command.id)) if is_repeated else command.id
+        if is_repeated:
+            means.audit.append("set-again", command=command.id, correlation=correlation_id, agent=job.agent)
+        stopped: list[actuation.SetStopped] = []
+
+        def last_look() -> None:
+            # The process may have been stopped since the intent was stored, or for the connection's sake.
+            if means.clocks.now() > job.deadline_s:
+                stopped.append(actuation.SetStopped("expired", "deadline passed before it could be sent"))
+            elif problem := self._problem_but(under_way):
+                stopped.append(actuation.SetStopped("refused", problem))
+            if stopped:
+                raise WithdrawnError(stopped[0].text)
+
+        event: actuation.Event
+        try:
+            with telemetry.span("set"):
+                await means.command.set(
+                    command.device, command.resource, {command.resource: command.value},
+                    correlation_id=correlation_id, last_look=last_look,
+                )  # fmt: skip
+            event = actuation.SetDone(means.clocks.now())
+        except DeviceSilentError as error:
+            event = actuation.SetSilent(str(error), means.clocks.now())
+        except EdgeAgentsError as error:
+            means.picture.took_back(job.key, past)
+            # A service that failed may have set it all the same.
+            under_way.was_sent = is_repeated or isinstance(error, UpstreamError)
+            return stopped[0] if stopped else actuation.SetRefused(str(error))
+        # Also when nobody answered: it may have taken effect, and rates must count it.
+        means.desk.used(job.key)
+        await means.on_disk(means.ledger.went_out, *job.key, job.agent, command.value, past.site_s)
+        return event
+
+    def _problem_but(self, under_way: _UnderWay) -> str:
+        """Return why a command may not go out, its own SET not counted."""
+        job, past, picture = under_way.job, under_way.past, self._means.picture
+        if past is None:
+            return self._problem(job)
+        picture.took_back(job.key, past)
+        try:
+            return self._problem(job)
+        finally:
+            picture.went_out(job.key, past)
+
+    async def _read(self, device: str, resource: str, under_way: _UnderWay | None) -> actuation.Event:
+        means = self._means
+        try:
+            with telemetry.span("read back"):
+                event = await means.command.get(device, resource)
+            reading = event.reading(resource) if event is not None else None
+            if event is None or reading is None:
+                return actuation.ReadFailed(f"the answer holds no {resource}", means.clocks.now())
+            means.picture.see(event)
+            value: Value = reading.decoded()
+            if under_way is not None:
+                under_way.shown = value
+            text = reading.value if isinstance(reading.value, str) else str(value)
+            return actuation.ReadDone(value, text, means.clocks.now())
+        except EdgeAgentsError as error:
+            return actuation.ReadFailed(str(error), means.clocks.now())
+
+    async def _release(self, device: str, under_way: _UnderWay) -> None:
+        means = self._means
+        await means.on_disk(means.ledger.release, device)
+        means.audit.append("released", device=device, command=under_way.job.command.id)
+
+    async def _finish(self, outcome: Outcome, under_way: _UnderWay) -> None:
+        means, job, overrides = self._means, under_way.job, self._means.overrides
+        under_way.is_told = True
+        if outcome.status in ("proven", "unproven"):
+            is_certain = self._proves_itself(job, outcome)
+            await overrides.done(job.key, under_way.shown if is_certain else under_way.wanted, is_certain=is_certain)
+        elif under_way.was_sent:
+            await overrides.doubtful(job.key, under_way.wanted, self._shown(job, under_way))
+        else:
+            overrides.void(job.key)
+        means.picture.doubt(job.key, overrides.late_values().get(job.key, []))
+        await finish(means, job, outcome)
+        self._done(job.agent)
+
+    def _proves_itself(self, job: Job, outcome: Outcome) -> bool:
+        rule = self._means.overrides.rule_of(job.key)
+        is_own = rule is not None and rule.proof is not None and rule.proof.resource == job.command.resource
+        return outcome.status == "proven" and is_own
+
+    def _shown(self, job: Job, under_way: _UnderWay) -> Value:
+        rule = self._means.overrides.rule_of(job.key)
+        is_own = rule is not None and rule.proof is not None and rule.proof.resource == job.command.resource
+        return under_way.shown if is_own else None
+
+    # --- what nobody asked for ---------------------------------------------------------------------
+
+    async def check(self, key: gate.Key) -> None:
+        """Read a resource whose last reading did not fit: was it changed by hand, or did a SET of ours come late?"""
+        means = self._means
+        if not means.overrides.is_doubted(key):
+            return
+        for attempt in range(CONFIRM_READS):
+            event = await self._read(*key, None)
+            if isinstance(event, actuation.ReadDone):
+                break
+            await asyncio.sleep(CONFIRM_AGAIN_S * attempt)
+        else:
+            means.overrides.unconfirmed(key)
+            return
+        rule = means.overrides.rule_of(key)
+        # A pause of the device, or of everything, also stops what the guard would do of itself.
+        is_paused = bool(means.orders.problem(GUARD, key[0]))
+        may_set = rule is not None and rule.kind == "absolute" and not is_paused
+        correction = await means.overrides.confirmed(key, event.value, may_set=may_set)
+        if correction is not None:
+            await self._correct(correction)
+
+    async def _correct(self, correction: Correct) -> None:
+        """Set the newest wanted value again: a SET without an answer took effect after it."""
+        means, key = self._means, correction.key
+        text = self._text(key, correction.value)
+        if text is None:
+            return
+        correlation_id = str(uuid.uuid4())
+        means.audit.append(
+            "correction", device=key[0], resource=key[1], value=text, straggler=self._text(key, correction.straggler),
+            correlation=correlation_id,
+        )  # fmt: skip
+        log.warning("%s/%s: a SET came late (%s): setting %s again", *key, correction.straggler, text)
+        means.overrides.counts["stragglers"] += 1
+        means.overrides.sending(key)
+        # On disk before it goes out: after a crash its effect is known to be ours.
+        await means.overrides.doubtful(key, correction.value, None)
+        means.overrides.sending(key)
+        try:
+            await means.command.set(key[0], key[1], {key[1]: text}, correlation_id=correlation_id)
+        except EdgeAgentsError as error:
+            log.error("%s/%s: not corrected: %s", *key, error)
+            means.overrides.void(key)  # the next reading that does not fit tries again
+            return
+        await means.overrides.done(key, correction.value, is_certain=True)
+
+    def _text(self, key: gate.Key, value: Value) -> str | None:
+        profile = self._means.devices.profile_of(key[0])
+        resource = profile.resource(key[1]) if profile else None
+        try:
+            return None if resource is None or value is None else format_value(resource.properties.value_type, value)
+        except InvalidInputError:  # not of the profile's type
+            return None
+
+
+def recovered(entry: Entry) -> Job:
+    """Return a command of the ledger as a job; nobody looks at its deadline but to set it again."""
+    intent = entry.intent
+    return Job(entry.command, entry.agent, entry.sequence, intent.deadline_s, intent.data_site_s, intent.approver)

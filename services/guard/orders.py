@@ -1,0 +1,210 @@
+"""What the owner ordered while the guard runs: pauses, and agents' modes. They survive a restart.
+
+A pause holds from the moment it is asked for, a resume from the moment it is on disk. What was given before a
+resume is never carried out after it: a resume remembers up to which place in the command stream it was paused.
+A mode by order counts until another one, or until the agent's file says something else than when it was given.
+Left out on purpose: who may order (`people.py`), and what happens to commands that wait (`lanes.py`, `people.py`).
+
+Source: design.md section 3.8, "the owner wins".
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
+
+from edgeagents.errors import NotFoundError
+from edgeagents.model.message import Mode
+from services.guard.ledger import Ledger
+from services.guard.owner import Owner
+
+log = logging.getLogger(__name__)
+
+Scope: TypeAlias = Literal["all", "agent", "device"]
+Place: TypeAlias = tuple[Scope, str]  # scope and name; the name of `all` is empty
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing is actuated in a scope: not by this agent, not at this device, or not at all."""
+
+    scope: Scope
+    name: str
+    approver: str
+    reason: str
+    since_ns: int  # wall time
+
+    @property
+    def place(self) -> Place:
+        """What is paused."""
+        return self.scope, self.name
+
+    def covers(self, agent: str, device: str) -> bool:
+        """Say whether a command of this agent for this device is paused."""
+        return self.scope == "all" or self.name == (agent if self.scope == "agent" else device)
+
+    def __str__(self) -> str:
+        """Return why a command does not go out."""
+        return f"paused by {self.approver}" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ModeOrder:
+    """An agent's mode in an approver's name; `written` is what its file said then."""
+
+    agent: str
+    mode: Mode
+    written: Mode
+    approver: str
+    reason: str
+    since_ns: int  # wall time
+
+
+def place_text(place: Place) -> str:
+    """Return what is paused, in words."""
+    scope, name = place
+    return "everything" if scope == "all" else f"{scope} {name!r}"
+
+
+class Orders:
+    """The orders in force. Changes of one guard come one after the other; questions are answered from memory."""
+
+    def __init__(self, ledger: Ledger, executor: ThreadPoolExecutor, owner: Owner) -> None:
+        """Take in what the ledger holds; modes by order are put into `owner`, by which the gate judges."""
+        self._ledger = ledger
+        self._executor = executor
+        self._owner = owner
+        self._turn = asyncio.Lock()
+        self._written: dict[str, Mode] = {name: agent.mode for name, agent in owner.agents.items()}
+        self._paused: dict[Place, Pause] = {}
+        self._lifted: dict[Place, tuple[Pause, int]] = {}
+        self._modes: dict[str, ModeOrder] = {}
+        for scope, name, approver, reason, since_ns in ledger.pauses():
+            pause = Pause(cast(Scope, scope), name, approver, reason, since_ns)
+            self._paused[pause.place] = pause
+        for agent, mode, written, approver, reason, since_ns in ledger.modes():
+            self._restore(ModeOrder(agent, cast(Mode, mode), cast(Mode, written), approver, reason, since_ns))
+
+    def _restore(self, order: ModeOrder) -> None:
+        written = self._written.get(order.agent)
+        if written == order.written:
+            self._apply(order)
+            return
+        # The file was changed since, so it is the owner's later word; it may well be `observe`.
+        log.warning("mode %s of agent %r by %s is over: its file says %s now", order.mode, order.agent,
+                    order.approver, written or "nothing")  # fmt: skip
+        self._ledger.drop_mode(order.agent)
+
+    # --- questions -------------------------------------------------------------------------------
+
+    def problem(self, agent: str, device: str, sequence: int | None = None) -> str:
+        """Return why nothing of this agent may go out to this device; empty when it may.
+
+        Args:
+            agent: who wants it.
+            device: what it is for.
+            sequence: place of the command in the stream; None asks about what is yet to come.
+        """
+        for pause in self._paused.values():
+            if pause.covers(agent, device):
+                return str(pause)
+        for pause, last in self._lifted.values():
+            if sequence is not None and sequence <= last and pause.covers(agent, device):
+                return f"{pause} (resumed since, but it was given before)"
+        return ""
+
+    @property
+    def paused(self) -> tuple[Pause, ...]:
+        """What is paused, oldest first."""
+        return tuple(self._paused.values())
+
+    @property
+    def modes(self) -> dict[str, Mode]:
+        """The mode of each agent as it counts now."""
+        return {name: agent.mode for name, agent in sorted(self._owner.agents.items())}
+
+    @property
+    def ordered(self) -> tuple[ModeOrder, ...]:
+        """The modes that are not their file's."""
+        return tuple(order for order in self._modes.values() if order.mode != order.written)
+
+    # --- changes ---------------------------------------------------------------------------------
+
+    async def pause(self, pause: Pause) -> None:
+        """Pause at once; on disk when this returns.
+
+        Raises:
+            StoreError: it is not on disk; it holds all the same, until the guard is restarted.
+        """
+        self._paused[pause.place] = pause
+        async with self._turn:
+            await self._on_disk(
+                self._ledger.pause, pause.scope, pause.name, pause.approver, pause.reason, pause.since_ns
+            )
+
+    def paused_at(self, place: Place) -> Pause:
+        """Return the pause of a scope.
+
+        Raises:
+            NotFoundError: it is not paused; says what is.
+        """
+        if place not in self._paused:
+            others = ", ".join(place_text(other) for other in self._paused) or "nothing"
+            raise NotFoundError(f"{place_text(place)} is not paused: paused is {others}")
+        return self._paused[place]
+
+    async def resume(self, pause: Pause, last: int) -> None:
+        """End a pause; what stands in the command stream up to `last` stays refused.
+
+        Raises:
+            StoreError: it is not on disk; then the pause holds on.
+        """
+        async with self._turn:
+            if self._paused.get(pause.place) is not pause:
+                return  # paused again meanwhile, or resumed by somebody else
+            await self._on_disk(self._ledger.resume, *pause.place)
+            if self._paused.get(pause.place) is pause:
+                self._lifted[pause.place] = pause, last
+                del self._paused[pause.place]
+
+    async def order_mode(self, agent: str, mode: Mode, approver: str, reason: str, since_ns: int) -> None:
+        """Put an agent into a mode: `observe` at once, `act` as soon as it is on disk.
+
+        Raises:
+            NotFoundError: no agent file declares it.
+            StoreError: it is not on disk; `observe` holds all the same, until the guard is restarted.
+        """
+        self.check_agent(agent)
+        order = ModeOrder(agent, mode, self._written[agent], approver, reason, since_ns)
+        before = self._modes.get(agent)
+        if mode == "observe":
+            self._apply(order)
+            before = order
+        async with self._turn:
+            if mode == order.written:
+                await self._on_disk(self._ledger.drop_mode, agent)
+            else:
+                await self._on_disk(
+                    self._ledger.order_mode, agent, mode, order.written, approver, reason, since_ns
+                )  # fmt: skip
+            if self._modes.get(agent) is before:
+                self._apply(order)
+
+    def check_agent(self, name: str) -> None:
+        """Refuse a name that no agent file declares.
+
+        Raises:
+            NotFoundError: says which names there are.
+        """
+        if name not in self._written:
+            raise NotFoundError(f"no agent file declares {name!r}: there are {', '.join(sorted(self._written))}")
+
+    def _apply(self, order: ModeOrder) -> None:
+        self._modes[order.agent] = order
+        definition = self._owner.agents[order.agent]
+        self._owner.agents[order.agent] = definition.model_copy(update={"mode": order.mode})
+
+    async def _on_disk(self, function: Callable[..., None], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*arguments))

@@ -1,0 +1,68 @@
+"""The demo's page as it is printed: what the owner ordered or set by hand is seen at once."""
+
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+
+from edgeagents.embedded.page import Story, render
+
+SITE_S = datetime(2026, 1, 14, 7, 12, tzinfo=UTC).timestamp()
+WORLD: dict[str, Any] = {
+    "site_s": SITE_S,
+    "house": {"outdoor": -1.4},
+    "rooms": {"living": {"temperature": 20.9, "setpoint": 22.0, "opening": 62.0, "co2": 712.0}},
+    "score": {},
+}
+
+
+def printed(guard: dict[str, Any], world: dict[str, Any] | None = None) -> list[str]:
+    """Return the page's lines on a terminal of 120 columns."""
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(render(WORLD if world is None else world, guard, Story(), "Ctrl-C ends it"))
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_what_was_set_by_hand_is_shown_until_when_agents_stand_back() -> None:
+    overrides = [
+        {"deviceName": "radiator-living", "resourceName": "Setpoint", "value": "2.2e+01", "sinceSite": SITE_S,
+         "untilSite": SITE_S + 1800, "by": "somebody"},
+        {"deviceName": "light-office", "resourceName": "On", "value": "true", "sinceSite": SITE_S,
+         "untilSite": SITE_S + 60, "by": "somebody"},
+    ]  # fmt: skip
+    lines = printed({"overrides": overrides})
+    assert "✋ radiator-living/Setpoint set by hand to 22: agents stand back until 07:42" in lines
+    assert "✋ light-office/On set by hand to true: agents stand back until 07:13" in lines
+
+
+def test_pauses_and_modes_by_order_are_shown_with_who_and_why() -> None:
+    guard = {
+        "paused": [
+            {"scope": "all", "name": "", "by": "ann", "reason": ""},
+            {"scope": "agent", "name": "air", "by": "bob", "reason": "[b]window cleaning"},
+            {"scope": "device", "name": "ventilation", "by": "ann", "reason": "filter"},
+        ],
+        "modeOrders": [{"agent": "energy", "mode": "observe", "by": "ann", "reason": "on holiday"}],
+    }
+    lines = printed(guard)
+    for line in (
+        "⏸ paused: everything, by ann",
+        "⏸ paused: agent air, by bob: [b]window cleaning",
+        "⏸ paused: device ventilation, by ann: filter",
+        "◎ energy is in mode observe, by ann: on holiday",
+    ):
+        assert line in lines
+
+
+def test_without_any_word_of_the_owner_no_line_is_spent_on_it() -> None:
+    plain = printed({})
+    assert printed({"paused": [], "modeOrders": [], "overrides": []}) == plain
+    assert not any(sign in line for line in plain for sign in "⏸✋◎")
+    assert any("living" in line and "20.9" in line for line in plain)
+
+
+def test_a_pause_is_shown_also_while_the_world_is_away() -> None:
+    lines = printed({"paused": [{"scope": "all", "name": "", "by": "ann", "reason": ""}]}, world={})
+    assert "the world is away …" in lines
+    assert "⏸ paused: everything, by ann" in lines
