@@ -80,7 +80,11 @@ bench: setup ## run every benchmark
 	@targets=$$(grep -oE '^bench-[a-z-]+' $(MAKEFILE_LIST) | sort -u); \
 	if [ -z "$$targets" ]; then echo "there is no benchmark yet"; else $(MAKE) --no-print-directory $$targets; fi
 
+bench-home: setup ## agents, best schedule and best rules run a house: cost, comfort, commands (ARGS="--seeds 2 --days 2")
+	@$(BIN)/python -m tests.bench.home $(ARGS)
+
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
-.PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode
+.PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
+	bench-home

@@ -5,6 +5,7 @@ Source: design.md section 3.8.
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,6 +70,10 @@ def _show(body: Mapping[str, Any]) -> None:
     ordered = {item["agent"]: item for item in body.get("modeOrders", [])}
     for name, now in body["modes"].items():
         console.print(escape(f"{name}: {now}" + (f", {_by(ordered[name])}" if name in ordered else "")))
+    for item in body.get("overrides", []):
+        until = datetime.fromtimestamp(item["untilSite"], UTC)
+        what = f"{item['deviceName']}/{item['resourceName']} was set by hand to {item['value']}"
+        console.print(escape(f"{what}: agents stand back until {until:%Y-%m-%d %H:%M} (site time)"))
 
 
 def _by(item: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.adapters.files import load_site
 from edgeagents.embedded.evidence import collect
 from edgeagents.embedded.gateway import Gateway, Plan
 from edgeagents.embedded.page import Story, render
@@ -155,7 +156,9 @@ async def figures(gateway: Gateway, bus: Bus) -> dict[str, Any]:
     await gateway.stop_deciding()
     await gateway.settle(bus)
     world = await gateway.state("world", "/api/v3/world")
-    evidence = await collect(bus, gateway.agents, await _devices(gateway), gateway.plan.folder / "journal", until_ns)
+    plan, devices = gateway.plan, await _devices(gateway)
+    site = load_site(plan.profiles / "site.yaml")
+    evidence = await collect(bus, gateway.agents, devices, plan.folder / "journal", until_ns, site)
     return summarise(tally(evidence), evidence, world.get("score", {}))
 
 

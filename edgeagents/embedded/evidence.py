@@ -4,6 +4,7 @@ Source: issue "First light".
 """
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.device import Device, Event
 from edgeagents.model.envelope import EventMessage
 from edgeagents.model.message import AuditRecord, Command, Outcome
+from edgeagents.model.site import Site
 
 
 async def collect(
-    bus: Bus, agents: dict[str, AgentDefinition], devices: dict[str, Device], journals: Path, until_ns: int
+    bus: Bus, agents: dict[str, AgentDefinition], devices: dict[str, Device], journals: Path, until_ns: int, site: Site
 ) -> Evidence:
     """Return the records of a run.
 
@@ -31,6 +33,7 @@ async def collect(
         devices: core-metadata's devices, for labels.
         journals: folder of the journals.
         until_ns: events stored after this wall time are left out: nobody had to see them any more.
+        site: the owner's word on what may be set twice.
     """
     commands, outcomes = await _commands(bus)
     consumed = {
@@ -40,15 +43,27 @@ async def collect(
     since = {name: await _watching_since(bus, name) for name in agents}
     events = await _events(bus, agents, devices, until_ns)
     world = _journal(journals / "world.jsonl")
-    return Evidence(events, commands, outcomes, world, consumed, since, await _decisions(bus))
+    decisions, again = await _audited(bus)
+    absolute = frozenset(
+        (device.name, rule.resource)
+        for device in devices.values()
+        for rule in site.resources
+        if rule.kind == "absolute" and site.rule_for(device, rule.resource) is rule
+    )
+    return Evidence(events, commands, outcomes, world, consumed, since, decisions, again, absolute)
 
 
-async def _decisions(bus: Bus) -> int:
-    count = 0
+async def _audited(bus: Bus) -> tuple[int, dict[str, str]]:
+    """Return how many decisions there were, and which commands were set once more, by the correlation id of that."""
+    count, again = 0, dict[str, str]()
     async for stored in bus.read(subjects.AUDIT_STREAM, [], name="tally-audit"):
-        with contextlib.suppress(MalformedMessageError):
-            count += wire.decode(AuditRecord, stored.data).kind == "decision"
-    return count
+        with contextlib.suppress(MalformedMessageError, ValueError, KeyError):
+            record = wire.decode(AuditRecord, stored.data)
+            count += record.kind == "decision"
+            if record.kind == "set-again" and record.writer == subjects.GUARD:
+                body = json.loads(record.body)
+                again[str(body["correlation"])] = str(body["command"])
+    return count, again
 
 
 async def _events(

@@ -84,11 +84,11 @@ class Gateway:
 
     def start(self) -> None:
         """Prepare and start all processes; they find each other in any order."""
-        for child in self.prepare():
+        for child in self.prepare().values():
             self.supervisor.start(child)
 
-    def prepare(self) -> list[Child]:
-        """Choose ports, write secrets and return all processes, which find each other in whatever order they start."""
+    def prepare(self) -> dict[str, Child]:
+        """Choose ports, write secrets and return all processes by name; they find each other in whatever order."""
         folder = self.plan.folder
         self.agents = load_agents(self.plan.profiles / "agents")
         for name, preferred in self.plan.ports.items():
@@ -107,7 +107,7 @@ class Gateway:
         move_ports(folder / "core", own)
         is_stuck = FullStore(folder / "log" / "nats.log", folder / "nats")
         children = [Child("nats", [find_nats_server(), "-c", str(config)], is_stuck=is_stuck), *self._children()]
-        return [self.plan.adapt(child) for child in children]
+        return {child.name: self.plan.adapt(child) for child in children}
 
     async def stop(self) -> None:
         """End all processes."""

@@ -60,6 +60,8 @@ class Evidence:
         consumed: per agent, the event ids in its journal.
         watching_since_ns: per agent, when its consumer began.
         decisions: how many decisions the audit stream holds.
+        again: commands that the guard says it set once more, by the correlation id of that.
+        absolute: device resources that may be set twice, by the owner's word.
     """
 
     events: Sequence[HeldEvent]
@@ -69,6 +71,8 @@ class Evidence:
     consumed: Mapping[str, frozenset[str]]
     watching_since_ns: Mapping[str, int]
     decisions: int = 0
+    again: Mapping[str, str] = field(default_factory=dict)
+    absolute: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(slots=True)
@@ -103,8 +107,8 @@ def tally(evidence: Evidence) -> Tally:
         result.outcomes[outcome.status] += 1
         if outcome.status in ("failed", "expired", "uncertain", "refused"):
             result.reasons[f"{outcome.status}: {outcome.reason}"] += 1
-    effects = [line for line in evidence.world if line["kind"] == "set" and line.get("applied")]
-    result.doubled += _doubled(evidence.commands, effects)
+    effects = _effects(evidence)
+    result.doubled += _doubled(evidence, effects)
     result.epoch_order += _lower_epochs(evidence.commands, effects)
     result.disagreeing += _disagreeing(evidence.outcomes)
     result.forbidden += _forbidden(evidence.outcomes, effects)
@@ -120,10 +124,22 @@ def _sent_once(commands: Iterable[SentCommand]) -> dict[str, SentCommand]:
     return found
 
 
-def _doubled(commands: Iterable[SentCommand], effects: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return second effects of a command, and effects that came after a later command's effect."""
-    by_id = _sent_once(commands)
-    seen: set[tuple[str, str]] = set()
+def _effects(evidence: Evidence) -> list[Mapping[str, Any]]:
+    """Return what took effect, oldest first, each under the id of its command; `again` marks what was set once more."""
+    done = [line for line in evidence.world if line["kind"] == "set" and line.get("applied")]
+    return [
+        {**line, "correlation": evidence.again.get(name, name), "again": name in evidence.again}
+        for line, name in ((line, str(line.get("correlation"))) for line in done)
+    ]
+
+
+def _doubled(evidence: Evidence, effects: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return second effects of a command, and effects that came after a later command's effect.
+
+    What the guard says it set once more may be a second effect where the owner says that this is harmless.
+    """
+    by_id = _sent_once(evidence.commands)
+    seen: set[tuple[str, str, bool]] = set()
     newest: dict[tuple[str, str], int] = {}
     found = []
     for line in effects:
@@ -131,9 +147,11 @@ def _doubled(commands: Iterable[SentCommand], effects: Iterable[Mapping[str, Any
         if command is None:
             continue  # the owner's own doing
         key = (command.device, command.resource)
-        if (command.id, str(line.get("resource"))) in seen:
+        is_again, resource = bool(line["again"]), str(line.get("resource"))
+        ways = {way for way in (False, True) if (command.id, resource, way) in seen}
+        if is_again in ways or (ways and key not in evidence.absolute):
             found.append(f"command {command.id} took effect twice on {key[0]}/{key[1]}")
-        seen.add((command.id, str(line.get("resource"))))
+        seen.add((command.id, resource, is_again))
         if command.sequence < newest.get(key, 0):
             found.append(f"command {command.id} took effect after a later one on {key[0]}/{key[1]}")
         newest[key] = max(newest.get(key, 0), command.sequence)

@@ -24,6 +24,7 @@ Stage: TypeAlias = Literal["rule", "policy-model", "language-model", "safe-defau
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _HELD_TOPIC = re.compile(r"rules/agents|events/device(/[^/]+){4}")  # what the stream of events captures
 _LONGEST_S = 1e9  # some 30 years: keeps infinities and absurd numbers out of sums of times
+_DAY_S = 86_400.0
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -120,13 +121,24 @@ class Permission(Selector):
 
 
 class Recent(OwnerModel):
-    """A statistic over the last readings of one resource."""
+    """A statistic over the last readings of one resource, or how usual something is at this time of day."""
 
     of: str = Field(description="device/resource")
     over: float = Field(gt=0, description="how far back, site time")
-    take: Literal["mean", "minimum", "maximum", "change", "age"]
+    take: Literal["mean", "minimum", "maximum", "change", "age", "trend", "usual"]
+    ahead: float = Field(0.0, ge=0, le=_DAY_S, description="for `usual`: at some time from now to this much later")
 
-    _parse = field_validator("over", mode="before")(_duration)
+    otherwise: float | None = Field(None, description="taken where the statistic cannot be told; none: silence")
+
+    _parse = field_validator("over", "ahead", mode="before")(_duration)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recent":
+        if self.ahead and self.take != "usual":
+            raise ValueError(f"ahead is for `take: usual`, not for {self.take}: remove it")
+        if self.take == "usual" and not _DAY_S <= self.over <= 60 * _DAY_S:
+            raise ValueError("usual looks at whole past days: write over: 14d (1d to 60d)")
+        return self
 
     @field_validator("of")
     @classmethod
@@ -147,6 +159,9 @@ class Set(OwnerModel):
     device: str = Field(min_length=1)
     resource: str = Field(min_length=1)
     value: bool | int | float | str = Field(description="a literal, or a CEL expression that starts with '='")
+    dead_band: float = Field(
+        0.0, ge=0, description="leave it as it is while its present value is no farther than this from the wanted one"
+    )
 
 
 class Rule(OwnerModel):

@@ -98,7 +98,7 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
     async def build(service: EdgexService) -> AsyncIterator[None]:
         rules = RuleBook(agent, str(path))
         incarnation = secrets.token_hex(8)
-        twin = Twin(service.site_time, rules.keys, max(rules.longest_s, SHORTEST_HISTORY_S))
+        twin = Twin(service.site_time, rules.keys, max(rules.longest_s, SHORTEST_HISTORY_S), rules.usual)
         commander = Commander(service.bus, agent, service.devices, twin, service.site_time, incarnation)
         audit = Audit(service.bus, agent.name, incarnation)
         stages = stages_of(agent, rules)
@@ -110,7 +110,7 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
         _routes(service, agent, loop, rules, twin, commander)
         if is_by_http(service.config):
             add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
-        service.tasks.create_task(_run(service, agent, path, loop, inputs, twin, commander, audit), name="agent")
+        service.tasks.create_task(_run(service, agent, path, loop, inputs, rules, twin, commander, audit), name="agent")
         try:
             yield
         finally:
@@ -142,6 +142,7 @@ async def _run(
     path: Path,
     loop: AgentLoop,
     inputs: Inputs,
+    rules: RuleBook,
     twin: Twin,
     commander: Commander,
     audit: Audit,
@@ -155,8 +156,12 @@ async def _run(
     problems = file_problems(agent, service.devices.devices_by_name, service.devices.profiles_by_name)
     if problems:
         raise ConfigurationError(f"{path}: {'; '.join(problems)}")
-    back_s = max(SHORTEST_HISTORY_S, 0.0) / service.site_time.factor
-    count = await inputs.replay(twin, back_s)
+    wall_s = service.site_time.wall_duration_s
+    recent_s = wall_s(max(rules.longest_s, SHORTEST_HISTORY_S))
+    # Weeks of few resources first, then the last hours of all that is watched.
+    weeks_s = wall_s(max(rules.usual.values(), default=0.0))
+    count = await inputs.replay(twin, weeks_s, rules.usual, until_wall_s=recent_s)
+    count += await inputs.replay(twin, recent_s)
     log.info("agent %s: %d past events, watches %s", agent.name, count, ", ".join(inputs.filters))
     await commander.welcomed.wait()
     await commander.prepare()

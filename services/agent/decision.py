@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from edgeagents.model.agent import AgentDefinition, Decision, Intent, Observation, Stage
+from edgeagents.model.agent import AgentDefinition, Decision, Observation, Stage
 from edgeagents.model.values import Value, same_value
-from services.agent.rules import RuleBook
+from services.agent.rules import Fired, RuleBook
 from services.agent.view import View
 
 SURE_ENOUGH: Final = 0.5
@@ -42,7 +42,7 @@ class RuleStage:
 
     def decide(self, observation: Observation, view: View) -> Decision | None:
         """Return what the rules want that is not so already; None when that is nothing."""
-        fired = [item for item in self._rules.evaluate(view, observation.site_s) if not _is_so(view, item.intent)]
+        fired = [item for item in self._rules.evaluate(view, observation.site_s) if not _is_so(view, item)]
         if not fired:
             return None
         inputs: dict[str, Value] = {}
@@ -81,9 +81,10 @@ def decision_id(agent: str, observation: Observation) -> str:
     return str(uuid.uuid5(_DECISIONS, f"{agent}/{cause.stream}/{cause.sequence}/{cause.event_id}"))
 
 
-def _is_so(view: View, intent: Intent) -> bool:
-    known = view.latest((intent.device, intent.resource))
-    return known is not None and known.value is not None and same_value(known.value, intent.value, 1e-6)
+def _is_so(view: View, fired: Fired) -> bool:
+    known = view.latest((fired.intent.device, fired.intent.resource))
+    tolerance = max(1e-6, fired.dead_band)
+    return known is not None and known.value is not None and same_value(known.value, fired.intent.value, tolerance)
 
 
 def described(decision: Decision) -> Mapping[str, object]:

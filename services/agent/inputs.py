@@ -8,7 +8,8 @@ import json
 import logging
 import time
 from collections import Counter
-from urllib.parse import quote
+from collections.abc import Collection
+from urllib.parse import quote, unquote
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
@@ -20,6 +21,7 @@ from edgeagents.model.agent import AgentDefinition, Watch
 from edgeagents.model.device import Device, Event
 from edgeagents.model.envelope import EventMessage
 from edgeagents.model.message import Outcome
+from edgeagents.protocol.gate import Key
 from services.agent.loop import EventInput, Input, OutcomeInput, RuleInput
 from services.agent.perception import Twin
 from services.agent.trigger import stored_event
@@ -46,17 +48,31 @@ class Inputs:
         """Return the subjects the agent's consumer asks for; what it watches in detail is checked on each event."""
         return event_filters(self._agent, self._edgex.base, self._bus)
 
-    async def replay(self, twin: Twin, back_wall_s: float) -> int:
-        """Give the twin the events of the recent past that were handled before this start; return how many."""
+    async def replay(
+        self, twin: Twin, back_wall_s: float, only: Collection[Key] = (), until_wall_s: float = 0.0
+    ) -> int:
+        """Give the twin the events of the past that were handled before this start; return how many.
+
+        Args:
+            twin: takes them in.
+            back_wall_s: how far back, wall time; 0: nothing.
+            only: read but these resources; empty: all that is watched.
+            until_wall_s: what is younger than this is left out, wall time.
+        """
         count = 0
         floor = await self._floor()
-        if floor == 0:
+        if floor == 0 or back_wall_s <= until_wall_s:
             return 0
-        name = f"{self._durable}-replay"
+        name, now_s = f"{self._durable}-replay", time.time()
+        until_ns = (now_s - until_wall_s) * 1e9
         try:
-            since_s = time.time() - back_wall_s
-            async for message in self._bus.read(subjects.EVENTS_STREAM, self.filters, name=name, start_s=since_s):
-                event = await self._event(message) if message.sequence <= floor else None
+            async for message in self._bus.read(
+                subjects.EVENTS_STREAM, self.filters, name=name, start_s=now_s - back_wall_s
+            ):
+                is_past = message.sequence <= floor and message.time_ns <= until_ns
+                if not is_past or (only and not is_from(self._below(message), only)):
+                    continue
+                event = await self._event(message)
                 if event is not None and self._is_watched(message, event):
                     twin.remember(event, message.time_ns)
                     count += 1
@@ -151,6 +167,12 @@ def _fits(watch: Watch, device: Device, event: Event, topic: str) -> bool:
     if topic.startswith("rules/"):
         return False
     return watch.fits(device) and (not watch.resources or event.source_name in watch.resources)
+
+
+def is_from(topic: str, keys: Collection[Key]) -> bool:
+    """Say whether an event topic below the base names one of these device resources, without a look at the event."""
+    levels = topic.split("/")
+    return len(levels) == 6 and (unquote(levels[4]), unquote(levels[5])) in keys
 
 
 def event_filters(agent: AgentDefinition, base: str, bus: Bus) -> list[str]:

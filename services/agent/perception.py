@@ -6,6 +6,7 @@ here, so that no model runs for an event that changes nothing.
 Source: design.md section 3.2.
 """
 
+import itertools
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection
@@ -18,6 +19,8 @@ from edgeagents.model.message import Cause
 from edgeagents.model.values import Value
 from edgeagents.protocol.gate import Key
 from edgeagents.settings import SiteTime
+from services.agent.habit import Habit
+from services.agent.recent import statistic
 
 KEPT_SAMPLES: Final = 2048  # per resource
 KNOWN_EVENTS: Final = 4096
@@ -27,17 +30,21 @@ UNCHANGED_S: Final = 60.0  # site seconds after which an unchanged value is look
 class Twin:
     """What an agent knows of its devices."""
 
-    def __init__(self, site_time: SiteTime, matters: Collection[Key], keep_s: float) -> None:
+    def __init__(
+        self, site_time: SiteTime, matters: Collection[Key], keep_s: float, usual: Collection[Key] = ()
+    ) -> None:
         """Start empty.
 
         Args:
             site_time: turns an event's origin into site time.
             matters: the resources some rule reads or sets.
             keep_s: how far back samples are kept, site seconds.
+            usual: the resources of which it is kept for weeks at which time of day they were so.
         """
         self._site_time = site_time
         self._matters = frozenset(matters)
         self._keep_s = keep_s
+        self._habits = {key: Habit() for key in usual}
         self._samples: dict[Key, deque[Sample]] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._looked_s: dict[Key, float] = {}
@@ -65,21 +72,22 @@ class Twin:
             site_s: site time now.
         """
         device, _, resource = recent.of.partition("/")
-        samples = [item for item in self._samples.get((device, resource), ()) if site_s - item.site_s <= recent.over]
-        try:
-            numbers = [float(item.value) for item in samples if isinstance(item.value, (int, float))]
-        except OverflowError:  # an integer beyond any float
+        key = (device, resource)
+        last = self.latest(key)
+        if last is None:
             return None
-        if not samples or len(numbers) != len(samples):
-            return None
-        value = {
-            "mean": lambda: math.fsum(numbers) / len(numbers),
-            "minimum": lambda: min(numbers),
-            "maximum": lambda: max(numbers),
-            "change": lambda: numbers[-1] - numbers[0],
-            "age": lambda: site_s - samples[-1].site_s,
-        }[recent.take]()
-        return Sample(value, samples[-1].origin_ns, samples[-1].site_s)
+        if recent.take == "usual":
+            habit = self._habits.get(key)
+            value = habit.share(site_s, recent.ahead, recent.over) if habit is not None else None
+        else:
+            value = statistic(recent.take, self._since(key, site_s - recent.over), site_s)
+        value = recent.otherwise if value is None else value
+        return None if value is None else Sample(value, last.origin_ns, last.site_s)
+
+    def _since(self, key: Key, start_s: float) -> list[Sample]:
+        # The newest lie at the end, and most spans are short.
+        found = list(itertools.takewhile(lambda item: item.site_s >= start_s, reversed(self._samples.get(key, ()))))
+        return found[::-1]
 
     def observe(self, event: Event, cause: Cause, site_s: float) -> Observation | None:
         """Take an event in; None when it is a repetition or changes nothing that matters.
@@ -155,5 +163,7 @@ class Twin:
     def _add(self, key: Key, sample: Sample) -> None:
         samples = self._samples.setdefault(key, deque(maxlen=KEPT_SAMPLES))
         samples.append(sample)
+        if key in self._habits and isinstance(sample.value, (bool, int, float)):
+            self._habits[key].add(sample.site_s, bool(sample.value))
         while len(samples) > 1 and sample.site_s - samples[0].site_s > self._keep_s:
             samples.popleft()

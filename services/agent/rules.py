@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cel_expr_python import cel
+from cel_expr_python.ext import ext_math
 
 from edgeagents.errors import ConfigurationError, InvalidInputError
 from edgeagents.model.agent import AgentDefinition, Intent, Recent, Rule
@@ -35,6 +36,7 @@ class Fired:
     confidence: float
     inputs: Mapping[str, Value]
     data_origin_ns: int
+    dead_band: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class CompiledRule:
     expression: Any
     because: str
     confidence: float
+    dead_band: float
+    uses_time: bool
 
 
 class RuleBook:
@@ -67,6 +71,7 @@ class RuleBook:
             for words in _combinations(rule.for_each)
         ]
         self.failures: Counter[str] = Counter()
+        self._last: dict[str, tuple[tuple[tuple[type, str], ...], Value]] = {}  # by rule: inputs, what it wanted
 
     @property
     def names(self) -> list[str]:
@@ -86,9 +91,21 @@ class RuleBook:
 
     @property
     def longest_s(self) -> float:
-        """Return how far back the rules look, in site seconds."""
-        spans = [item.over for rule in self._rules for item in rule.given.values() if isinstance(item, Recent)]
-        return max(spans, default=0.0)
+        """Return how far back the rules look at single readings, in site seconds; `usual` keeps days in its own way."""
+        return max((item.over for item in self._statistics if item.take != "usual"), default=0.0)
+
+    @property
+    def usual(self) -> dict[Key, float]:
+        """Return the resources whose habits some rule asks for, and how far back, in site seconds."""
+        found: dict[Key, float] = {}
+        for item in self._statistics:
+            if item.take == "usual":
+                found[_key_of(item)] = max(item.over, found.get(_key_of(item), 0.0))
+        return found
+
+    @property
+    def _statistics(self) -> list[Recent]:
+        return [item for rule in self._rules for item in rule.given.values() if isinstance(item, Recent)]
 
     def evaluate(self, view: View, site_s: float) -> list[Fired]:
         """Return what the rules want now, at most one wish for each resource.
@@ -118,6 +135,29 @@ class RuleBook:
                 return None
             inputs[name] = found.value
             oldest_ns = min(oldest_ns or found.origin_ns, found.origin_ns)
+        value = self._wanted(rule, inputs, common)
+        if value is None:
+            return None
+        intent = Intent(*rule.key, value, _fill(rule.because, {**inputs, "value": value}), rule.name)
+        return Fired(intent, rule.confidence, inputs, oldest_ns, rule.dead_band)
+
+    def _wanted(self, rule: CompiledRule, inputs: Mapping[str, Value], common: Mapping[str, Any]) -> Value:
+        """Return the value a rule wants for these inputs, None when it is silent."""
+        if rule.uses_time:
+            return self._computed(rule, inputs, common)
+        # Nothing but its inputs decides, and most events change those of few rules.
+        # By text: 0.0 and -0.0 are equal, and what a rule makes of them may not be.
+        seen = tuple((type(value), repr(value)) for value in inputs.values())
+        last = self._last.get(rule.name)
+        if last is not None and last[0] == seen:
+            return last[1]
+        failed = self.failures[rule.name]
+        value = self._computed(rule, inputs, common)
+        if self.failures[rule.name] == failed:  # each failure counts
+            self._last[rule.name] = (seen, value)
+        return value
+
+    def _computed(self, rule: CompiledRule, inputs: Mapping[str, Value], common: Mapping[str, Any]) -> Value:
         try:
             data = {**common, **{name: _cel_value(value) for name, value in inputs.items()}}
         except InvalidInputError as error:
@@ -125,11 +165,7 @@ class RuleBook:
             return None
         if not self._is_true(rule, data):
             return None
-        value = rule.literal if rule.expression is None else self._value(rule, data)
-        if value is None:
-            return None
-        intent = Intent(*rule.key, value, _fill(rule.because, {**inputs, "value": value}), rule.name)
-        return Fired(intent, rule.confidence, inputs, oldest_ns)
+        return rule.literal if rule.expression is None else self._value(rule, data)
 
     def _is_true(self, rule: CompiledRule, data: Mapping[str, Any]) -> bool:
         result = rule.when.eval(data=data)
@@ -164,7 +200,7 @@ def _compile(rule: Rule, index: int, words: Mapping[str, str], agent: AgentDefin
         **{f"goals.{name}": _type_of(value) for name, value in agent.goals.items()},
         **{name: cel.Type.DOUBLE if isinstance(item, Recent) else cel.Type.DYN for name, item in given.items()},
     }
-    environment = cel.NewEnv(variables=variables)
+    environment = cel.NewEnv(variables=variables, extensions=[ext_math.ExtMath()])
     where = f"{source}: rules[{index}] {rule.name!r}"
     when = _expression(environment, _words(rule.when, words), f"{where}: when")
     if when.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
@@ -181,6 +217,8 @@ def _compile(rule: Rule, index: int, words: Mapping[str, str], agent: AgentDefin
         expression=_expression(environment, text[1:], f"{where}: set.value") if is_expression else None,
         because=_words(rule.because, words),
         confidence=rule.confidence,
+        dead_band=rule.set.dead_band,
+        uses_time="time." in rule.when or (is_expression and "time." in text),
     )
 
 

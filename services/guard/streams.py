@@ -12,7 +12,7 @@ from edgeagents.errors import UnavailableError
 
 DAY_S: Final = 86_400.0
 LIMITS: Final[dict[str, dict[str, Any]]] = {
-    subjects.EVENTS_STREAM: {"max_age_s": DAY_S, "max_bytes": 1 << 30},
+    subjects.EVENTS_STREAM: {"max_age_s": 15 * DAY_S, "max_bytes": 1 << 30},  # agents learn habits from two weeks
     subjects.COMMANDS_STREAM: {"max_age_s": 30 * DAY_S, "max_bytes": 1 << 30},
     subjects.AUDIT_STREAM: {"max_age_s": 365 * DAY_S, "max_bytes": 4 << 30},
     subjects.TRIGGERS_STREAM: {"max_age_s": DAY_S, "max_bytes": 64 << 20},

@@ -13,6 +13,7 @@ from typing import Any, Final
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.device import Device, DeviceResource
 from edgeagents.model.values import Value
+from services.world.forecast import POINTS as FORECASTS
 from services.world.home import VENTILATION_W, Controls, Home
 from services.world.outside import ROOMS, Scene
 from services.world.simulation import Simulation
@@ -90,15 +91,8 @@ class HomeDriver:
         Raises:
             InvalidInputError: a resource names no point of the house, or the device no room.
         """
-        home, around = self._simulation.home, self._simulation.around
-        values: list[Value] = []
-        for resource in resources:
-            point = _point(resource)
-            if point in HOUSE_POINTS:
-                values.append(HOUSE_POINTS[point](home, around))
-            else:
-                values.append(ROOM_POINTS[point](home, around, ROOMS.index(_room(device, resource))))
-        return values
+        simulation = self._simulation
+        return [read_point(simulation.home, simulation.around, simulation.seed, device, item) for item in resources]
 
     async def write(self, device: Device, writes: Sequence[tuple[DeviceResource, Value]], correlation_id: str) -> None:
         """Set all values at once, or none; stored when this returns.
@@ -109,12 +103,35 @@ class HomeDriver:
         """
         changes = []
         for resource, value in writes:
-            point = _point(resource)
-            if point not in CONTROLS:
-                raise InvalidInputError(f"{resource.name} of {device.name}: point {point!r} cannot be set")
-            room = "" if point in HOUSE_POINTS else _room(device, resource)
-            changes.append((CONTROLS[point], _limited(resource, point, value), room))
+            control, room = control_of(device, resource)
+            changes.append((control, _limited(resource, _point(resource), value), room))
         await self._simulation.command(changes)
+
+
+def read_point(home: Home, around: Scene, seed: int, device: Device, resource: DeviceResource) -> Value:
+    """Return the value of the point that a device's resource looks at; `seed` is the house's, for forecasts.
+
+    Raises:
+        InvalidInputError: the resource names no point of the house, or the device no room.
+    """
+    point = _point(resource)
+    if point in HOUSE_POINTS:
+        return HOUSE_POINTS[point](home, around)
+    if point in FORECASTS:
+        return FORECASTS[point](seed, home.site_s)
+    return ROOM_POINTS[point](home, around, ROOMS.index(_room(device, resource)))
+
+
+def control_of(device: Device, resource: DeviceResource) -> tuple[str, str]:
+    """Return which field of `Controls` a resource sets, and in which room; the room is empty for the whole house.
+
+    Raises:
+        InvalidInputError: the resource cannot be set in this house, or the device names no room.
+    """
+    point = _point(resource)
+    if point not in CONTROLS:
+        raise InvalidInputError(f"{resource.name} of {device.name}: point {point!r} cannot be set")
+    return CONTROLS[point], "" if point in HOUSE_POINTS else _room(device, resource)
 
 
 def points_of(home: Home, around: Scene) -> dict[str, Any]:
@@ -129,8 +146,8 @@ def points_of(home: Home, around: Scene) -> dict[str, Any]:
 
 def _point(resource: DeviceResource) -> str:
     point = str((resource.attributes or {}).get("point", ""))
-    if point not in HOUSE_POINTS and point not in ROOM_POINTS:
-        known = ", ".join((*ROOM_POINTS, *HOUSE_POINTS))
+    if point not in HOUSE_POINTS and point not in ROOM_POINTS and point not in FORECASTS:
+        known = ", ".join((*ROOM_POINTS, *HOUSE_POINTS, *FORECASTS))
         raise InvalidInputError(f"resource {resource.name}: attribute point {point!r} is none of {known}")
     return point
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.files import load_site
 from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.evidence import collect
 from edgeagents.embedded.gateway import PREFERRED_PORTS, Gateway, Plan
@@ -177,7 +178,8 @@ class Rig:
         agents = {name: gateway.agents[name] for name in gateway.running}
         body = await gateway.state("metadata", "/api/v3/device/all?limit=-1")
         devices = {item["name"]: Device.model_validate(item) for item in body.get("devices", [])}
-        evidence = await collect(self.bus, agents, devices, gateway.plan.folder / "journal", until_ns)
+        site = load_site(gateway.plan.profiles / "site.yaml")
+        evidence = await collect(self.bus, agents, devices, gateway.plan.folder / "journal", until_ns, site)
         result = tally(evidence)
         held = {command.id for command in evidence.commands}
         for player in (self.probe, self.rival):
@@ -224,7 +226,7 @@ def with_own_ports(gateway: Gateway) -> list[Child]:
         replace(child, env={**child.env, "SERVICE_PORT": str(next(ports))})
         if child.name.startswith("agent-")
         else child
-        for child in gateway.prepare()
+        for child in gateway.prepare().values()
     ]
 
 

@@ -16,7 +16,7 @@ PARTS = ("nats", "core", "guard", "world", "agent-air", "agent-comfort", "agent-
 
 async def come_up(gateway: Gateway, order: Sequence[str], gaps_s: Sequence[float], ready_s: float) -> None:
     """Start the parts of a gateway in this order, each after its gap, and wait until all of it works."""
-    children = {child.name: child for child in gateway.prepare()}
+    children = gateway.prepare()
     assert set(children) == set(PARTS)
     for name, gap_s in zip(order, gaps_s, strict=True):
         await asyncio.sleep(gap_s)

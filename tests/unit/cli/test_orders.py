@@ -76,6 +76,16 @@ def test_orders_need_no_token_and_are_shown_in_words(
     assert rest[1] == "heat: act"
 
 
+def test_what_was_set_by_hand_is_shown_with_the_time_agents_stand_back_until(
+    guard: FakeGuard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_hand = {"deviceName": "valve", "resourceName": "Setpoint", "value": "17", "untilSite": 1_768_374_000.0}
+    guard.answer = httpx.Response(200, json=BODY | {"overrides": [by_hand]})
+    assert run("orders") == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == "valve/Setpoint was set by hand to 17: agents stand back until 2026-01-14 07:00 (site time)"
+
+
 def test_nothing_paused_is_said(guard: FakeGuard, capsys: pytest.CaptureFixture[str]) -> None:
     guard.answer = httpx.Response(200, json=BODY | {"paused": []})
     assert run("resume", "all") == 0

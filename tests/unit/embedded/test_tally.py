@@ -201,3 +201,23 @@ def test_any_single_defect_is_found(data: st.DataObject) -> None:
     result = figures(broken)
     assert result["lost"] + result["duplicated"] >= 1
     assert result["problems"]
+
+
+@pytest.mark.parametrize(
+    ("again", "absolute", "count"),
+    [({"other": "c-1"}, True, 0), ({"other": "c-1"}, False, 1), ({}, True, 0)],
+    ids=["said, and harmless", "said, and not harmless", "not said: somebody else's"],
+)
+def test_what_the_guard_set_once_more_is_no_second_effect_where_that_is_harmless(
+    again: dict[str, str], absolute: bool, count: int
+) -> None:
+    command = SentCommand("c-1", "air", "valve", "Setpoint", 5, "e-1")
+    world = [
+        {"kind": "set", "applied": True, "correlation": name, "resource": "Setpoint", "received_ns": "1"}
+        for name in ("c-1", "other")
+    ]
+    keys = frozenset({("valve", "Setpoint")} if absolute else ())
+    evidence = Evidence([], [command], [Ended("c-1", "proven", "")], world, {}, {}, 0, again, keys)
+    assert len(tally(evidence).doubled) == count
+    thrice = Evidence([], [command], [Ended("c-1", "proven", "")], [*world, world[1]], {}, {}, 0, again, keys)
+    assert len(tally(thrice).doubled) == (count + 1 if again else 0), "no third time"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgeagents.model.agent import AgentDefinition, Selector, parse_duration_s
+from edgeagents.model.agent import AgentDefinition, Recent, Selector, parse_duration_s
 from edgeagents.model.device import Device
 
 COMFORT = """
@@ -173,3 +173,24 @@ def test_only_the_star_is_special_in_a_device_name(name: str) -> None:
 @given(st.text(min_size=1, max_size=10), st.text(max_size=10))
 def test_a_star_stands_for_any_text(prefix: str, rest: str) -> None:
     assert Selector(device=f"{prefix}*").fits(Device(name=prefix + rest))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"take": "mean", "ahead": "1h"}, "ahead is for `take: usual`"),
+        ({"take": "usual", "over": "1h"}, "write over: 14d"),
+        ({"take": "usual", "over": "90d"}, "write over: 14d"),
+        ({"take": "usual", "over": "14d", "ahead": "2d"}, "less than or equal"),
+        ({"take": "trend", "over": "0s"}, "greater than 0"),
+    ],
+)
+def test_a_statistic_that_makes_no_sense_is_refused(changes: dict[str, str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Recent.model_validate({"of": "a/b", "over": "1h", **changes})
+
+
+def test_a_habit_looks_ahead_and_has_a_value_for_the_first_days() -> None:
+    usual = Recent.model_validate({"of": "a/b", "over": "14d", "take": "usual", "ahead": "45m", "otherwise": 1.0})
+
+    assert (usual.over, usual.ahead, usual.otherwise) == (14 * 86_400.0, 2700.0, 1.0)

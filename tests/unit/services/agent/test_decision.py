@@ -75,6 +75,13 @@ def test_what_is_so_already_is_not_wanted_again(known: Value) -> None:
     assert stage().decide(observation(), twin(temperature=18.0, setpoint=known)) is None
 
 
+@pytest.mark.parametrize(("known", "wanted"), [(20.1, False), (21.9, False), (19.9, True), (22.1, True)])
+def test_a_dead_band_leaves_what_is_near_enough(known: float, wanted: bool) -> None:
+    patient = stage(set={"device": "valve", "resource": "Setpoint", "value": 21.0, "dead_band": 1.0})
+
+    assert (patient.decide(observation(), twin(temperature=18.0, setpoint=known)) is not None) is wanted
+
+
 @pytest.mark.parametrize("known", [None, True, "21", 10**400, float("nan")])
 def test_what_is_not_known_to_be_so_is_wanted(known: Value) -> None:
     assert stage().decide(observation(), twin(temperature=18.0, setpoint=known)) is not None

@@ -14,7 +14,7 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.device import Device, Event, Reading
 from edgeagents.settings import BusSettings
 from edgeagents.subjects import topic_to_subject
-from services.agent.inputs import event_filters, is_watched
+from services.agent.inputs import event_filters, is_from, is_watched
 
 
 def agent(*watches: dict[str, Any]) -> AgentDefinition:
@@ -135,3 +135,16 @@ HALL = Device(name="hall", profile_name="Sensor", labels=("room",))
 )
 def test_only_what_the_file_asks_for_is_watched(watch: dict[str, Any], event: Event, topic: str, watched: bool) -> None:
     assert is_watched(agent(watch), event, topic, cache(HALL)) is watched
+
+
+@pytest.mark.parametrize(
+    ("topic", "expected"),
+    [
+        ("events/device/device-world-home/Room-Sensor/sensor-hall/Presence", True),
+        ("events/device/any/Any/sensor-hall/CO2", False),
+        ("events/device/any/Any/sensor%2Dhall/Presence", True),
+        ("rules/agents", False),
+    ],
+)
+def test_an_event_topic_names_its_resource(topic: str, expected: bool) -> None:
+    assert is_from(topic, {("sensor-hall", "Presence")}) is expected

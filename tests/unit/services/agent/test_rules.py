@@ -122,6 +122,65 @@ def test_rules_see_the_recent_past() -> None:
     assert wishes(rules, picture, NOON_S + 120 + 29.5 * 60) == []  # the older ones are out of the half hour
 
 
+def habitual(days: int) -> tuple[RuleBook, Twin]:
+    """Return a rule on a habit, and a picture of somebody at home from eight to ten on so many days before."""
+    usual = {"of": "sensor/Presence", "over": "14d", "take": "usual", "ahead": "1h", "otherwise": 0.5}
+    rules = book(rule(given={"soon": usual}, when="soon > 0.9"))
+    picture = Twin(SiteTime(), rules.keys, 3600, rules.usual)
+    for day in range(4, 4 + days):  # the epoch's first Monday
+        for quarter in range(96):
+            site_s = day * 86_400.0 + quarter * 900.0
+            picture.set_value(("sensor", "Presence"), 32 <= quarter < 40, int(site_s * 1e9), site_s)
+    picture.set_value(("sensor", "Presence"), False, int((4 + days) * 86_400 * 1e9), (4 + days) * 86_400.0)
+    return rules, picture
+
+
+@pytest.mark.parametrize(("hour", "fires"), [(6.5, False), (7.5, True), (9.5, True), (10.5, False)])
+def test_rules_see_what_is_usual_at_this_time_of_day(hour: float, fires: bool) -> None:
+    rules, picture = habitual(days=3)
+
+    assert bool(wishes(rules, picture, 7 * 86_400.0 + hour * 3600.0)) is fires
+
+
+def test_what_cannot_be_told_is_taken_as_the_owner_says_otherwise() -> None:
+    rules, picture = habitual(days=0)
+
+    assert wishes(rules, picture, 4 * 86_400.0 + 7.5 * 3600.0) == []
+    open_minded = book(rule(given={"soon": {**USUAL, "otherwise": 1.0}}, when="soon > 0.9"))
+    assert wishes(open_minded, picture, 4 * 86_400.0) == [("valve", "Setpoint", 21.0)]
+    silent = book(rule(given={"soon": USUAL}, when="soon >= 0.0"))
+    assert wishes(silent, picture, 4 * 86_400.0) == []
+
+
+USUAL = {"of": "sensor/Presence", "over": "14d", "take": "usual"}
+
+
+def test_only_habits_are_kept_for_weeks() -> None:
+    rules = book(rule(given={"soon": USUAL, "t": {"of": "sensor/Temperature", "over": "2h", "take": "trend"}}))
+
+    assert rules.longest_s == 7200.0
+    assert rules.usual == {("sensor", "Presence"): 14 * 86_400.0}
+
+
+def test_expressions_may_use_least_greatest_and_round() -> None:
+    wanted = "=math.least(22.0, math.greatest(18.0, math.round(2.0 * t) / 2.0))"
+    rules = book(rule(set={"device": "valve", "resource": "Setpoint", "value": wanted}))
+
+    assert wishes(rules, twin(rules, sensor__Temperature=19.3)) == [("valve", "Setpoint", 19.5)]
+    assert wishes(rules, twin(rules, sensor__Temperature=3.0)) == [("valve", "Setpoint", 18.0)]
+
+
+def test_the_same_inputs_want_the_same_and_other_types_are_other_inputs() -> None:
+    rules = book(rule(given={"on": "lamp/Switch"}, when="on == true"))
+    picture = Twin(SiteTime(), rules.keys, 3600)
+    found = []
+    for second, value in enumerate([True, True, False, True, 1.0]):
+        picture.set_value(("lamp", "Switch"), value, second, NOON_S + second)
+        found.append(bool(wishes(rules, picture, NOON_S + second)))
+
+    assert found == [True, True, False, True, False]
+
+
 def test_a_rule_that_fails_is_silent_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     rules = book(rule(when="t + 1.0 > 2.0"))
     picture = twin(rules, sensor__Temperature="warm")

@@ -13,6 +13,7 @@ from edgeagents.model.device import Device, DeviceResource, Profile
 from edgeagents.model.values import is_numeric
 from edgeagents.settings import SiteTime
 from services.world.driver import CONTROLS, HOUSE_POINTS, LIMITS, ROOM_POINTS, HomeDriver, points_of
+from services.world.forecast import POINTS as FORECASTS
 from services.world.outside import ROOMS
 from services.world.simulation import Simulation
 from tests.unit.services.world.test_outside import at
@@ -72,7 +73,7 @@ def test_profiles_and_points_agree_on_what_can_be_set(inventory: Inventory) -> N
     points = {
         (item.attributes or {})["point"]: item for profile in inventory.profiles for item in profile.device_resources
     }
-    assert points.keys() == ROOM_POINTS.keys() | HOUSE_POINTS.keys()
+    assert points.keys() == ROOM_POINTS.keys() | HOUSE_POINTS.keys() | FORECASTS.keys()
     assert {name for name, item in points.items() if item.properties.is_writable} == CONTROLS.keys()
     for name, (low, high) in LIMITS.items():
         properties = points[name].properties
@@ -140,3 +141,10 @@ async def test_what_the_house_cannot_do_is_refused_and_changes_nothing(
     with pytest.raises(InvalidInputError, match=told):
         await driver.write(Device(name="x", protocols=protocols), [good, (resource(point), value)], "c")
     assert driver._simulation.home == before
+
+
+async def test_forecasts_are_read_for_the_time_of_the_house(inventory: Inventory, driver: HomeDriver) -> None:
+    weather, profile = find(inventory, "weather")
+    asked = [item for item in profile.device_resources if item.name == "OutdoorIn6Hours"]
+
+    assert await driver.read(weather, asked) == [FORECASTS["outdoor-in-6h"](7, at("2026-01-20T07:00:00"))]
