@@ -49,6 +49,7 @@ class _UnderWay:
     job: Job
     wanted: Value
     was_sent: bool = False
+    may_come: int = 0  # SETs of it without a definite answer: each may still take effect
     past: gate.PastSet | None = None  # its own SET, as rates and minimum times count it
     shown: Value = None  # what was read last
     is_told: bool = False
@@ -188,7 +189,7 @@ class Actuator:
         )  # fmt: skip
         event = actuation.Recovered(work, STOPPED, means.clocks.now() + wait_s, is_told=entry.outcome is not None)
         self._newest[job.key] = max(self._newest[job.key], entry.sequence)
-        await self._begin(_UnderWay(job, wanted, was_sent=True, past=past), event)
+        await self._begin(_UnderWay(job, wanted, was_sent=True, may_come=1, past=past), event)
         if entry.outcome is not None:
             self._done(job.agent)
 
@@ -250,7 +251,8 @@ class Actuator:
                 means.audit.append("quarantine", device=device, reason=reason, command=job.command.id)
             case effects.Release(device):
                 await self._release(device, under_way)
-            case effects.Finish(outcome):
+            case effects.Finish(outcome, settles):
+                under_way.may_come -= settles
                 await self._finish(outcome, under_way)
         return None
 
@@ -300,10 +302,12 @@ class Actuator:
                 )  # fmt: skip
             event = actuation.SetDone(means.clocks.now())
         except DeviceSilentError as error:
+            under_way.may_come += 1
             event = actuation.SetSilent(str(error), means.clocks.now())
         except EdgeAgentsError as error:
             means.picture.took_back(job.key, past)
             # A service that failed may have set it all the same.
+            under_way.may_come += isinstance(error, UpstreamError)
             under_way.was_sent = is_repeated or isinstance(error, UpstreamError)
             return stopped[0] if stopped else actuation.SetRefused(str(error))
         # Also when nobody answered: it may have taken effect, and rates must count it.
@@ -347,7 +351,12 @@ class Actuator:
     async def _finish(self, outcome: Outcome, under_way: _UnderWay) -> None:
         means, job, overrides = self._means, under_way.job, self._means.overrides
         under_way.is_told = True
-        if outcome.status in ("proven", "unproven"):
+        is_done = outcome.status in ("proven", "unproven")
+        # All but the last one leave what follows under way. What was answered and does not show may come late, too.
+        for _ in range(under_way.may_come if is_done else under_way.may_come - 1):
+            await overrides.doubtful(job.key, under_way.wanted, None)
+            overrides.sending(job.key)
+        if is_done:
             is_certain = self._proves_itself(job, outcome)
             await overrides.done(job.key, under_way.shown if is_certain else under_way.wanted, is_certain=is_certain)
         elif under_way.was_sent:
@@ -412,9 +421,14 @@ class Actuator:
             await means.command.set(key[0], key[1], {key[1]: text}, correlation_id=correlation_id)
         except EdgeAgentsError as error:
             log.error("%s/%s: not corrected: %s", *key, error)
-            means.overrides.void(key)  # the next reading that does not fit tries again
+            # The next reading that does not fit tries again.
+            if isinstance(error, (DeviceSilentError, UpstreamError)):
+                means.overrides.void(key)
+            else:
+                await means.overrides.withdrawn(key, correction.value)
             return
-        await means.overrides.done(key, correction.value, is_certain=True)
+        settled = (correction.value, correction.straggler)
+        await means.overrides.done(key, correction.value, is_certain=True, settled=settled)
 
     def _text(self, key: gate.Key, value: Value) -> str | None:
         profile = self._means.devices.profile_of(key[0])

@@ -257,6 +257,43 @@ class TestStraggler:
         assert rig.commands.sets[-1] == record["correlation"]
         assert rig.overrides.listed() == [], "nobody set it by hand"
 
+    async def test_the_first_of_a_value_that_was_set_again_is_one_too(self, rig: Rig) -> None:
+        TestQuarantine().silent(rig)
+        await rig.run(rig.job("c-1", deadline_s=1e6), rig.job("c-2", "25", sequence=11, deadline_s=1e6))
+        assert [status for status, _ in rig.told().values()] == ["proven", "proven"]
+        assert len(rig.commands.sets) == 3, "c-1 was set twice"
+        rig.restart()
+        rig.commands.values["valve", "Setpoint"] = "21"  # the first SET of c-1
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 60))
+        assert rig.commands.values["valve", "Setpoint"] == "2.5e+01"
+        assert rig.overrides.listed() == [], "nobody set it by hand"
+
+    async def test_one_that_wanted_what_was_there_before_is_one_too(self, rig: Rig) -> None:
+        TestQuarantine().silent(rig)
+        await rig.run(rig.job("c-1", "18"), rig.job("c-2", "25", sequence=11, deadline_s=1e6))
+        assert rig.told()["c-1"] == ("proven", "Setpoint reads 18")
+        rig.commands.values["valve", "Setpoint"] = "18"
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "18", SITE_S + 60))
+        assert rig.commands.values["valve", "Setpoint"] == "2.5e+01"
+        assert rig.overrides.listed() == []
+
+    @pytest.mark.parametrize("error", [DeviceSilentError("no answer"), LockedError("locked")])
+    async def test_a_correction_that_fails_is_tried_again_at_the_next_reading(self, rig: Rig, error: Exception) -> None:
+        TestQuarantine().silent(rig)
+        await rig.run(rig.job("c-1", deadline_s=104.0), rig.job("c-2", "25", sequence=11, deadline_s=1e6))
+        rig.commands.values["valve", "Setpoint"] = "21"
+        rig.commands.set_does = failing(error)
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 60))
+        assert rig.commands.values["valve", "Setpoint"] == "21"
+        rig.commands.set_does = None
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 61))
+        assert rig.commands.values["valve", "Setpoint"] == "2.5e+01"
+        assert rig.overrides.listed() == [], "nobody set it by hand"
+
     async def test_what_nothing_came_after_is_left_and_written_down(self, rig: Rig) -> None:
         TestQuarantine().silent(rig)
         await rig.run(rig.job("c-1", deadline_s=104.0))
