@@ -5,9 +5,10 @@
       as expected after all            -> a stale reading
       the value of a SET without answer -> a straggler: `Correct` to the newest wanted value, `TookEffect` if it is that
       anything else                    -> `Overridden`: leases end, agents stand back for the owner's `stand_back`
+      now this, now that (`looks.py`)  -> `Restless`: it changes by itself, so it is nobody's hand
 
 A value counts as expected once the guard has proven or read it itself, or once it was read `STEADY_READINGS` times in
-a row: what changes at every reading by itself (a counter, a simulated random value) is nobody's hand.
+a row; of what was seen to change by itself, `CALM_READINGS` times, or once a SET of ours is proven on it.
 
 Source: design.md sections 3.7 and 3.8 ("The owner wins").
 """
@@ -20,6 +21,7 @@ from edgeagents.model.values import Value, same_value
 from edgeagents.protocol.gate import Key
 
 STEADY_READINGS: Final = 3
+CALM_READINGS: Final = 30  # of what was seen to change by itself
 LATE_S: Final = 600.0  # how long the effect of a SET without an answer is reckoned with
 MOST_LATE: Final = 8  # of one resource
 LEAST_TOLERANCE: Final = 1e-6  # of a number: how a reading writes it is no change
@@ -49,11 +51,12 @@ class Expected:
 
     Args:
         value: None: not known.
-        steady: how many readings in a row showed it, at most `STEADY_READINGS`.
+        steady: how many readings in a row showed it, at most as many as it takes to know it.
         is_certain: the guard proved or read it itself.
         under_way: how many SETs of ours are not over yet: then no reading means anything.
         late: what may still take effect, oldest first.
         is_doubted: a reading did not fit and is being confirmed.
+        is_restless: it was seen to change by itself.
     """
 
     value: Value = None
@@ -62,11 +65,17 @@ class Expected:
     under_way: int = 0
     late: tuple[Late, ...] = ()
     is_doubted: bool = False
+    is_restless: bool = False
+
+    @property
+    def enough(self) -> int:
+        """How many readings in a row make it known."""
+        return CALM_READINGS if self.is_restless else STEADY_READINGS
 
     @property
     def is_known(self) -> bool:
         """Whether another value would mean that somebody changed it."""
-        return self.value is not None and (self.is_certain or self.steady >= STEADY_READINGS)
+        return self.value is not None and (self.is_certain or self.steady >= self.enough)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +161,13 @@ class Confirmed:
 
 
 @dataclass(frozen=True, slots=True)
+class Moving:
+    """The guard has read a doubted resource itself, again and again: it does not keep any value."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class Shifted:
     """The clock behind site time was set by so many site seconds: what was begun lasts as long as it should."""
 
@@ -166,7 +182,7 @@ class Tick:
     site_s: float
 
 
-Event: TypeAlias = Seen | Sending | Done | Void | Doubtful | Confirmed | Shifted | Tick
+Event: TypeAlias = Seen | Sending | Done | Void | Doubtful | Confirmed | Moving | Shifted | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +218,20 @@ class TookEffect:
 
 
 @dataclass(frozen=True, slots=True)
+class Restless:
+    """It changes by itself: write it down."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class Over:
     """Agents may command it again."""
 
     key: Key
 
 
-Effect: TypeAlias = Confirm | Overridden | Correct | TookEffect | Over
+Effect: TypeAlias = Confirm | Overridden | Correct | TookEffect | Restless | Over
 
 
 def step(watch: Watch, event: Event) -> tuple[Watch, list[Effect]]:
@@ -231,6 +254,10 @@ def step(watch: Watch, event: Event) -> tuple[Watch, list[Effect]]:
             return _doubtful(watch, event), []
         case Confirmed():
             return _confirmed(watch, event)
+        case Moving(key):
+            known = watch.of(key)
+            restless = Expected(under_way=known.under_way, late=known.late, is_restless=True)
+            return _with(watch, key, restless), [] if known.is_restless else [Restless(key)]
         case Shifted(by_s):
             moved = {
                 key: replace(item, since_site_s=item.since_site_s + by_s, until_site_s=item.until_site_s + by_s)
@@ -265,7 +292,7 @@ def _seen(watch: Watch, event: Seen) -> tuple[Watch, list[Effect]]:
     if value is None or known.under_way or known.is_doubted:
         return watch, []
     if known.value is not None and same_value(value, known.value, max(event.tolerance, LEAST_TOLERANCE)):
-        if known.steady >= STEADY_READINGS:
+        if known.steady >= known.enough:
             return watch, []
         return _with(watch, key, replace(known, steady=known.steady + 1)), []
     if known.is_known:

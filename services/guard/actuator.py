@@ -26,7 +26,7 @@ from edgeagents.errors import (
 )
 from edgeagents.model.message import Command, Outcome, OutcomeStatus
 from edgeagents.model.values import Value, format_value, parse_value
-from edgeagents.protocol import actuation, effects, gate
+from edgeagents.protocol import actuation, effects, gate, looks
 from edgeagents.protocol.overrides import Correct
 from edgeagents.runner import drive
 from edgeagents.subjects import GUARD
@@ -384,21 +384,36 @@ class Actuator:
         means = self._means
         if not means.overrides.is_doubted(key):
             return
-        for attempt in range(CONFIRM_READS):
-            event = await self._read(*key, None)
-            if isinstance(event, actuation.ReadDone):
-                break
-            await asyncio.sleep(CONFIRM_AGAIN_S * attempt)
-        else:
+        found = await self._look(key)
+        if found is None:
             means.overrides.unconfirmed(key)
+            return
+        if isinstance(found, looks.Moving):
+            await means.overrides.moving(key)
             return
         rule = means.overrides.rule_of(key)
         # A pause of the device, or of everything, also stops what the guard would do of itself.
         is_paused = bool(means.orders.problem(GUARD, key[0]))
         may_set = rule is not None and rule.kind == "absolute" and not is_paused
-        correction = await means.overrides.confirmed(key, event.value, may_set=may_set)
+        correction = await means.overrides.confirmed(key, found.value, may_set=may_set)
         if correction is not None:
             await self._correct(correction)
+
+    async def _look(self, key: gate.Key) -> looks.Settled | looks.Moving | None:
+        """Read a doubted resource until it is clear whether it keeps a value; None: it cannot be read."""
+        state: looks.State = self._means.overrides.looking(key)
+        failed = 0
+        while isinstance(state, looks.Looking):
+            event = await self._read(*key, None)
+            if isinstance(event, actuation.ReadDone):
+                state = looks.take(state, event.value, event.now_s)
+                await asyncio.sleep(state.pause_s if isinstance(state, looks.Looking) else 0.0)
+                continue
+            failed += 1
+            if failed == CONFIRM_READS:
+                return None
+            await asyncio.sleep(CONFIRM_AGAIN_S * failed)
+        return state
 
     async def _correct(self, correction: Correct) -> None:
         """Set the newest wanted value again: a SET without an answer took effect after it."""

@@ -18,7 +18,7 @@ from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.site import ResourceRule
 from edgeagents.model.values import Value, format_value, parse_value
-from edgeagents.protocol import overrides
+from edgeagents.protocol import looks, overrides
 from edgeagents.protocol.gate import Key
 from services.guard.ledger import Held, Ledger
 from services.guard.owner import Owner
@@ -177,6 +177,19 @@ class Overrides:
                     await self._overridden(key, override)
         await self._keep(key)
         return correction
+
+    def looking(self, key: Key) -> looks.Looking:
+        """Return what the guard's own looks at a doubted resource are compared with."""
+        rule = self.rule_of(key)
+        tolerance = _tolerance(rule) if rule is not None else 0.0
+        return looks.Looking(self._watch.of(key).value, max(tolerance, overrides.LEAST_TOLERANCE))
+
+    async def moving(self, key: Key) -> None:
+        """Take in that a doubted resource keeps no value."""
+        for _ in self._step(overrides.Moving(key)):
+            log.warning("%s/%s changes by itself: not taken for somebody's hand until it keeps a value", *key)
+            self._audit.append("restless", device=key[0], resource=key[1])
+        await self._keep(key)
 
     def unconfirmed(self, key: Key) -> None:
         """Take in that a doubted resource could not be read: the next reading is looked at anew."""

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edgeagents.model.values import Value
 from edgeagents.protocol.overrides import (
+    CALM_READINGS,
     LATE_S,
     MOST_LATE,
     STEADY_READINGS,
@@ -18,8 +19,10 @@ from edgeagents.protocol.overrides import (
     Doubtful,
     Effect,
     Event,
+    Moving,
     Over,
     Overridden,
+    Restless,
     Seen,
     Sending,
     Shifted,
@@ -86,6 +89,28 @@ def test_a_value_is_known_once_it_was_steady_and_what_changes_by_itself_never_is
     assert run(Seen(KEY, 7), watch=watch)[1] == []
 
 
+def test_what_was_seen_to_change_by_itself_is_known_only_after_many_readings_and_told_of_once() -> None:
+    watch, effects = run(Seen(KEY, 17.0), Moving(KEY), watch=PROVEN)
+    assert effects == [Restless(KEY)]
+    assert not watch.of(KEY).is_doubted
+    assert run(*[Seen(KEY, 5)] * STEADY_READINGS, Seen(KEY, 6), watch=watch)[1] == []
+    calm, _ = run(*[Seen(KEY, 5)] * CALM_READINGS, watch=watch)
+    watch, effects = run(Seen(KEY, 6), watch=calm)
+    assert effects == [Confirm(KEY)]
+    assert run(Moving(KEY), watch=watch)[1] == []
+
+
+def test_once_a_set_of_ours_is_proven_a_hand_is_seen_again_at_once() -> None:
+    watch, _ = run(Seen(KEY, 17.0), Moving(KEY), Sending(KEY), Done(KEY, 23.0), watch=PROVEN)
+    assert run(Seen(KEY, 17.0), watch=watch)[1] == [Confirm(KEY)]
+    assert run(*[Seen(KEY, 17.0)] * 5, confirmed(17.0), watch=watch)[0].overrides[KEY].value == 17.0
+
+
+def test_what_may_come_late_is_reckoned_with_also_when_it_changes_by_itself() -> None:
+    watch, _ = run(Sending(KEY), Doubtful(KEY, 23.0, 21.0, 0.0), Seen(KEY, 5.0), Moving(KEY), watch=PROVEN)
+    assert [item.value for item in watch.of(KEY).late] == [23.0]
+
+
 def test_a_straggler_is_corrected_to_what_was_wanted_after_it() -> None:
     watch, _ = run(Sending(KEY), Doubtful(KEY, 23.0, 21.0, 0.0), Sending(KEY), Done(KEY, 24.0), watch=PROVEN)
     watch, effects = run(Seen(KEY, 23.0), confirmed(23.0), watch=watch)
@@ -148,6 +173,7 @@ events = st.one_of(
     st.just(Void(KEY)),
     st.builds(Doubtful, st.just(KEY), st.sampled_from([21.0, 23.0]), values, st.just(0.0)),
     st.builds(confirmed, st.sampled_from([17.0, 21.0, 23.0]), st.sampled_from([0.0, 10.0, 700.0])),
+    st.just(Moving(KEY)),
     st.builds(Tick, st.sampled_from([0.0, 700.0]), st.sampled_from([0.0, 1500.0, 5000.0])),
     st.builds(Shifted, st.sampled_from([-3600.0, 3600.0])),
 )

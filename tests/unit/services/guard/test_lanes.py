@@ -353,6 +353,29 @@ class TestHand:
                 rig.picture.see(event("valve", "Setpoint", str(10 + number % 7), SITE_S + number))
         assert rig.overrides.listed() == []
 
+    async def test_what_goes_on_changing_after_a_set_is_written_down_once_and_is_no_hand(self, rig: Rig) -> None:
+        await self.proven(rig)
+        numbers = iter(range(10_000))
+        rig.commands.get_does = lambda command: rig.commands.values.update(
+            {("valve", "Setpoint"): str(5 + next(numbers) % 7)}
+        )
+        for number in range(40):
+            await self.change(rig, str(10 + number % 7), 60.0 + number)
+        assert rig.overrides.listed() == []
+        assert [item["kind"] for item in rig.records].count("restless") == 1
+        assert rig.ledger.expected() == [], "nor is it one after a restart"
+
+    async def test_a_doubted_resource_that_cannot_be_read_is_looked_at_again_with_its_next_reading(
+        self, rig: Rig
+    ) -> None:
+        await self.proven(rig)
+        shown = rig.commands.values.pop(("valve", "Setpoint"))
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "17", SITE_S + 60))
+        assert (rig.overrides.listed(), shown) == ([], "2.1e+01")
+        await self.change(rig, "17", 61.0)
+        assert [item["value"] for item in rig.overrides.listed()] == ["17"]
+
     async def test_what_was_steady_and_nobody_commanded_is_watched_too(self, rig: Rig) -> None:
         rig.commands.values["valve", "Setpoint"] = "18"
         for number in range(3):
