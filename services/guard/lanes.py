@@ -172,7 +172,7 @@ class Lane:
                 await self.actuator.wake(device)
                 await self._expire(device)
             case Check(key) if not self.actuator.is_quarantined(key[0]):
-                await self.actuator.check(key)
+                await self.actuator.surprises.check(key)
             case Check(key):
                 self._means.overrides.unconfirmed(key)  # it is being read anyhow
             case Job() | Entry() if self.actuator.is_quarantined(item.command.device):

@@ -83,6 +83,10 @@ class Overrides:
         """Say whether a reading of a resource did not fit and has to be confirmed first."""
         return self._watch.of(key).is_doubted
 
+    def expected(self, key: Key) -> Value:
+        """Return what a resource should show, None when that is not known."""
+        return self._watch.of(key).value
+
     def late_values(self) -> dict[Key, list[Value]]:
         """Return what may still take effect, by resource."""
         now_s = self._now()

@@ -12,7 +12,7 @@ import traceback
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import BusMessage, StoredMessage
 from edgeagents.audit import Audit
+from edgeagents.clock import SteppedClock
 from edgeagents.errors import DeviceSilentError, LockedError, NotFoundError, UpstreamError
 from edgeagents.model.agent import PRIORITIES, AgentDefinition
 from edgeagents.model.device import Device, Profile
@@ -33,10 +34,12 @@ from edgeagents.protocol.lease import SESSION_S, Session
 from edgeagents.settings import SiteTime
 from services.guard.app import Guard
 from services.guard.approvals import Approvals
+from services.guard.clocks import ClockSteps
 from services.guard.desk import LeaseDesk
 from services.guard.intake import Teller
 from services.guard.jobs import Means
 from services.guard.ledger import Ledger
+from services.guard.orders import Orders
 from services.guard.overrides import Overrides
 from services.guard.owner import Owner
 from services.guard.picture import LivePicture
@@ -123,6 +126,30 @@ class Sent:
     how: str
     of: list[Stored] = field(default_factory=list)  # commands it may be of; several agents may use one id
     landed_s: float | None = None
+
+
+class AtOnce(ThreadPoolExecutor):
+    """Calls at once, as the loop does: there is no thread."""
+
+    def submit(self, fn: Any, /, *arguments: Any, **words: Any) -> Any:
+        done: Future[Any] = Future()
+        done.set_result(fn(*arguments, **words))
+        return done
+
+
+class GuardClocks:
+    """The gateway's clocks as the guard reads them: a step is told before a time after it."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self.site_time = SiteTime()
+        self.now = gateway.now
+        self.wall = SteppedClock(gateway.wall_ns, gateway.now)
+
+    def site(self) -> float:
+        return self.site_time.at_ns(self.wall.wall_ns())
+
+    def wall_ns(self) -> int:
+        return self.wall.wall_ns()
 
 
 class Broker(MemoryBus):
@@ -291,7 +318,7 @@ class Gateway:
         asyncio.set_event_loop(self.loop)
         self.folder = Path(tempfile.mkdtemp(prefix="guard-", dir=RAM))
         self.wall_offset_s = 0.0
-        self.executor = ThreadPoolExecutor(1)  # never used: the loop calls at once
+        self.executor = AtOnce(1)
         self.broker, self.plant = Broker(self.loop), Plant(self)
         self.witness = self.make_witness()
         self.broker.on_record = self.witness.stored_by_guard
@@ -322,23 +349,31 @@ class Gateway:
         self.is_up = True
         self.ledger, self.tasks, self.on_device = Ledger(self.folder), Tasks(self.loop), []
         self.broker.arrived, self.broker.handlers = asyncio.Queue(), {}
-        owner, cache = Owner(self.site_rules, self.agents), self._cache()
+        owner, cache = Owner(self.site_rules, dict(self.agents)), self._cache()
+        clocks = GuardClocks(self)
         audit = cast(Audit, SimpleNamespace(append=self.witness.audited, run=_for_ever, drain=_at_once))
-        overrides = Overrides(self.ledger, self.executor, owner, cache, audit, self.now, self.site)
-        desk = LeaseDesk(cast(Any, self.broker), owner, cache, audit, self.site, self.now, overrides.problem)
+        orders = Orders(self.ledger, self.executor, owner)
+        overrides = Overrides(self.ledger, self.executor, owner, cache, audit, clocks.now, clocks.site)
+        desk = LeaseDesk(
+            cast(Any, self.broker), owner, cache, audit, clocks.site, clocks.now, orders, overrides.problem
+        )  # fmt: skip
         overrides.end_lease = desk.end
         approvals = Approvals({}, self.now, self.wall_ns)
         teller = Teller(cast(Any, self.broker), "gw")
         means = Means(
-            self.ledger, self.executor, owner, cache, LivePicture(SiteTime(), self.wall_ns), desk,
-            cast(Any, self.plant), audit, self, teller.tell, approvals.park, overrides,
+            self.ledger, self.executor, owner, cache, LivePicture(SiteTime(), clocks.wall_ns), desk,
+            cast(Any, self.plant), audit, clocks, teller.tell, approvals.park, orders, overrides,
         )  # fmt: skip
         service = SimpleNamespace(
             bus=self.broker, devices=cache, site_time=SiteTime(), tasks=self.tasks, dead_letters=self._dead_letter,
             settings=SimpleNamespace(gateway="gw"),
             edgex=SimpleNamespace(base="edgex", subscribe=self._subscribe, decode=self._decode),
         )  # fmt: skip
-        self.guard = Guard(cast(Any, service), means, approvals, teller, Path("site.yaml"))
+        notices = cast(Any, SimpleNamespace(run=_for_ever))
+        # That there is one guard only is looked after elsewhere.
+        alone = cast(Any, SimpleNamespace(come=_at_once, begin=_at_once, watch=_for_ever))
+        steps = ClockSteps(cast(Any, clocks), means)
+        self.guard = Guard(cast(Any, service), means, approvals, teller, notices, Path("site.yaml"), alone, steps)
         self.guard.start(self.guard.run(), "guard")
         self.loop.run()
         assert self.handler is not None, "the guard is up"

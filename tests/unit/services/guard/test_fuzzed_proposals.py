@@ -245,7 +245,11 @@ class Fuzzer:
         key = (self.rng.choice(NAMES), resource)
         epoch = self.gateway.recorder.believed.get((SESSIONS["air"], key))
         revision = epoch.revision if epoch is not None else self.rng.randint(0, 40)
-        return self._fields("air", key, {"generation": 1, "revision": revision})
+        return self._fields("air", key, {"generation": self._generation, "revision": revision})
+
+    @property
+    def _generation(self) -> int:
+        return self.gateway.guard.means.desk.table.generation
 
     def _lie(self) -> Fields:
         """Return a command of which nothing needs to be true; now and then it is within the sender's rights."""
@@ -254,7 +258,9 @@ class Fuzzer:
         whose = rng.choice(["liar", "liar", "air", "heat"])
         epoch = self.gateway.recorder.believed.get((SESSIONS[whose], key))
         revision = epoch.revision if epoch is not None and rng.random() < 0.8 else rng.randint(0, 60)
-        found = self._fields(whose, key, {"generation": rng.choice([1, 1, 1, 0, 2]), "revision": revision})
+        found = self._fields(
+            whose, key, {"generation": self._generation + rng.choice([0, 0, 0, -1, 1]), "revision": revision}
+        )
         if rng.random() < 0.2 and self.names > 1:
             found["id"] = f"{rng.choice(['air', 'liar'])}-{rng.randint(1, self.names)}"
         found["data_origin_ns"] = rng.choice([found["data_origin_ns"], 0, 2**62, int(WALL_S * 2e9), 1])

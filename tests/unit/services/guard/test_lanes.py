@@ -303,6 +303,28 @@ class TestStraggler:
         assert [item["kind"] for item in rig.records][-1] == "late-effect"
         assert rig.commands.sets == ["c-1"]
 
+    async def test_nothing_is_set_again_that_an_interlock_forbids_by_now(self, tmp_path: Path) -> None:
+        resources = [item | {"kind": "absolute"} if item["resource"] == "Open" else item for item in SITE["resources"]]
+        rig = Rig(tmp_path / "locked", {**SITE, "resources": resources})
+        epoch = rig.grant(resource="Open", sequence=2)
+        rig.commands.values["valve", "Open"] = "true"
+        for device, text in (("valve", "true"), ("pump", "false")):
+            rig.picture.see(event(device, "Open", text))
+        rig.commands.set_does = failing(DeviceSilentError("no answer in 7 s"))
+        rig.commands.get_does = lambda command: setattr(rig.clocks, "now_s", rig.clocks.now_s + 2.0)
+        stalled = rig.job("c-1", "false", resource="Open", epoch=epoch, deadline_s=104.0)
+        assert (await rig.run(stalled))["c-1"][0] == "failed"
+        rig.commands.set_does = None
+        newest = rig.job("c-2", "true", resource="Open", epoch=epoch, sequence=11, deadline_s=1e6)
+        assert (await rig.run(newest))["c-2"][0] == "proven"
+        rig.picture.see(event("pump", "Open", "true", SITE_S + 50))  # somebody opened the other one
+        rig.commands.values["valve", "Open"] = "false"  # c-1, at last
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Open", "false", SITE_S + 60))
+        assert rig.commands.sets == ["c-1", "c-2"]
+        assert [item["kind"] for item in rig.records][-1] == "late-effect"
+        rig.close()
+
 
 class TestHand:
     """Somebody changes what agents may command."""
