@@ -23,6 +23,7 @@ from edgeagents.adapters.keeper import RegistryAddress
 from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.mqtt_bridge import MqttSettings
 from edgeagents.adapters.rest import Rest
+from edgeagents.adapters.service_doors import ServiceDoors
 from edgeagents.adapters.startup import host_of_others
 from edgeagents.audit import Audit
 from edgeagents.clock import StepWatch
@@ -145,9 +146,10 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
             notices.wanted(job.agent, job.command, verdict.risk_class)
         return problem
 
+    doors = ServiceDoors(service.devices.device, service.metadata, service.http)
     means = Means(
         ledger, executor, owner, service.devices, picture, desk,
-        commands_by(settings.command_route, service.command), audit, clocks, tell, park, orders, overrides,
+        commands_by(settings.command_route, service.command, doors), audit, clocks, tell, park, orders, overrides,
     )  # fmt: skip
     guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone)
     _measure(service.metrics, guard)
