@@ -375,7 +375,7 @@ class Actuator:
         means = self._means
         if not means.overrides.is_doubted(key):
             return
-        found = await self._look(key)
+        found = await self._settle(key)
         if found is None:
             means.overrides.unconfirmed(key)
             return
@@ -390,7 +390,11 @@ class Actuator:
         if correction is not None:
             await self._correct(correction)
 
-    async def _look(self, key: gate.Key) -> looks.Settled | looks.Moving | None:
+    async def look(self, key: gate.Key) -> bool:
+        """Read a resource, as if its device had reported it; return whether it could be read."""
+        return isinstance(await self._read(*key, None), actuation.ReadDone)
+
+    async def _settle(self, key: gate.Key) -> looks.Settled | looks.Moving | None:
         """Read a doubted resource until it is clear whether it keeps a value; None: it cannot be read."""
         state: looks.State = self._means.overrides.looking(key)
         failed = 0

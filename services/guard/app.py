@@ -260,6 +260,7 @@ class Guard:
 
     def _on_devices(self) -> None:
         self.means.overrides.forget_rules()
+        self.lanes.rounds.forget()
         self._check_site()
 
     async def _generation(self) -> tuple[int, int, Past]:
@@ -328,6 +329,7 @@ class Guard:
                 await end(self.means, job, "expired", "nobody approved it in time")
             for key in await self.means.overrides.tick():
                 self.lanes.reckon(key)
+            self.lanes.look()
             self.people.tell_of_guesses()
             if self.means.clocks.now() >= next_forget_s:
                 next_forget_s = self.means.clocks.now() + 3600
