@@ -7,6 +7,7 @@ Source: edgex-wire.md sections 5.1 to 5.4; recordings of EdgeX 4.0.2.
 """
 
 import re
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -29,6 +30,16 @@ from edgeagents.subjects import topic_level
 
 PAGE: Final = 100
 COMMAND_TIMEOUT_S: Final = 7.0  # longer than core-command's own 5 s, so that its answer still counts
+
+# How a Go device service begins to say over the bus, without a status, that it did not even ask its driver.
+_REFUSALS: Final = (
+    (r"service locked$|device .+ locked$|device .+ OperatingState is DOWN$|no associated device profile$", 423),
+    (r"device .+ not found$|DeviceResource .+ not found$", 404),
+    (r"Device(Resource|Command) .+ is marked as (read|write)-only$", 405),
+    (r"failed to create CommandValue\b", 400),
+    (r"device service busy\b", 503),
+)
+_CORRELATION: Final = uuid.UUID("6d0f4a37-7b0b-4a53-8f57-3c1d2f0c9b1e")
 
 M = TypeVar("M", bound=BaseModel)
 ProfileOf = Callable[[str], Awaitable[Profile]]
@@ -273,8 +284,8 @@ class CommandClient:
         topic = f"core/command/request/{'/'.join(levels)}/{verb}"
         try:
             answer = await self._bus.request(
-                topic, payload, answer_from="core-command", timeout_s=timeout_s, correlation_id=correlation_id,
-                last_look=last_look,
+                topic, payload, answer_from="core-command", timeout_s=timeout_s,
+                correlation_id=_as_uuid(correlation_id), last_look=last_look,
             )  # fmt: skip
         except UnavailableError as error:
             raise DeviceSilentError(str(error)) from error
@@ -352,16 +363,26 @@ def _definite(error: UnavailableError) -> UnavailableError:
     """Return what a SET without success means: certainly not carried out, or no definite answer.
 
     core-command answers 503 when nobody listens at the device's service, but also on its own timeout, while its
-    call to that service goes on.
+    call to that service goes on, and when their connection breaks. EdgeX 4.0.2 does not say which
+    (`service_doors.py` finds out); a device service may say of its own device that it could not be reached.
     """
     never_sent = not isinstance(error, DeviceSilentError) and error.__cause__ is not None
-    refused = re.search(r"connection refused|no such host", str(error), re.IGNORECASE)
+    refused = re.search(r"connection refused|no such host|device service busy", str(error), re.IGNORECASE)
     return error if never_sent or refused else DeviceSilentError(str(error))
 
 
 def _from_text(text: str, what: str) -> TheirError:
     status = re.search(r"status code: (\d{3})", text)
-    return error_for_status(int(status[1]) if status else 502, f"{what}: {text}")
+    known = next((code for pattern, code in _REFUSALS if re.match(pattern, text)), 502)
+    return error_for_status(int(status[1]) if status else known, f"{what}: {text}")
+
+
+def _as_uuid(correlation_id: str) -> str:
+    """Return an id as a UUID: over the bus a device service carries a request out, then trips over any other id."""
+    try:
+        return str(uuid.UUID(correlation_id)) if correlation_id else ""
+    except ValueError:
+        return str(uuid.uuid5(_CORRELATION, correlation_id))
 
 
 def _command_path(device: str, command: str) -> str:

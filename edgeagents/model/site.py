@@ -46,9 +46,17 @@ class ResourceRule(Selector):
         1800.0, ge=0, description="agents leave it alone so long after somebody changed it by hand, site time; 0: never"
     )
 
+    look_every: float = Field(
+        0.0,
+        ge=0,
+        le=86_400,
+        description="the guard reads it so often, to see what its device does not report, wall time",
+    )
+
     _parse = field_validator(
-        "minimum_interval", "minimum_on", "minimum_off", "approval_wait", "quarantine", "stand_back", mode="before"
-    )(_duration)
+        "minimum_interval", "minimum_on", "minimum_off", "approval_wait", "quarantine", "stand_back", "look_every",
+        mode="before",
+    )(_duration)  # fmt: skip
 
     @model_validator(mode="after")
     def _sane(self) -> "ResourceRule":

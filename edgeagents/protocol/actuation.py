@@ -5,8 +5,9 @@
 
 core-command has no fence and no timeout towards the device's service: a SET without a definite answer may take
 effect at any time. Its device then takes no further command until a read shows that the effect is there, or until
-quarantine is over and two reads agree. A SET that the guard had written down before it was killed is found out about
-in the same way. An absolute value that is not there may be set once more; a step or a toggle may not.
+quarantine is over and two reads agree, or so many do not that it changes by itself. A SET that the guard had written
+down before it was killed is found out about in the same way. An absolute value that is not there may be set once
+more; a step or a toggle may not.
 
 What takes effect after that is another matter: `protocol/overrides.py` finds and corrects it.
 
@@ -34,6 +35,7 @@ from edgeagents.protocol.effects import (
 FIRST_READ_AGAIN_S: Final = 0.05
 LONGEST_READ_AGAIN_S: Final = 1.0
 AGREEING_READS: Final = 2
+CHANGING_READS: Final = 8  # each unlike the one before: no two will ever agree
 BETWEEN_AGREEING_S: Final = 0.2
 DEFAULT_QUARANTINE_S: Final = 5.0
 
@@ -109,6 +111,7 @@ class Quarantined:
         agreeing: how many reads in a row showed it.
         seen_s: when the last of them was made.
         is_told: its outcome was told: the device could not be read when quarantine was over.
+        changing: how many reads in a row showed another value than the one before.
     """
 
     work: Work
@@ -119,6 +122,7 @@ class Quarantined:
     agreeing: int = 0
     seen_s: float = 0.0
     is_told: bool = False
+    changing: int = 0
 
 
 State: TypeAlias = Idle | Intending | Setting | Proving | Quarantined
@@ -342,7 +346,11 @@ def _seen(
     agrees = state.agreeing > 0 and same_value(value, state.seen[0], proof.tolerance)
     if agrees and now_s - state.seen_s < BETWEEN_AGREEING_S:
         return _again(state, now_s)
-    state = replace(state, seen=(value, text), agreeing=state.agreeing + 1 if agrees else 1, seen_s=now_s)
+    changing = 0 if agrees else state.changing + 1
+    agreeing = state.agreeing + 1 if agrees else 1
+    state = replace(state, seen=(value, text), agreeing=agreeing, seen_s=now_s, changing=changing)
+    if now_s >= state.until_s and changing > CHANGING_READS:
+        return _released(state, "uncertain", f"{state.reason}; {proof.resource} keeps no value", text)
     if now_s < state.until_s or state.agreeing < AGREEING_READS:
         return _again(state, now_s)
     if is_wanted:

@@ -22,6 +22,7 @@ from edgeagents.adapters.keeper import RegistryAddress
 from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.mqtt_bridge import MqttSettings
 from edgeagents.adapters.rest import Rest
+from edgeagents.adapters.service_doors import ServiceDoors
 from edgeagents.adapters.startup import host_of_others
 from edgeagents.audit import Audit
 from edgeagents.model.message import Outcome, OutcomeStatus
@@ -125,9 +126,10 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
             notices.wanted(job.agent, job.command, verdict.risk_class)
         return problem
 
+    doors = ServiceDoors(service.devices.device, service.metadata, service.http)
     means = Means(
         ledger, executor, owner, service.devices, picture, desk,
-        commands_by(settings.command_route, service.command), audit, clocks, tell, park, orders, overrides,
+        commands_by(settings.command_route, service.command, doors), audit, clocks, tell, park, orders, overrides,
     )  # fmt: skip
     guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone, ClockSteps(clocks, means))
     _measure(service.metrics, guard)
@@ -239,6 +241,7 @@ class Guard:
 
     def _on_devices(self) -> None:
         self.means.overrides.forget_rules()
+        self.lanes.rounds.forget()
         self._check_site()
 
     async def _generation(self) -> tuple[int, int, Past]:
@@ -282,6 +285,7 @@ class Guard:
                 await end(self.means, job, "expired", "nobody approved it in time")
             for key in await self.means.overrides.tick():
                 self.lanes.reckon(key)
+            self.lanes.look()
             self.people.tell_of_guesses()
             if self.means.clocks.now() >= next_forget_s:
                 next_forget_s = self.means.clocks.now() + 3600

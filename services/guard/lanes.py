@@ -9,6 +9,7 @@ Source: design.md sections 3.6 and 3.7.
 import asyncio
 import logging
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -18,6 +19,7 @@ from edgeagents.protocol.gate import Key
 from services.guard.actuator import STOPPED, Actuator, Done, recovered
 from services.guard.jobs import Job, Means, end
 from services.guard.ledger import Entry
+from services.guard.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +34,20 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Read a resource whose device may not report what somebody changes."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class Wake:
     """Look at a device in quarantine again."""
 
     device: str
 
 
-Item: TypeAlias = Job | Entry | Check | Wake
+Item: TypeAlias = Job | Entry | Check | Look | Wake
 
 
 class Lanes:
@@ -54,6 +63,8 @@ class Lanes:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._groups = interlocked(means.owner.site)
+        self.rounds = Rounds(means.owner.site, means.devices)
+        self._to_look_at: set[Key] = set()
         means.overrides.confirm = self.check
 
     async def put(self, item: Job | Entry) -> None:
@@ -76,6 +87,18 @@ class Lanes:
         """Have a resource read whose last reading did not fit."""
         self._lane_of(key[0]).queue.put_nowait(Check(key))
 
+    def look(self) -> None:
+        """Have read what is due, unless it waits to be read already."""
+        for key in self.rounds.due(self._means.clocks.now()):
+            if key not in self._to_look_at:
+                self._to_look_at.add(key)
+                self._lane_of(key[0]).queue.put_nowait(Look(key))
+
+    def _looked(self, key: Key, was_read: bool) -> None:
+        self._to_look_at.discard(key)
+        if not was_read:
+            self.rounds.failed(key, self._means.clocks.now())
+
     def seen(self, device: str) -> None:
         """Wake a device in quarantine: it has just reported something."""
         lane = self._lanes.get(self._name_of(device))
@@ -92,7 +115,7 @@ class Lanes:
         name = self._name_of(device)
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = Lane(self._means, self._done)
+            lane = self._lanes[name] = Lane(self._means, self._done, self._looked)
             self._running.append(self._tasks.create_task(lane.run(), name=f"lane {name}"))
         return lane
 
@@ -134,9 +157,10 @@ class Lanes:
 class Lane:
     """The commands of one device, or of a few that an interlock ties together, one after the other."""
 
-    def __init__(self, means: Means, done: Done) -> None:
-        """Begin with nothing; `done` is told the agent of each command done with."""
+    def __init__(self, means: Means, done: Done, looked: Callable[[Key, bool], None]) -> None:
+        """Begin with nothing; `done` is told the agent of each command done with, `looked` what was read, or not."""
         self._means = means
+        self._looked = looked
         self.actuator = Actuator(means, self.wake, done)
         self._held: defaultdict[str, deque[Job | Entry]] = defaultdict(deque)
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -175,6 +199,9 @@ class Lane:
                 await self.actuator.surprises.check(key)
             case Check(key):
                 self._means.overrides.unconfirmed(key)  # it is being read anyhow
+            case Look(key):
+                # In quarantine it is being read anyhow.
+                self._looked(key, self.actuator.is_quarantined(key[0]) or await self.actuator.surprises.look(key))
             case Job() | Entry() if self.actuator.is_quarantined(item.command.device):
                 self._held[item.command.device].append(item)
                 if isinstance(item, Job):

@@ -36,7 +36,7 @@ class Surprises:
         means = self._means
         if not means.overrides.is_doubted(key):
             return
-        found = await self._look(key)
+        found = await self._settle(key)
         if found is None:
             means.overrides.unconfirmed(key)
             return
@@ -59,7 +59,11 @@ class Surprises:
         locks = gate.interlock_problems(rules, key, text, means.picture.view, means.clocks.site())
         return means.orders.problem(GUARD, key[0]) or "; ".join(locks)
 
-    async def _look(self, key: gate.Key) -> looks.Settled | looks.Moving | None:
+    async def look(self, key: gate.Key) -> bool:
+        """Read a resource, as if its device had reported it; return whether it could be read."""
+        return isinstance(await read_back(self._means, *key), actuation.ReadDone)
+
+    async def _settle(self, key: gate.Key) -> looks.Settled | looks.Moving | None:
         """Read a doubted resource until it is clear whether it keeps a value; None: it cannot be read."""
         state: looks.State = self._means.overrides.looking(key)
         failed = 0

@@ -1,6 +1,7 @@
 """The clients of core-metadata, core-command and core-data against the recorded answers of real ones."""
 
 import json
+import uuid
 from typing import Any
 
 import httpx
@@ -26,6 +27,7 @@ from edgeagents.model.envelope import Envelope
 from tests.fake_edgex import LAMP, LAMP_PROFILE
 from tests.recorded_http import Recorded
 
+ABC = "0e5b1f6c-6f4c-4a1e-9b8e-2b1d6f1f0abc"
 LAMP_KIND = Profile.model_validate(LAMP_PROFILE)
 
 
@@ -297,11 +299,11 @@ async def test_over_the_bus_an_answer_is_matched_and_read() -> None:
                                    "valueType": "Uint8", "value": "40"}],
     }  # fmt: skip
     bus = CarbonBus(Envelope({"apiVersion": "v3", "statusCode": 200, "event": event}, "c", "r"))
-    found = await command_client(answering(500, {}), bus).get_by_bus("lamp-1", "Level", correlation_id="abc")
+    found = await command_client(answering(500, {}), bus).get_by_bus("lamp-1", "Level", correlation_id=ABC)
     assert found.readings[0].decoded() == 40
     topic, request = bus.sent[0]
     assert topic == "edgex/core/command/request/lamp-1/Level/get"
-    assert (request.correlation_id, request.payload) == ("abc", None)
+    assert (request.correlation_id, request.payload) == (ABC, None)
 
 
 async def test_over_the_bus_a_set_carries_its_values() -> None:
@@ -317,13 +319,31 @@ async def test_over_the_bus_a_set_carries_its_values() -> None:
     [
         ("request failed, status code: 404, err: no device with name 'Nope' found", NotFoundError),
         ("request failed, status code: 423, err: device lamp-1 locked", LockedError),
-        ("DeviceResource Binary is marked as read-only", UpstreamError),
+        ("device lamp-1 locked", LockedError),
+        ("device lamp-1 OperatingState is DOWN", LockedError),
+        ("service locked", LockedError),
+        ("device lamp-1 not found", NotFoundError),
+        ("DeviceResource Binary is marked as read-only", NotAllowedError),
+        ("failed to create CommandValue -> failed to convert set parameter 700 to ValueType Int8", InvalidInputError),
+        ("device service busy: too many concurrent commands", UnavailableError),
+        ("error writing DeviceResource Level for lamp-1 -> device lamp-1 locked", UpstreamError),
+        ("invalid UUID length: 21", UpstreamError),
     ],
 )
 async def test_over_the_bus_an_error_is_its_text(text: str, error: type[Exception]) -> None:
     bus = CarbonBus(Envelope(text, "c", "r", 1, "text/plain"))
-    with pytest.raises(error, match=text):
+    with pytest.raises(error, match=text) as caught:
         await command_client(answering(500, {}), bus).set_by_bus("lamp-1", "Level", {"Level": "1"})
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("name", ["hand-18eb634c4b2bd4cd", "", "9F1DD6B3-93C5-4D13-A3D7-0E7F1C2B3A4D"])
+async def test_over_the_bus_any_id_travels_as_a_uuid_and_the_same_id_as_the_same(name: str) -> None:
+    bus = CarbonBus(Envelope(None, "c", "r"))
+    for _ in range(2):
+        await command_client(answering(500, {}), bus).set_by_bus("lamp-1", "Level", {"Level": 1}, correlation_id=name)
+    first, second = (str(uuid.UUID(request.correlation_id)) for _, request in bus.sent)
+    assert (first == second) == bool(name)
 
 
 async def test_over_the_bus_silence_is_no_definite_answer() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from edgeagents.model.message import Cause, Command, CommandId, Epoch, Outcome
 from edgeagents.model.site import Proof
 from edgeagents.protocol.actuation import (
+    CHANGING_READS,
     FIRST_READ_AGAIN_S,
     LONGEST_READ_AGAIN_S,
     Begin,
@@ -159,6 +160,21 @@ class TestQuarantine:
         state, effects = self.reads(state, (15.3, 19.0))
         assert (state, effects[0], outcome(effects).status) == (Idle(), Release("radiator"), status)
         assert "2 reads agree: Shown reads 19" in outcome(effects).reason
+
+    def test_what_changes_at_every_read_is_released_when_it_is_over_and_its_effect_uncertain(self) -> None:
+        state = self.silent(replace(WORK, before=17.0))
+        state, _ = self.reads(state, *((11.0 + number / 4, 30.0 + number) for number in range(15)))
+        assert isinstance(state, Quarantined), "not before its time"
+        state, effects = self.reads(state, (15.0, 50.0))
+        assert (state, effects[0], outcome(effects).status) == (Idle(), Release("radiator"), "uncertain")
+        assert "Shown keeps no value" in outcome(effects).reason
+
+    def test_a_value_that_settles_late_is_waited_for(self) -> None:
+        state = self.silent(replace(WORK, before=17.0))
+        state, _ = self.reads(state, *((15.0 + number / 4, 30.0 + number) for number in range(CHANGING_READS)))
+        assert isinstance(state, Quarantined)
+        state, effects = self.reads(state, (20.0, 37.0))
+        assert "2 reads agree: Shown reads 37" in outcome(effects).reason
 
     def test_an_absolute_value_is_set_once_more_when_nothing_changed_and_there_is_time(self) -> None:
         work = replace(WORK, before=18.0)

@@ -210,4 +210,5 @@ def test_in_any_order_of_events_the_guard_sets_nothing_that_was_not_wanted_and_b
                     wanted.add(override.value)
                 case TookEffect(_, value):
                     assert value in possible
+                    wanted.add(value)  # the newest wanted, or left as it is
         assert watch.of(KEY).under_way >= 0

@@ -127,7 +127,7 @@ async def test_the_guard_continues_a_commands_trace_to_its_outcome(spans: InMemo
             tell=lambda agent, outcome: told.append(telemetry.carried()["traceparent"]),
         )  # fmt: skip
         means.on_disk = lambda function, *arguments: Means.on_disk(cast(Means, means), function, *arguments)
-        lane = Lane(cast(Means, means), lambda agent: None)
+        lane = Lane(cast(Means, means), lambda agent: None, lambda key, was_read: None)
         command = Command(
             id=CommandId("c-1"), device="lamp", resource="Power", value="true", incarnation="i",
             epoch=Epoch(generation=1, revision=1), ttl_s=5, cause=Cause(stream="s", sequence=1),
