@@ -199,13 +199,14 @@ async def _events_by_http(gateway: Gateway) -> None:
 
 def _stuffy() -> dict[str, Any]:
     now = time.time_ns()
-    reading = {
-        "id": str(uuid.uuid4()), "origin": now, "deviceName": "sensor-office", "profileName": "Room-Sensor",
-        "resourceName": "CO2", "valueType": "Float32", "value": "2.1e+03",
-    }  # fmt: skip
+    about = {"origin": now, "deviceName": "sensor-office", "profileName": "Room-Sensor"}
+    readings = [
+        {"id": str(uuid.uuid4()), **about, "resourceName": name, "valueType": kind, "value": value}
+        for name, kind, value in (("CO2", "Float32", "2.1e+03"), ("Presence", "Bool", "true"))
+    ]
     return {
         "apiVersion": "v3", "id": str(uuid.uuid4()), "deviceName": "sensor-office", "profileName": "Room-Sensor",
-        "sourceName": "CO2", "origin": now, "readings": [reading],
+        "sourceName": "CO2", "origin": now, "readings": readings,
     }  # fmt: skip
 
 
