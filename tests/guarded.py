@@ -29,6 +29,7 @@ from edgeagents.model.message import (
 )
 from tests.contract.waiting import until
 from tests.embedded_core import EmbeddedCore
+from tests.faults.crash_points import FOLDER
 from tests.nats import NatsServer, free_port
 from tests.services import ServiceProcess
 from tests.valves import KEY, NAMES
@@ -98,7 +99,8 @@ class Gateway:
             f"{prefix}COMMAND_TOKEN_FILE": str(folder / "guard.token"), }  # fmt: skip
         key = environ.get("EDGEX_SERVICE_KEY", "app-guard")
         own["SERVICE_PORT"] = str(self.port if key == "app-guard" else free_port())
-        return ServiceProcess("services.guard", key, self.core, self.nats.url, folder, environ=own | environ)
+        module = "tests.faults.one_guard" if FOLDER in environ else "services.guard"
+        return ServiceProcess(module, key, self.core, self.nats.url, folder, environ=own | environ)
 
     def kill_guard(self) -> None:
         """End the guard as a power cut would."""

@@ -37,11 +37,16 @@ async def finished(call: Awaitable[T]) -> T:
     """Return what a call of nats-py returns, and let no cancellation get lost in it.
 
     `asyncio.wait_for` of Python 3.11, which nats-py uses, drops a cancellation that comes in the same turn as the
-    result; a loop around the call would then never end.
+    result, or as the error; a loop around the call would then never end.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
-    result = await call
+    try:
+        result = await call
+    except Exception as error:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
     if task is not None and task.cancelling() > before:
         raise asyncio.CancelledError
     return result

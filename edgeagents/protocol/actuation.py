@@ -342,7 +342,7 @@ def _seen(
     is_wanted = same_value(value, work.wanted, proof.tolerance)
     if is_wanted and work.before is not None and not same_value(work.before, work.wanted, proof.tolerance):
         # It was not so before: the SET did it, so nothing of it can come any more.
-        return _released(state, "proven", f"{proof.resource} reads {_say(value)}", text)
+        return _released(state, "proven", f"{proof.resource} reads {_say(value)}", text, settles=True)
     agrees = state.agreeing > 0 and same_value(value, state.seen[0], proof.tolerance)
     if agrees and now_s - state.seen_s < BETWEEN_AGREEING_S:
         return _again(state, now_s)
@@ -392,11 +392,11 @@ def _again(state: Quarantined, now_s: float) -> tuple[State, list[ActuationEffec
 
 
 def _released(
-    state: Quarantined, status: OutcomeStatus, reason: str, read_back: str | None = None
+    state: Quarantined, status: OutcomeStatus, reason: str, read_back: str | None = None, *, settles: bool = False
 ) -> tuple[State, list[ActuationEffect]]:
     effects: list[ActuationEffect] = [Release(state.work.command.device)]
     if not state.is_told:
-        effects.append(_finish(state.work, status, reason, read_back))
+        effects.append(replace(_finish(state.work, status, reason, read_back), settles=settles))
     return Idle(), effects
 
 

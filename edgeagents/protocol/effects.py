@@ -64,9 +64,13 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """A command has ended: write the outcome down, then tell its agent."""
+    """A command has ended: write the outcome down, then tell its agent.
+
+    `settles`: it shows that a SET without an answer has taken effect, so that one cannot come any more.
+    """
 
     outcome: Outcome
+    settles: bool = False
 
 
 @dataclass(frozen=True, slots=True)

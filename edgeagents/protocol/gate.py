@@ -279,6 +279,19 @@ def _step(value: Value, present: Value) -> float | None:
         return math.inf
 
 
+def interlock_problems(rules: Rules, key: Key, text: str, picture: Picture, now_site_s: float) -> list[str]:
+    """Return which interlocks a value would violate, whoever sets it: what nothing can outvote holds for the guard too.
+
+    Args:
+        rules: the owner's files and the device profiles.
+        key: the resource to set.
+        text: the value in EdgeX's canonical text.
+        picture: what is known of the devices.
+        now_site_s: site time now.
+    """
+    return _interlocks(rules, Proposal("", *key, text, now_site_s), picture, now_site_s)
+
+
 def _interlocks(rules: Rules, proposal: Proposal, picture: Picture, now_site_s: float) -> list[str]:
     problems = []
     for lock in rules.site.interlocks:

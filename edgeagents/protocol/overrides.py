@@ -111,18 +111,23 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It is over: the resource shows `value`; `is_certain` when that was read back."""
+    """It is over: the resource shows `value`; `is_certain` when that was read back.
+
+    `settled`: values of which one SET each cannot take effect any more, of those reckoned with.
+    """
 
     key: Key
     value: Value
     is_certain: bool = True
+    settled: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Void:
-    """It is over: certainly nothing was set."""
+    """It is over: certainly nothing was set; `settled` as in `Done`."""
 
     key: Key
+    settled: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,12 +245,14 @@ def step(watch: Watch, event: Event) -> tuple[Watch, list[Effect]]:
         case Sending(key):
             known = watch.of(key)
             return _with(watch, key, replace(known, under_way=known.under_way + 1)), []
-        case Done(key, value, is_certain):
+        case Done(key, value, is_certain, settled):
             known = _ended(watch.of(key))
-            late = tuple(replace(item, is_newest=False) for item in known.late if not same_value(item.value, value))
+            # One of the same value stays: it may have been another SET that brought it about.
+            late = tuple(replace(item, is_newest=False) for item in _without(known.late, settled))
             return _with(watch, key, Expected(value, 0, is_certain, known.under_way, late)), []
-        case Void(key):
-            return _with(watch, key, _ended(watch.of(key))), []
+        case Void(key, settled):
+            known = _ended(watch.of(key))
+            return _with(watch, key, replace(known, late=_without(known.late, settled))), []
         case Doubtful():
             return _doubtful(watch, event), []
         case Confirmed():
@@ -264,6 +271,16 @@ def step(watch: Watch, event: Event) -> tuple[Watch, list[Effect]]:
 
 def _with(watch: Watch, key: Key, expected: Expected) -> Watch:
     return replace(watch, expected={**watch.expected, key: expected})
+
+
+def _without(late: tuple[Late, ...], values: tuple[Value, ...]) -> tuple[Late, ...]:
+    """Return what may still take effect without one item, the oldest, of each of some values."""
+    left = list(late)
+    for value in values:
+        place = next((place for place, item in enumerate(left) if same_value(item.value, value)), None)
+        if place is not None:
+            del left[place]
+    return tuple(left)
 
 
 def _ended(known: Expected) -> Expected:
@@ -286,7 +303,8 @@ def _seen(watch: Watch, event: Seen) -> tuple[Watch, list[Effect]]:
 
 def _doubtful(watch: Watch, event: Doubtful) -> Watch:
     known = _ended(watch.of(event.key))
-    older = tuple(replace(item, is_newest=False) for item in known.late if not same_value(item.value, event.value))
+    # Two SETs of one value are two: each may come.
+    older = tuple(replace(item, is_newest=same_value(item.value, event.value)) for item in known.late)
     late = (*older, Late(event.value, event.now_s + LATE_S))[-MOST_LATE:]
     if event.shown is None:
         return _with(watch, event.key, replace(known, late=late))
@@ -306,10 +324,11 @@ def _confirmed(watch: Watch, event: Confirmed) -> tuple[Watch, list[Effect]]:
         late = tuple(replace(item, is_newest=False) for item in known.late)
         watch = _with(watch, key, Expected(value, 0, True, 0, late))
         return replace(watch, overrides={**watch.overrides, key: override}), [Overridden(key, override)]
-    late = tuple(item for item in known.late if item is not found)
     if found.is_newest or not event.may_set:
+        late = tuple(item for item in known.late if item is not found)
         return _with(watch, key, replace(known, value=value, is_certain=True, late=late)), [TookEffect(key, value)]
-    return _with(watch, key, replace(known, late=late)), [Correct(key, known.value, value)]
+    # It is reckoned with until it is corrected: that may fail, and then the next reading finds it again.
+    return _with(watch, key, known), [Correct(key, known.value, found.value)]
 
 
 def _moving(watch: Watch, key: Key) -> tuple[Watch, list[Effect]]:

@@ -22,7 +22,7 @@ from edgeagents.adapters.bootstrap import Build, EdgexService, ServiceSpec
 from edgeagents.adapters.files import load_agent
 from edgeagents.adapters.metrics import PIPELINE_TAG, Metrics
 from edgeagents.audit import Audit
-from edgeagents.clock import StepWatch
+from edgeagents.clock import SteppedClock
 from edgeagents.errors import ConfigurationError, InvalidInputError
 from edgeagents.journal import Journal
 from edgeagents.model.agent import AgentDefinition
@@ -103,13 +103,17 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
         audit = Audit(service.bus, agent.name, incarnation)
         stages = stages_of(agent, rules)
         journal = Journal.in_folder(JournalSettings().journal_dir, agent.name)
-        loop = AgentLoop(agent, twin, stages, commander, audit, journal, lambda: service.site_time.at(time.time()))
+        clock = _stepped_clock(service.site_time, twin, commander, audit)
+        loop = AgentLoop(
+            agent, twin, stages, commander, audit, journal, lambda: service.site_time.at_ns(clock.wall_ns())
+        )  # fmt: skip
         _follow_pipeline(service, loop)
         inputs = Inputs(service.bus, service.edgex, agent, service.devices)
         _measure(service.metrics, inputs, loop, rules, commander)
         _routes(service, agent, loop, rules, twin, commander)
         if is_by_http(service.config):
             add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
+        service.tasks.create_task(_watch(clock), name="clock")
         service.tasks.create_task(_run(service, agent, path, loop, inputs, rules, twin, commander, audit), name="agent")
         try:
             yield
@@ -151,7 +155,6 @@ async def _run(
     tasks = service.tasks
     tasks.create_task(audit.run(), name="audit")
     tasks.create_task(commander.keep_session(), name="session")
-    tasks.create_task(_watch_clock(service.site_time, twin, commander, audit), name="clock")
     await service.devices.wait_ready()
     problems = file_problems(agent, service.devices.devices_by_name, service.devices.profiles_by_name)
     if problems:
@@ -174,17 +177,25 @@ async def _run(
         await loop.handle(await inputs.queue.get())
 
 
-async def _watch_clock(site_time: SiteTime, twin: Twin, commander: Commander, audit: Audit) -> None:
-    """Have what was recent stay as recent as it was, whoever sets the wall clock, for ever."""
-    watch = StepWatch(time.time_ns(), time.monotonic())
+def _stepped_clock(site_time: SiteTime, twin: Twin, commander: Commander, audit: Audit) -> SteppedClock:
+    """Return the wall clock; when it is set, what was recent stays as recent as it was."""
+
+    def moved(step_ns: int) -> None:
+        log.warning("the wall clock was set by %.1f s: past times move with it", step_ns / 1e9)
+        twin.shift(step_ns)
+        commander.shift(site_time.factor * step_ns / 1e9)
+        audit.append("clock-step", by_s=step_ns / 1e9)
+
+    clock = SteppedClock(time.time_ns, time.monotonic)
+    clock.on_step = moved
+    return clock
+
+
+async def _watch(clock: SteppedClock) -> None:
+    """Look at a clock also when nothing else does, for ever."""
     while True:
         await asyncio.sleep(CLOCK_LOOK_S)
-        step_ns = watch.look(time.time_ns(), time.monotonic())
-        if step_ns:
-            log.warning("the wall clock was set by %.1f s: past times move with it", step_ns / 1e9)
-            twin.shift(step_ns)
-            commander.shift(site_time.factor * step_ns / 1e9)
-            audit.append("clock-step", by_s=step_ns / 1e9)
+        clock.wall_ns()
 
 
 def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook, commander: Commander) -> None:

@@ -1,7 +1,6 @@
-"""What a lane does with a command: gate, intent, SET, proof, and what is found out afterwards.
+"""What a lane does with a command: gate, intent, SET, proof, and what is found out after a crash.
 
-The decisions are `protocol/gate.py`, `protocol/actuation.py` and `protocol/overrides.py`; here they get their clock,
-ledger and core-command.
+The decisions are `protocol/gate.py` and `protocol/actuation.py`; here they get their clock, ledger and core-command.
 
 Source: design.md sections 3.5 to 3.8.
 """
@@ -25,19 +24,16 @@ from edgeagents.errors import (
     WithdrawnError,
 )
 from edgeagents.model.message import Command, Outcome, OutcomeStatus
-from edgeagents.model.values import Value, format_value, parse_value
-from edgeagents.protocol import actuation, effects, gate, looks
-from edgeagents.protocol.overrides import Correct
+from edgeagents.model.values import Value, parse_value
+from edgeagents.protocol import actuation, effects, gate
 from edgeagents.runner import drive
-from edgeagents.subjects import GUARD
 from services.guard.jobs import Job, Means, end, finish
 from services.guard.ledger import Entry, Intent
+from services.guard.surprises import Surprises, read_back, text_of
 
 log = logging.getLogger(__name__)
 
 STOPPED: Final = "the guard was stopped while it was set"
-CONFIRM_READS: Final = 3
-CONFIRM_AGAIN_S: Final = 0.2
 _SET_AGAIN: Final = uuid.UUID("5a0c6a3e-2d1f-4b53-9d9b-0d8f6a8f7d52")
 Done = Callable[[str], None]
 
@@ -49,6 +45,7 @@ class _UnderWay:
     job: Job
     wanted: Value
     was_sent: bool = False
+    may_come: int = 0  # SETs of it without a definite answer: each may still take effect
     past: gate.PastSet | None = None  # its own SET, as rates and minimum times count it
     shown: Value = None  # what was read last
     is_told: bool = False
@@ -71,6 +68,7 @@ class Actuator:
         self._states: dict[str, actuation.State] = {}
         self._under_way: dict[str, _UnderWay] = {}
         self._newest: Counter[gate.Key] = Counter()  # the place in the stream of the last one begun
+        self.surprises = Surprises(means)
 
     def is_quarantined(self, device: str) -> bool:
         """Say whether nobody knows what a SET did, or will do, to a device."""
@@ -82,7 +80,7 @@ class Actuator:
         """Take a command from the gate to its outcome, or into quarantine."""
         means = self._means
         if means.overrides.is_doubted(job.key):
-            await self.check(job.key)
+            await self.surprises.check(job.key)
         if means.clocks.now() > job.deadline_s:
             await self.end(job, "expired", "deadline passed while it waited for its turn")
             return
@@ -188,7 +186,7 @@ class Actuator:
         )  # fmt: skip
         event = actuation.Recovered(work, STOPPED, means.clocks.now() + wait_s, is_told=entry.outcome is not None)
         self._newest[job.key] = max(self._newest[job.key], entry.sequence)
-        await self._begin(_UnderWay(job, wanted, was_sent=True, past=past), event)
+        await self._begin(_UnderWay(job, wanted, was_sent=True, may_come=1, past=past), event)
         if entry.outcome is not None:
             self._done(job.agent)
 
@@ -236,7 +234,9 @@ class Actuator:
             case effects.Set(command, wanted):
                 return await self._set(command, wanted, under_way)
             case effects.Read(device, resource):
-                return await self._read(device, resource, under_way)
+                event = await read_back(means, device, resource)
+                under_way.shown = event.value if isinstance(event, actuation.ReadDone) else under_way.shown
+                return event
             case effects.StartTimer(after_s):
                 await asyncio.sleep(after_s)
                 return actuation.Tick(means.clocks.now())
@@ -250,7 +250,8 @@ class Actuator:
                 means.audit.append("quarantine", device=device, reason=reason, command=job.command.id)
             case effects.Release(device):
                 await self._release(device, under_way)
-            case effects.Finish(outcome):
+            case effects.Finish(outcome, settles):
+                under_way.may_come -= settles
                 await self._finish(outcome, under_way)
         return None
 
@@ -259,7 +260,7 @@ class Actuator:
         rule = means.overrides.rule_of(job.key)
         proof_key = (job.command.device, rule.proof.resource) if rule is not None and rule.proof else job.key
         sample = means.picture.view.readings.get(proof_key)
-        before = self._text(proof_key, sample.value if sample else None)
+        before = text_of(means, proof_key, sample.value if sample else None)
         intent = Intent(job.approver, before, job.deadline_s, job.data_site_s)
         try:
             await means.on_disk(
@@ -300,10 +301,12 @@ class Actuator:
                 )  # fmt: skip
             event = actuation.SetDone(means.clocks.now())
         except DeviceSilentError as error:
+            under_way.may_come += 1
             event = actuation.SetSilent(str(error), means.clocks.now())
         except EdgeAgentsError as error:
             means.picture.took_back(job.key, past)
             # A service that failed may have set it all the same.
+            under_way.may_come += isinstance(error, UpstreamError)
             under_way.was_sent = is_repeated or isinstance(error, UpstreamError)
             return stopped[0] if stopped else actuation.SetRefused(str(error))
         # Also when nobody answered: it may have taken effect, and rates must count it.
@@ -322,23 +325,6 @@ class Actuator:
         finally:
             picture.went_out(job.key, past)
 
-    async def _read(self, device: str, resource: str, under_way: _UnderWay | None) -> actuation.Event:
-        means = self._means
-        try:
-            with telemetry.span("read back"):
-                event = await means.command.get(device, resource)
-            reading = event.reading(resource) if event is not None else None
-            if event is None or reading is None:
-                return actuation.ReadFailed(f"the answer holds no {resource}", means.clocks.now())
-            means.picture.see(event)
-            value: Value = reading.decoded()
-            if under_way is not None:
-                under_way.shown = value
-            text = reading.value if isinstance(reading.value, str) else str(value)
-            return actuation.ReadDone(value, text, means.clocks.now())
-        except EdgeAgentsError as error:
-            return actuation.ReadFailed(str(error), means.clocks.now())
-
     async def _release(self, device: str, under_way: _UnderWay) -> None:
         means = self._means
         await means.on_disk(means.ledger.release, device)
@@ -347,7 +333,12 @@ class Actuator:
     async def _finish(self, outcome: Outcome, under_way: _UnderWay) -> None:
         means, job, overrides = self._means, under_way.job, self._means.overrides
         under_way.is_told = True
-        if outcome.status in ("proven", "unproven"):
+        is_done = outcome.status in ("proven", "unproven")
+        # All but the last one leave what follows under way. What was answered and does not show may come late, too.
+        for _ in range(under_way.may_come if is_done else under_way.may_come - 1):
+            await overrides.doubtful(job.key, under_way.wanted, None)
+            overrides.sending(job.key)
+        if is_done:
             is_certain = self._proves_itself(job, outcome)
             await overrides.done(job.key, under_way.shown if is_certain else under_way.wanted, is_certain=is_certain)
         elif under_way.was_sent:
@@ -367,81 +358,6 @@ class Actuator:
         rule = self._means.overrides.rule_of(job.key)
         is_own = rule is not None and rule.proof is not None and rule.proof.resource == job.command.resource
         return under_way.shown if is_own else None
-
-    # --- what nobody asked for ---------------------------------------------------------------------
-
-    async def check(self, key: gate.Key) -> None:
-        """Read a resource whose last reading did not fit: was it changed by hand, or did a SET of ours come late?"""
-        means = self._means
-        if not means.overrides.is_doubted(key):
-            return
-        found = await self._settle(key)
-        if found is None:
-            means.overrides.unconfirmed(key)
-            return
-        if isinstance(found, looks.Moving):
-            await means.overrides.moving(key)
-            return
-        rule = means.overrides.rule_of(key)
-        # A pause of the device, or of everything, also stops what the guard would do of itself.
-        is_paused = bool(means.orders.problem(GUARD, key[0]))
-        may_set = rule is not None and rule.kind == "absolute" and not is_paused
-        correction = await means.overrides.confirmed(key, found.value, may_set=may_set)
-        if correction is not None:
-            await self._correct(correction)
-
-    async def look(self, key: gate.Key) -> bool:
-        """Read a resource, as if its device had reported it; return whether it could be read."""
-        return isinstance(await self._read(*key, None), actuation.ReadDone)
-
-    async def _settle(self, key: gate.Key) -> looks.Settled | looks.Moving | None:
-        """Read a doubted resource until it is clear whether it keeps a value; None: it cannot be read."""
-        state: looks.State = self._means.overrides.looking(key)
-        failed = 0
-        while isinstance(state, looks.Looking):
-            event = await self._read(*key, None)
-            if isinstance(event, actuation.ReadDone):
-                state = looks.take(state, event.value, event.now_s)
-                await asyncio.sleep(state.pause_s if isinstance(state, looks.Looking) else 0.0)
-                continue
-            failed += 1
-            if failed == CONFIRM_READS:
-                return None
-            await asyncio.sleep(CONFIRM_AGAIN_S * failed)
-        return state
-
-    async def _correct(self, correction: Correct) -> None:
-        """Set the newest wanted value again: a SET without an answer took effect after it."""
-        means, key = self._means, correction.key
-        text = self._text(key, correction.value)
-        if text is None:
-            return
-        correlation_id = str(uuid.uuid4())
-        means.audit.append(
-            "correction", device=key[0], resource=key[1], value=text, straggler=self._text(key, correction.straggler),
-            correlation=correlation_id,
-        )  # fmt: skip
-        log.warning("%s/%s: a SET came late (%s): setting %s again", *key, correction.straggler, text)
-        means.overrides.counts["stragglers"] += 1
-        means.overrides.sending(key)
-        # On disk before it goes out: after a crash its effect is known to be ours.
-        await means.overrides.doubtful(key, correction.value, None)
-        means.overrides.sending(key)
-        try:
-            await means.command.set(key[0], key[1], {key[1]: text}, correlation_id=correlation_id)
-        except EdgeAgentsError as error:
-            log.error("%s/%s: not corrected: %s", *key, error)
-            means.overrides.void(key)  # the next reading that does not fit tries again
-            return
-        await means.overrides.done(key, correction.value, is_certain=True)
-
-    def _text(self, key: gate.Key, value: Value) -> str | None:
-        profile = self._means.devices.profile_of(key[0])
-        resource = profile.resource(key[1]) if profile else None
-        try:
-            return None if resource is None or value is None else format_value(resource.properties.value_type, value)
-        except InvalidInputError:  # not of the profile's type
-            return None
 
 
 def recovered(entry: Entry) -> Job:

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -26,14 +25,14 @@ from edgeagents.adapters.rest import Rest
 from edgeagents.adapters.service_doors import ServiceDoors
 from edgeagents.adapters.startup import host_of_others
 from edgeagents.audit import Audit
-from edgeagents.clock import StepWatch
 from edgeagents.model.message import Outcome, OutcomeStatus
 from edgeagents.protocol.gate import NeedsApproval
-from edgeagents.settings import PREFIX, SiteTime, read_secret
+from edgeagents.settings import PREFIX, read_secret
 from services.guard.alone import Alone
 from services.guard.approvals import Approvals, read_approvers
 from services.guard.bridge import METRICS as BRIDGE_METRICS
 from services.guard.bridge import bridge_of
+from services.guard.clocks import ClockSteps, SystemClocks
 from services.guard.desk import LeaseDesk
 from services.guard.intake import Intake, Teller
 from services.guard.jobs import Job, Means, end
@@ -93,25 +92,6 @@ SPEC: Final = ServiceSpec(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SystemClocks:
-    """The machine's clocks."""
-
-    site_time: SiteTime
-
-    def now(self) -> float:
-        """Return monotonic seconds."""
-        return time.monotonic()
-
-    def site(self) -> float:
-        """Return site seconds."""
-        return self.site_time.at(time.time())
-
-    def wall_ns(self) -> int:
-        """Return wall nanoseconds."""
-        return time.time_ns()
-
-
 @asynccontextmanager
 async def build(service: EdgexService) -> AsyncIterator[None]:
     """Wire the guard into a started EdgeX service."""
@@ -151,7 +131,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         ledger, executor, owner, service.devices, picture, desk,
         commands_by(settings.command_route, service.command, doors), audit, clocks, tell, park, orders, overrides,
     )  # fmt: skip
-    guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone)
+    guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone, ClockSteps(clocks, means))
     _measure(service.metrics, guard)
     _routes(service, guard)
     bridge = await bridge_of(service, MqttSettings())
@@ -188,6 +168,7 @@ class Guard:
         notices: Notices,
         site_file: Path,
         alone: Alone,
+        steps: ClockSteps,
     ) -> None:
         """Prepare; `run` starts everything. `site_file` is named in messages."""
         self._site_file = site_file
@@ -197,6 +178,7 @@ class Guard:
         self.teller = teller
         self.notices = notices
         self.alone = alone
+        self.steps = steps
         self.lanes = Lanes(means, service.tasks)
         self.people = People(
             means, approvals, self.lanes.put, lambda: service.bus.last_sequence(subjects.COMMANDS_STREAM)
@@ -204,7 +186,6 @@ class Guard:
         self.intake = Intake(service.bus, means, self.lanes, service.site_time, service.dead_letters)
         self._tasks: list[asyncio.Task[None]] = []
         self._told: set[str] = set()
-        self._watch = StepWatch(means.clocks.wall_ns(), means.clocks.now())
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run a task until `stop`; an exception in it ends the service."""
@@ -237,7 +218,7 @@ class Guard:
         self.start(self.notices.run(), "notices")
         means.audit.append("started", generation=generation, site=str(means.owner.site.model_dump_json()))
         await service.devices.wait_ready()
-        await self._catch_up_with_clock()
+        await self.steps.catch_up()
         self._load()
         await self._settle()
         means.picture.on_event = self.lanes.seen
@@ -295,36 +276,11 @@ class Guard:
                 job = Job(entry.command, entry.agent, entry.sequence, 0.0, 0.0)
                 await end(self.means, job, "expired", "waited while the guard was restarted: age unknown")
 
-    async def _catch_up_with_clock(self) -> None:
-        """Take in what was done to the wall clock while no guard ran, if the machine was not started anew."""
-        means = self.means
-        self._watch = StepWatch(means.clocks.wall_ns(), means.clocks.now())
-        known_ms = await means.on_disk(means.ledger.clock_offset_ms)
-        by_s = (self._watch.offset_ms - known_ms) / 1000 if known_ms is not None else 0.0
-        if abs(by_s) >= 1.0:
-            log.warning("the wall clock was set by %.1f s while no guard ran: past times move with it", by_s)
-            await means.on_disk(means.ledger.shift, self.service.site_time.factor * by_s, self._watch.offset_ms)
-            means.audit.append("clock-step", by_s=by_s)
-        await means.on_disk(means.ledger.remember_clock, self._watch.offset_ms)
-
-    async def _clock_was_set(self, by_ns: int) -> None:
-        """Move all that is measured from past times: what was recent stays as recent as it was."""
-        means = self.means
-        by_site_s = self.service.site_time.factor * by_ns / 1e9
-        log.warning("the wall clock was set by %.1f s: past times move with it", by_ns / 1e9)
-        means.picture.shift(by_ns)
-        means.desk.shift(by_site_s)
-        means.overrides.shift(by_site_s)
-        await means.on_disk(means.ledger.shift, by_site_s, self._watch.offset_ms)
-        means.audit.append("clock-step", by_s=by_ns / 1e9)
-
     async def _housekeeping(self) -> None:
         next_forget_s = 0.0
         while True:
             await asyncio.sleep(0.25)
-            step_ns = self._watch.look(self.means.clocks.wall_ns(), self.means.clocks.now())
-            if step_ns:
-                await self._clock_was_set(step_ns)
+            self.steps.look()
             for job in self.approvals.overdue():
                 await end(self.means, job, "expired", "nobody approved it in time")
             for key in await self.means.overrides.tick():

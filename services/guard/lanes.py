@@ -196,12 +196,12 @@ class Lane:
                 await self.actuator.wake(device)
                 await self._expire(device)
             case Check(key) if not self.actuator.is_quarantined(key[0]):
-                await self.actuator.check(key)
+                await self.actuator.surprises.check(key)
             case Check(key):
                 self._means.overrides.unconfirmed(key)  # it is being read anyhow
             case Look(key):
                 # In quarantine it is being read anyhow.
-                self._looked(key, self.actuator.is_quarantined(key[0]) or await self.actuator.look(key))
+                self._looked(key, self.actuator.is_quarantined(key[0]) or await self.actuator.surprises.look(key))
             case Job() | Entry() if self.actuator.is_quarantined(item.command.device):
                 self._held[item.command.device].append(item)
                 if isinstance(item, Job):

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS expected (
 );
 CREATE TABLE IF NOT EXISTS late (
     device TEXT NOT NULL, resource TEXT NOT NULL, value TEXT NOT NULL, is_newest INTEGER NOT NULL,
-    PRIMARY KEY (device, resource, value)
+    times INTEGER NOT NULL DEFAULT 1, PRIMARY KEY (device, resource, value)
 );
 CREATE TABLE IF NOT EXISTS overrides (
     device TEXT NOT NULL, resource TEXT NOT NULL, value TEXT NOT NULL, since_site_s REAL NOT NULL,
@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS modes (
 # What tables of earlier versions lack, in the order it came.
 _ADDED: Final = (
     ("commands", "before", "TEXT"), ("commands", "deadline_s", "REAL"), ("commands", "boot", "TEXT"),
-    ("commands", "data_site_s", "REAL"),
+    ("commands", "data_site_s", "REAL"), ("late", "times", "INTEGER NOT NULL DEFAULT 1"),
     ("blocked", "agent", "TEXT NOT NULL DEFAULT ''"), ("blocked", "command", "TEXT NOT NULL DEFAULT ''"),
 )  # fmt: skip
 _Kept: TypeAlias = Literal["expected", "overrides"]
@@ -75,6 +75,10 @@ _KEEP: Final[dict[_Kept, tuple[str, str]]] = {
         "INSERT OR REPLACE INTO overrides VALUES (?, ?, ?, ?, ?)",
     ),
 }  # fmt: skip
+_ONE_MORE: Final = (
+    "INSERT INTO late (device, resource, value, is_newest) VALUES (?, ?, ?, ?) ON CONFLICT (device, resource, value) "
+    "DO UPDATE SET times = times + 1, is_newest = MAX(is_newest, excluded.is_newest)"
+)
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -290,13 +294,16 @@ class Ledger:
         """Return what resources should show."""
         return [Held(*row) for row in self._db.execute("SELECT device, resource, value FROM expected")]
 
-    def reckon_with(self, device: str, resource: str, values: Mapping[str, bool]) -> None:
-        """Keep which values may still take effect on a resource, and which is the newest, in place of those before."""
+    def reckon_with(self, device: str, resource: str, values: Sequence[tuple[str, bool]]) -> None:
+        """Keep which values may still take effect on a resource, and which is the newest, in place of those before.
+
+        A value may be there more than once: as many SETs of it may come.
+        """
         self._write("BEGIN", ())
         try:
             self._write("DELETE FROM late WHERE device = ? AND resource = ?", (device, resource))
-            for value, is_newest in values.items():
-                self._write("INSERT INTO late VALUES (?, ?, ?, ?)", (device, resource, value, is_newest))
+            for value, is_newest in values:
+                self._write(_ONE_MORE, (device, resource, value, is_newest))
         except StoreError:
             self._write("ROLLBACK", ())
             raise
@@ -304,8 +311,12 @@ class Ledger:
 
     def late(self) -> list[tuple[Held, bool]]:
         """Return values that may still take effect, oldest first, and whether nothing was wanted after them."""
-        rows = self._db.execute("SELECT device, resource, value, is_newest FROM late ORDER BY rowid")
-        return [(Held(device, resource, value), bool(is_newest)) for device, resource, value, is_newest in rows]
+        rows = self._db.execute("SELECT device, resource, value, is_newest, times FROM late ORDER BY rowid")
+        return [
+            (Held(device, resource, value), bool(is_newest))
+            for device, resource, value, is_newest, times in rows
+            for _ in range(times)
+        ]
 
     def override(self, device: str, resource: str, held: Held | None) -> None:
         """Keep what somebody set by hand, and until when; None: no longer."""

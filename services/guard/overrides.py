@@ -83,6 +83,10 @@ class Overrides:
         """Say whether a reading of a resource did not fit and has to be confirmed first."""
         return self._watch.of(key).is_doubted
 
+    def expected(self, key: Key) -> Value:
+        """Return what a resource should show, None when that is not known."""
+        return self._watch.of(key).value
+
     def late_values(self) -> dict[Key, list[Value]]:
         """Return what may still take effect, by resource."""
         now_s = self._now()
@@ -138,14 +142,19 @@ class Overrides:
         """Take in that a SET of ours is about to go out, or may have gone out before a restart."""
         self._step(overrides.Sending(key))
 
-    async def done(self, key: Key, value: Value, *, is_certain: bool) -> None:
-        """Take in that a resource was set; on disk when this returns."""
-        self._step(overrides.Done(key, value, is_certain))
+    async def done(self, key: Key, value: Value, *, is_certain: bool, settled: tuple[Value, ...] = ()) -> None:
+        """Take in that a resource was set, and what cannot come any more; on disk when this returns."""
+        self._step(overrides.Done(key, value, is_certain, settled))
         await self._keep(key)
 
     def void(self, key: Key) -> None:
         """Take in that certainly nothing was set."""
         self._step(overrides.Void(key))
+
+    async def withdrawn(self, key: Key, value: Value) -> None:
+        """Take in that a value that was reckoned with was certainly not set; on disk when this returns."""
+        self._step(overrides.Void(key, (value,)))
+        await self._keep(key)
 
     async def doubtful(self, key: Key, value: Value, shown: Value) -> None:
         """Take in that a value may still take effect; on disk when this returns."""
@@ -236,9 +245,9 @@ class Overrides:
     async def _keep(self, key: Key) -> None:
         known = self._watch.of(key)
         await self._on_disk(self._ledger.expect, *key, self._text(key, known.value) if known.is_known else None)
-        late = {self._text(key, item.value): item.is_newest for item in known.late}
+        late = [(self._text(key, item.value), item.is_newest) for item in known.late]
         await self._on_disk(
-            self._ledger.reckon_with, *key, {text: newest for text, newest in late.items() if text is not None}
+            self._ledger.reckon_with, *key, [(text, newest) for text, newest in late if text is not None]
         )
 
     def _text(self, key: Key, value: Value) -> str | None:

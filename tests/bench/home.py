@@ -69,7 +69,14 @@ def measure(options: argparse.Namespace, progress: Progress) -> tuple[dict[str, 
                 else:
                     results[what] = job.result()
                     progress.advance(bar)
+                    progress.console.print(told(what, results[what]))
     return schedules, dict(sorted(results.items()))
+
+
+def told(case: Case, results: Mapping[str, Result]) -> str:
+    """Return one house in one line: whoever looks at a long run sees how it goes."""
+    parts = [f"{name} {item.cost_eur:.2f} EUR {item.discomfort_k_h:.2f} K h" for name, item in results.items()]
+    return f"{case[0]}, seed {case[1]}: {', '.join(parts)}"
 
 
 def compared(results: Mapping[Case, Mapping[str, Result]]) -> dict[str, dict[str, dict[str, Paired]]]:
@@ -94,7 +101,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10, help="houses in each season")
     parser.add_argument("--days", type=int, default=7, help="scored days, from a Monday on")
     parser.add_argument("--lead-days", type=int, default=LEAD_DAYS, help="days before, under the schedule, not scored")
-    parser.add_argument("--rounds", type=int, default=6, help="of the search for the best schedule")
+    parser.add_argument("--rounds", type=int, default=3, help="of the search for the best schedule")
     parser.add_argument("--tuning-seeds", type=int, default=len(TUNING_SEEDS), help="houses the schedule is tuned on")
     parser.add_argument("--tuning-days", type=int, default=7, help="days the schedule is tuned on")
     parser.add_argument("--processes", type=int, default=2, choices=(1, 2), help="at the same time")

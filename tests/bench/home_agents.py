@@ -116,6 +116,7 @@ class Agents:
         self._rules = gate.Rules(self._site, agents, self._devices, self._profiles)
         self._sources = [source for device in found.devices for source in self._sources_of(device)]
         self.thinkers = [self._thinker(agents[name]) for name in sorted(agents)]
+        self._sources = [source for source in self._sources if source.key in self._needed]
         self._wall_ns = 0
         self._picture = LivePicture(self._time, lambda: self._wall_ns)
         self._table = lease.LeaseTable(generation=1)
@@ -144,6 +145,13 @@ class Agents:
             )
         )
         return Thinker(agent, rules, twin, (RuleStage(agent.name, rules),), watched)
+
+    @property
+    def _needed(self) -> set[gate.Key]:
+        """Return whose events somebody looks at: agents, or the guard when it judges a command."""
+        watched = {key for thinker in self.thinkers for key in thinker.watched | thinker.rules.keys}
+        sides = {side for lock in self._site.interlocks for side in (lock.forbid, lock.during)}
+        return watched | {(side.device, side.resource) for side in sides}
 
     # --- the controller ----------------------------------------------------------------------------
 

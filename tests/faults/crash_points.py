@@ -5,7 +5,8 @@ point on both sides. A point is `module:Class.function:what is awaited:side`, nu
 twice; so its name stays the same when lines move, and a new `await` has one by itself.
 
 The file `armed` in the folder `FAULTS_FOLDER` says what a pass does: `record` writes names down, `die <name> <count>`
-ends the process by SIGKILL at that pass. Without the file, passing costs one look for it.
+ends the process by SIGKILL at that pass, `stop <name> <count>` stops it by SIGSTOP. Without the file, passing costs one
+look for it.
 
 Source: issue "Nothing lost"; PEP 451 (module spec finders).
 """
@@ -47,13 +48,13 @@ class Points:
             with self._log.open("a") as log:
                 log.write(name + "\n")
             return
-        _, wanted, count = order.split(" ")
+        word, wanted, count = order.split(" ")
         if name != wanted:
             return
         self._passes += 1
         if self._passes >= int(count):
             self._armed.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL if word == "die" else signal.SIGSTOP)
 
 
 class Rewriter(ast.NodeTransformer):

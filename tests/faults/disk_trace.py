@@ -39,7 +39,8 @@ def traced(strace: str, log: Path, command: Sequence[str]) -> list[str]:
 
 def is_whole(log: Path, pid: int) -> bool:
     """Say whether a log holds everything up to the end of the process that was traced."""
-    return log.exists() and f"\n{pid} +++ ".encode() in log.read_bytes()[-4096:]
+    ends = re.compile(rf"^{pid} +\+\+\+ ".encode(), re.MULTILINE)  # short ids are padded
+    return log.exists() and ends.search(log.read_bytes()[-4096:]) is not None
 
 
 @dataclass

@@ -5,11 +5,12 @@ Source: issue "Nothing lost".
 
 import asyncio
 import contextlib
+import itertools
 import random
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ async def a_rig(
     played = {path.stem for path in (profiles / "agents").glob("*.yaml")} if only_played else set(PLAYED)
     options = {"ports": quiet_ports(), "played": frozenset(played), **options}
     gateway = Gateway(Plan(folder, profiles, factor, WINTER_MORNING_S, **options))
-    rig = Rig(gateway, gateway.prepare(), seed, score)
+    rig = Rig(gateway, {child.name: child for child in with_own_ports(gateway)}, seed, score)
     try:
         yield rig
     finally:
@@ -216,6 +217,17 @@ def quiet_ports() -> dict[str, int]:
     """Return ports below those that the kernel gives away: nobody takes them while their service is down."""
     first = random.SystemRandom().randrange(20_000, 32_000, 20)
     return {name: first + number for number, name in enumerate(PREFERRED_PORTS)}
+
+
+def with_own_ports(gateway: Gateway) -> list[Child]:
+    """Return the children, agents with ports of this gateway: a neighbour's agent of the same name is not to be met."""
+    ports = itertools.count(gateway.plan.ports["nats"] + len(PREFERRED_PORTS))
+    return [
+        replace(child, env={**child.env, "SERVICE_PORT": str(next(ports))})
+        if child.name.startswith("agent-")
+        else child
+        for child in gateway.prepare().values()
+    ]
 
 
 async def until(check: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:

@@ -14,7 +14,7 @@ from tests.faults.crash_points import FOLDER
 from tests.faults.rig import LIGHTS, Moment, Rig, a_rig, failures, until
 from tests.faults.score import Score
 
-ALL_FROM, SHORT_STEP = 20, 8  # rounds from which on every point has its turn; else one in so many
+ALL_FROM, SHORT_STEP = 20, 12  # rounds from which on every point has its turn; else one in so many
 SETTING = "adapters.edgex:CommandClient.set:call"  # where core-command is asked
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,6 +170,34 @@ async def test_of_two_green_lights_asked_for_at_once_one_is_refused(client: Clie
     assert "interlock 'one-open'" in refused.reason
     new = [effect for device in before for effect in (await client.effects(device))[len(before[device]) :]]
     assert new == [("Open", True)]
+
+
+async def test_a_guard_paused_between_its_last_check_and_the_set_does_no_harm_to_the_one_started_meanwhile(
+    gateway: Gateway, client: Client, air: Agent, tmp_path: Path
+) -> None:
+    device = "valve-4"
+    assert (await air.do(device, "20")).status == "proven"
+    gateway.kill_guard()
+    gateway.guard = gateway.spawn_guard(FAULTS_FOLDER=str(tmp_path))
+    await client.start_guard()
+    (tmp_path / "armed").write_text("stop adapters.edgex:CommandClient.set:call:before 1")
+    paused = air.command(device, "28", (await air.lease(device)).epoch, ttl_s=3.0)
+    await air.send(paused)
+
+    async def stands_still() -> bool:
+        return not (tmp_path / "armed").exists()
+
+    await until(stands_still, "all is checked, the intent is on disk, the request is not written yet")
+    second = gateway.spawn_guard(EDGEX_SERVICE_KEY="app-guard-2")
+    assert second.process.wait(20) == 1
+    assert "another guard runs on it: one guard per gateway" in second.log_path.read_text()
+    await asyncio.sleep(2.0)  # with what the second one took, the command's time is over
+    gateway.guard.process.send_signal(signal.SIGCONT)
+    done = await air.outcome(paused)
+    assert (done.status, done.reason) == ("expired", "deadline passed before it could be sent")
+    assert (await client.effects(device))[-1] == ("Setpoint", 20)
+    assert (await air.do(device, "21")).status == "proven"
+    await client.restart_guard()
 
 
 async def test_a_device_that_answers_after_the_deadline_is_marked_and_nothing_else_goes_out_late(

@@ -21,5 +21,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def share_s() -> float:
-    """How long one of the five searches may take."""
-    return float(os.environ[SETTING]) / 5
+    """How long one of the seven searches may take."""
+    return float(os.environ[SETTING]) / 7

@@ -182,6 +182,12 @@ def test_goals_compare_agents_with_the_schedule_in_the_same_houses() -> None:
     assert goals(found)["discomfort_not_more"] == {"value": -0.25, "goal": 0.0, "met": True}
 
 
+def test_a_long_run_tells_of_each_house() -> None:
+    told = home.told(("winter", 3), {"schedule": result(40.0, 2.0), "agents": result(33.0, 2.5)})
+
+    assert told == "winter, seed 3: schedule 40.00 EUR 2.00 K h, agents 33.00 EUR 2.50 K h"
+
+
 def test_one_seed_has_no_interval() -> None:
     assert half_width([1.0]) is None
 

@@ -276,8 +276,9 @@ def as_number(value: Any) -> float | None:
 class Oracle:
     """May this go out? Collects vetoes from each of the owner's words."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, now_s: float = NOW_S) -> None:
         self.world = world
+        self.now_s = now_s
 
     def answer(self, asked: Proposal) -> str:
         """Return `A`, `B` or `C` when it may pass (with approval), empty when it may not."""
@@ -327,13 +328,13 @@ class Oracle:
         if not is_inside(value, entry) or not self._is_listed(entry, kind, value):
             return False
         oldest_s: float = {"max_data_age": world.site["max_data_age"], **entry}["max_data_age"]
-        if not NOW_S - asked.data_site_s <= oldest_s:
+        if not self.now_s - asked.data_site_s <= oldest_s:
             return False
         if "rate" in entry:
             recent = [
                 item
                 for item in world.sets.get(key, [])
-                if item[0] == asked.agent and NOW_S - item[2] < entry["rate"]["per"]
+                if item[0] == asked.agent and self.now_s - item[2] < entry["rate"]["per"]
             ]
             if len(recent) >= entry["rate"]["count"]:
                 return False
@@ -359,20 +360,20 @@ class Oracle:
     def _maybe(self, key: tuple[str, str], oldest_s: float) -> list[Any]:
         """Return all that a resource may be at; None stands for what nobody knows."""
         value, at_s = self.world.readings.get(key, (None, -math.inf))
-        found = [value if NOW_S - at_s <= oldest_s else None]
+        found = [value if self.now_s - at_s <= oldest_s else None]
         return found + [item[1] for item in self.world.sets.get(key, [])[-1:] if item[2] > at_s]
 
     def _is_too_soon(self, rule: Spec, asked: Proposal, value: Any) -> bool:
         past = self.world.sets.get((asked.device, asked.resource), [])
         if not past:
             return False
-        if NOW_S - past[-1][2] < rule.get("minimum_interval", 0):
+        if self.now_s - past[-1][2] < rule.get("minimum_interval", 0):
             return True
         if not isinstance(value, bool) or past[-1][1] is not (not value):
             return False
         # How long it has been the other way without a change in between.
         run = [at_s for index, (_, _, at_s) in enumerate(past) if all(item[1] is past[-1][1] for item in past[index:])]
-        return NOW_S - min(run) < float(rule.get("minimum_off" if value else "minimum_on", 0))
+        return self.now_s - min(run) < float(rule.get("minimum_off" if value else "minimum_on", 0))
 
     def _is_locked(self, asked: Proposal, value: Any) -> bool:
         for lock in self.world.site["interlocks"]:

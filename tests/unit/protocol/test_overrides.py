@@ -128,7 +128,19 @@ def test_a_straggler_is_corrected_to_what_was_wanted_after_it() -> None:
     watch, effects = run(Seen(KEY, 23.0), confirmed(23.0), watch=watch)
     assert effects == [Correct(KEY, 24.0, 23.0)]
     assert watch.overrides == {}
+    assert [item.value for item in watch.of(KEY).late] == [23.0], "it is found again if it cannot be corrected"
+    watch, _ = run(Sending(KEY), Done(KEY, 24.0, settled=(24.0, 23.0)), watch=watch)
     assert watch.of(KEY).late == (), "one SET has one effect"
+    assert isinstance(run(Seen(KEY, 23.0), confirmed(23.0), watch=watch)[1][0], Overridden), "this is a hand"
+
+
+def test_two_sets_of_one_value_are_two_and_a_third_that_is_proven_ends_neither() -> None:
+    doubtful = [Sending(KEY), Doubtful(KEY, 23.0, 21.0, 0.0)] * 2
+    watch, _ = run(*doubtful, Sending(KEY), Done(KEY, 23.0), Sending(KEY), Done(KEY, 24.0), watch=PROVEN)
+    for _ in range(2):
+        watch, effects = run(Seen(KEY, 23.0), confirmed(23.0), watch=watch)
+        assert effects == [Correct(KEY, 24.0, 23.0)]
+        watch, _ = run(Sending(KEY), Done(KEY, 24.0, settled=(23.0,)), watch=watch)
     assert isinstance(run(Seen(KEY, 23.0), confirmed(23.0), watch=watch)[1][0], Overridden), "this is a hand"
 
 

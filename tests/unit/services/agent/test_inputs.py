@@ -1,5 +1,6 @@
 """What an agent asks the stream for, and what of it concerns it."""
 
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -7,14 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.bus import Bus, StoredMessage
 from edgeagents.adapters.device_cache import DeviceCache
+from edgeagents.adapters.edgex_bus import EdgexBus
 from edgeagents.adapters.event_publisher import event_topic
-from edgeagents.model.agent import AgentDefinition
-from edgeagents.model.device import Device, Event, Reading
-from edgeagents.settings import BusSettings
+from edgeagents.model.agent import AgentDefinition, Recent
+from edgeagents.model.device import Device, Event, Reading, make_reading
+from edgeagents.model.envelope import Envelope, EventMessage
+from edgeagents.settings import BusSettings, SiteTime
 from edgeagents.subjects import topic_to_subject
-from services.agent.inputs import event_filters, is_from, is_watched
+from services.agent.inputs import Inputs, event_filters, is_from, is_watched
+from services.agent.perception import Twin
 
 
 def agent(*watches: dict[str, Any]) -> AgentDefinition:
@@ -148,3 +152,68 @@ def test_only_what_the_file_asks_for_is_watched(watch: dict[str, Any], event: Ev
 )
 def test_an_event_topic_names_its_resource(topic: str, expected: bool) -> None:
     assert is_from(topic, {("sensor-hall", "Presence")}) is expected
+
+
+DAY_NS = 86_400 * 10**9
+NOW_S = 20_480 * 86_400.0  # a Tuesday, at midnight
+
+
+class Stream:
+    """Two weeks of a presence and a temperature, a reading each half hour; somebody is there from eight to ten."""
+
+    settings = BusSettings()
+    base = "edgex"
+
+    def __init__(self) -> None:
+        self.decoded: list[str] = []
+        self.stored = [
+            StoredMessage(
+                f"edgex.events.device.s.Sensor.hall.{source}", str(at_ns).encode(), {}, "e", 2 * index + half + 1, at_ns
+            )
+            for index in range(14 * 48)
+            for half, source in enumerate(("Presence", "Temperature"))
+            for at_ns in [round(NOW_S * 1e9) - (14 * 48 - index) * DAY_NS // 48]
+        ]
+
+    async def acknowledged(self, stream: str, durable: str) -> int:
+        """Return the last sequence that was handled before the start: two events are left."""
+        return len(self.stored) - 2
+
+    async def read(
+        self, stream: str, subjects: list[str], *, name: str, start_s: float
+    ) -> AsyncIterator[StoredMessage]:
+        """Yield what was stored since then."""
+        for message in self.stored:
+            if message.time_ns >= start_s * 1e9:
+                yield message
+
+    async def decode(self, topic: str, data: bytes, headers: Any) -> EventMessage:
+        """Return the event of a message."""
+        source, at_ns = topic.split("/")[-1], int(data)
+        self.decoded.append(source)
+        kind, value = ("Bool", 8.0 <= at_ns % DAY_NS / 3.6e12 < 10.0) if source == "Presence" else ("Float64", 20.0)
+        reading = make_reading("hall", "Sensor", source, kind, value, at_ns, reading_id="r")
+        event = Event(
+            id=f"{source}{at_ns}", device_name="hall", profile_name="Sensor", source_name=source, origin=at_ns,
+            readings=(reading,),
+        )  # fmt: skip
+        return EventMessage(topic, Envelope(), event)
+
+
+async def test_habits_are_learned_again_from_weeks_of_the_stream_and_nothing_else_of_them_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.agent.inputs.time", SimpleNamespace(time=lambda: NOW_S))
+    presence, stream = ("hall", "Presence"), Stream()
+    devices = cast(DeviceCache, SimpleNamespace(device=lambda name: None))
+    inputs = Inputs(cast(Bus, stream), cast(EdgexBus, stream), agent({"profile": "Sensor"}), devices)
+    twin = Twin(SiteTime(), {presence}, 3600.0, {presence})
+
+    weeks = await inputs.replay(twin, 14 * 86_400.0, {presence}, until_wall_s=3600.0)
+    hour = await inputs.replay(twin, 3600.0)
+
+    assert weeks == stream.decoded.count("Presence") - hour // 2
+    assert hour == 2  # an hour ago, of both; those half an hour old come as new events
+    usual = Recent.model_validate({"of": "hall/Presence", "over": "14d", "take": "usual", "ahead": "1h"})
+    shares = [twin.recent(usual, NOW_S + hour * 3600.0) for hour in (6.5, 7.5, 9.0, 10.6)]
+    assert [item.value for item in shares if item is not None] == [0.0, 1.0, 1.0, 0.0]

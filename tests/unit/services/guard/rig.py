@@ -119,9 +119,9 @@ class FakeCommands:
         return [line.partition("(")[2].rstrip(")") for line in self.log if line.startswith("set")]
 
 
-def event(device: str, resource: str, text: str, origin_s: float = SITE_S) -> Event:
+def event(device: str, resource: str, text: str, origin_s: float = SITE_S, profile: Profile = PROFILE) -> Event:
     """Return an event of one reading, as a device service publishes it."""
-    kind = next(item.properties.value_type for item in PROFILE.device_resources if item.name == resource)
+    kind = next(item.properties.value_type for item in profile.device_resources if item.name == resource)
     origin_ns = int(origin_s * 1e9)
     reading = make_reading(device, "Valve", resource, kind, parse_value(kind, text), origin_ns, reading_id="r")
     return Event(

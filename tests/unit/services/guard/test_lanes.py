@@ -257,6 +257,43 @@ class TestStraggler:
         assert rig.commands.sets[-1] == record["correlation"]
         assert rig.overrides.listed() == [], "nobody set it by hand"
 
+    async def test_the_first_of_a_value_that_was_set_again_is_one_too(self, rig: Rig) -> None:
+        TestQuarantine().silent(rig)
+        await rig.run(rig.job("c-1", deadline_s=1e6), rig.job("c-2", "25", sequence=11, deadline_s=1e6))
+        assert [status for status, _ in rig.told().values()] == ["proven", "proven"]
+        assert len(rig.commands.sets) == 3, "c-1 was set twice"
+        rig.restart()
+        rig.commands.values["valve", "Setpoint"] = "21"  # the first SET of c-1
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 60))
+        assert rig.commands.values["valve", "Setpoint"] == "2.5e+01"
+        assert rig.overrides.listed() == [], "nobody set it by hand"
+
+    async def test_one_that_wanted_what_was_there_before_is_one_too(self, rig: Rig) -> None:
+        TestQuarantine().silent(rig)
+        await rig.run(rig.job("c-1", "18"), rig.job("c-2", "25", sequence=11, deadline_s=1e6))
+        assert rig.told()["c-1"] == ("proven", "Setpoint reads 18")
+        rig.commands.values["valve", "Setpoint"] = "18"
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "18", SITE_S + 60))
+        assert rig.commands.values["valve", "Setpoint"] == "2.5e+01"
+        assert rig.overrides.listed() == []
+
+    @pytest.mark.parametrize("error", [DeviceSilentError("no answer"), LockedError("locked")])
+    async def test_a_correction_that_fails_is_tried_again_at_the_next_reading(self, rig: Rig, error: Exception) -> None:
+        TestQuarantine().silent(rig)
+        await rig.run(rig.job("c-1", deadline_s=104.0), rig.job("c-2", "25", sequence=11, deadline_s=1e6))
+        rig.commands.values["valve", "Setpoint"] = "21"
+        rig.commands.set_does = failing(error)
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 60))
+        assert rig.commands.values["valve", "Setpoint"] == "21"
+        rig.commands.set_does = None
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 61))
+        assert rig.commands.values["valve", "Setpoint"] == "2.5e+01"
+        assert rig.overrides.listed() == [], "nobody set it by hand"
+
     async def test_what_nothing_came_after_is_left_and_written_down(self, rig: Rig) -> None:
         TestQuarantine().silent(rig)
         await rig.run(rig.job("c-1", deadline_s=104.0))
@@ -265,6 +302,28 @@ class TestStraggler:
             rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 60))
         assert [item["kind"] for item in rig.records][-1] == "late-effect"
         assert rig.commands.sets == ["c-1"]
+
+    async def test_nothing_is_set_again_that_an_interlock_forbids_by_now(self, tmp_path: Path) -> None:
+        resources = [item | {"kind": "absolute"} if item["resource"] == "Open" else item for item in SITE["resources"]]
+        rig = Rig(tmp_path / "locked", {**SITE, "resources": resources})
+        epoch = rig.grant(resource="Open", sequence=2)
+        rig.commands.values["valve", "Open"] = "true"
+        for device, text in (("valve", "true"), ("pump", "false")):
+            rig.picture.see(event(device, "Open", text))
+        rig.commands.set_does = failing(DeviceSilentError("no answer in 7 s"))
+        rig.commands.get_does = lambda command: setattr(rig.clocks, "now_s", rig.clocks.now_s + 2.0)
+        stalled = rig.job("c-1", "false", resource="Open", epoch=epoch, deadline_s=104.0)
+        assert (await rig.run(stalled))["c-1"][0] == "failed"
+        rig.commands.set_does = None
+        newest = rig.job("c-2", "true", resource="Open", epoch=epoch, sequence=11, deadline_s=1e6)
+        assert (await rig.run(newest))["c-2"][0] == "proven"
+        rig.picture.see(event("pump", "Open", "true", SITE_S + 50))  # somebody opened the other one
+        rig.commands.values["valve", "Open"] = "false"  # c-1, at last
+        async with rig.lanes():
+            rig.picture.see(event("valve", "Open", "false", SITE_S + 60))
+        assert rig.commands.sets == ["c-1", "c-2"]
+        assert [item["kind"] for item in rig.records][-1] == "late-effect"
+        rig.close()
 
 
 class TestHand:

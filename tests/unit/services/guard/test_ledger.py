@@ -157,9 +157,10 @@ def test_what_devices_should_show_and_what_may_still_come_is_kept_by_resource(le
     ledger.expect("pump", "Setpoint", "5")
     ledger.expect("pump", "Setpoint", None)
     assert ledger.expected() == [Held("valve", "Setpoint", "21")]
-    ledger.reckon_with("valve", "Setpoint", {"19": False, "22": True})
-    assert ledger.late() == [(Held("valve", "Setpoint", "19"), False), (Held("valve", "Setpoint", "22"), True)]
-    ledger.reckon_with("valve", "Setpoint", {})
+    ledger.reckon_with("valve", "Setpoint", [("19", False), ("22", False), ("22", True)])
+    newest = (Held("valve", "Setpoint", "22"), True)
+    assert ledger.late() == [(Held("valve", "Setpoint", "19"), False), newest, newest], "two SETs of one value are two"
+    ledger.reckon_with("valve", "Setpoint", [])
     assert ledger.late() == []
 
 
