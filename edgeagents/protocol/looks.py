@@ -6,7 +6,7 @@
 
 A simulated random value, a jittering measurement and a counter give another value at each look; what a person has set
 stays for longer than the looks take. A random Bool that shows one value at every look by chance passes for a hand:
-once in some hundred times.
+once in some three hundred times.
 
 Source: measured on EdgeX 4.0.2 with device-virtual; design.md section 3.8.
 """
@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from edgeagents.model.values import Value, same_value
 
-AGREEING_LOOKS: Final = 8
+AGREEING_LOOKS: Final = 10
 FEWEST_LOOKS: Final = 3  # of a device that answers slowly
 LOOKING_S: Final = 0.5  # from here on the fewest are enough
 BETWEEN_LOOKS_S: Final = 0.05

@@ -5,7 +5,7 @@
       as expected after all            -> a stale reading
       the value of a SET without answer -> a straggler: `Correct` to the newest wanted value, `TookEffect` if it is that
       anything else                    -> `Overridden`: leases end, agents stand back for the owner's `stand_back`
-      now this, now that (`looks.py`)  -> `Restless`: it changes by itself, so it is nobody's hand
+      now this, now that (`looks.py`)  -> with the next readings once more; then `Restless`: it changes by itself
 
 A value counts as expected once the guard has proven or read it itself, or once it was read `STEADY_READINGS` times in
 a row; of what was seen to change by itself, `CALM_READINGS` times, or once a SET of ours is proven on it.
@@ -22,6 +22,7 @@ from edgeagents.protocol.gate import Key
 
 STEADY_READINGS: Final = 3
 CALM_READINGS: Final = 30  # of what was seen to change by itself
+MOST_MOVING: Final = 3  # somebody may play with a switch for a while, and then leaves it as it shall be
 LATE_S: Final = 600.0  # how long the effect of a SET without an answer is reckoned with
 MOST_LATE: Final = 8  # of one resource
 LEAST_TOLERANCE: Final = 1e-6  # of a number: how a reading writes it is no change
@@ -57,6 +58,7 @@ class Expected:
         late: what may still take effect, oldest first.
         is_doubted: a reading did not fit and is being confirmed.
         is_restless: it was seen to change by itself.
+        moved: how many times in a row it kept no value while it was being confirmed.
     """
 
     value: Value = None
@@ -66,6 +68,7 @@ class Expected:
     late: tuple[Late, ...] = ()
     is_doubted: bool = False
     is_restless: bool = False
+    moved: int = 0
 
     @property
     def enough(self) -> int:
@@ -255,9 +258,7 @@ def step(watch: Watch, event: Event) -> tuple[Watch, list[Effect]]:
         case Confirmed():
             return _confirmed(watch, event)
         case Moving(key):
-            known = watch.of(key)
-            restless = Expected(under_way=known.under_way, late=known.late, is_restless=True)
-            return _with(watch, key, restless), [] if known.is_restless else [Restless(key)]
+            return _moving(watch, key)
         case Shifted(by_s):
             moved = {
                 key: replace(item, since_site_s=item.since_site_s + by_s, until_site_s=item.until_site_s + by_s)
@@ -312,7 +313,7 @@ def _doubtful(watch: Watch, event: Doubtful) -> Watch:
 
 def _confirmed(watch: Watch, event: Confirmed) -> tuple[Watch, list[Effect]]:
     key, value, tolerance = event.key, event.value, max(event.tolerance, LEAST_TOLERANCE)
-    known = replace(watch.of(key), is_doubted=False)
+    known = replace(watch.of(key), is_doubted=False, moved=0)
     if known.under_way or not known.is_known or same_value(value, known.value, tolerance):
         return _with(watch, key, known), []
     found = next(
@@ -328,6 +329,14 @@ def _confirmed(watch: Watch, event: Confirmed) -> tuple[Watch, list[Effect]]:
         return _with(watch, key, replace(known, value=value, is_certain=True, late=late)), [TookEffect(key, value)]
     # It is reckoned with until it is corrected: that may fail, and then the next reading finds it again.
     return _with(watch, key, known), [Correct(key, known.value, found.value)]
+
+
+def _moving(watch: Watch, key: Key) -> tuple[Watch, list[Effect]]:
+    known = watch.of(key)
+    if known.moved + 1 < MOST_MOVING:
+        return _with(watch, key, replace(known, is_doubted=False, moved=known.moved + 1)), []
+    restless = Expected(under_way=known.under_way, late=known.late, is_restless=True)
+    return _with(watch, key, restless), [] if known.is_restless else [Restless(key)]
 
 
 def _tick(watch: Watch, now_s: float, site_s: float) -> tuple[Watch, list[Effect]]:

@@ -48,6 +48,10 @@ class Surprises:
         if correction is not None:
             await self._correct(correction)
 
+    async def look(self, key: gate.Key) -> bool:
+        """Read a resource, as if its device had reported it; return whether it could be read."""
+        return isinstance(await read_back(self._means, *key), actuation.ReadDone)
+
     def _problem(self, key: gate.Key, wanted: Value) -> str:
         """Return why the guard may not set a value again of itself; empty when it may."""
         means, rule = self._means, self._means.overrides.rule_of(key)
@@ -58,10 +62,6 @@ class Surprises:
         rules = means.owner.rules(means.devices)
         locks = gate.interlock_problems(rules, key, text, means.picture.view, means.clocks.site())
         return means.orders.problem(GUARD, key[0]) or "; ".join(locks)
-
-    async def look(self, key: gate.Key) -> bool:
-        """Read a resource, as if its device had reported it; return whether it could be read."""
-        return isinstance(await read_back(self._means, *key), actuation.ReadDone)
 
     async def _settle(self, key: gate.Key) -> looks.Settled | looks.Moving | None:
         """Read a doubted resource until it is clear whether it keeps a value; None: it cannot be read."""

@@ -69,14 +69,14 @@ def test_a_bool_that_comes_back_to_what_was_expected_moves() -> None:
     assert look(False, True, True, False, expected=True) == (Moving(), 4)
 
 
-def test_a_random_bool_passes_for_a_hand_once_in_some_hundred_times() -> None:
+def test_a_random_bool_passes_for_a_hand_once_in_some_three_hundred_times() -> None:
     chance = random.Random(7)
-    ends = [look(*(chance.random() < 0.5 for _ in range(20)), expected=True)[0] for _ in range(20_000)]
+    ends = [look(*(chance.random() < 0.5 for _ in range(24)), expected=True)[0] for _ in range(20_000)]
     hands, moving = ends.count(Settled(False)), ends.count(Moving())
-    assert 0 < hands / moving < 0.02
+    assert 0.001 < hands / moving < 0.006
 
 
-@given(st.lists(st.sampled_from([17.0, 21.0, 23.0]), min_size=20, max_size=20), st.sampled_from([0.0, 0.2, 2.0]))
+@given(st.lists(st.sampled_from([17.0, 21.0, 23.0]), min_size=24, max_size=24), st.sampled_from([0.0, 0.2, 2.0]))
 def test_it_is_known_after_a_few_looks_whatever_they_show(values: list[float], each_s: float) -> None:
     state, number = look(*values, each_s=each_s)
     assert number <= ROUNDS * AGREEING_LOOKS

@@ -11,6 +11,7 @@ from edgeagents.protocol.overrides import (
     CALM_READINGS,
     LATE_S,
     MOST_LATE,
+    MOST_MOVING,
     STEADY_READINGS,
     Confirm,
     Confirmed,
@@ -89,25 +90,36 @@ def test_a_value_is_known_once_it_was_steady_and_what_changes_by_itself_never_is
     assert run(Seen(KEY, 7), watch=watch)[1] == []
 
 
+MOVED: list[Event] = [Seen(KEY, 17.0), Moving(KEY)]
+
+
 def test_what_was_seen_to_change_by_itself_is_known_only_after_many_readings_and_told_of_once() -> None:
-    watch, effects = run(Seen(KEY, 17.0), Moving(KEY), watch=PROVEN)
+    watch, effects = run(*MOVED * MOST_MOVING, watch=PROVEN)
     assert effects == [Restless(KEY)]
     assert not watch.of(KEY).is_doubted
     assert run(*[Seen(KEY, 5)] * STEADY_READINGS, Seen(KEY, 6), watch=watch)[1] == []
     calm, _ = run(*[Seen(KEY, 5)] * CALM_READINGS, watch=watch)
     watch, effects = run(Seen(KEY, 6), watch=calm)
     assert effects == [Confirm(KEY)]
-    assert run(Moving(KEY), watch=watch)[1] == []
+    assert run(Moving(KEY), *MOVED * MOST_MOVING, watch=watch)[1] == []
+
+
+def test_who_plays_with_a_switch_and_then_leaves_it_has_set_it() -> None:
+    watch, effects = run(*MOVED * (MOST_MOVING - 1), watch=PROVEN)
+    assert (effects, watch.of(KEY).is_known) == ([], True)
+    watch, _ = run(Seen(KEY, 17.0), confirmed(17.0), watch=watch)
+    assert watch.overrides[KEY].value == 17.0
+    assert run(*MOVED * (MOST_MOVING - 1), watch=watch)[0].of(KEY).is_known, "counted anew"
 
 
 def test_once_a_set_of_ours_is_proven_a_hand_is_seen_again_at_once() -> None:
-    watch, _ = run(Seen(KEY, 17.0), Moving(KEY), Sending(KEY), Done(KEY, 23.0), watch=PROVEN)
+    watch, _ = run(*MOVED * MOST_MOVING, Sending(KEY), Done(KEY, 23.0), watch=PROVEN)
     assert run(Seen(KEY, 17.0), watch=watch)[1] == [Confirm(KEY)]
     assert run(*[Seen(KEY, 17.0)] * 5, confirmed(17.0), watch=watch)[0].overrides[KEY].value == 17.0
 
 
 def test_what_may_come_late_is_reckoned_with_also_when_it_changes_by_itself() -> None:
-    watch, _ = run(Sending(KEY), Doubtful(KEY, 23.0, 21.0, 0.0), Seen(KEY, 5.0), Moving(KEY), watch=PROVEN)
+    watch, _ = run(Sending(KEY), Doubtful(KEY, 23.0, 21.0, 0.0), *MOVED * MOST_MOVING, watch=PROVEN)
     assert [item.value for item in watch.of(KEY).late] == [23.0]
 
 
