@@ -44,9 +44,10 @@ FROM ?=
 backup: setup ## a gateway's state into one file: ARGS="--folder FOLDER" [TO=file.tar]; more in docs/backup.md
 	@$(BIN)/edgeagents backup $(if $(TO),--to "$(TO)") $(ARGS)
 
-restore: setup ## a backup into a stopped gateway: FROM=file.tar ARGS="--folder FOLDER" [--force]
+restore: setup ## a backup into a stopped gateway: FROM=file.tar ARGS="--folder FOLDER [--force]"
 	@test -n "$(FROM)" || { echo 'usage: make restore FROM=file.tar ARGS="--folder FOLDER [--force]"' >&2; exit 2; }
 	@$(BIN)/edgeagents restore "$(FROM)" $(ARGS)
+
 replay-demo: setup ## 1,000 decisions of a busy home, made again from its audit: are they equal?
 	$(BIN)/pytest tests/scenarios/test_replay.py -m long -s $(ARGS)
 

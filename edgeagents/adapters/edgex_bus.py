@@ -17,7 +17,13 @@ from edgeagents.adapters import telemetry
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.envelopes import PLAIN, Encoding, encode_envelope, encode_headers
 from edgeagents.adapters.events import decode_message
-from edgeagents.errors import InvalidInputError, MalformedMessageError, UnavailableError, UpstreamError
+from edgeagents.errors import (
+    InvalidInputError,
+    MalformedMessageError,
+    UnavailableError,
+    UpstreamError,
+    WithdrawnError,
+)
 from edgeagents.model.envelope import Answer, EdgexMessage, Envelope
 from edgeagents.settings import EdgexBusType
 
@@ -31,6 +37,10 @@ Cancel = Callable[[], Awaitable[None]]
 
 class Transport(Protocol):
     """What carries topics: NATS (`NatsTransport`) or MQTT (`adapters/mqtt.py`)."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the link is up now."""
 
     async def publish(self, topic: str, envelope: Envelope) -> None:
         """Send an envelope on a topic.
@@ -60,6 +70,11 @@ class NatsTransport:
         self._encoding = encoding
         self._kind = bus.settings.edgex_bus
         self._has_headers = self._kind != "mqtt" and (bus.settings.edgex_format or form.lower()) != "json"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the link is up now."""
+        return self._bus.is_connected
 
     async def publish(self, topic: str, envelope: Envelope) -> None:
         """Send without a reply subject: Go subscribers would answer it with `+ACK`."""
@@ -199,6 +214,9 @@ class EdgexBus:
                 payload, correlation_id or str(uuid.uuid4()), request_id, query_params=dict(query or {})
             )
             if last_look is not None:
+                if not self._transport.is_connected:
+                    # It would be kept, and sent once the link is back, however late that is.
+                    raise WithdrawnError(f"{topic}: the link to the broker is down, nothing was sent")
                 last_look()
             await self._transport.publish(f"{self.base}/{topic}", envelope)
             async with asyncio.timeout(timeout_s):

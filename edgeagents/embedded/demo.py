@@ -78,7 +78,7 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    plan = Plan(folder, arguments.profiles, arguments.factor, WINTER_MORNING_S, seed=arguments.seed)
+    plan = Plan(folder, arguments.profiles, arguments.factor, _site_start_s(folder), seed=arguments.seed)
     gateway = Gateway(plan)
     gateway.start()
     console = Console(stderr=True)
@@ -100,6 +100,15 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
     finally:
         await gateway.stop()
     return 0
+
+
+def _site_start_s(folder: Path) -> float:
+    """Return where site time begins: in a kept folder where the house was left, so that nothing lies in the future."""
+    try:
+        house = json.loads((folder / "world" / "home.json").read_bytes())
+        return max(WINTER_MORNING_S, float(house["home"]["site_s"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return WINTER_MORNING_S
 
 
 async def _come_up(gateway: Gateway, console: Console, stop: asyncio.Event) -> None:

@@ -62,6 +62,8 @@ def parse_value(kind: str, text: str) -> Value:
         InvalidInputError: the text is no value of that type.
     """
     if kind == "String":
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InvalidInputError("a text with half a character: no UTF-8 can hold it")
         return text
     if kind == "Bool":
         return _parse_bool(text)

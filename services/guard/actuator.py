@@ -27,7 +27,7 @@ from edgeagents.model.message import Command, Outcome, OutcomeStatus
 from edgeagents.model.values import Value, parse_value
 from edgeagents.protocol import actuation, effects, gate
 from edgeagents.runner import drive
-from services.guard.jobs import Job, Means, end, finish
+from services.guard.jobs import Job, Means, end, finish, printable
 from services.guard.ledger import Entry, Intent
 from services.guard.surprises import Surprises, read_back, text_of
 
@@ -47,6 +47,7 @@ class _UnderWay:
     was_sent: bool = False
     may_come: int = 0  # SETs of it without a definite answer: each may still take effect
     past: gate.PastSet | None = None  # its own SET, as rates and minimum times count it
+    before: Value = None  # what its proof showed when it was begun
     shown: Value = None  # what was read last
     is_told: bool = False
 
@@ -79,8 +80,9 @@ class Actuator:
     async def handle(self, job: Job) -> None:
         """Take a command from the gate to its outcome, or into quarantine."""
         means = self._means
-        if means.overrides.is_doubted(job.key):
-            await self.surprises.check(job.key)
+        if means.overrides.is_doubted(job.key) and await self.surprises.check(job.key):
+            await self.end(job, "refused", f"{job.key[0]}/{job.key[1]} is being changed by somebody just now")
+            return
         if means.clocks.now() > job.deadline_s:
             await self.end(job, "expired", "deadline passed while it waited for its turn")
             return
@@ -111,7 +113,7 @@ class Actuator:
                     before.value if before is not None else None, rule.quarantine,
                 )  # fmt: skip
                 self._newest[job.key] = job.sequence
-                await self._begin(_UnderWay(job, value), actuation.Begin(work))
+                await self._begin(_UnderWay(job, value, before=work.before), actuation.Begin(work))
 
     async def end(self, job: Job, status: OutcomeStatus, reason: str) -> None:
         """End a command that is not carried out."""
@@ -186,7 +188,8 @@ class Actuator:
         )  # fmt: skip
         event = actuation.Recovered(work, STOPPED, means.clocks.now() + wait_s, is_told=entry.outcome is not None)
         self._newest[job.key] = max(self._newest[job.key], entry.sequence)
-        await self._begin(_UnderWay(job, wanted, was_sent=True, may_come=1, past=past), event)
+        under_way = _UnderWay(job, wanted, was_sent=True, may_come=1, past=past, before=work.before)
+        await self._begin(under_way, event)
         if entry.outcome is not None:
             self._done(job.agent)
 
@@ -225,6 +228,8 @@ class Actuator:
             ended = self._under_way.pop(device)
             if not ended.is_told:
                 self._means.overrides.void(ended.job.key)  # it was told before the guard was started again
+            late = self._means.overrides.late_values().get(ended.job.key, [])
+            self._means.picture.doubt(ended.job.key, late)
 
     async def _carry_out(self, effect: effects.ActuationEffect, under_way: _UnderWay) -> actuation.Event | None:
         means, job = self._means, under_way.job
@@ -243,6 +248,7 @@ class Actuator:
             case effects.WakeLater(after_s):
                 self._wake(job.command.device, after_s)
             case effects.Block(device, reason):
+                reason = printable(reason)
                 log.error("device %s is in quarantine: %s", device, reason)
                 late = means.overrides.late_values().get(job.key, [])
                 means.picture.doubt(job.key, [*late, under_way.wanted])
@@ -342,7 +348,11 @@ class Actuator:
             is_certain = self._proves_itself(job, outcome)
             await overrides.done(job.key, under_way.shown if is_certain else under_way.wanted, is_certain=is_certain)
         elif under_way.was_sent:
-            await overrides.doubtful(job.key, under_way.wanted, self._shown(job, under_way))
+            shown = self._shown(job, under_way)
+            is_ours = overrides.is_expected(job.key, shown, (under_way.before, under_way.wanted))
+            await overrides.doubtful(job.key, under_way.wanted, shown if is_ours else None)
+            if not is_ours:
+                overrides.seen(job.key, shown)  # neither what was nor what we wanted: somebody else may have set it
         else:
             overrides.void(job.key)
         means.picture.doubt(job.key, overrides.late_values().get(job.key, []))

@@ -219,13 +219,13 @@ class Guard:
         means.audit.append("started", generation=generation, site=str(means.owner.site.model_dump_json()))
         await service.devices.wait_ready()
         await self.steps.catch_up()
+        service.devices.on_change(lambda change: self._on_devices())
         self._load()
         await self._settle()
         means.picture.on_event = self.lanes.seen
         await service.edgex.subscribe("events/device/#", means.picture.on_message)
         await means.picture.read_back(service.bus, service.edgex)
         self._check_site()
-        service.devices.on_change(lambda change: self._on_devices())
         self.start(self.intake.run(last_before, past), "intake")
         self.start(self._housekeeping(), "housekeeping")
         await means.desk.serve()
@@ -238,6 +238,7 @@ class Guard:
         for key, values in means.overrides.late_values().items():
             means.picture.doubt(key, values)
         means.picture.on_reading = means.overrides.seen
+        means.picture.knows = lambda name: self.service.devices.device(name) is not None
 
     def _on_devices(self) -> None:
         self.means.overrides.forget_rules()

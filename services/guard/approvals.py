@@ -84,6 +84,10 @@ class Approvals:
         over = [name for name, waiting in self._waiting.items() if is_over(waiting.job)]
         return [self._waiting.pop(name).job for name in over]
 
+    def keep(self, waiting: Waiting) -> None:
+        """Keep a command again that was taken, and could not be ended."""
+        self._waiting[waiting.job.command.id] = waiting
+
     def overdue(self) -> list[Job]:
         """Return, and stop keeping, commands nobody decided on in time."""
         late = [name for name, waiting in self._waiting.items() if self._now() > waiting.until_s]

@@ -109,8 +109,8 @@ async def finish(means: Means, job: Job, outcome: Outcome) -> None:
     """
     # Texts of devices and services may be long; an outcome has to fit into a message.
     bounds = {
-        "reason": outcome.reason[:MAX_REASON_CHARS],
-        "read_back": outcome.read_back[:MAX_VALUE_CHARS] if outcome.read_back is not None else None,
+        "reason": printable(outcome.reason[:MAX_REASON_CHARS]),
+        "read_back": printable(outcome.read_back[:MAX_VALUE_CHARS]) if outcome.read_back is not None else None,
     }
     outcome = outcome.model_copy(update={**bounds, "finished_unix_ns": means.clocks.wall_ns()})
     await means.on_disk(means.ledger.finish, job.agent, outcome, means.clocks.wall_ns() / 1e9)
@@ -121,6 +121,11 @@ async def finish(means: Means, job: Job, outcome: Outcome) -> None:
         "command", agent=job.agent, because=job.command.because, decision=job.command.decision_id,
         cause=job.command.cause.model_dump(), **outcome.model_dump(),
     )  # fmt: skip
+
+
+def printable(text: str) -> str:
+    """Return a text that can be written down: what devices answer may hold half a character."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def approved(job: Job, approver: str, now_site_s: float) -> Job:

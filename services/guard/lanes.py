@@ -164,6 +164,8 @@ class Lane:
         self.actuator = Actuator(means, self.wake, done)
         self._held: defaultdict[str, deque[Job | Entry]] = defaultdict(deque)
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._woken: set[str] = set()  # devices whose Wake is queued: one each, however much they report
+        self._doubted: defaultdict[str, set[Key]] = defaultdict(set)  # to be read once their device is free
         self.queue: asyncio.Queue[Item] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -181,8 +183,13 @@ class Lane:
             timer.cancel()
         if after_s > 0:
             loop = asyncio.get_running_loop()
-            self._timers[device] = loop.call_later(after_s, self.queue.put_nowait, Wake(device))
+            self._timers[device] = loop.call_later(after_s, self._wake_now, device)
         else:
+            self._wake_now(device)
+
+    def _wake_now(self, device: str) -> None:
+        if device not in self._woken:
+            self._woken.add(device)
             self.queue.put_nowait(Wake(device))
 
     def stop(self) -> None:
@@ -193,20 +200,22 @@ class Lane:
     async def _take(self, item: Item) -> None:
         match item:
             case Wake(device):
+                self._woken.discard(device)
                 await self.actuator.wake(device)
                 await self._expire(device)
             case Check(key) if not self.actuator.is_quarantined(key[0]):
                 await self.actuator.surprises.check(key)
             case Check(key):
-                self._means.overrides.unconfirmed(key)  # it is being read anyhow
+                self._doubted[key[0]].add(key)
             case Look(key):
                 # In quarantine it is being read anyhow.
                 self._looked(key, self.actuator.is_quarantined(key[0]) or await self.actuator.surprises.look(key))
             case Job() | Entry() if self.actuator.is_quarantined(item.command.device):
                 self._held[item.command.device].append(item)
                 if isinstance(item, Job):
-                    after_s = max(0.0, item.deadline_s - self._means.clocks.now())
-                    asyncio.get_running_loop().call_later(after_s, self.queue.put_nowait, Wake(item.command.device))
+                    # Timers of a fast loop may come a little early.
+                    after_s = max(0.0, item.deadline_s - self._means.clocks.now()) + 0.002
+                    asyncio.get_running_loop().call_later(after_s, self._wake_now, item.command.device)
             case Job() | Entry():
                 await self._carry(item)
 
@@ -226,7 +235,10 @@ class Lane:
             await self.actuator.end(item, "expired", "deadline passed while its device was in quarantine")
 
     async def _go_on(self) -> None:
-        """Carry out what waited for devices that are free again."""
+        """Look into what was doubted on devices that are free again, then carry out what waited for them."""
+        for device in [device for device in self._doubted if not self.actuator.is_quarantined(device)]:
+            for key in self._doubted.pop(device):
+                await self.actuator.surprises.check(key)
         for device, held in list(self._held.items()):
             while held and not self.actuator.is_quarantined(device):
                 await self._carry(held.popleft())

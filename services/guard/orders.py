@@ -10,7 +10,7 @@ Source: design.md section 3.8, "the owner wins".
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
@@ -155,18 +155,21 @@ class Orders:
             raise NotFoundError(f"{place_text(place)} is not paused: paused is {others}")
         return self._paused[place]
 
-    async def resume(self, pause: Pause, last: int) -> None:
-        """End a pause; what stands in the command stream up to `last` stays refused.
+    async def resume(self, pause: Pause, last: Callable[[], Awaitable[int]]) -> None:
+        """End a pause; what stands in the command stream by then, up to `last`, stays refused.
 
         Raises:
+            UnavailableError: the broker does not tell where the stream ends; then the pause holds on.
             StoreError: it is not on disk; then the pause holds on.
         """
         async with self._turn:
             if self._paused.get(pause.place) is not pause:
                 return  # paused again meanwhile, or resumed by somebody else
+            await last()  # nothing is lifted, on disk or not, while the broker does not tell
             await self._on_disk(self._ledger.resume, *pause.place)
+            until = await last()
             if self._paused.get(pause.place) is pause:
-                self._lifted[pause.place] = pause, last
+                self._lifted[pause.place] = pause, until
                 del self._paused[pause.place]
 
     async def order_mode(self, agent: str, mode: Mode, approver: str, reason: str, since_ns: int) -> None:

@@ -17,7 +17,7 @@ from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.site import ResourceRule
-from edgeagents.model.values import Value, format_value, parse_value
+from edgeagents.model.values import Value, format_value, parse_value, same_value
 from edgeagents.protocol import looks, overrides
 from edgeagents.protocol.gate import Key
 from services.guard.ledger import Held, Ledger
@@ -45,6 +45,7 @@ class Overrides:
         self._ledger = ledger
         self._executor = executor
         self._rules: dict[Key, ResourceRule | None] = {}
+        self._waiting: list[Held] = []  # set by hand, of devices that core-metadata does not know (yet)
         self._owner = owner
         self._devices = devices
         self._audit = audit
@@ -70,6 +71,10 @@ class Overrides:
     def forget_rules(self) -> None:
         """Look rules up again: devices have changed."""
         self._rules.clear()
+        waiting, self._waiting = self._waiting, []
+        for key, held in self._by_hand(waiting).items():
+            if key not in self._watch.overrides:
+                self._watch = overrides.Watch(self._watch.expected, {**self._watch.overrides, key: held})
 
     def problem(self, key: Key) -> str:
         """Return why agents leave a resource alone; empty when they need not."""
@@ -125,16 +130,29 @@ class Overrides:
             is_newest = (held.device, held.resource, held.value) in newest
             late = (*known.late, overrides.Late(value, until_s, is_newest))
             expected[key] = overrides.Expected(known.value, 0, known.is_certain, 0, late)
-        by_hand = {
-            key: overrides.Override(value, held.since_site_s, held.until_site_s)
-            for key, value, held in self._parsed(self._ledger.overrides())
-        }
-        self._watch = overrides.Watch(expected, by_hand)
+        self._watch = overrides.Watch(expected, self._by_hand(self._ledger.overrides()))
+
+    def _by_hand(self, kept: list[Held]) -> dict[Key, overrides.Override]:
+        """Return what was set by hand; what core-metadata does not know (yet) waits until it does."""
+        self._waiting += [held for held in kept if self._kind((held.device, held.resource)) is None]
+        found = {}
+        for key, value, held in self._parsed(kept):
+            # Site time may have begun anew since: nobody stands back for longer than the owner said.
+            ahead_s = max(0.0, held.since_site_s - self._site_now())
+            found[key] = overrides.Override(value, held.since_site_s - ahead_s, held.until_site_s - ahead_s)
+        return found
+
+    def is_expected(self, key: Key, value: Value, ours: tuple[Value, ...]) -> bool:
+        """Say whether a value is no sign of somebody's hand: expected, ours, or one that may come late."""
+        known, rule = self._watch.of(key), self.rule_of(key)
+        tolerance = max(_tolerance(rule) if rule is not None else 0.0, overrides.LEAST_TOLERANCE)
+        possible = (known.value, *ours, *(item.value for item in known.late))
+        return value is None or any(same_value(value, item, tolerance) for item in possible)
 
     def seen(self, key: Key, value: Value) -> None:
         """Take in a reading of the bus."""
         rule = self.rule_of(key)
-        if rule is None or isinstance(value, (bytes, list, dict)):
+        if rule is None or isinstance(value, (bytes, dict)):
             return
         self._step(overrides.Seen(key, value, _tolerance(rule)))
 
@@ -223,12 +241,14 @@ class Overrides:
 
     async def _overridden(self, key: Key, override: overrides.Override) -> None:
         text = self._text(key, override.value)
-        if override.until_site_s <= override.since_site_s or text is None:
-            self._watch, _ = overrides.step(self._watch, overrides.Tick(self._now(), override.until_site_s))
+        if override.until_site_s <= override.since_site_s:
+            left = {other: held for other, held in self._watch.overrides.items() if other != key}
+            self._watch = overrides.Watch(self._watch.expected, left)
             return  # the owner said that agents need not stand back
         self.counts["overrides"] += 1
-        held = Held(*key, text, override.since_site_s, override.until_site_s)
-        await self._on_disk(self._ledger.override, *key, held)
+        if text is not None:  # else it is no value of the profile's type, and holds until a restart
+            held = Held(*key, text, override.since_site_s, override.until_site_s)
+            await self._on_disk(self._ledger.override, *key, held)
         reason = self.problem(key)
         log.warning("%s", reason)
         self._audit.append(

@@ -5,6 +5,7 @@ Every word is audited in the approver's name; orders are on disk before they are
 Source: design.md sections 3.6 and 3.8.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Header, Request
 from pydantic import BaseModel, Field
 
-from edgeagents.errors import InvalidInputError, NotFoundError, UnauthorisedError, UnavailableError
+from edgeagents.errors import InvalidInputError, NotFoundError, StoreError, UnauthorisedError, UnavailableError
 from edgeagents.model.message import Mode
 from services.guard.approvals import Approvals
 from services.guard.attempts import Attempts
@@ -104,17 +105,22 @@ class People:
         means = self._means
         about = {"command": command_id, "approver": name, "decision": verdict.decision, "reason": verdict.reason}
         try:
-            job = self._approvals.take(command_id).job
+            waiting = self._approvals.take(command_id)
         except NotFoundError as error:
             means.audit.append("approval", **about, refused=str(error))
             raise
         means.audit.append("approval", **about)
-        decided = approved(job, name, means.clocks.site())
+        decided = approved(waiting.job, name, means.clocks.site())
         if verdict.decision == "approve":
             await self._put(decided)
         else:
             text = f"denied by {name}" + (f": {verdict.reason}" if verdict.reason else "")
-            await end(means, decided, "refused", text)
+            try:
+                # Whatever becomes of the caller, the command ends.
+                await asyncio.shield(end(means, decided, "refused", text))
+            except StoreError:
+                self._approvals.keep(waiting)
+                raise
 
     # --- orders ----------------------------------------------------------------------------------
 
@@ -151,7 +157,7 @@ class People:
         _check_names(order)
         means = self._means
         pause = means.orders.paused_at((order.scope, order.name))
-        await means.orders.resume(pause, await self._last_sequence())
+        await means.orders.resume(pause, self._last_sequence)
         means.audit.append("resumed", scope=order.scope, name=order.name, approver=name, reason=order.reason)
 
     async def change_mode(self, change: ModeChange, name: str) -> None:

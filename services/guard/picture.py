@@ -45,9 +45,12 @@ class LivePicture:
         self.view: Final = Picture(self._readings, self._sets, self._unresolved)  # live: the gate judges in one go
         self.on_reading: Callable[[Key, Value], None] = lambda key, value: None
         self.on_event: Callable[[str], None] = lambda device: None
+        self.knows: Callable[[str], bool] = lambda device: True
 
     def see(self, event: Event) -> None:
         """Take an event's readings in; unreadable ones are left out."""
+        if not self.knows(event.device_name):
+            return  # anybody may make up names, as many as they like
         for reading in event.readings:
             try:
                 value = reading.decoded()
@@ -106,7 +109,10 @@ class LivePicture:
             except InvalidInputError as error:  # its profile was another one then
                 log.warning("past set of %s/%s: %s", device, resource, error)
                 continue
-            self.went_out((device, resource), PastSet(agent, value, site_s))
+            # Site time may have begun anew since: what was set was not set in times to come.
+            self.went_out(
+                (device, resource), PastSet(agent, value, min(site_s, self._site_time.at_ns(self._wall_ns())))
+            )
 
     async def read_back(self, bus: Bus, edgex: EdgexBus) -> int:
         """Take in the newest event of each subject the events stream holds, and return how many there were."""

@@ -16,12 +16,13 @@ from edgeagents.model.values import Value, format_value
 from edgeagents.protocol import actuation, gate, looks
 from edgeagents.protocol.overrides import Correct
 from edgeagents.subjects import GUARD
-from services.guard.jobs import Means
+from services.guard.jobs import Means, printable
 
 log = logging.getLogger(__name__)
 
 CONFIRM_READS: Final = 3
 CONFIRM_AGAIN_S: Final = 0.2
+AFTER_FAILURE_S: Final = 30.0  # so long a resource that could not be read is left alone
 
 
 class Surprises:
@@ -30,23 +31,32 @@ class Surprises:
     def __init__(self, means: Means) -> None:
         """Work with the guard's means."""
         self._means = means
+        self._unreadable_until_s: dict[gate.Key, float] = {}
 
-    async def check(self, key: gate.Key) -> None:
-        """Read a resource whose last reading did not fit: was it changed by hand, or did a SET of ours come late?"""
+    async def check(self, key: gate.Key) -> bool:
+        """Read a resource whose last reading did not fit: was it changed by hand, or did a SET of ours come late?
+
+        Returns whether it is just being changed.
+        """
         means = self._means
         if not means.overrides.is_doubted(key):
-            return
-        found = await self._settle(key)
+            return False
+        now_s = means.clocks.now()
+        found = await self._settle(key) if now_s >= self._unreadable_until_s.get(key, now_s) else None
         if found is None:
+            # A device that reports but cannot be read would hold its lane up at each report.
+            self._unreadable_until_s[key] = max(self._unreadable_until_s.get(key, 0.0), now_s + AFTER_FAILURE_S)
             means.overrides.unconfirmed(key)
-            return
+            return False
+        self._unreadable_until_s.pop(key, None)
         if isinstance(found, looks.Moving):
             await means.overrides.moving(key)
-            return
+            return True
         may_set = not self._problem(key, means.overrides.expected(key))
         correction = await means.overrides.confirmed(key, found.value, may_set=may_set)
         if correction is not None:
             await self._correct(correction)
+        return False
 
     async def look(self, key: gate.Key) -> bool:
         """Read a resource, as if its device had reported it; return whether it could be read."""
@@ -95,6 +105,10 @@ class Surprises:
         # On disk before it goes out: after a crash its effect is known to be ours.
         await means.overrides.doubtful(key, correction.value, None)
         means.overrides.sending(key)
+        # Whoever judges meanwhile, for another device, sees that it may be so.
+        past = gate.PastSet(GUARD, correction.value, means.clocks.site())
+        means.picture.went_out(key, past)
+        means.picture.doubt(key, means.overrides.late_values().get(key, []))
 
         def last_look() -> None:
             if problem := self._problem(key, correction.value):
@@ -110,10 +124,13 @@ class Surprises:
             if isinstance(error, (DeviceSilentError, UpstreamError)):
                 means.overrides.void(key)
             else:
+                means.picture.took_back(key, past)
                 await means.overrides.withdrawn(key, correction.value)
+                means.picture.doubt(key, means.overrides.late_values().get(key, []))
             return
         settled = (correction.value, correction.straggler)
         await means.overrides.done(key, correction.value, is_certain=True, settled=settled)
+        means.picture.doubt(key, means.overrides.late_values().get(key, []))
 
 
 async def read_back(means: Means, device: str, resource: str) -> actuation.ReadDone | actuation.ReadFailed:
@@ -126,7 +143,7 @@ async def read_back(means: Means, device: str, resource: str) -> actuation.ReadD
             return actuation.ReadFailed(f"the answer holds no {resource}", means.clocks.now())
         means.picture.see(event)
         value: Value = reading.decoded()
-        text = reading.value if isinstance(reading.value, str) else str(value)
+        text = printable(reading.value if isinstance(reading.value, str) else str(value))
         return actuation.ReadDone(value, text, means.clocks.now())
     except EdgeAgentsError as error:
         return actuation.ReadFailed(str(error), means.clocks.now())

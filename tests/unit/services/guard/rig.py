@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,6 +143,15 @@ class _Desk:
 
     async def call(self, agent: str) -> None:
         self._rig.called.append(agent)
+
+
+def ends_at(sequence: int) -> Callable[[], Awaitable[int]]:
+    """Return what tells where the command stream ends."""
+
+    async def last() -> int:
+        return sequence
+
+    return last
 
 
 def owner_of(agents: Sequence[Mapping[str, Any]], site: Site) -> Owner:

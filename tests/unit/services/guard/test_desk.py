@@ -21,7 +21,7 @@ from services.guard.desk import LeaseDesk
 from services.guard.orders import Pause
 from tests.contract.waiting import until
 from tests.unit.services.guard.bus import MemoryBus
-from tests.unit.services.guard.rig import AGENTS, Rig
+from tests.unit.services.guard.rig import AGENTS, Rig, ends_at
 
 WALL_MS = 1_000_000
 INBOX = "_INBOX.agent-air.x"
@@ -319,7 +319,7 @@ async def test_what_is_paused_gets_no_lease_and_loses_the_one_it_has(desk: Desk)
     await until(is_free, "its lease has ended")
     assert wire.decode(LeaseRecord, desk.bus.held[-1][1]).reason == "released"
     assert (await desk.ask("heat")).granted, "others can take over"
-    await desk.rig.orders.resume(desk.rig.orders.paused_at(("agent", "air")), 0)
+    await desk.rig.orders.resume(desk.rig.orders.paused_at(("agent", "air")), ends_at(0))
     assert "held by heat" in (await desk.ask("air")).reason
 
 

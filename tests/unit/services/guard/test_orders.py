@@ -8,7 +8,7 @@ import pytest
 from edgeagents.errors import NotFoundError, StoreError
 from services.guard.jobs import Job
 from services.guard.orders import Pause, Scope
-from tests.unit.services.guard.rig import AGENTS, Rig
+from tests.unit.services.guard.rig import AGENTS, Rig, ends_at
 
 
 def pause(scope: Scope = "all", name: str = "", reason: str = "window cleaning") -> Pause:
@@ -40,7 +40,7 @@ async def test_pauses_survive_a_restart_and_end_one_by_one(rig: Rig) -> None:
     rig.restart()
     assert rig.orders.paused == (pause("agent", "air"), pause("device", "valve", ""))
     assert rig.orders.problem("heat", "valve") == "paused by ann"
-    await rig.orders.resume(rig.orders.paused_at(("device", "valve")), 0)
+    await rig.orders.resume(rig.orders.paused_at(("device", "valve")), ends_at(0))
     assert (rig.orders.problem("heat", "valve"), rig.orders.problem("air", "pump")) == (
         "", "paused by ann: window cleaning",
     )  # fmt: skip
@@ -57,7 +57,7 @@ async def test_a_pause_that_cannot_be_stored_holds_and_a_resume_that_cannot_does
     await rig.orders.pause(pause())
     rig.ledger._db.execute("DROP TABLE pauses")
     with pytest.raises(StoreError):
-        await rig.orders.resume(rig.orders.paused_at(("all", "")), 0)
+        await rig.orders.resume(rig.orders.paused_at(("all", "")), ends_at(0))
     with pytest.raises(StoreError):
         await rig.orders.pause(pause("agent", "heat"))
     assert {order.place for order in rig.orders.paused} == {("all", ""), ("agent", "heat")}
@@ -66,7 +66,7 @@ async def test_a_pause_that_cannot_be_stored_holds_and_a_resume_that_cannot_does
 async def test_paused_again_while_it_is_resumed_it_stays_paused(rig: Rig) -> None:
     await rig.orders.pause(pause())
     again = pause(reason="still at it")
-    await asyncio.gather(rig.orders.resume(rig.orders.paused_at(("all", "")), 0), rig.orders.pause(again))
+    await asyncio.gather(rig.orders.resume(rig.orders.paused_at(("all", "")), ends_at(0)), rig.orders.pause(again))
     assert rig.orders.paused == (again,)
     rig.restart()
     assert rig.orders.paused == (again,)
@@ -104,7 +104,7 @@ async def test_what_waited_in_its_lane_is_not_carried_out_after_the_resume(rig: 
             await lanes.put(job)
         await reached.wait()
         await rig.orders.pause(pause("agent", "air"))
-        await rig.orders.resume(rig.orders.paused_at(("agent", "air")), 12)
+        await rig.orders.resume(rig.orders.paused_at(("agent", "air")), ends_at(12))
         rig.commands.set_does = None
         goes_on.set()
         for number, value in ((12, "23"), (13, "24")):
