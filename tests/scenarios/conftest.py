@@ -1,17 +1,58 @@
 """Whole gateways for scenario tests: one process tree a test, everything in a temporary folder."""
 
 import json
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from edgeagents.embedded.demo import WINTER_MORNING_S, figures
 from edgeagents.embedded.gateway import Gateway, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+DIMMER = {
+    "name": "dimmer",
+    "description": "never done: a lamp is as bright as the minute is high",
+    "mode": "act",
+    "priority": "economy",
+    "watches": [{"profile": "Room-Sensor"}],
+    "rules": [
+        {
+            "name": "dim",
+            "given": {"co2": "sensor-office/CO2"},
+            "when": "co2 > 0.0",
+            "set": {
+                "device": "light-office",
+                "resource": "Brightness",
+                "value": "=double(int(time.hour * 60.0) % 90 + 1)",
+            },
+            "because": "there is always something to do",
+        }
+    ],
+    "may": [{"profile": "Light", "resource": "Brightness"}],
+}
+
+
+def never_done(folder: Path) -> Path:
+    """Return a copy of the home's files, in a folder, with one agent more that always has something to command.
+
+    A home that goes on as it was left may have nothing to do.
+    """
+    profiles = folder / "profiles-of-the-owner"
+    if not profiles.exists():
+        shutil.copytree(ROOT / "edgex-profiles" / "home", profiles)
+        site = yaml.safe_load((profiles / "site.yaml").read_text())
+        rule = {"profile": "Light", "resource": "Brightness", "risk_class": "A", "kind": "absolute"}
+        site["resources"].append({**rule, "proof": {"resource": "Brightness", "wait": "3s"}})
+        (profiles / "site.yaml").write_text(yaml.safe_dump(site))
+        (profiles / "agents" / "dimmer.yaml").write_text(yaml.safe_dump(DIMMER))
+    return profiles
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.gateway import Gateway, Plan
 from edgeagents.errors import ConfigurationError
 from edgeagents.model.message import LeaseRecord
-from tests.scenarios.conftest import ROOT, Deadline, figures_of
+from tests.scenarios.conftest import Deadline, figures_of, never_done
 
 SILENT = lambda name: None  # noqa: E731
 
 
 def gateway_in(folder: Path) -> Gateway:
     """Return a gateway that keeps its state in a folder."""
-    return Gateway(Plan(folder, ROOT / "edgex-profiles" / "home", 60.0, WINTER_MORNING_S))
+    return Gateway(Plan(folder, never_done(folder.parent), 60.0, WINTER_MORNING_S))
 
 
 async def proven(gateway: Gateway) -> int:

@@ -9,9 +9,9 @@ import pytest
 
 from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.gateway import Gateway, Plan
-from tests.scenarios.conftest import ROOT, Deadline, figures_of
+from tests.scenarios.conftest import Deadline, figures_of, never_done
 
-PARTS = ("nats", "core", "guard", "world", "agent-air", "agent-comfort", "agent-energy")
+PARTS = ("nats", "core", "guard", "world", "agent-air", "agent-comfort", "agent-dimmer", "agent-energy")
 
 
 async def come_up(gateway: Gateway, order: Sequence[str], gaps_s: Sequence[float], ready_s: float) -> None:
@@ -24,18 +24,13 @@ async def come_up(gateway: Gateway, order: Sequence[str], gaps_s: Sequence[float
     await gateway.ready(ready_s)
 
 
-async def works(
-    folder: Path, order: Sequence[str], gaps_s: Sequence[float], ready_s: float = 60.0, *, is_new: bool = True
-) -> None:
-    """Start a gateway in this order, and see that it loses nothing; a new home has commands to prove at once.
-
-    A home that goes on as it was left may have nothing to do; `tests/faults/test_cold_start.py` commands it.
-    """
-    gateway = Gateway(Plan(folder, ROOT / "edgex-profiles" / "home", 60.0, WINTER_MORNING_S))
+async def works(folder: Path, order: Sequence[str], gaps_s: Sequence[float], ready_s: float = 60.0) -> None:
+    """Start a gateway in this order, and see that it proves a command and loses none, nor any event."""
+    gateway = Gateway(Plan(folder, never_done(folder.parent), 60.0, WINTER_MORNING_S))
     try:
         await come_up(gateway, order, gaps_s, ready_s)
         deadline = Deadline(90)
-        while is_new and not (await gateway.state("guard", "/api/v3/guard")).get("outcomes", {}).get("proven"):
+        while not (await gateway.state("guard", "/api/v3/guard")).get("outcomes", {}).get("proven"):
             assert not deadline.is_over, f"no command is proven after a start in the order {order}"
             await asyncio.sleep(0.1)
         figures = await figures_of(gateway)
@@ -55,9 +50,9 @@ def shuffled(seed: int, longest_s: float) -> tuple[list[str], list[float]]:
 
 @pytest.mark.timeout(400)
 async def test_a_gateway_comes_up_in_any_order_and_again_from_what_it_kept(tmp_path: Path) -> None:
-    await works(tmp_path, tuple(reversed(PARTS)), [0.7] * len(PARTS))
+    await works(tmp_path / "gateway", tuple(reversed(PARTS)), [0.7] * len(PARTS))
     for seed in (1, 2):
-        await works(tmp_path, *shuffled(seed, 2.0), is_new=False)
+        await works(tmp_path / "gateway", *shuffled(seed, 2.0))
 
 
 @pytest.mark.long
@@ -65,7 +60,7 @@ async def test_a_gateway_comes_up_in_any_order_and_again_from_what_it_kept(tmp_p
 @pytest.mark.parametrize("seed", range(10, 18))
 async def test_a_gateway_comes_up_in_many_orders(tmp_path: Path, seed: int) -> None:
     for further in range(2):
-        await works(tmp_path, *shuffled(seed + 100 * further, 5.0), is_new=not further)
+        await works(tmp_path / "gateway", *shuffled(seed + 100 * further, 5.0))
 
 
 @pytest.mark.long
@@ -73,4 +68,4 @@ async def test_a_gateway_comes_up_in_many_orders(tmp_path: Path, seed: int) -> N
 @pytest.mark.parametrize("late", ["nats", "core"])
 async def test_who_comes_after_more_than_a_minute_is_still_waited_for(tmp_path: Path, late: str) -> None:
     order = [*(name for name in PARTS if name != late), late]
-    await works(tmp_path, order, [*([0.2] * (len(PARTS) - 1)), 75.0], ready_s=90)
+    await works(tmp_path / "gateway", order, [*([0.2] * (len(PARTS) - 1)), 75.0], ready_s=90)
