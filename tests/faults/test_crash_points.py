@@ -152,8 +152,10 @@ async def test_the_guard_dies_at_each_await_of_its_command_path(guards: Guards, 
 async def die_setting(guards: Guards, light: str, side: str) -> None:
     """Have the guard die right before, or right after, core-command was asked to SET."""
     guards.order(f"die {SETTING}:{side} 1")
-    assert not await one_command(guards, light, 8.0) or await guards.dead(2.0), f"{SETTING}:{side} was not passed"
-    assert await guards.dead()
+    for _ in range(3):  # a command may expire before: its light may still be in quarantine from the death before
+        if not await one_command(guards, light, 8.0) or await guards.dead(2.0):
+            break
+    assert await guards.dead(), f"{SETTING}:{side} was not passed"
 
 
 async def test_the_guard_dies_again_at_each_await_of_its_recovery(guards: Guards, rounds: int, score: Score) -> None:
