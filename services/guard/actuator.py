@@ -360,14 +360,15 @@ class Actuator:
         self._done(job.agent)
 
     def _proves_itself(self, job: Job, outcome: Outcome) -> bool:
-        rule = self._means.overrides.rule_of(job.key)
-        is_own = rule is not None and rule.proof is not None and rule.proof.resource == job.command.resource
-        return outcome.status == "proven" and is_own
+        return outcome.status == "proven" and self._is_own_proof(job)
 
     def _shown(self, job: Job, under_way: _UnderWay) -> Value:
+        return under_way.shown if self._is_own_proof(job) else None
+
+    def _is_own_proof(self, job: Job) -> bool:
+        """Say whether what is set is also what is read back."""
         rule = self._means.overrides.rule_of(job.key)
-        is_own = rule is not None and rule.proof is not None and rule.proof.resource == job.command.resource
-        return under_way.shown if is_own else None
+        return rule is not None and rule.proof is not None and rule.proof.resource == job.command.resource
 
 
 def recovered(entry: Entry) -> Job:
