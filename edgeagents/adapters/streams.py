@@ -29,6 +29,7 @@ MESSAGE_ID: Final = "Nats-Msg-Id"
 _WRONG_LAST_SEQUENCE: Final = (10071, 10164)  # the second from servers that check before they write
 _NAME_IN_USE: Final = 10058
 _PULL_S: Final = 2.0  # a pull request is lost with the server: so long a consumer stands still after a restart
+ACK_WAIT_S: Final = 30.0  # what was delivered and not acknowledged comes again after this
 BROKER_ERRORS: Final = (nats.errors.Error, OSError)  # a TimeoutError is an OSError
 T = TypeVar("T")
 
@@ -379,7 +380,7 @@ class Streams:
         subjects: Sequence[str],
         *,
         batch: int = 100,
-        ack_wait_s: float = 30.0,
+        ack_wait_s: float = ACK_WAIT_S,
         deliver_new: bool = False,
     ) -> AsyncGenerator[StoredMessage, None]:
         """Yield a durable consumer's messages for ever, in order, through restarts of the broker.

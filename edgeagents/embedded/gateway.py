@@ -19,6 +19,7 @@ import httpx
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import load_agents
+from edgeagents.adapters.streams import ACK_WAIT_S
 from edgeagents.embedded.addresses import move_ports
 from edgeagents.embedded.full_store import FullStore
 from edgeagents.embedded.nats import find_nats_server, free_port, write_config, write_private
@@ -31,6 +32,8 @@ from edgeagents.settings import BusSettings
 log = logging.getLogger(__name__)
 
 GATEWAY: Final = "home"
+# What was under way to a process when it died comes again after the wait for its acknowledgement.
+SETTLE_S: Final = ACK_WAIT_S + 15.0
 PREFERRED_PORTS: Final = {
     "nats": 4222, "keeper": 59890, "metadata": 59881, "data": 59880, "command": 59882, "guard": 59740, "world": 59980,
 }  # fmt: skip
@@ -277,7 +280,7 @@ class Gateway:
             except httpx.HTTPError as error:
                 log.warning("agent %s does not stop deciding: %s", name, error)
 
-    async def settle(self, bus: Bus, timeout_s: float = 10.0) -> None:
+    async def settle(self, bus: Bus, timeout_s: float = SETTLE_S) -> None:
         """Wait until nothing is under way at the guard, and no agent has an event or an outcome before it.
 
         Args:

@@ -149,6 +149,11 @@ class Overrides:
         possible = (known.value, *ours, *(item.value for item in known.late))
         return value is None or any(same_value(value, item, tolerance) for item in possible)
 
+    def shows(self, key: Key, value: Value, wanted: Value) -> bool:
+        """Say whether a reading is what a resource was set to, within its tolerance."""
+        rule = self.rule_of(key)
+        return same_value(value, wanted, max(_tolerance(rule) if rule else 0.0, overrides.LEAST_TOLERANCE))
+
     def seen(self, key: Key, value: Value) -> None:
         """Take in a reading of the bus."""
         rule = self.rule_of(key)

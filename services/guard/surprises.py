@@ -8,6 +8,7 @@ Source: design.md sections 3.7 and 3.8.
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from typing import Final
 
 from edgeagents.adapters import telemetry
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 CONFIRM_READS: Final = 3
 CONFIRM_AGAIN_S: Final = 0.2
+MOST_IN_VAIN: Final = 3  # corrections in a row that a device says "yes" to and does not carry out
 AFTER_FAILURE_S: Final = 30.0  # so long a resource that could not be read is left alone
 
 
@@ -32,6 +34,7 @@ class Surprises:
         """Work with the guard's means."""
         self._means = means
         self._unreadable_until_s: dict[gate.Key, float] = {}
+        self._in_vain: Counter[gate.Key] = Counter()
 
     async def check(self, key: gate.Key) -> bool:
         """Read a resource whose last reading did not fit: was it changed by hand, or did a SET of ours come late?
@@ -52,10 +55,13 @@ class Surprises:
         if isinstance(found, looks.Moving):
             await means.overrides.moving(key)
             return True
-        may_set = not self._problem(key, means.overrides.expected(key))
+        is_in_vain = self._in_vain[key] >= MOST_IN_VAIN
+        may_set = not is_in_vain and not self._problem(key, means.overrides.expected(key))
         correction = await means.overrides.confirmed(key, found.value, may_set=may_set)
         if correction is not None:
             await self._correct(correction)
+        else:
+            self._in_vain.pop(key, None)
         return False
 
     async def look(self, key: gate.Key) -> bool:
@@ -88,6 +94,18 @@ class Surprises:
                 return None
             await asyncio.sleep(CONFIRM_AGAIN_S * failed)
         return state
+
+    async def _is_shown(self, key: gate.Key, wanted: Value) -> bool:
+        """Read a resource that was just set, a few times; return whether it shows what it was set to."""
+        for number in range(CONFIRM_READS):
+            await asyncio.sleep(CONFIRM_AGAIN_S * number)
+            event = await read_back(self._means, *key)
+            if isinstance(event, actuation.ReadDone) and self._means.overrides.shows(key, event.value, wanted):
+                self._in_vain.pop(key, None)
+                return True
+        self._in_vain[key] += 1
+        log.warning("%s/%s: corrected to %s, and does not show it", *key, wanted)
+        return False
 
     async def _correct(self, correction: Correct) -> None:
         """Set the newest wanted value again: a SET without an answer took effect after it."""
@@ -128,7 +146,9 @@ class Surprises:
                 await means.overrides.withdrawn(key, correction.value)
                 means.picture.doubt(key, means.overrides.late_values().get(key, []))
             return
-        settled = (correction.value, correction.straggler)
+        # A device that said "yes" and did nothing still shows the straggler: it is to be found again, as no hand's.
+        is_proven = await self._is_shown(key, correction.value)
+        settled = (correction.value, correction.straggler) if is_proven else (correction.value,)
         await means.overrides.done(key, correction.value, is_certain=True, settled=settled)
         means.picture.doubt(key, means.overrides.late_values().get(key, []))
 

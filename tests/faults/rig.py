@@ -20,7 +20,7 @@ from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import load_site
 from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.evidence import collect
-from edgeagents.embedded.gateway import PREFERRED_PORTS, Gateway, Plan
+from edgeagents.embedded.gateway import PREFERRED_PORTS, SETTLE_S, Gateway, Plan
 from edgeagents.embedded.supervisor import Child
 from edgeagents.embedded.tally import Tally, tally
 from edgeagents.errors import EdgeAgentsError, UnavailableError
@@ -162,7 +162,7 @@ class Rig:
             outcome = player.outcomes.get(command.id)
             await asyncio.sleep(0.3 if outcome is not None and outcome.status == "refused" else 0.02)
 
-    async def judged(self, timeout_s: float = 30.0) -> Tally:
+    async def judged(self, timeout_s: float = SETTLE_S) -> Tally:
         """Return what came of everything so far, once every command has ended or `timeout_s` is over."""
         until_s = time.monotonic() + timeout_s
         until_ns = time.time_ns()

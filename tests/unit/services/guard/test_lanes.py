@@ -22,6 +22,7 @@ from edgeagents.protocol.gate import PastSet
 from services.guard import lanes as lanes_module
 from services.guard.jobs import approved
 from services.guard.ledger import Intent
+from services.guard.surprises import MOST_IN_VAIN
 from tests.contract.waiting import until
 from tests.unit.services.guard.rig import SITE, SITE_S, Rig, event
 
@@ -292,6 +293,22 @@ class TestStraggler:
         async with rig.lanes():
             rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 61))
         assert rig.commands.values["valve", "Setpoint"] == "2.5e+01"
+        assert rig.overrides.listed() == [], "nobody set it by hand"
+
+    async def test_a_correction_that_a_device_does_not_carry_out_makes_nobody_a_hand(self, rig: Rig) -> None:
+        TestQuarantine().silent(rig)
+        await rig.run(rig.job("c-1", deadline_s=104.0), rig.job("c-2", "25", sequence=11, deadline_s=1e6))
+        rig.commands.values["valve", "Setpoint"] = "21"
+        rig.commands.is_deaf = True
+
+        def is_given_up() -> bool:
+            rig.picture.see(event("valve", "Setpoint", "21", SITE_S + 60))
+            return any(item["kind"] == "late-effect" for item in rig.records)
+
+        async with rig.lanes():
+            await until(is_given_up, "it is not tried for ever", timeout_s=20)
+        kinds = [item["kind"] for item in rig.records]
+        assert (kinds.count("correction"), kinds.count("late-effect")) == (MOST_IN_VAIN, 1)
         assert rig.overrides.listed() == [], "nobody set it by hand"
 
     async def test_what_nothing_came_after_is_left_and_written_down(self, rig: Rig) -> None:
