@@ -518,7 +518,9 @@ class Witness:
         if release:
             self.releases.add((session, key))
         else:
-            self.heard(session)
+            # What is refused by the owner's files is no sign of life to the guard.
+            if (session.agent, key[1]) in self.may:
+                self.heard(session)
             self.asks.add((session, key))
 
     def restarted(self) -> None:
@@ -526,9 +528,6 @@ class Witness:
         for record in [records[-1][1] for records in self.records.values() if records]:
             if record.agent:
                 self.heard(Session(record.agent, record.incarnation))
-
-    def was_alive(self, session: Session) -> bool:
-        return self.gateway.now() - self.signs.get(session, (-1e9, -1e9))[1] <= SESSION_S
 
     def may_have_died(self, session: Session) -> bool:
         before_s, last_s = self.signs.get(session, (-1e9, -1e9))
