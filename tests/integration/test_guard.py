@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -13,30 +12,8 @@ from edgeagents.adapters import wire
 from edgeagents.audit import verify
 from edgeagents.model.message import Epoch, Heartbeat, LeaseRequest
 from tests.contract.waiting import until
-from tests.guarded import Agent, Client, Gateway, agent_file, client_of
+from tests.guarded import Agent, Client, Gateway, agent_file
 from tests.services import ServiceProcess
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One gateway for all tests here; each uses valves of its own."""
-    found = Gateway(tmp_path_factory.mktemp("guarded"))
-    try:
-        yield found
-    finally:
-        found.stop()
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Client]:
-    async with client_of(gateway) as found:
-        yield found
-
-
-@pytest.fixture
-async def air(client: Client) -> AsyncIterator[Agent]:
-    async with client.agent("air") as found:
-        yield found
 
 
 async def test_a_permitted_command_is_set_proven_told_and_audited(client: Client, air: Agent) -> None:

@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import httpx
-import pytest
 
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.model.agent import AgentDefinition
@@ -16,28 +15,7 @@ from edgeagents.settings import SiteTime
 from services.agent.commands import WELCOME_AGAIN_S, Commander
 from services.agent.perception import Twin
 from tests.contract.waiting import until
-from tests.guarded import ANN, Agent, Client, Gateway, agent_file, bearer, client_of
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    found = Gateway(tmp_path_factory.mktemp("owner"))
-    try:
-        yield found
-    finally:
-        found.stop()
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Client]:
-    async with client_of(gateway) as found:
-        yield found
-
-
-@pytest.fixture
-async def air(client: Client) -> AsyncIterator[Agent]:
-    async with client.agent("air") as found:
-        yield found
+from tests.guarded import ANN, Agent, Client, agent_file, bearer
 
 
 async def order(client: Client, path: str, token: str = ANN, **body: Any) -> httpx.Response:

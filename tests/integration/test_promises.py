@@ -5,7 +5,6 @@ import json
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,7 @@ import pytest
 
 from edgeagents.model.message import CommandId
 from tests.contract.waiting import until
-from tests.guarded import OWNER_TOKEN, Agent, Client, Gateway, bearer, client_of
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One gateway for all tests here; each uses valves of its own."""
-    found = Gateway(tmp_path_factory.mktemp("promises"))
-    try:
-        yield found
-    finally:
-        found.stop()
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Client]:
-    async with client_of(gateway) as found:
-        yield found
-
-
-@pytest.fixture
-async def air(client: Client) -> AsyncIterator[Agent]:
-    async with client.agent("air") as found:
-        yield found
-
+from tests.guarded import OWNER_TOKEN, Agent, Client, Gateway, bearer
 
 # --- the owner wins ------------------------------------------------------------------------------
 

@@ -2,32 +2,13 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
-
-import pytest
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.model.message import LeaseRecord
 from tests.contract.waiting import until
-from tests.guarded import Client, Gateway, client_of
+from tests.guarded import Client, Gateway
 from tests.services import ServiceProcess
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One gateway for all tests here."""
-    found = Gateway(tmp_path_factory.mktemp("guarded"))
-    try:
-        yield found
-    finally:
-        found.stop()
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Client]:
-    async with client_of(gateway) as found:
-        yield found
 
 
 def second(gateway: Gateway, name: str) -> ServiceProcess:
