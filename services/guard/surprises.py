@@ -44,11 +44,13 @@ class Surprises:
         means = self._means
         if not means.overrides.is_doubted(key):
             return False
-        now_s = means.clocks.now()
-        found = await self._settle(key) if now_s >= self._unreadable_until_s.get(key, now_s) else None
+        # A device that reports but cannot be read would hold its lane up at each report.
+        if means.clocks.now() < self._unreadable_until_s.get(key, 0.0):
+            means.overrides.unconfirmed(key)
+            return False
+        found = await self._settle(key)
         if found is None:
-            # A device that reports but cannot be read would hold its lane up at each report.
-            self._unreadable_until_s[key] = max(self._unreadable_until_s.get(key, 0.0), now_s + AFTER_FAILURE_S)
+            self._unreadable_until_s[key] = means.clocks.now() + AFTER_FAILURE_S
             means.overrides.unconfirmed(key)
             return False
         self._unreadable_until_s.pop(key, None)
