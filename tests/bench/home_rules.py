@@ -34,7 +34,7 @@ class Gains:
     slope: float = 0.75  # K of water for each K it is colder
     correction: float = 8.0  # K of water for each K the coldest room in use lacks
     price: float = 12.0  # K of water less where electricity costs twice the mean of the hours to come
-    target_c: float = 20.15
+    target_c: float = 20.35
     warm_c: float = 22.0
     spare_c: float = 21.5
     mild_c: float = 13.0  # outdoors over the last hours: from here on valves stay low and shade comes sooner
