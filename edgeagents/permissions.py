@@ -5,9 +5,13 @@ subjects or to streams as a whole. Neither may they get messages directly (`$JS.
 the answer, whose bytes an agent has chosen, to whatever reply subject it is given, `edgex.core.command.…` included,
 and asks no permission for that. What a consumer delivers keeps the subject it was stored under, so that is harmless.
 
+An agent may answer who asks what it is (`$SRV`), once a question. That gives it no subject of its own choosing: it
+cannot publish on any subject it may subscribe to, so no agent can ask an agent, itself included.
+
 Source: design.md section 2; NATS authorization; JetStream wire API (ADR-8).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,19 +21,30 @@ from edgeagents.subjects import (
     EVENTS_STREAM,
     TRIGGERS_STREAM,
     agent_durable,
+    asked_on,
     token,
 )
 
+ANSWER_S: Final = 2
 NEVER_FOR_AGENTS: Final = ("edgex.core.command.>", "edgex.device.command.>", "edgex.core.commandquery.>")
 
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Subjects one user may publish on and subscribe to; `deny_publish` wins over what is allowed."""
+    """Subjects one user may publish on and subscribe to; `deny_publish` wins over what is allowed.
+
+    Args:
+        publish: allowed subjects.
+        subscribe: allowed subjects.
+        deny_publish: never allowed.
+        answers: whether it may answer, once and within `ANSWER_S`, whoever asks it on a subject it may subscribe to
+            (`allow_responses` of the server's configuration).
+    """
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
     deny_publish: tuple[str, ...] = ()
+    answers: bool = False
 
 
 def inbox(user: str) -> str:
@@ -52,11 +67,18 @@ def for_everything() -> Permissions:
     return Permissions((">",), (">",))
 
 
-def for_edgex(gateway: str, base: str = "edgex") -> Permissions:
-    """Return the permissions of EdgeX's own services: everything below their base, and their dead letters."""
+def for_edgex(gateway: str, base: str = "edgex", services: Iterable[str] = ()) -> Permissions:
+    """Return the permissions of EdgeX's own services: everything below their base, and their dead letters.
+
+    Args:
+        gateway: its name.
+        base: `MessageBus.BaseTopicPrefix`.
+        services: keys of those that answer as NATS micro services.
+    """
     name = token(gateway)
     publish = (f"{base}.>", "edgex.configs.>", f"{name}.dead-letters.*", "_INBOX.>")
-    return Permissions(publish, (f"{base}.>", "edgex.configs.>", f"{inbox('edgex')}.>"))
+    asked = {subject: None for key in services for subject in asked_on(key)}
+    return Permissions(publish, (f"{base}.>", "edgex.configs.>", f"{inbox('edgex')}.>", *asked))
 
 
 def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
@@ -84,8 +106,9 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
+        *asked_on(key),
     ]
-    return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS)
+    return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS, answers=True)
 
 
 def _consumer(stream: str, name: str, only: str = "") -> list[str]:

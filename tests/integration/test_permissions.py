@@ -15,6 +15,7 @@ import pytest
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.micro import Micro, instances
 from edgeagents.audit import Audit, verify
 from edgeagents.embedded.nats import find_nats_server, write_config
 from edgeagents.errors import ConflictError, NotFoundError, UnavailableError
@@ -238,7 +239,8 @@ class TestMayNot:
         [
             subjects.outcomes("gw", "heat"), subjects.outcomes("gw"), subjects.commands("gw"), "_INBOX.>",
             "_INBOX.agent-heat.>", "_INBOX.owner.>", "gw.>", ">", "edgex.>", "edgex.response.core-command.*", "$SYS.>",
-            "edgex.configs.edgex.v4.app-guard.>",
+            "edgex.configs.edgex.v4.app-guard.>", "$SRV.>", "$SRV.PING.*", "$SRV.PING.app-guard",
+            "$SRV.INFO.app-agent-heat", "$SRV.STATS.app-agent-heat.*",
         ],
     )  # fmt: skip
     async def test_subscribe(self, users: Users, air: Bus, subject: str) -> None:
@@ -327,6 +329,44 @@ class TestMayNot:
         await owner.request("$JS.API.INFO", b"", timeout_s=5)  # what the server had to send before is sent
         assert (target, evil) not in seen
         assert not [data for subject, data in seen if subject == target and not data.startswith(b"{")]
+
+
+async def answered_by(bus: Bus, said: bytes) -> None:
+    """Have an agent answer who asks for it by name, three times a question."""
+
+    async def answer(message: BusMessage) -> None:
+        for number in range(3):
+            await bus.publish(message.reply, said + str(number).encode())
+
+    await bus.subscribe(subjects.asked("PING", "app-agent-air"), answer)
+    await bus.flush()
+
+
+async def test_an_agent_answers_a_question_once_and_on_no_subject_that_nobody_asked_it_on(
+    users: Users, owner: Bus, air: Bus
+) -> None:
+    await answered_by(air, b"air")
+    assert await owner.gather(subjects.asked("PING", "app-agent-air"), wait_s=1.0) == [b"air0"]
+    assert any("permissions violation for publish" in text.lower() for text in users.errors)
+    users.errors.clear()
+    assert await refused(users, air, lambda: air.publish("_INBOX.owner.guessed", b"x"))
+
+
+@pytest.mark.parametrize("subject", ["$SRV.PING", "$SRV.PING.app-agent-heat", "$SRV.PING.app-agent-air"])
+async def test_an_agent_asks_nobody_what_it_is_itself_included(users: Users, air: Bus, subject: str) -> None:
+    await answered_by(air, b"air")
+    assert await refused(users, air, lambda: air.publish(subject, b"", reply="gw.commands.dev.heat"))
+
+
+async def test_services_are_found_by_name_and_those_that_are_not_there_have_no_instance(owner: Bus, air: Bus) -> None:
+    micro = Micro("app-agent-air", "4.0.0", instance="i1")
+    await micro.serve(air)
+    await air.flush()
+    assert await instances(owner, ["app-agent-air", "app-agent-heat"]) == {
+        "app-agent-air": ["i1"], "app-agent-heat": [],
+    }  # fmt: skip
+    everybody = await owner.gather(subjects.asked("PING"), wait_s=0.5)
+    assert [json.loads(body)["name"] for body in everybody] == ["app-agent-air"]
 
 
 async def test_a_wrong_password_is_told_as_such(users: Users, tmp_path: Path, owner: Bus) -> None:
