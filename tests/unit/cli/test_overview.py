@@ -62,10 +62,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_agents_mode_is_the_guards_word_and_one_that_is_not_there_says_so() -> None:
-    air, heat = STATUS["agents"]  # type: ignore[misc]
-    assert (air["mode"], air["session"], air["heldBack"]) == ("observe", True, 1)  # type: ignore[index]
-    assert (heat["mode"], heat["session"]) == ("unknown", False)  # type: ignore[index]
-    assert "not registered" in heat["problem"]  # type: ignore[index]
+    air, heat = STATUS["agents"]
+    assert (air["mode"], air["session"], air["heldBack"]) == ("observe", True, 1)
+    assert (heat["mode"], heat["session"]) == ("unknown", False)
+    assert "not registered" in heat["problem"]
 
 
 def test_a_guard_that_is_away_has_every_field_all_the_same() -> None:
