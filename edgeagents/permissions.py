@@ -5,8 +5,10 @@ subjects or to streams as a whole. Neither may they get messages directly (`$JS.
 the answer, whose bytes an agent has chosen, to whatever reply subject it is given, `edgex.core.command.…` included,
 and asks no permission for that. What a consumer delivers keeps the subject it was stored under, so that is harmless.
 
-An agent may answer who asks what it is (`$SRV`), once a question. That gives it no subject of its own choosing: it
-cannot publish on any subject it may subscribe to, so no agent can ask an agent, itself included.
+Who asks an agent what it is (`$SRV`) has the answer sent below `MICRO_INBOX`, where every agent may publish and nobody
+hears but who asked. The server's `allow_responses` would let it answer anywhere, but also publish wherever a reply
+subject points that somebody else put into a message, whatever is denied: an EdgeX service and an agent of one mind
+could then write in the guard's name.
 
 Source: design.md section 2; NATS authorization; JetStream wire API (ADR-8).
 """
@@ -25,26 +27,17 @@ from edgeagents.subjects import (
     token,
 )
 
-ANSWER_S: Final = 2
+MICRO_INBOX: Final = "_INBOX.micro"  # where questions to micro services have their answers sent
 NEVER_FOR_AGENTS: Final = ("edgex.core.command.>", "edgex.device.command.>", "edgex.core.commandquery.>")
 
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Subjects one user may publish on and subscribe to; `deny_publish` wins over what is allowed.
-
-    Args:
-        publish: allowed subjects.
-        subscribe: allowed subjects.
-        deny_publish: never allowed.
-        answers: whether it may answer, once and within `ANSWER_S`, whoever asks it on a subject it may subscribe to
-            (`allow_responses` of the server's configuration).
-    """
+    """Subjects one user may publish on and subscribe to; `deny_publish` wins over what is allowed."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
     deny_publish: tuple[str, ...] = ()
-    answers: bool = False
 
 
 def inbox(user: str) -> str:
@@ -93,6 +86,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"{g}.triggers.{name}",
         f"{g}.dead-letters.{key}",
         f"{base}.telemetry.{key}.>",
+        f"{MICRO_INBOX}.>",
         *_consumer(EVENTS_STREAM, durable),
         *_consumer(EVENTS_STREAM, f"{durable}-replay"),
         *_consumer(TRIGGERS_STREAM, durable, f"{g}.triggers.{name}"),
@@ -108,7 +102,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"{base}.system-events.>",
         *asked_on(key),
     ]
-    return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS, answers=True)
+    return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS)
 
 
 def _consumer(stream: str, name: str, only: str = "") -> list[str]:

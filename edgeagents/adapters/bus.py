@@ -8,6 +8,7 @@ Source: nats-py 2.16, field notes on brokers.
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -259,18 +260,24 @@ class Bus(Streams):
             raise UnavailableError(f"request on {subject}: {error}") from error
         return _received(message)
 
-    async def gather(self, subject: str, data: bytes = b"", *, wait_s: float) -> list[bytes]:
+    async def gather(self, subject: str, data: bytes = b"", *, inbox: str, wait_s: float) -> list[bytes]:
         """Ask everybody who listens and return the answers that come within `wait_s`; at once when nobody listens.
+
+        Args:
+            subject: where to ask.
+            data: what to ask.
+            inbox: prefix of the subject that answers are sent to.
+            wait_s: seconds.
 
         Raises:
             UnavailableError: the connection is closed, or the link is down.
         """
         found: list[bytes] = []
         try:
-            inbox = self.client.new_inbox()
-            subscription = await finished(self.client.subscribe(inbox))
+            reply = f"{inbox}.{secrets.token_hex(16)}"  # nobody can guess it who did not hear the question
+            subscription = await finished(self.client.subscribe(reply))
             try:
-                await self.publish(subject, data, reply=inbox)
+                await self.publish(subject, data, reply=reply)
                 async with asyncio.timeout(wait_s):
                     async for message in subscription.messages:
                         if not message.data and (message.headers or {}).get("Status") == _NOBODY:

@@ -4,7 +4,8 @@ Not nats-py's own `nats.micro`: that one answers to whatever reply subject it is
 somebody else subscribes to. Here answers go to inboxes alone, and none is given to a question without one.
 
 A question to all is heard by every service, so anybody who may hear it may answer it in any name. Whom to believe:
-only who is asked by name, since the broker lets nobody else hear such a question (`permissions.py`).
+only who is asked by name, since the broker lets nobody else hear such a question, nor guess where its answer goes.
+Agents may answer below `permissions.MICRO_INBOX` alone.
 
 Source: NATS ADR-32 (service API).
 """
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.permissions import MICRO_INBOX
 from edgeagents.subjects import MicroVerb
 
 INBOXES: Final = "_INBOX."
@@ -100,6 +102,11 @@ def _stats(endpoint: Endpoint) -> dict[str, Any]:
     }  # fmt: skip
 
 
+async def ask(bus: Bus, verb: MicroVerb, name: str = "", *, wait_s: float = 0.5) -> list[bytes]:
+    """Return what those of a name, or all, answer in time; raises like `instances`."""
+    return await bus.gather(subjects.asked(verb, name), inbox=MICRO_INBOX, wait_s=wait_s)
+
+
 async def instances(bus: Bus, names: Sequence[str], wait_s: float = 0.5) -> dict[str, list[str]]:
     """Return the instances of each service that answer in time, each asked by its name, so that no other can answer.
 
@@ -111,7 +118,7 @@ async def instances(bus: Bus, names: Sequence[str], wait_s: float = 0.5) -> dict
     Raises:
         UnavailableError: the connection is closed.
     """
-    answers = await asyncio.gather(*(bus.gather(subjects.asked("PING", name), wait_s=wait_s) for name in names))
+    answers = await asyncio.gather(*(ask(bus, "PING", name, wait_s=wait_s) for name in names))
     found = zip(names, answers, strict=True)
     return {name: [instance for body in bodies for instance in _instance(body)] for name, bodies in found}
 

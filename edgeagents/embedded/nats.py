@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeagents.adapters.nats_server import find_nats_server
 from edgeagents.errors import ConfigurationError
-from edgeagents.permissions import ANSWER_S, Permissions
+from edgeagents.permissions import Permissions
 
 __all__ = ["find_nats_server", "free_port", "write_config", "write_private"]
 
@@ -62,10 +62,7 @@ def _permissions(permissions: Permissions) -> dict[str, Any]:
     publish: dict[str, Any] = {"allow": list(permissions.publish)}
     if permissions.deny_publish:
         publish["deny"] = list(permissions.deny_publish)
-    found: dict[str, Any] = {"publish": publish, "subscribe": {"allow": list(permissions.subscribe)}}
-    if permissions.answers:
-        found["allow_responses"] = {"max": 1, "expires": f"{ANSWER_S}s"}
-    return found
+    return {"publish": publish, "subscribe": {"allow": list(permissions.subscribe)}}
 
 
 def write_private(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
-from edgeagents.adapters.micro import Micro, instances
+from edgeagents.adapters.micro import Micro, ask, instances
 from edgeagents.audit import Audit, verify
 from edgeagents.embedded.nats import find_nats_server, write_config
 from edgeagents.errors import ConflictError, NotFoundError, UnavailableError
@@ -238,7 +238,8 @@ class TestMayNot:
         "subject",
         [
             subjects.outcomes("gw", "heat"), subjects.outcomes("gw"), subjects.commands("gw"), "_INBOX.>",
-            "_INBOX.agent-heat.>", "_INBOX.owner.>", "gw.>", ">", "edgex.>", "edgex.response.core-command.*", "$SYS.>",
+            "_INBOX.micro.>", "_INBOX.agent-heat.>", "_INBOX.owner.>", "gw.>", ">", "edgex.>",
+            "edgex.response.core-command.*", "$SYS.>",
             "edgex.configs.edgex.v4.app-guard.>", "$SRV.>", "$SRV.PING.*", "$SRV.PING.app-guard",
             "$SRV.INFO.app-agent-heat", "$SRV.STATS.app-agent-heat.*",
         ],
@@ -331,31 +332,27 @@ class TestMayNot:
         assert not [data for subject, data in seen if subject == target and not data.startswith(b"{")]
 
 
-async def answered_by(bus: Bus, said: bytes) -> None:
-    """Have an agent answer who asks for it by name, three times a question."""
-
-    async def answer(message: BusMessage) -> None:
-        for number in range(3):
-            await bus.publish(message.reply, said + str(number).encode())
-
-    await bus.subscribe(subjects.asked("PING", "app-agent-air"), answer)
-    await bus.flush()
-
-
-async def test_an_agent_answers_a_question_once_and_on_no_subject_that_nobody_asked_it_on(
+async def test_an_agent_answers_where_questions_have_their_answers_sent_and_nowhere_else(
     users: Users, owner: Bus, air: Bus
 ) -> None:
-    await answered_by(air, b"air")
-    assert await owner.gather(subjects.asked("PING", "app-agent-air"), wait_s=1.0) == [b"air0"]
-    assert any("permissions violation for publish" in text.lower() for text in users.errors)
-    users.errors.clear()
-    assert await refused(users, air, lambda: air.publish("_INBOX.owner.guessed", b"x"))
+    await Micro("app-agent-air", "4.0.0", instance="i1").serve(air)
+    await air.flush()
+    subject = subjects.asked("PING", "app-agent-air")
+    [answer] = await ask(owner, "PING", "app-agent-air")
+    assert json.loads(answer)["id"] == "i1"
+    assert users.errors == []
+
+    async def ask_elsewhere() -> None:
+        await owner.publish(subject, b"", reply="_INBOX.owner.x")
+        await users.told.wait()
+
+    # A reply subject that somebody put into a question gives no right to publish there.
+    assert await refused(users, air, ask_elsewhere)
 
 
 @pytest.mark.parametrize("subject", ["$SRV.PING", "$SRV.PING.app-agent-heat", "$SRV.PING.app-agent-air"])
 async def test_an_agent_asks_nobody_what_it_is_itself_included(users: Users, air: Bus, subject: str) -> None:
-    await answered_by(air, b"air")
-    assert await refused(users, air, lambda: air.publish(subject, b"", reply="gw.commands.dev.heat"))
+    assert await refused(users, air, lambda: air.publish(subject, b"", reply="_INBOX.micro.x"))
 
 
 async def test_services_are_found_by_name_and_those_that_are_not_there_have_no_instance(owner: Bus, air: Bus) -> None:
@@ -365,7 +362,7 @@ async def test_services_are_found_by_name_and_those_that_are_not_there_have_no_i
     assert await instances(owner, ["app-agent-air", "app-agent-heat"]) == {
         "app-agent-air": ["i1"], "app-agent-heat": [],
     }  # fmt: skip
-    everybody = await owner.gather(subjects.asked("PING"), wait_s=0.5)
+    everybody = await ask(owner, "PING")
     assert [json.loads(body)["name"] for body in everybody] == ["app-agent-air"]
 
 

@@ -16,8 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from edgeagents import subjects
-from edgeagents.adapters.micro import instances
+from edgeagents.adapters.micro import ask, instances
 from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.gateway import Gateway, Plan
 from tests.scenarios.conftest import ROOT, Deadline
@@ -106,7 +105,7 @@ async def test_every_service_answers_on_the_broker_and_takes_its_log_level_from_
     try:
         found = await instances(bus, names, wait_s=2.0)
         assert {name: len(found[name]) for name in names} == dict.fromkeys(names, 1)
-        [stats] = await bus.gather(subjects.asked("STATS", "app-guard"), wait_s=2.0)
+        [stats] = await ask(bus, "STATS", "app-guard", wait_s=2.0)
         requests = {item["name"]: item["num_requests"] for item in json.loads(stats)["endpoints"]}
         assert requests["sessions"] > 0
     finally:

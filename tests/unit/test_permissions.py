@@ -111,11 +111,11 @@ def test_an_agent_hears_who_asks_what_it_is_and_answers_as_nobody_else() -> None
         assert any(matches(item, subject) for item in AIR.subscribe), subject
     for subject in ("$SRV.PING.app-agent-heat", "$SRV.PING.app-guard", "$SRV.INFO.app-guard.i1", "$SRV.OTHER"):
         assert not any(matches(item, subject) for item in AIR.subscribe), subject
-    assert AIR.answers
+    assert may_publish("_INBOX.micro.x")
+    assert not any(matches(item, "_INBOX.micro.x") for item in AIR.subscribe)
 
 
-def test_no_subject_that_an_agent_publishes_on_reaches_an_agent_so_none_can_have_one_answer_for_it() -> None:
-    # Who is asked may answer on whatever reply subject the question carries.
+def test_no_subject_that_an_agent_publishes_on_reaches_an_agent() -> None:
     heat = for_agent("gw", "heat")
     for mine in AIR.publish:
         for theirs in (*AIR.subscribe, *heat.subscribe):
