@@ -18,7 +18,7 @@ import yaml
 
 from edgeagents.adapters.micro import ask, instances
 from edgeagents.embedded.demo import WINTER_MORNING_S
-from edgeagents.embedded.gateway import Gateway, Plan
+from edgeagents.embedded.gateway import PREFERRED_PORTS, Gateway, Plan
 from tests.scenarios.conftest import ROOT, Deadline
 
 CELLAR = {
@@ -134,7 +134,8 @@ async def odd(tmp_path: Path) -> AsyncIterator[Gateway]:
     profiles = tmp_path / "owner"
     shutil.copytree(ROOT / "edgex-profiles" / "home", profiles)
     (profiles / "agents" / "cellar.yaml").write_text(yaml.safe_dump(CELLAR))
-    gateway = Gateway(Plan(tmp_path, profiles, 60.0, WINTER_MORNING_S))
+    ports = dict.fromkeys(PREFERRED_PORTS, 0)  # any: another home may be about to take the usual ones
+    gateway = Gateway(Plan(tmp_path, profiles, 60.0, WINTER_MORNING_S, ports=ports))
     gateway.start()
     try:
         await gateway.ready()
