@@ -5,9 +5,15 @@ subjects or to streams as a whole. Neither may they get messages directly (`$JS.
 the answer, whose bytes an agent has chosen, to whatever reply subject it is given, `edgex.core.command.…` included,
 and asks no permission for that. What a consumer delivers keeps the subject it was stored under, so that is harmless.
 
+Who asks an agent what it is (`$SRV`) has the answer sent below `MICRO_INBOX`, where every agent may publish and nobody
+hears but who asked. The server's `allow_responses` would let it answer anywhere, but also publish wherever a reply
+subject points that somebody else put into a message, whatever is denied: an EdgeX service and an agent of one mind
+could then write in the guard's name.
+
 Source: design.md section 2; NATS authorization; JetStream wire API (ADR-8).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,9 +23,11 @@ from edgeagents.subjects import (
     EVENTS_STREAM,
     TRIGGERS_STREAM,
     agent_durable,
+    asked_on,
     token,
 )
 
+MICRO_INBOX: Final = "_INBOX.micro"  # where questions to micro services have their answers sent
 NEVER_FOR_AGENTS: Final = ("edgex.core.command.>", "edgex.device.command.>", "edgex.core.commandquery.>")
 
 
@@ -52,11 +60,18 @@ def for_everything() -> Permissions:
     return Permissions((">",), (">",))
 
 
-def for_edgex(gateway: str, base: str = "edgex") -> Permissions:
-    """Return the permissions of EdgeX's own services: everything below their base, and their dead letters."""
+def for_edgex(gateway: str, base: str = "edgex", services: Iterable[str] = ()) -> Permissions:
+    """Return the permissions of EdgeX's own services: everything below their base, and their dead letters.
+
+    Args:
+        gateway: its name.
+        base: `MessageBus.BaseTopicPrefix`.
+        services: keys of those that answer as NATS micro services.
+    """
     name = token(gateway)
     publish = (f"{base}.>", "edgex.configs.>", f"{name}.dead-letters.*", "_INBOX.>")
-    return Permissions(publish, (f"{base}.>", "edgex.configs.>", f"{inbox('edgex')}.>"))
+    asked = {subject: None for key in services for subject in asked_on(key)}
+    return Permissions(publish, (f"{base}.>", "edgex.configs.>", f"{inbox('edgex')}.>", *asked))
 
 
 def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
@@ -71,6 +86,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"{g}.triggers.{name}",
         f"{g}.dead-letters.{key}",
         f"{base}.telemetry.{key}.>",
+        f"{MICRO_INBOX}.>",
         *_consumer(EVENTS_STREAM, durable),
         *_consumer(EVENTS_STREAM, f"{durable}-replay"),
         *_consumer(TRIGGERS_STREAM, durable, f"{g}.triggers.{name}"),
@@ -84,6 +100,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
+        *asked_on(key),
     ]
     return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS)
 

@@ -13,6 +13,7 @@ Source: design.md section 4; edgex-wire.md sections 1.3 and 1.6; nats-server MQT
 import base64
 import binascii
 import re
+from typing import Literal
 from urllib.parse import quote
 
 from edgeagents.errors import InvalidInputError
@@ -34,6 +35,9 @@ LEASES_BUCKET = "leases"
 
 GUARD = "guard"  # the name that agents may not take: the guard's own records among a device's commands
 EVERYTHING = ">"
+MICRO = "$SRV"  # NATS ADR-32
+MicroVerb = Literal["PING", "INFO", "STATS"]
+MICRO_VERBS: tuple[MicroVerb, ...] = ("PING", "INFO", "STATS")
 
 
 def token(name: str) -> str:
@@ -184,6 +188,21 @@ def agent_durable(agent: str) -> str:
 def lease_key(device: str, resource: str) -> str:
     """Return the KV key of one device resource's lease."""
     return f"{token(device)}.{token(resource)}"
+
+
+def asked(verb: MicroVerb, service: str = "", instance: str = "") -> str:
+    """Return the subject on which a NATS micro service is asked: all of them, those of one name, or one instance."""
+    rest = [part if part == "*" else token(part) for part in (service, instance) if part]
+    return ".".join((MICRO, verb, *rest))
+
+
+def asked_on(service: str) -> tuple[str, ...]:
+    """Return the filters on which a NATS micro service hears questions: to all, to its name, to one of its instances.
+
+    Args:
+        service: its key in EdgeX, which is its name here.
+    """
+    return tuple(asked(verb, *rest) for verb in MICRO_VERBS for rest in ((), (service,), (service, "*")))
 
 
 def stream_subjects(gateway: str, base: str = "edgex", bus: EdgexBusType = "mqtt") -> dict[str, list[str]]:

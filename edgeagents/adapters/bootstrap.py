@@ -35,6 +35,7 @@ from edgeagents.adapters.keeper import HealthCheck, KeeperClient, Registration, 
 from edgeagents.adapters.live_config import LiveConfig
 from edgeagents.adapters.logs import configure_logging, set_log_level
 from edgeagents.adapters.metrics import Metrics, Reporter
+from edgeagents.adapters.micro import Micro
 from edgeagents.adapters.middleware import limits_of
 from edgeagents.adapters.options import Options, read_options
 from edgeagents.adapters.otel import TelemetrySettings, follow, telemetry_of
@@ -111,6 +112,7 @@ class EdgexService:
     stopping: asyncio.Event
     metrics: Metrics = field(default_factory=Metrics)
     encoding: Encoding = PLAIN
+    micro: Micro = field(default_factory=lambda: Micro("", ""))
     tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)  # an exception in one ends the service
 
     async def secret(self, name: str) -> dict[str, str]:
@@ -251,6 +253,7 @@ async def _live(start: _Start, build: Build, running: asyncio.Event) -> None:
                     listening(service.app, sock, service.tasks, tls),
                     _registered(service, budget),
                 ):
+                    await service.micro.serve(service.bus)
                     running.set()
                     log.info("%s at %s", service.config.text("Service/StartupMsg") or "started", service.base_url)
                     await start.stopping.wait()
@@ -325,6 +328,7 @@ async def _assemble(
         command=CommandClient(rest("core-command"), edgex, devices.need_profile_of),
         data=DataClient(rest("core-data")), devices=devices, app=make_app(context), secrets=secrets, security=security,
         stopping=start.stopping, metrics=metrics, encoding=encoding,
+        micro=Micro(key, start.spec.version, config.text("Service/StartupMsg"), {"gateway": start.settings.gateway}),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ Source: nats-py 2.16, field notes on brokers.
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -29,6 +30,9 @@ __all__ = ["CONTENT_TYPE", "Bus", "BusMessage", "Handler", "StoredMessage"]
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = "Content-Type"
+_REFUSALS: Final = ("authorization violation", "authentication expired", "authentication revoked")
+CREDENTIALS: Final = "do EDGEAGENTS_NATS_USER and its password file say what the broker knows today?"
+_NOBODY: Final = "503"  # the server's word for a question that nobody hears
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,11 @@ class BusMessage:
 
 
 Handler = Callable[[BusMessage], Awaitable[None]]
+
+
+def is_refusal(text: str) -> bool:
+    """Say whether an error of the server's is about our credentials: wrong, expired or withdrawn."""
+    return any(word in text.lower() for word in _REFUSALS)
 
 
 class _Link:
@@ -59,7 +68,7 @@ class _Link:
 
     async def on_error(self, error: Exception) -> None:
         self.last_error = error
-        if "authorization violation" in str(error).lower():  # nats-py has no other word for it while it connects
+        if is_refusal(str(error)):  # nats-py has no other word for it while it connects
             self.refused.set()
         # While the link is down nats-py reports each attempt; what comes otherwise may be a handler's failure.
         if self.is_up:
@@ -85,12 +94,14 @@ class _Link:
     async def on_close(self) -> None:
         self.closed.set()
         if not self.is_closing:
-            log.error("nats %s: the server closed the connection: %s", self.url, self._client.last_error)
+            remedy = f": {CREDENTIALS}" if is_refusal(str(self._client.last_error)) else ""
+            log.error("nats %s: the server closed the connection: %s%s", self.url, self._client.last_error, remedy)
 
     def why(self) -> str:
         """Return what kept us from connecting, for a person."""
         if self.refused.is_set():
-            return "the server refused user or password"
+            expired = " (expired)" if "expired" in str(self.last_error).lower() else ""
+            return f"the server refused user or password{expired}: {CREDENTIALS}"
         return f"no connection: {self.last_error or 'no answer'}: is nats-server up?"
 
 
@@ -183,6 +194,11 @@ class Bus(Streams):
         """Whether the link is up now."""
         return bool(self.client.is_connected)
 
+    @property
+    def server_info(self) -> Mapping[str, Any]:
+        """What the server said of itself when we connected: `version`, `auth_required` and more."""
+        return dict(self.client._server_info)
+
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` each time the link is back: what others published meanwhile on no stream was missed."""
         self._link.watchers.append(callback)
@@ -243,6 +259,37 @@ class Bus(Streams):
         except BROKER_ERRORS as error:
             raise UnavailableError(f"request on {subject}: {error}") from error
         return _received(message)
+
+    async def gather(self, subject: str, data: bytes = b"", *, inbox: str, wait_s: float) -> list[bytes]:
+        """Ask everybody who listens and return the answers that come within `wait_s`; at once when nobody listens.
+
+        Args:
+            subject: where to ask.
+            data: what to ask.
+            inbox: prefix of the subject that answers are sent to.
+            wait_s: seconds.
+
+        Raises:
+            UnavailableError: the connection is closed, or the link is down.
+        """
+        found: list[bytes] = []
+        try:
+            reply = f"{inbox}.{secrets.token_hex(16)}"  # nobody can guess it who did not hear the question
+            subscription = await finished(self.client.subscribe(reply))
+            try:
+                await self.publish(subject, data, reply=reply)
+                async with asyncio.timeout(wait_s):
+                    async for message in subscription.messages:
+                        if not message.data and (message.headers or {}).get("Status") == _NOBODY:
+                            break
+                        found.append(message.data)
+            except TimeoutError:
+                pass  # whoever answers later is not waited for
+            finally:
+                await finished(subscription.unsubscribe())
+        except BROKER_ERRORS as error:
+            raise UnavailableError(f"asking on {subject}: {error}") from error
+        return found
 
     async def subscribe(
         self, subject: str, handler: Handler, *, queue: str = "", pending: int = 65_536

@@ -3,6 +3,7 @@
 Source: design.md sections 2 and 3.8.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -84,15 +85,54 @@ def load_agents(folder: Path) -> dict[str, AgentDefinition]:
     Raises:
         ConfigurationError: a file is wrong, or two files declare one name.
     """
+    files = agent_files(folder)
+    for problem in (*files.wrong.values(), *files.doubled.values()):
+        raise ConfigurationError(problem)
+    return files.agents
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFiles:
+    """What a folder of agent files holds.
+
+    Args:
+        agents: by name, those that count.
+        doubled: names that two files declare, with what to do: neither counts, as nobody knows which one is meant.
+        wrong: files that declare no agent, with what is wrong.
+        paths: by name, where the agents that count are declared.
+    """
+
+    agents: dict[str, AgentDefinition]
+    doubled: dict[str, str]
+    wrong: dict[Path, str]
+    paths: dict[str, Path]
+
+
+def agent_files(folder: Path) -> AgentFiles:
+    """Return what a folder of agent files holds, good and bad.
+
+    Raises:
+        ConfigurationError: there is no such folder.
+    """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder}: no such folder: it holds one YAML file per agent")
-    found: dict[str, AgentDefinition] = {}
+    declared: dict[str, list[tuple[Path, AgentDefinition]]] = {}
+    wrong: dict[Path, str] = {}
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        agent = load_agent(path)
-        if agent.name in found:
-            raise ConfigurationError(f"{path}: name: another file declares agent {agent.name!r} already: rename one")
-        found[agent.name] = agent
-    return found
+        try:
+            agent = load_agent(path)
+        except ConfigurationError as error:
+            wrong[path] = str(error)
+        else:
+            declared.setdefault(agent.name, []).append((path, agent))
+    single = {name: found[0] for name, found in declared.items() if len(found) == 1}
+    doubled = {
+        name: f"{' and '.join(str(path) for path, _ in found)} both declare agent {name!r}: keep one of them"
+        for name, found in declared.items()
+        if len(found) > 1
+    }
+    agents = {name: agent for name, (_, agent) in single.items()}
+    return AgentFiles(agents, doubled, wrong, {name: path for name, (path, _) in single.items()})
 
 
 def _problem(location: tuple[int | str, ...], text: str, kind: str, model: type[BaseModel]) -> str:

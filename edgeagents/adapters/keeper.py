@@ -19,6 +19,7 @@ from edgeagents.model.device import EdgexModel
 
 KEY = "/api/v3/kvs/key/"
 REGISTRY = "/api/v3/registry"
+KEEPER = "core-keeper"
 
 
 class HealthCheck(EdgexModel):
@@ -61,8 +62,13 @@ class KeeperClient:
 
         Raises:
             UnavailableError: it does not.
+            UpstreamError: what answers there is another service.
         """
-        await self._rest.call("GET", "/api/v3/ping", timeout_s=2.0)
+        answer = await self._rest.call("GET", "/api/v3/ping", timeout_s=2.0)
+        name = answer.get("serviceName", KEEPER) if isinstance(answer, dict) else None
+        if name != KEEPER:
+            who = f"service {name!r}" if name else "something that is no EdgeX service"
+            raise UpstreamError(f"core-keeper at {self.url}: {who} answers there: name keeper's address (-cp)")
 
     # --- key-value pairs -------------------------------------------------------------------------
 

@@ -97,7 +97,7 @@ class ConfigLoader:
         """
         if keeper is None:
             return await self._from_files(http)
-        await budget.until(f"core-keeper at {keeper.url}", keeper.ping)
+        await budget.until(f"core-keeper at {keeper.url} (EDGEX_CONFIG_PROVIDER)", keeper.ping)
         await budget.until("the common configuration", lambda: _common_ready(keeper))
         return await budget.until("the configuration in core-keeper", lambda: self._from_keeper(keeper, http))
 

@@ -83,6 +83,7 @@ class Held:
         size_bytes: of all messages.
         max_bytes: the oldest beyond this size are dropped; -1: never.
         max_age_s: what is older is dropped; 0: never.
+        subjects: what it captures.
     """
 
     messages: int
@@ -90,6 +91,17 @@ class Held:
     size_bytes: int
     max_bytes: int
     max_age_s: float
+    subjects: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What JetStream holds for our account, in all streams; limits of -1 are none."""
+
+    store_bytes: int
+    max_store_bytes: int
+    streams: int
+    max_streams: int
 
 
 @contextlib.contextmanager
@@ -251,8 +263,23 @@ class Streams:
             info = await finished(self.js.stream_info(stream))
         state, config = info.state, info.config
         return Held(
-            state.messages, state.last_seq, state.bytes, int(config.max_bytes or -1), float(config.max_age or 0.0)
-        )
+            state.messages, state.last_seq, state.bytes, int(config.max_bytes or -1), float(config.max_age or 0.0),
+            frozenset(config.subjects or ()),
+        )  # fmt: skip
+
+    async def account(self) -> Account:
+        """Return what JetStream holds for us.
+
+        Raises:
+            UnavailableError: the broker has no JetStream, we may not use it, or it did not answer.
+        """
+        try:
+            with _translated("JetStream"):
+                info = await finished(self.js.account_info())
+        except NotFoundError as error:
+            raise UnavailableError(str(error)) from error
+        limits = info.limits
+        return Account(info.storage, int(limits.max_storage), info.streams, int(limits.max_streams))
 
     async def server_time_ns(self, stream: str) -> int:
         """Return what the broker's wall clock says, nanoseconds; `stream` is one it may be asked about.

@@ -14,7 +14,10 @@ from edgeagents import __version__
 from edgeagents.cli.approvals import approvals
 from edgeagents.cli.audit import audit
 from edgeagents.cli.backup import backup, restore
+from edgeagents.cli.doctor import doctor
+from edgeagents.cli.events import events
 from edgeagents.cli.orders import add_orders
+from edgeagents.cli.overview import add_overview
 from edgeagents.cli.replay import replay
 from edgeagents.cli.why import why
 from edgeagents.errors import EdgeAgentsError
@@ -23,10 +26,14 @@ app = App(name="edgeagents", help="Cooperating agents on an EdgeX gateway.", ver
 app.command(approvals)
 app.command(backup)
 app.command(restore)
+app.command(doctor)
+add_overview(app)
+app.command(events)
 add_orders(app)
 app.command(audit)
 app.command(why)
 app.command(replay)
+app.register_install_completion_command()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ Source: design.md section 8.
 """
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -32,6 +33,7 @@ from edgeagents.settings import BusSettings
 log = logging.getLogger(__name__)
 
 GATEWAY: Final = "home"
+PLACE_FILE: Final = "gateway.json"
 # What was under way to a process when it died comes again after the wait for its acknowledgement.
 SETTLE_S: Final = ACK_WAIT_S + 15.0
 PREFERRED_PORTS: Final = {
@@ -99,13 +101,14 @@ class Gateway:
         users = {
             "owner": for_everything(),
             "guard": for_everything(),
-            "edgex": for_edgex(GATEWAY),
+            "edgex": for_edgex(GATEWAY, services=[f"device-world-{self.plan.scenario}"]),
             **{agent_user(name): for_agent(GATEWAY, name) for name in self.agents},
         }
         config, self.passwords = write_config(
             folder / "nats", self.ports["nats"], users, sync_always=self.plan.sync_always
         )
         self._write_tokens()
+        self._write_place()
         own = {"app-guard": self.ports["guard"], f"device-world-{self.plan.scenario}": self.ports["world"]}
         move_ports(folder / "core", own)
         is_stuck = FullStore(folder / "log" / "nats.log", folder / "nats")
@@ -116,6 +119,19 @@ class Gateway:
         """End all processes."""
         await self.http.aclose()
         await self.supervisor.stop()
+
+    def _write_place(self) -> None:
+        """Write down where everything is, for `edgeagents … --folder`."""
+        plan = self.plan
+        place = {
+            "gateway": GATEWAY, "nats": f"nats://127.0.0.1:{self.ports['nats']}", "user": "owner",
+            "password_file": str(self.passwords["owner"].resolve()), "keeper": self.url("keeper"),
+            "guard": self.url("guard"), "site_file": str((plan.profiles / "site.yaml").resolve()),
+            "agents_dir": str((plan.profiles / "agents").resolve()),
+            "guard_dir": str((plan.folder / "guard").resolve()),
+            "store_dir": str((plan.folder / "nats" / "jetstream").resolve()),
+        }  # fmt: skip
+        (plan.folder / PLACE_FILE).write_text(json.dumps(place, indent=1) + "\n")
 
     def _write_tokens(self) -> None:
         import secrets

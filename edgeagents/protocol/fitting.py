@@ -5,10 +5,11 @@ What a device that does not exist (yet) would make of an entry is no problem: th
 Source: design.md sections 3.6 and 3.8.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 from edgeagents.errors import InvalidInputError
-from edgeagents.model.agent import AgentDefinition, Permission
+from edgeagents.model.agent import AgentDefinition, Permission, Selector
 from edgeagents.model.device import Device, DeviceResource, Profile, ResourceProperties
 from edgeagents.model.site import Condition, Proof, ResourceRule, Site
 from edgeagents.model.values import Value, is_numeric, parse_value
@@ -44,6 +45,65 @@ def site_problems(site: Site, devices: Mapping[str, Device], profiles: Mapping[s
             text = _condition_problem(condition, profile) if profile else ""
             problems += [f"interlocks[{index}].{word}: {text}"] if text else []
     return problems
+
+
+def absences(agent: AgentDefinition, devices: Mapping[str, Device]) -> list[str]:
+    """Return what an agent's file names and core-metadata does not know (yet), each once; it waits for that."""
+    found = [_absence(watch, devices) for watch in agent.watches if not watch.topic]
+    found += [_absence(entry, devices) for entry in agent.may]
+    found += [_absence(Selector(device=name), devices) for name in sorted(_named(agent))]
+    return list(dict.fromkeys(text for text in found if text))
+
+
+def site_absences(site: Site, devices: Mapping[str, Device]) -> list[str]:
+    """Return what `site.yaml` names and core-metadata does not know (yet), each once."""
+    found = [_absence(rule, devices) for rule in site.resources]
+    found += [
+        _absence(Selector(device=condition.device), devices)
+        for lock in site.interlocks
+        for condition in (lock.forbid, lock.during)
+    ]
+    return list(dict.fromkeys(text for text in found if text))
+
+
+def undeclared(agent: AgentDefinition, site: Site, devices: Mapping[str, Device]) -> list[str]:
+    """Return which of an agent's permissions come to nothing, as `site.yaml` forbids what they allow."""
+    found = []
+    for index, entry in enumerate(agent.may):
+        for device in devices.values():
+            rule = site.rule_for(device, entry.resource) if entry.fits(device) else None
+            name = f"may[{index}]: {device.name}/{entry.resource}"
+            if entry.fits(device) and rule is None:
+                found.append(f"{name} is not declared in site.yaml")
+            elif rule is not None and rule.risk_class == "D":
+                found.append(f"{name} is of risk class D in site.yaml: never commanded by agents")
+    return found
+
+
+def _named(agent: AgentDefinition) -> set[str]:
+    """Return every device that a rule names, `{words}` of its `for_each` filled in."""
+    found: set[str] = set()
+    for rule in agent.rules:
+        readings = [reading if isinstance(reading, str) else reading.of for reading in rule.given.values()]
+        names = {rule.set.device, *(reading.partition("/")[0] for reading in readings)}
+        for values in itertools.product(*rule.for_each.values()):
+            words = dict(zip(rule.for_each, values, strict=True))
+            found |= {_filled(name, words) for name in names}
+    return found
+
+
+def _filled(text: str, words: Mapping[str, str]) -> str:
+    for name, word in words.items():
+        text = text.replace(f"{{{name}}}", word)
+    return text
+
+
+def _absence(selector: Selector, devices: Mapping[str, Device]) -> str:
+    if any(selector.fits(device) for device in devices.values()):
+        return ""
+    parts = [("device", selector.device), ("profile", selector.profile), ("label", selector.label)]
+    words = " and ".join(f"{word} {value!r}" for word, value in parts if value)
+    return words if selector.device and words.count("'") == 2 else f"any device of {words}"
 
 
 def rule_problem(rule: ResourceRule, device: Device, profile: Profile) -> str:

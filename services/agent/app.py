@@ -21,6 +21,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bootstrap import Build, EdgexService, ServiceSpec
 from edgeagents.adapters.files import load_agent
 from edgeagents.adapters.metrics import PIPELINE_TAG, Metrics
+from edgeagents.adapters.micro import Endpoint
 from edgeagents.audit import Audit
 from edgeagents.clock import SteppedClock
 from edgeagents.errors import ConfigurationError, InvalidInputError
@@ -29,6 +30,7 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.message import OutcomeStatus
 from edgeagents.protocol.fitting import file_problems
 from edgeagents.settings import PREFIX, SiteTime
+from services.agent.absences import Absences
 from services.agent.commands import Commander
 from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
@@ -109,12 +111,18 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
         )  # fmt: skip
         _follow_pipeline(service, loop)
         inputs = Inputs(service.bus, service.edgex, agent, service.devices)
+        service.micro.endpoints += [
+            Endpoint("events", name, lambda: inputs.counts["received"]) for name in inputs.filters
+        ]
         _measure(service.metrics, inputs, loop, rules, commander)
-        _routes(service, agent, loop, rules, twin, commander)
+        waits = Absences(agent, str(path), service.devices)
+        _routes(service, agent, loop, rules, twin, commander, waits)
         if is_by_http(service.config):
             add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
         service.tasks.create_task(_watch(clock), name="clock")
-        service.tasks.create_task(_run(service, agent, path, loop, inputs, rules, twin, commander, audit), name="agent")
+        service.tasks.create_task(
+            _run(service, agent, path, loop, inputs, rules, twin, commander, audit, waits), name="agent"
+        )
         try:
             yield
         finally:
@@ -150,6 +158,7 @@ async def _run(
     twin: Twin,
     commander: Commander,
     audit: Audit,
+    waits: Absences,
 ) -> None:
     """Start the agent's tasks in the order they need each other, then handle inputs for ever."""
     tasks = service.tasks
@@ -159,6 +168,8 @@ async def _run(
     problems = file_problems(agent, service.devices.devices_by_name, service.devices.profiles_by_name)
     if problems:
         raise ConfigurationError(f"{path}: {'; '.join(problems)}")
+    waits.look()
+    service.devices.on_change(lambda change: waits.look())
     wall_s = service.site_time.wall_duration_s
     recent_s = wall_s(max(rules.longest_s, SHORTEST_HISTORY_S))
     # Weeks of few resources first, then the last hours of all that is watched.
@@ -219,8 +230,9 @@ def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook,
 
 
 def _routes(
-    service: EdgexService, agent: AgentDefinition, loop: AgentLoop, rules: RuleBook, twin: Twin, commander: Commander
-) -> None:
+    service: EdgexService, agent: AgentDefinition, loop: AgentLoop, rules: RuleBook, twin: Twin, commander: Commander,
+    waits: Absences,
+) -> None:  # fmt: skip
     """Add the agent's own routes to the common ones."""
     subject = subjects.trigger(service.settings.gateway, agent.name)
 
@@ -257,6 +269,7 @@ def _routes(
             "perception": dict(twin.counts),
             "commands": dict(commander.counts),
             "pending": len(commander.pending),
+            "waitsFor": list(waits.waited_for),
             "ruleFailures": dict(rules.failures),
             "rejected": dict(service.edgex.rejected),
         }

@@ -20,6 +20,7 @@ from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
 from edgeagents.adapters.command_route import Route, commands_by
 from edgeagents.adapters.keeper import RegistryAddress
 from edgeagents.adapters.metrics import Metrics
+from edgeagents.adapters.micro import Endpoint
 from edgeagents.adapters.mqtt_bridge import MqttSettings
 from edgeagents.adapters.rest import Rest
 from edgeagents.adapters.service_doors import ServiceDoors
@@ -133,6 +134,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     )  # fmt: skip
     guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone, ClockSteps(clocks, means))
     _measure(service.metrics, guard)
+    _listens(service, guard)
     _routes(service, guard)
     bridge = await bridge_of(service, MqttSettings())
     guard.start(guard.run(), "guard")
@@ -307,6 +309,16 @@ def _measure(metrics: Metrics, guard: Guard) -> None:
         metrics.counter("GuardNotices", {"notice": word}, lambda word=word: guard.notices.counts[word])  # type: ignore[misc]
 
 
+def _listens(service: EdgexService, guard: Guard) -> None:
+    """Tell NATS tools where the guard listens, and how much came there."""
+    gateway, desk = service.settings.gateway, guard.means.desk
+    service.micro.endpoints += [
+        Endpoint("sessions", subjects.sessions(gateway), lambda: desk.counts["sessions"]),
+        Endpoint("leases", subjects.leases(gateway), lambda: desk.counts["leases"]),
+        Endpoint("commands", subjects.commands(gateway), lambda: guard.intake.counts["received"]),
+    ]
+
+
 def _routes(service: EdgexService, guard: Guard) -> None:
     """Add the guard's own routes to the common ones."""
 
@@ -333,6 +345,7 @@ def _routes(service: EdgexService, guard: Guard) -> None:
             "blocked": guard.lanes.blocked,
             "overrides": guard.means.overrides.listed(),
             "waiting": guard.lanes.waiting,
+            "doubledAgents": dict(guard.means.owner.doubled),
             **guard.people.orders(),
             "commands": dict(guard.intake.counts),
             "outcomes": dict(guard.teller.counts),

@@ -185,6 +185,7 @@ class LeaseDesk:
             await handle(agent, message)
 
     async def _on_session(self, agent: str, message: BusMessage) -> None:
+        self.counts["sessions"] += 1
         heartbeat = self._decode(message, Heartbeat)
         if heartbeat is None:
             return
@@ -209,6 +210,7 @@ class LeaseDesk:
         )
 
     async def _on_lease(self, agent: str, message: BusMessage) -> None:
+        self.counts["leases"] += 1
         request = self._decode(message, LeaseRequest)
         if request is None:
             await self._answer(message, LeaseReply(granted=False, reason="not a lease request"))

@@ -92,6 +92,8 @@ class Orders:
         if written == order.written:
             self._apply(order)
             return
+        if order.agent in self._owner.doubled:
+            return  # what its file says is not known now; the order counts again once it is
         # The file was changed since, so it is the owner's later word; it may well be `observe`.
         log.warning("mode %s of agent %r by %s is over: its file says %s now", order.mode, order.agent,
                     order.approver, written or "nothing")  # fmt: skip

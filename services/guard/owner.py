@@ -5,24 +5,36 @@ The guard takes permissions, interlocks and risk classes from read-only files, n
 Source: design.md sections 2 and 3.8.
 """
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeagents.adapters.device_cache import DeviceCache
-from edgeagents.adapters.files import load_agents, load_site
+from edgeagents.adapters.files import agent_files, load_site
+from edgeagents.errors import ConfigurationError
 from edgeagents.model.agent import AgentDefinition, Rate
 from edgeagents.model.message import SiteEntry
 from edgeagents.model.site import Site
 from edgeagents.protocol.fitting import file_problems, site_problems
 from edgeagents.protocol.gate import Rules
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What the owner wrote down, read once at start."""
+    """What the owner wrote down, read once at start.
+
+    Args:
+        site: the owner's `site.yaml`.
+        agents: by name.
+        doubled: names that two files declare, with what to do: such an agent has no permissions, all others go on.
+    """
 
     site: Site
     agents: dict[str, AgentDefinition]
+    doubled: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, site_file: Path, agents_folder: Path) -> "Owner":
@@ -31,7 +43,12 @@ class Owner:
         Raises:
             ConfigurationError: a file is missing or wrong; it is named with field and remedy.
         """
-        return cls(load_site(site_file), load_agents(agents_folder))
+        site, files = load_site(site_file), agent_files(agents_folder)
+        for problem in files.wrong.values():
+            raise ConfigurationError(problem)
+        for problem in files.doubled.values():
+            log.error("%s, and restart the guard: until then this agent has no permissions", problem)
+        return cls(site, files.agents, files.doubled)
 
     def rules(self, devices: DeviceCache) -> Rules:
         """Return what the gate judges by now."""
@@ -59,6 +76,8 @@ class Owner:
     def problem(self, agent: str, devices: DeviceCache) -> str:
         """Return why an agent gets no session; empty when it does."""
         definition = self.agents.get(agent)
+        if agent in self.doubled:
+            return f"{self.doubled[agent]}, and restart the guard"
         if definition is None:
             return f"no agent file declares {agent!r}: add it to the guard's agents folder and restart the guard"
         return "; ".join(file_problems(definition, devices.devices_by_name, devices.profiles_by_name))

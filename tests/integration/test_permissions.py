@@ -15,6 +15,7 @@ import pytest
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.micro import Micro, ask, instances
 from edgeagents.audit import Audit, verify
 from edgeagents.embedded.nats import find_nats_server, write_config
 from edgeagents.errors import ConflictError, NotFoundError, UnavailableError
@@ -237,8 +238,10 @@ class TestMayNot:
         "subject",
         [
             subjects.outcomes("gw", "heat"), subjects.outcomes("gw"), subjects.commands("gw"), "_INBOX.>",
-            "_INBOX.agent-heat.>", "_INBOX.owner.>", "gw.>", ">", "edgex.>", "edgex.response.core-command.*", "$SYS.>",
-            "edgex.configs.edgex.v4.app-guard.>",
+            "_INBOX.micro.>", "_INBOX.agent-heat.>", "_INBOX.owner.>", "gw.>", ">", "edgex.>",
+            "edgex.response.core-command.*", "$SYS.>",
+            "edgex.configs.edgex.v4.app-guard.>", "$SRV.>", "$SRV.PING.*", "$SRV.PING.app-guard",
+            "$SRV.INFO.app-agent-heat", "$SRV.STATS.app-agent-heat.*",
         ],
     )  # fmt: skip
     async def test_subscribe(self, users: Users, air: Bus, subject: str) -> None:
@@ -327,6 +330,40 @@ class TestMayNot:
         await owner.request("$JS.API.INFO", b"", timeout_s=5)  # what the server had to send before is sent
         assert (target, evil) not in seen
         assert not [data for subject, data in seen if subject == target and not data.startswith(b"{")]
+
+
+async def test_an_agent_answers_where_questions_have_their_answers_sent_and_nowhere_else(
+    users: Users, owner: Bus, air: Bus
+) -> None:
+    await Micro("app-agent-air", "4.0.0", instance="i1").serve(air)
+    await air.flush()
+    subject = subjects.asked("PING", "app-agent-air")
+    [answer] = await ask(owner, "PING", "app-agent-air")
+    assert json.loads(answer)["id"] == "i1"
+    assert users.errors == []
+
+    async def ask_elsewhere() -> None:
+        await owner.publish(subject, b"", reply="_INBOX.owner.x")
+        await users.told.wait()
+
+    # A reply subject that somebody put into a question gives no right to publish there.
+    assert await refused(users, air, ask_elsewhere)
+
+
+@pytest.mark.parametrize("subject", ["$SRV.PING", "$SRV.PING.app-agent-heat", "$SRV.PING.app-agent-air"])
+async def test_an_agent_asks_nobody_what_it_is_itself_included(users: Users, air: Bus, subject: str) -> None:
+    assert await refused(users, air, lambda: air.publish(subject, b"", reply="_INBOX.micro.x"))
+
+
+async def test_services_are_found_by_name_and_those_that_are_not_there_have_no_instance(owner: Bus, air: Bus) -> None:
+    micro = Micro("app-agent-air", "4.0.0", instance="i1")
+    await micro.serve(air)
+    await air.flush()
+    assert await instances(owner, ["app-agent-air", "app-agent-heat"]) == {
+        "app-agent-air": ["i1"], "app-agent-heat": [],
+    }  # fmt: skip
+    everybody = await ask(owner, "PING")
+    assert [json.loads(body)["name"] for body in everybody] == ["app-agent-air"]
 
 
 async def test_a_wrong_password_is_told_as_such(users: Users, tmp_path: Path, owner: Bus) -> None:

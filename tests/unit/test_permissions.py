@@ -104,3 +104,26 @@ def test_an_agent_hears_the_guards_call_and_no_agent_can_hear_or_make_anothers()
     assert f"{prefix}.>" in for_agent("gw", "air").subscribe
     other = for_agent("gw", "heat")
     assert not any(pattern.startswith(("_INBOX.>", prefix)) for pattern in (*other.subscribe, *other.publish))
+
+
+def test_an_agent_hears_who_asks_what_it_is_and_answers_as_nobody_else() -> None:
+    for subject in ("$SRV.PING", "$SRV.INFO.app-agent-air", "$SRV.STATS.app-agent-air.i1"):
+        assert any(matches(item, subject) for item in AIR.subscribe), subject
+    for subject in ("$SRV.PING.app-agent-heat", "$SRV.PING.app-guard", "$SRV.INFO.app-guard.i1", "$SRV.OTHER"):
+        assert not any(matches(item, subject) for item in AIR.subscribe), subject
+    assert may_publish("_INBOX.micro.x")
+    assert not any(matches(item, "_INBOX.micro.x") for item in AIR.subscribe)
+
+
+def test_no_subject_that_an_agent_publishes_on_reaches_an_agent() -> None:
+    heat = for_agent("gw", "heat")
+    for mine in AIR.publish:
+        for theirs in (*AIR.subscribe, *heat.subscribe):
+            assert not matches(theirs, mine.replace("*", "x").replace(">", "x.y")), (mine, theirs)
+            assert not matches(mine, theirs.replace("*", "x").replace(">", "x.y")), (mine, theirs)
+
+
+def test_services_of_edgex_that_answer_are_named_one_by_one() -> None:
+    edgex = for_edgex("gw", services=["device-world-home"])
+    assert any(matches(item, "$SRV.PING.device-world-home") for item in edgex.subscribe)
+    assert not any(matches(item, "$SRV.PING.app-agent-air") for item in edgex.subscribe)

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagents.adapters.files import MAX_FILE_BYTES, load_agent, load_agents, load_site, load_yaml
+from edgeagents.adapters.files import MAX_FILE_BYTES, agent_files, load_agent, load_agents, load_site, load_yaml
 from edgeagents.adapters.provisioning import load_inventory
 from edgeagents.errors import ConfigurationError
 from edgeagents.protocol.fitting import site_problems
@@ -90,10 +90,23 @@ def test_a_folder_of_agents_is_read_by_name_and_a_name_counts_once(tmp_path: Pat
     write(tmp_path, "not read", "notes.txt")
     assert sorted(load_agents(tmp_path)) == ["air", "heat"]
     write(tmp_path, AGENT, "three.yaml")
-    with pytest.raises(ConfigurationError, match=r"three\.yaml: name: another file declares agent 'air' already"):
+    with pytest.raises(ConfigurationError, match=r"one\.yaml and .*three\.yaml both declare agent 'air'"):
         load_agents(tmp_path)
     with pytest.raises(ConfigurationError, match="no such folder"):
         load_agents(tmp_path / "gone")
+
+
+def test_good_doubled_and_wrong_agent_files_are_told_apart(tmp_path: Path) -> None:
+    one, two = write(tmp_path, AGENT, "one.yaml"), write(tmp_path, AGENT, "two.yaml")
+    heat = write(tmp_path, AGENT.replace("air", "heat"), "heat.yaml")
+    bad = write(tmp_path, "name: x", "bad.yaml")
+    files = agent_files(tmp_path)
+    assert (sorted(files.agents), files.paths) == (["heat"], {"heat": heat})
+    assert files.doubled == {"air": f"{one} and {two} both declare agent 'air': keep one of them"}
+    assert list(files.wrong) == [bad]
+    assert files.wrong[bad].startswith(f"{bad}: ")
+    with pytest.raises(ConfigurationError, match=r"bad\.yaml"):
+        load_agents(tmp_path)
 
 
 def test_a_wrong_site_file_is_told(tmp_path: Path) -> None:

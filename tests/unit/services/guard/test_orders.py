@@ -7,7 +7,8 @@ import pytest
 
 from edgeagents.errors import NotFoundError, StoreError
 from services.guard.jobs import Job
-from services.guard.orders import Pause, Scope
+from services.guard.orders import Orders, Pause, Scope
+from services.guard.owner import Owner
 from tests.unit.services.guard.rig import AGENTS, Rig, ends_at
 
 
@@ -148,6 +149,14 @@ async def test_a_file_that_was_changed_since_is_the_later_word(rig: Rig, caplog:
     assert "mode act of agent 'eye' by ann is over: its file says act now" in caplog.text
     rig.restart()
     assert rig.orders.modes["eye"] == "observe"
+
+
+async def test_an_order_outlives_a_time_in_which_two_files_declare_its_agent(rig: Rig) -> None:
+    await rig.orders.order_mode("air", "observe", "ann", "on holiday", 1)
+    unclear = Owner(rig.owner.site, {}, {"air": "a and b both declare agent 'air'"})
+    assert Orders(rig.ledger, rig.executor, unclear).modes == {}
+    rig.restart()
+    assert rig.orders.modes["air"] == "observe"
 
 
 async def test_observe_while_act_is_being_stored_wins(rig: Rig) -> None:

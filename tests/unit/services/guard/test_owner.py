@@ -29,6 +29,23 @@ def test_files_are_read_and_their_mistakes_told(tmp_path: Path) -> None:
         Owner.read(site, agents)
 
 
+def test_a_name_that_two_files_declare_has_no_permissions_and_all_others_go_on(
+    rig: Rig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site, agents = tmp_path / "site.yaml", tmp_path / "agents"
+    agents.mkdir()
+    site.write_text("resources: []\n")
+    for file, name in (("a", "air"), ("b", "air"), ("c", "heat")):
+        (agents / f"{file}.yaml").write_text(f"name: {name}\nwatches: [{{profile: x}}]\n")
+    found = Owner.read(site, agents)
+    assert sorted(found.agents) == ["heat"]
+    problem = found.problem("air", rig.devices)
+    assert f"{agents / 'a.yaml'} and {agents / 'b.yaml'} both declare agent 'air'" in problem
+    assert "restart the guard" in problem
+    assert problem.split(",")[0] in caplog.text
+    assert found.problem("heat", rig.devices) == ""
+
+
 def test_an_agent_is_told_what_concerns_it_and_no_more(rig: Rig) -> None:
     entries = owner(resource="Setpoint", device="valve", profile="").part_of("air", rig.devices)
     assert [(item.device, item.resource, item.risk_class, item.kind) for item in entries] == [

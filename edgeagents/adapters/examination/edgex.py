@@ -1,0 +1,83 @@
+"""One look at EdgeX: keeper and the core services it knows, what they are, which version, and what time it is there.
+
+Source: edgex-wire.md sections 3.1, 3.2 and 4.
+"""
+
+import asyncio
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from edgeagents.adapters.config import READY, parse_bool
+from edgeagents.adapters.keeper import KeeperClient, Registration
+from edgeagents.errors import EdgeAgentsError, NotFoundError
+from edgeagents.protocol.diagnosis.edgex import CORE, ServiceFacts
+
+
+async def look_at_service(http: httpx.AsyncClient, key: str, url: str, registry: str | None = None) -> ServiceFacts:
+    """Return what answers at an address, asked as EdgeX services are asked: ping, then version."""
+    base = url.rstrip("/")
+    try:
+        began_s = time.time()
+        ping = await http.get(f"{base}/api/v3/ping", timeout=3.0)
+        ahead_s = _ahead_s(ping, (began_s + time.time()) / 2)
+        version = await http.get(f"{base}/api/v3/version", timeout=3.0)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        text = f"{key} at {base}: {str(error) or type(error).__name__}"
+        return ServiceFacts(key, base, "away", text, registry=registry)
+    if ping.status_code in (401, 403):
+        return ServiceFacts(key, base, "token", f"asks for a token ({ping.status_code})", "", ahead_s, registry)
+    name, answer = _json(ping).get("serviceName"), _json(version)
+    if ping.is_error or (name is not None and name != key):
+        what = f"{name} answers there" if name else f"answers with status {ping.status_code}, as no EdgeX service does"
+        return ServiceFacts(key, base, "other", f"{key}: {what}", "", ahead_s, registry)
+    return ServiceFacts(key, base, "up", "", str(answer.get("version", "")), ahead_s, registry)
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _ahead_s(answer: httpx.Response, now_s: float) -> float | None:
+    """Return how far the clock behind an answer is ahead of ours; its Date tells whole seconds, cut off."""
+    try:
+        there_s = parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        return None
+    return there_s + 0.5 - now_s
+
+
+async def look_at_keeper(http: httpx.AsyncClient, url: str) -> tuple[ServiceFacts, bool | None]:
+    """Return how keeper answers, and whether it has the common configuration; None where it does not say."""
+    facts = await look_at_service(http, "core-keeper", url)
+    if facts.state != "up":
+        return facts, None
+    try:
+        said = (await KeeperClient(url, http).get(READY)).get(READY, "")
+        return facts, parse_bool(said)
+    except (NotFoundError, ValueError):
+        return facts, False
+    except EdgeAgentsError:
+        return facts, None
+
+
+async def look_at_core(http: httpx.AsyncClient, keeper_url: str) -> list[ServiceFacts]:
+    """Return how each core service answers, found by keeper's registry."""
+    keeper = KeeperClient(keeper_url, http)
+    try:
+        known = {item.service_id: item for item in await keeper.registrations(halted=True)}
+    except EdgeAgentsError:
+        return [ServiceFacts(key) for key in CORE]
+    return list(await asyncio.gather(*(_core(http, key, known.get(key)) for key in CORE)))
+
+
+async def _core(http: httpx.AsyncClient, key: str, known: Registration | None) -> ServiceFacts:
+    if known is None or known.status == "HALT":
+        return ServiceFacts(key, registry=known.status if known is not None else "")
+    return await look_at_service(http, key, known.base_url, known.status or "UNKNOWN")

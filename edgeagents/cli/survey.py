@@ -1,0 +1,204 @@
+"""What `status`, `agents` and `devices` show, gathered from a gateway and put into one shape for people and `--json`.
+
+A part that is away is told as such beside the others.
+
+Source: design.md sections 2 and 3.
+"""
+
+import asyncio
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeagents import subjects
+from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.edgex_bus import EdgexBus, NatsTransport
+from edgeagents.adapters.examination.edgex import look_at_keeper
+from edgeagents.adapters.examination.owner import look_at_files
+from edgeagents.adapters.examination.services import look_at_agents, look_at_guard
+from edgeagents.adapters.rest import make_http
+from edgeagents.cli.place import Place
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, NotFoundError
+from edgeagents.model.device import Reading
+from edgeagents.model.envelope import EventMessage
+from edgeagents.protocol.diagnosis.edgex import ServiceFacts
+from edgeagents.protocol.diagnosis.files import FileFacts
+from edgeagents.protocol.diagnosis.services import AgentFacts, GuardFacts
+
+CLIENT = "edgeagents-cli"
+Newest = dict[tuple[str, str], Reading]
+
+
+async def read_status(place: Place) -> dict[str, Any]:
+    """Return how a gateway stands, as `status --json` prints it."""
+    async with make_http() as http:
+        files, guard, keeper, broker = await asyncio.gather(
+            look_at_files(http, place.keeper, place.site_file, place.agents_dir),
+            look_at_guard(http, place.guard),
+            look_at_keeper(http, place.keeper),
+            _broker(place),
+        )
+        names = sorted({*files.agents, *_strings(guard.state.get("sessions"))})
+        agents = await look_at_agents(http, place.keeper, names, None)
+    return {
+        "gateway": place.gateway, "broker": broker, "edgex": _edgex(keeper[0], files), "guard": guard_body(guard),
+        "agents": [agent_body(facts, guard) for facts in agents],
+    }  # fmt: skip
+
+
+async def _broker(place: Place) -> dict[str, str]:
+    try:
+        bus = await Bus.connect(place.bus_settings(), CLIENT)
+    except EdgeAgentsError as error:
+        return {"state": "away", "text": str(error)}
+    try:
+        held = await bus.held(subjects.EVENTS_STREAM)
+        events = f"{held.messages} events in the stream"
+    except EdgeAgentsError as error:
+        events = str(error)
+    finally:
+        await bus.close()
+    return {"state": "up", "text": f"{place.nats}, nats-server {bus.server_info.get('version', '')}, {events}"}
+
+
+def _edgex(keeper: ServiceFacts, files: FileFacts) -> dict[str, str]:
+    if keeper.state != "up":
+        return {"state": keeper.state, "text": keeper.text}
+    devices = "core-metadata is away" if files.devices is None else f"{len(files.devices)} devices"
+    return {"state": "up", "text": f"{keeper.url}, version {keeper.version}, {devices}"}
+
+
+def guard_body(facts: GuardFacts) -> dict[str, Any]:
+    """Return what is told of the guard, each field there whatever it answered."""
+    state = facts.state
+    return {
+        "url": facts.url, "problem": facts.problem, "generation": state.get("generation", 0),
+        "waiting": state.get("waiting", 0), "outcomes": _mapping(state.get("outcomes")),
+        "blocked": _mapping(state.get("blocked")), "paused": _items(state.get("paused")),
+        "overrides": _items(state.get("overrides")),
+    }  # fmt: skip
+
+
+def agent_body(facts: AgentFacts, guard: GuardFacts) -> dict[str, Any]:
+    """Return what is told of one agent."""
+    state, modes = facts.state, _mapping(guard.state.get("modes"))
+    counts, commands = _mapping(state.get("counts")), _mapping(state.get("commands"))
+    problem = facts.problem or ("" if facts.url else "not registered in keeper: is it up?")
+    return {
+        "name": facts.name, "url": facts.url, "problem": problem,
+        "mode": str(modes.get(facts.name) or state.get("mode") or "unknown"),
+        "session": facts.name in _strings(guard.state.get("sessions")), "events": counts.get("events", 0),
+        "decisions": counts.get("decisions", 0), "commands": commands.get("published", 0),
+        "heldBack": commands.get("held_back", 0), "pending": state.get("pending", 0),
+        "waitsFor": _strings(state.get("waitsFor")),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What `devices` shows is made of these."""
+
+    files: FileFacts
+    guard: GuardFacts
+    newest: Newest = field(default_factory=dict)
+
+
+async def read_devices(place: Place) -> DeviceFacts:
+    """Return devices, files, leases, and the newest reading of each resource that the stream still holds.
+
+    Raises:
+        NotFoundError: core-metadata does not tell which devices there are.
+    """
+    async with make_http() as http:
+        files, guard, newest = await asyncio.gather(
+            look_at_files(http, place.keeper, place.site_file, place.agents_dir),
+            look_at_guard(http, place.guard),
+            _newest(place),
+        )
+    if files.devices is None:
+        raise NotFoundError(f"keeper {place.keeper} leads to no core-metadata: `edgeagents doctor` says why")
+    return DeviceFacts(files, guard, newest)
+
+
+async def _newest(place: Place) -> Newest:
+    settings = place.bus_settings()
+    try:
+        bus = await Bus.connect(settings, CLIENT)
+    except EdgeAgentsError:
+        return {}
+    found: Newest = {}
+    try:
+        edgex = EdgexBus(NatsTransport(bus), settings.edgex_base, kind=settings.edgex_bus)
+        name = f"{CLIENT}-{secrets.token_hex(4)}"  # two may look at once
+        async for stored in bus.read(subjects.EVENTS_STREAM, [], name=name, last_per_subject=True):
+            topic = subjects.subject_to_topic(stored.subject, settings.edgex_bus)
+            message = await edgex.decode(topic, stored.data, stored.headers)
+            if isinstance(message, EventMessage):
+                _take(found, message)
+    except EdgeAgentsError:
+        return found  # what was read so far is told; `doctor` says what is wrong with the stream
+    finally:
+        await bus.close()
+    return found
+
+
+def _take(found: Newest, message: EventMessage) -> None:
+    event = message.event
+    for reading in event.readings:
+        key = (reading.device_name or event.device_name, reading.resource_name)
+        known = found.get(key)
+        if known is None or reading.origin >= known.origin:
+            found[key] = reading
+
+
+def device_rows(facts: DeviceFacts) -> list[dict[str, Any]]:
+    """Return one row for each readable or writable resource of each device, as `devices --json` prints them."""
+    leases = {
+        (item.get("deviceName"), item.get("resourceName")): str(item.get("agent", ""))
+        for item in _items(facts.guard.state.get("leases"))
+    }
+    rows = []
+    for name, device in sorted((facts.files.devices or {}).items()):
+        profile = facts.files.profiles.get(device.profile_name)
+        for resource in profile.device_resources if profile is not None else ():
+            rule = facts.files.site.rule_for(device, resource.name) if facts.files.site is not None else None
+            reading = facts.newest.get((name, resource.name))
+            may = [
+                agent.name
+                for agent in facts.files.agents.values()
+                if any(entry.resource == resource.name and entry.fits(device) for entry in agent.may)
+            ]
+            rows.append({
+                "device": name, "profile": device.profile_name, "resource": resource.name,
+                "adminState": device.admin_state, "operatingState": device.operating_state,
+                "value": value_of(reading) if reading is not None else None, "units": resource.properties.units,
+                "originNs": reading.origin if reading is not None else 0, "mayCommand": sorted(may),
+                "riskClass": rule.risk_class if rule is not None else "",
+                "lease": leases.get((name, resource.name), ""),
+            })  # fmt: skip
+    return rows
+
+
+def value_of(reading: Reading) -> Any:
+    """Return a reading's value for JSON; bytes as how many there are, what no JSON number can be as EdgeX's text."""
+    try:
+        value = reading.decoded()
+    except InvalidInputError:
+        return reading.value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return f"{len(value)} bytes" if isinstance(value, bytes) else value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _items(value: Any) -> list[dict[str, Any]]:
+    return [dict(item) for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _strings(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []

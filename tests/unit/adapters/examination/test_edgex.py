@@ -1,0 +1,95 @@
+"""What is made of the answers of EdgeX services, and of what answers in their place."""
+
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+import httpx
+import pytest
+
+from edgeagents.adapters.config import READY
+from edgeagents.adapters.examination.edgex import look_at_core, look_at_keeper, look_at_service
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def http(answer: Answer) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.MockTransport(answer))
+
+
+def service(key: str, version: str = "4.0.2", **headers: str) -> Answer:
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = {"serviceName": key, "version": version}
+        return httpx.Response(200, json=body, headers=headers)
+
+    return answer
+
+
+async def test_a_service_tells_its_version_and_its_time() -> None:
+    late = formatdate(time.time() + 120, usegmt=True)
+    facts = await look_at_service(http(service("core-data", date=late)), "core-data", "http://d/")
+    assert (facts.state, facts.url, facts.version) == ("up", "http://d", "4.0.2")
+    assert facts.clock_ahead_s == pytest.approx(120, abs=1.5)
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Wed, 99 Nov 2026 10:00:00 GMT"])
+async def test_a_time_that_is_none_is_not_known(date: str) -> None:
+    facts = await look_at_service(http(service("core-data", date=date)), "core-data", "http://d")
+    assert (facts.state, facts.clock_ahead_s) == ("up", None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "words"),
+    [
+        (service("core-metadata"), "other", "core-metadata answers there"),
+        (lambda request: httpx.Response(401, json={}), "token", "asks for a token (401)"),
+        (lambda request: httpx.Response(404, text="<html>"), "other", "status 404"),
+    ],
+)
+async def test_what_is_no_such_service_is_told(answer: Answer, state: str, words: str) -> None:
+    facts = await look_at_service(http(answer), "core-data", "http://d")
+    assert facts.state == state
+    assert words in facts.text
+
+
+async def test_nobody_there_is_away() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    facts = await look_at_service(http(refuse), "core-data", "http://d")
+    assert (facts.state, facts.text) == ("away", "core-data at http://d: refused")
+
+
+@pytest.mark.parametrize(("said", "is_ready"), [("true", True), ("false", False), ("maybe", False), (None, False)])
+async def test_whether_the_common_configuration_is_there(said: str | None, is_ready: bool) -> None:
+    def keeper(request: httpx.Request) -> httpx.Response:
+        if "/kvs/" not in request.url.path:
+            return service("core-keeper")(request)
+        if said is None:
+            return httpx.Response(404, json={"message": "none"})
+        return httpx.Response(200, json={"response": [{"key": READY, "value": said}]})
+
+    facts, ready = await look_at_keeper(http(keeper), "http://k")
+    assert (facts.state, ready) == ("up", is_ready)
+
+
+async def test_core_services_are_found_by_the_registry() -> None:
+    def edgex(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "k":
+            items: list[dict[str, Any]] = [
+                {"serviceId": "core-data", "host": "d", "port": 1, "status": "UP"},
+                {"serviceId": "core-command", "host": "c", "port": 1, "status": "HALT"},
+            ]
+            return httpx.Response(200, json={"registrations": items})
+        return service("core-data")(request)
+
+    found = {facts.key: facts for facts in await look_at_core(http(edgex), "http://k")}
+    assert (found["core-data"].state, found["core-data"].registry) == ("up", "UP")
+    assert found["core-command"].registry == "HALT"
+    assert found["core-metadata"].registry == ""
+
+
+async def test_without_a_registry_nothing_is_known_of_core_services() -> None:
+    facts = await look_at_core(http(lambda request: httpx.Response(503, json={})), "http://k")
+    assert {item.registry for item in facts} == {None}
