@@ -84,8 +84,11 @@ bench: setup ## run every benchmark
 bench-home: setup ## agents, best schedule and best rules run a house: cost, comfort, commands (ARGS="--seeds 2 --days 2")
 	@$(BIN)/python -m tests.bench.home $(ARGS)
 
+bench-events: setup ## events/s of an agent, event to command and to SET, beside a peer: ARGS="--peer-topic edgex/rules-events"
+	@$(BIN)/python -m tests.bench.events $(ARGS)
+
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home
+	bench-home bench-events

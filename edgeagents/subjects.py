@@ -13,6 +13,7 @@ Source: design.md section 4; edgex-wire.md sections 1.3 and 1.6; nats-server MQT
 import base64
 import binascii
 import re
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote
 
@@ -272,6 +273,7 @@ def topic_level(name: str, bus: EdgexBusType = "mqtt") -> str:
     return level if bus == "mqtt" else level.replace(".", "%2E")
 
 
+@lru_cache(maxsize=4096)  # asked for each event, and a gateway has few topics
 def subject_to_topic(subject: str, bus: EdgexBusType = "mqtt") -> str:
     """Return the EdgeX topic that a subject carries; the inverse of `topic_to_subject`.
 

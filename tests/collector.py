@@ -21,6 +21,8 @@ class Received:
     parent: str
     attributes: dict[str, str]
     failed: str
+    began_ns: int = 0
+    ended_ns: int = 0
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Collector:
                     Received(
                         service, span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(),
                         {item.key: item.value.string_value for item in span.attributes}, span.status.message,
+                        span.start_time_unix_nano, span.end_time_unix_nano,
                     )
                     for span in scope.spans
                 ]  # fmt: skip

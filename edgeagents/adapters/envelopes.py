@@ -278,8 +278,9 @@ def _json(data: bytes, what: str) -> Any:
     if len(data) > MAX_ITEMS:
         _check_items(data, what)
     try:
-        # json.loads on bytes would take UTF-16 and lone surrogates; on text it would take NaN and make 1e999 infinite.
-        value = json.loads(data.decode(), parse_constant=_no_number, parse_float=_finite)
+        # json.loads on bytes would take UTF-16 and lone surrogates; on text it would take NaN and make 1e999 infinite,
+        # or, told not to, build a decoder for each message.
+        value = _DECODER.decode(data.decode())
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate hides in \\ud800
     except (ValueError, RecursionError) as error:
@@ -309,6 +310,9 @@ def _finite(digits: str) -> float:
     if math.isinf(number):
         raise ValueError(f"{digits[:40]} is beyond a 64-bit float")
     return number
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

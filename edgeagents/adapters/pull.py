@@ -1,8 +1,11 @@
-"""A durable consumer followed without pause: pull requests on one inbox, renewed as they are used up.
+"""A durable consumer followed without pause: pull requests on one inbox, renewed before they are used up.
 
 nats-py's own `fetch` lingers after the first message of a batch and can leave a request behind that swallows the
-next message; both cost up to the whole timeout. Here one request is open at a time, its messages are handed on as
-they come, and heartbeats tell a silent stream from a lost request.
+next message; both cost up to the whole timeout. Here messages are handed on as they come, a further request goes out
+when half of the last one is used, and heartbeats tell a silent stream from a lost request.
+
+Whatever one read of the socket brought is handed on without a turn of the event loop in between, so what is done
+about it (acknowledgements above all) leaves in one write too.
 
 Source: NATS ADR-37 (simplified JetStream), JetStream pull request statuses.
 """
@@ -12,14 +15,14 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext, api
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,7 @@ WAKE_S: Final = 0.25  # how soon a reconnect or a lost request is noticed
 AGAIN_S: Final = 0.25
 _HEARTBEAT: Final = "100"
 _USED_UP: Final = ("404", "408")
+_UNUSED: Final = "Nats-Pending-Messages"
 
 
 class Pull:
@@ -67,39 +71,43 @@ class Pull:
     async def _bound(self) -> AsyncGenerator[Msg, None]:
         """Yield until the server says that the consumer is not what it was."""
         await self._js.add_consumer(self._stream, self._config)
-        inbox = self._client.new_inbox()
-        subscription = await self._client.subscribe(inbox)
+        inbox, arrivals = self._client.new_inbox(), _Arrivals()
+        subscription = await self._client.subscribe(inbox, cb=arrivals.take)
         try:
-            async with contextlib.aclosing(self._requested(subscription, inbox)) as messages:
+            async with contextlib.aclosing(self._requested(arrivals, inbox)) as messages:
                 async for message in messages:
                     yield message
         finally:
             with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
 
-    async def _requested(self, subscription: Subscription, inbox: str) -> AsyncGenerator[Msg, None]:
-        left = 0
+    async def _requested(self, arrivals: "_Arrivals", inbox: str) -> AsyncGenerator[Msg, None]:
+        left = 0  # of what was asked for; the server serves requests one after the other
         heard_s, connections = time.monotonic(), self._client.stats["reconnects"]
         while True:
-            if left <= 0:
+            if left <= self._batch // 2:
                 await self._request(inbox)
-                left, heard_s, connections = self._batch, time.monotonic(), self._client.stats["reconnects"]
+                left = max(left, 0) + self._batch
+                heard_s, connections = time.monotonic(), self._client.stats["reconnects"]
             try:
-                message = await _next(subscription)
+                message = await arrivals.next(WAKE_S)
             except TimeoutError:
+                if self._client.is_closed:
+                    raise nats.errors.ConnectionClosedError from None
                 silent = time.monotonic() - heard_s > LOST_AFTER_S
                 if self._client.is_connected and (silent or self._client.stats["reconnects"] != connections):
                     left = 0
                 continue
             heard_s = time.monotonic()
-            status = (message.headers or {}).get("Status", "")
+            headers = message.headers or {}
+            status = headers.get("Status", "")
             if not status:
                 left -= 1
                 yield message
             elif status in _USED_UP:
-                left = 0
+                left -= _unused(headers, left)
             elif status != _HEARTBEAT:
-                reason = (message.headers or {}).get("Description", "")
+                reason = headers.get("Description", "")
                 raise nats.errors.Error(f"{status} {reason}".strip())
 
     async def _request(self, inbox: str) -> None:
@@ -116,11 +124,28 @@ class Pull:
             self._told = True
 
 
-async def _next(subscription: Subscription) -> Msg:
-    """Return the next message, raise TimeoutError after `WAKE_S`, and let no cancellation get lost in between."""
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    message = await subscription.next_msg(WAKE_S)
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-    return message
+class _Arrivals:
+    """Messages as they came, to be taken without waiting as long as there are any."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Msg] = deque()
+        self._came = asyncio.Event()
+
+    async def take(self, message: Msg) -> None:
+        """Keep a message until it is asked for."""
+        self._messages.append(message)
+        self._came.set()
+
+    async def next(self, timeout_s: float) -> Msg:
+        """Return the oldest message, raise TimeoutError when none comes within `timeout_s`."""
+        if not self._messages:
+            self._came.clear()
+            async with asyncio.timeout(timeout_s):  # not wait_for: in Python 3.11 it may lose a cancellation
+                await self._came.wait()
+        return self._messages.popleft()
+
+
+def _unused(headers: Mapping[str, str], left: int) -> int:
+    """Return how much of a request that ended will not come; all that is left when the server does not say."""
+    text = headers.get(_UNUSED, "")
+    return int(text) if text.isdecimal() else left

@@ -32,6 +32,8 @@ _PULL_S: Final = 2.0  # a pull request is lost with the server: so long a consum
 ACK_WAIT_S: Final = 30.0  # what was delivered and not acknowledged comes again after this
 BROKER_ERRORS: Final = (nats.errors.Error, OSError)  # a TimeoutError is an OSError
 T = TypeVar("T")
+_OLD_ACK_TOKENS: Final = 9  # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer's>.<time>.<pending>
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 async def finished(call: Awaitable[T]) -> T:
@@ -406,7 +408,7 @@ class Streams:
         durable: str,
         subjects: Sequence[str],
         *,
-        batch: int = 100,
+        batch: int = 256,
         ack_wait_s: float = ACK_WAIT_S,
         deliver_new: bool = False,
     ) -> AsyncGenerator[StoredMessage, None]:
@@ -442,14 +444,11 @@ class Streams:
 
 
 def _stored(message: Msg) -> StoredMessage:
-    meta = message.metadata
+    # nats-py's own way to this makes a datetime and an object or two of each message, and loses nanoseconds.
+    parts = message.reply.split(".")
+    at = 2 if len(parts) == _OLD_ACK_TOKENS else 4  # newer servers name domain and account first
+    stream, delivered, sequence, time_ns = parts[at], parts[at + 2], parts[at + 3], parts[at + 5]
     return StoredMessage(
-        message.subject,
-        message.data,
-        dict(message.headers or {}),
-        meta.stream,
-        meta.sequence.stream,
-        int(meta.timestamp.timestamp() * 1e9),
-        meta.num_delivered,
-        message,
-    )
+        message.subject, message.data, message.headers or _NO_HEADERS, stream, int(sequence), int(time_ns),
+        int(delivered), message,
+    )  # fmt: skip

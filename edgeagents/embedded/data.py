@@ -140,6 +140,8 @@ class Data:
     # --- the bus -----------------------------------------------------------------------------
 
     async def _on_event(self, topic: str, data: bytes, headers: Mapping[str, str]) -> None:
+        if not self._persists():
+            return  # three other services share this process
         try:
             event = self._decoded(topic, data, headers)
         except (MalformedMessageError, InvalidInputError) as error:
@@ -148,8 +150,7 @@ class Data:
             if self.rejected[cause] == 1:
                 log.warning("event on %s is not kept: %s (further ones of this cause are only counted)", topic, error)
             return
-        if self._persists():
-            await self._queue.put((event, None))
+        await self._queue.put((event, None))
         self._heard += 1
         if self._heard % _YIELD_EVERY == 0:
             await asyncio.sleep(0)  # nats-py delivers a whole burst in one go, and three other services wait

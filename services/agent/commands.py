@@ -113,6 +113,7 @@ class Commander:
         self._incarnation = incarnation
         self._memory = _Memory()
         self.welcome: SessionWelcome | None = None
+        self._judged_by: tuple[SessionWelcome, Site, AgentDefinition] | None = None  # what that welcome means
         self.welcomed = asyncio.Event()
         self._asking = asyncio.Lock()
         self._session = subjects.session(bus.settings.gateway, agent.name)
@@ -236,11 +237,12 @@ class Commander:
 
     def _is_under_way(self, intent: Intent) -> bool:
         key = (intent.device, intent.resource)
-        waiting = [item.command for item in self._memory.pending.values()]
+        waiting = [
+            item.command.value for item in self._memory.pending.values()
+            if (item.command.device, item.command.resource) == key
+        ]  # fmt: skip
         try:
-            return any(
-                (item.device, item.resource, item.value) == (*key, self._text(key, intent.value)) for item in waiting
-            )
+            return bool(waiting) and self._text(key, intent.value) in waiting
         except InvalidInputError:
             return False
 
@@ -269,8 +271,10 @@ class Commander:
         if held is not None and time.monotonic() < held.until_s:
             return "held back after a refusal"
         devices = self._devices
-        agents = {self._agent.name: self._agent.model_copy(update={"mode": welcome.mode})}
-        rules = gate.Rules(_own_site(welcome), agents, devices.devices_by_name, devices.profiles_by_name)
+        if self._judged_by is None or self._judged_by[0] is not welcome:
+            self._judged_by = (welcome, _own_site(welcome), self._agent.model_copy(update={"mode": welcome.mode}))
+        _, site, agent = self._judged_by
+        rules = gate.Rules(site, {agent.name: agent}, devices.devices_by_name, devices.profiles_by_name)
         picture = gate.Picture(
             self._twin.readings, {key: tuple(self._memory.sets[key])} if key in self._memory.sets else {}
         )
@@ -381,6 +385,8 @@ class Commander:
 
     def forget_overdue(self) -> None:
         """Stop waiting for outcomes that cannot come any more: the guard tells every one, but may have been reset."""
+        if not self._memory.pending and not self._memory.held_back:
+            return  # asked after each event
         now_s = time.monotonic()
         for name, pending in list(self._memory.pending.items()):
             if now_s - pending.published_s > pending.command.ttl_s + 60:

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import is_
 from typing import Any, Final
 
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_math
 
 from edgeagents.errors import ConfigurationError, InvalidInputError
-from edgeagents.model.agent import AgentDefinition, Intent, Recent, Rule
+from edgeagents.model.agent import AgentDefinition, Intent, Recent, Rule, Sample
 from edgeagents.model.values import Value
 from edgeagents.protocol.gate import Key
 from services.agent.view import View
@@ -64,7 +65,7 @@ class RuleBook:
         Raises:
             ConfigurationError: an expression is wrong; rule, field, position and reason are named.
         """
-        self._goals = {name: _cel_value(value) for name, value in agent.goals.items()}
+        self._goals = {f"goals.{name}": _cel_value(value) for name, value in agent.goals.items()}
         self._rules = [
             _compile(rule, index, words, agent, source)
             for index, rule in enumerate(agent.rules)
@@ -72,6 +73,7 @@ class RuleBook:
         ]
         self.failures: Counter[str] = Counter()
         self._last: dict[str, tuple[tuple[tuple[type, str], ...], Value]] = {}  # by rule: inputs, what it wanted
+        self._same: dict[str, tuple[list[Sample], Fired | None]] = {}  # by rule: the very samples, what came of them
 
     @property
     def names(self) -> list[str]:
@@ -114,37 +116,45 @@ class RuleBook:
             view: the agent's picture of its devices.
             site_s: site time of the decision.
         """
-        now = datetime.fromtimestamp(site_s, UTC)
-        common = {f"goals.{name}": value for name, value in self._goals.items()}
-        common |= {"time.hour": now.hour + now.minute / 60 + now.second / 3600, "time.weekday": float(now.weekday())}
         found: dict[Key, Fired] = {}
         for rule in self._rules:
             if rule.key in found:
                 continue
-            fired = self._evaluate(rule, view, site_s, common)
+            fired = self._evaluate(rule, view, site_s)
             if fired is not None:
                 found[rule.key] = fired
         return list(found.values())
 
-    def _evaluate(self, rule: CompiledRule, view: View, site_s: float, common: Mapping[str, Any]) -> Fired | None:
-        inputs: dict[str, Value] = {}
-        oldest_ns = 0
-        for name, source in rule.given.items():
+    def _evaluate(self, rule: CompiledRule, view: View, site_s: float) -> Fired | None:
+        samples: list[Sample] = []
+        for source in rule.given.values():
             found = view.recent(source, site_s) if isinstance(source, Recent) else view.latest(source)
             if found is None or found.value is None or isinstance(found.value, (bytes, list, dict)):
                 return None
-            inputs[name] = found.value
-            oldest_ns = min(oldest_ns or found.origin_ns, found.origin_ns)
-        value = self._wanted(rule, inputs, common)
+            samples.append(found)
+        # Most events bring a new sample to few rules; where none is new, nothing else can be.
+        same = self._same.get(rule.name)
+        if same is not None and all(map(is_, same[0], samples)):
+            return same[1]
+        failed = self.failures[rule.name]
+        fired = self._fired(rule, samples, site_s)
+        if not rule.uses_time and self.failures[rule.name] == failed:  # each failure counts
+            self._same[rule.name] = (samples, fired)
+        return fired
+
+    def _fired(self, rule: CompiledRule, samples: Sequence[Sample], site_s: float) -> Fired | None:
+        inputs = {name: sample.value for name, sample in zip(rule.given, samples, strict=True)}
+        value = self._wanted(rule, inputs, site_s)
         if value is None:
             return None
         intent = Intent(*rule.key, value, _fill(rule.because, {**inputs, "value": value}), rule.name)
+        oldest_ns = min((sample.origin_ns for sample in samples), default=0)
         return Fired(intent, rule.confidence, inputs, oldest_ns, rule.dead_band)
 
-    def _wanted(self, rule: CompiledRule, inputs: Mapping[str, Value], common: Mapping[str, Any]) -> Value:
+    def _wanted(self, rule: CompiledRule, inputs: Mapping[str, Value], site_s: float) -> Value:
         """Return the value a rule wants for these inputs, None when it is silent."""
         if rule.uses_time:
-            return self._computed(rule, inputs, common)
+            return self._computed(rule, inputs, site_s)
         # Nothing but its inputs decides, and most events change those of few rules.
         # By text: 0.0 and -0.0 are equal, and what a rule makes of them may not be.
         seen = tuple((type(value), repr(value)) for value in inputs.values())
@@ -152,14 +162,17 @@ class RuleBook:
         if last is not None and last[0] == seen:
             return last[1]
         failed = self.failures[rule.name]
-        value = self._computed(rule, inputs, common)
+        value = self._computed(rule, inputs, site_s)
         if self.failures[rule.name] == failed:  # each failure counts
             self._last[rule.name] = (seen, value)
         return value
 
-    def _computed(self, rule: CompiledRule, inputs: Mapping[str, Value], common: Mapping[str, Any]) -> Value:
+    def _computed(self, rule: CompiledRule, inputs: Mapping[str, Value], site_s: float) -> Value:
+        now = datetime.fromtimestamp(site_s, UTC)
+        hour, weekday = now.hour + now.minute / 60 + now.second / 3600, float(now.weekday())
         try:
-            data = {**common, **{name: _cel_value(value) for name, value in inputs.items()}}
+            known = {name: _cel_value(value) for name, value in inputs.items()}
+            data = {**self._goals, "time.hour": hour, "time.weekday": weekday, **known}
         except InvalidInputError as error:
             self._failed(rule, str(error))
             return None

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -35,6 +34,7 @@ from services.guard.bridge import METRICS as BRIDGE_METRICS
 from services.guard.bridge import bridge_of
 from services.guard.clocks import ClockSteps, SystemClocks
 from services.guard.desk import LeaseDesk
+from services.guard.group_commit import GroupCommit
 from services.guard.intake import Intake, Teller
 from services.guard.jobs import Job, Means, end
 from services.guard.lanes import Lanes
@@ -102,7 +102,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     if settings.command_token_file is not None:
         service.command.use_token(read_secret(settings.command_token_file))
     ledger = Ledger(settings.state_dir)
-    executor = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+    executor = GroupCommit(ledger)
     clocks = SystemClocks(service.site_time)
     incarnation = f"{time.time_ns():x}"
     audit = Audit(service.bus, "guard", incarnation)

@@ -5,7 +5,7 @@ Source: design.md sections 3.5 to 3.8.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -72,7 +72,7 @@ class Means:
     """All that lanes work with."""
 
     ledger: Ledger
-    executor: ThreadPoolExecutor
+    executor: Executor
     owner: Owner
     devices: DeviceCache
     picture: LivePicture

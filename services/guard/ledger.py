@@ -1,8 +1,9 @@
 """The guard's own state on its volume: commands with their intents and outcomes, generation, quarantined devices,
 what devices should show.
 
-SQLite with full fsync: when a call returns, what it wrote survives a power cut. Calls are blocking and run in a
-one-thread executor, so they are in order. One guard per gateway: the volume is locked as long as it runs.
+SQLite with full fsync: when a call returns, what it wrote survives a power cut. Calls are blocking and run in the one
+thread of `group_commit.py`, so they are in order; those made `together` are on disk when that block ends. One guard
+per gateway: the volume is locked as long as it runs.
 
 Source: design.md section 3.7; field notes on SQLite (92 us an insert and commit in WAL mode).
 """
@@ -13,6 +14,7 @@ import sqlite3
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -193,18 +195,13 @@ class Ledger:
     def receive(self, command: Command, agent: str, sequence: int, now_s: float) -> bool:
         """Write a command and its place in the stream down; False when this agent's id is known already."""
         text = command.model_dump_json()
-        self._write("BEGIN", ())
-        try:
+        with self._whole():
             cursor = self._write(
                 "INSERT OR IGNORE INTO commands (id, agent, sequence, phase, command, changed_s) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (command.id, agent, sequence, "received", text, now_s),
             )
             self.saw(sequence)
-        except StoreError:
-            self._write("ROLLBACK", ())
-            raise
-        self._write("COMMIT", ())
         return cursor.rowcount == 1
 
     def enter(self, agent: str, command_id: CommandId, phase: Phase, now_s: float, intent: Intent = _NONE) -> None:
@@ -299,15 +296,10 @@ class Ledger:
 
         A value may be there more than once: as many SETs of it may come.
         """
-        self._write("BEGIN", ())
-        try:
+        with self._whole():
             self._write("DELETE FROM late WHERE device = ? AND resource = ?", (device, resource))
             for value, is_newest in values:
                 self._write(_ONE_MORE, (device, resource, value, is_newest))
-        except StoreError:
-            self._write("ROLLBACK", ())
-            raise
-        self._write("COMMIT", ())
 
     def late(self) -> list[tuple[Held, bool]]:
         """Return values that may still take effect, oldest first, and whether nothing was wanted after them."""
@@ -330,15 +322,10 @@ class Ledger:
     def shift(self, by_site_s: float, offset_ms: int) -> None:
         """Move all kept site times at once: the clock behind them was set, and is now `offset_ms` ahead."""
         moves = "UPDATE overrides SET since_site_s = since_site_s + ?, until_site_s = until_site_s + ?"
-        self._write("BEGIN", ())
-        try:
+        with self._whole():
             self._write("UPDATE sets SET site_s = site_s + ?", (by_site_s,))
             self._write(moves, (by_site_s, by_site_s))
             self.remember_clock(offset_ms)
-        except StoreError:
-            self._write("ROLLBACK", ())
-            raise
-        self._write("COMMIT", ())
 
     def remember_clock(self, offset_ms: int) -> None:
         """Keep what the wall clock is ahead of the monotonic one, which begins anew with each boot."""
@@ -383,6 +370,31 @@ class Ledger:
     def modes(self) -> list[tuple[str, str, str, str, str, int]]:
         """Return (agent, mode, what its file said, approver, reason, since in wall ns) of all modes by order."""
         return list(self._db.execute("SELECT agent, mode, written, approver, reason, since_ns FROM modes"))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Have all calls inside the block on disk when it ends, with one sync; none of them when it raises.
+
+        Raises:
+            StoreError: they could not be written.
+        """
+        self._write("BEGIN", ())
+        try:
+            yield
+            self._write("COMMIT", ())
+        except BaseException:
+            if self._db.in_transaction:  # a full disk may have undone it already
+                self._write("ROLLBACK", ())
+            raise
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Have what is written inside the block written as a whole or not at all, by itself or within `together`."""
+        if not self._db.in_transaction:
+            with self.together():
+                yield
+            return
+        yield  # what fails here undoes all that is written together
 
     def _write(self, sql: str, values: tuple[object, ...]) -> sqlite3.Cursor:
         try:

@@ -11,7 +11,7 @@ Source: design.md section 3.8, "the owner wins".
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
@@ -71,7 +71,7 @@ def place_text(place: Place) -> str:
 class Orders:
     """The orders in force. Changes of one guard come one after the other; questions are answered from memory."""
 
-    def __init__(self, ledger: Ledger, executor: ThreadPoolExecutor, owner: Owner) -> None:
+    def __init__(self, ledger: Ledger, executor: Executor, owner: Owner) -> None:
         """Take in what the ledger holds; modes by order are put into `owner`, by which the gate judges."""
         self._ledger = ledger
         self._executor = executor

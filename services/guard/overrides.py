@@ -9,7 +9,7 @@ Source: design.md section 3.8.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ class Overrides:
     def __init__(
         self,
         ledger: Ledger,
-        executor: ThreadPoolExecutor,
+        executor: Executor,
         owner: Owner,
         devices: DeviceCache,
         audit: Audit,

@@ -23,6 +23,7 @@ from edgeagents.model.values import Value, format_value
 from edgeagents.protocol import gate, lease
 from edgeagents.protocol.effects import Reply, StoreLease
 from edgeagents.settings import SiteTime
+from services.agent.app import SHORTEST_HISTORY_S
 from services.agent.commands import FIRST_HOLD_BACK_S, LONGEST_HOLD_BACK_S, NEVER_S
 from services.agent.decision import RuleStage, decide
 from services.agent.perception import Twin
@@ -36,7 +37,6 @@ from tests.bench.home_run import Change
 HOME: Final = Path(__file__).resolve().parents[2] / "edgex-profiles" / "home"
 FACTOR: Final = 60.0  # site seconds in a wall second: `make demo` has the same
 WALL_START_S: Final = 1_700_000_000.0
-RECENT_S: Final = 2 * HOUR_S  # of the history, all readings; before that only those of which habits are kept
 
 
 @cache
@@ -159,7 +159,8 @@ class Agents:
         """Replay what the stream of events holds from before, as a started agent does."""
         past = list(history)
         habits = {key for thinker in self.thinkers for key in thinker.rules.usual}
-        recent_s = past[-1][0].site_s - RECENT_S if past else 0.0
+        longest_s = max(SHORTEST_HISTORY_S, *(thinker.rules.longest_s for thinker in self.thinkers))
+        recent_s = past[-1][0].site_s - longest_s if past else 0.0
         for home, around in past:
             wanted = None if home.site_s >= recent_s else habits
             for event in self._events(home, around, wanted):

@@ -1,10 +1,11 @@
-"""A cancellation that comes in the same turn as an answer, or as an error, is not lost."""
+"""A cancellation that comes in the same turn as an answer, or as an error, is not lost; a message's place is read."""
 
 import asyncio
 
 import pytest
+from nats.aio.msg import Msg
 
-from edgeagents.adapters.streams import finished
+from edgeagents.adapters.streams import _stored, finished
 
 
 @pytest.mark.parametrize("error", [None, OSError("nobody answers")])
@@ -31,3 +32,16 @@ async def test_without_a_cancellation_answer_and_error_come_through() -> None:
     assert await finished(answer()) == 1
     with pytest.raises(OSError, match="nobody answers"):
         await finished(fail())
+
+
+@pytest.mark.parametrize(
+    ("names", "tail"), [("", ""), ("hub.aGash.", ""), ("_.aGash.", ".x7Kq")], ids=["old", "domain", "token"]
+)
+def test_place_time_and_deliveries_of_a_message_stand_in_its_reply_subject(names: str, tail: str) -> None:
+    reply = f"$JS.ACK.{names}edgex-events.agent-air.2.7001.41.1795465567626438574.9{tail}"
+
+    found = _stored(Msg(None, "edgex.events.x", reply, b"data", None))  # type: ignore[arg-type]
+
+    assert (found.stream, found.sequence, found.deliveries) == ("edgex-events", 7001, 2)
+    assert found.time_ns == 1_795_465_567_626_438_574
+    assert (found.subject, found.data, found.headers) == ("edgex.events.x", b"data", {})

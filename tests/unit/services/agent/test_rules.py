@@ -1,5 +1,6 @@
 """Owners' rules: what fires, what stays silent, and what is said about a mistake."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from edgeagents.model.values import Value
 from edgeagents.settings import SiteTime
 from services.agent.perception import Twin
 from services.agent.rules import RuleBook
+from services.agent.view import SeenView
 
 NOON_S = 12 * 3600.0
 
@@ -255,3 +257,63 @@ def test_no_reading_whatsoever_makes_a_rule_raise(readings: list[Any]) -> None:
         picture.set_value(("sensor", "Temperature"), value, index, NOON_S + index)
     for fired in HARDY.evaluate(picture, NOON_S):
         assert isinstance(fired.intent.value, (bool, int, float, str))
+
+
+class Counted:
+    """A compiled expression that counts how often it is asked."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled, self.count = compiled, 0
+
+    def eval(self, data: Any) -> Any:
+        self.count += 1
+        return self._compiled.eval(data=data)
+
+
+def counted(rules: RuleBook) -> Counted:
+    """Have the first rule's condition count."""
+    counter = Counted(rules._rules[0].when)
+    rules._rules[0] = replace(rules._rules[0], when=counter)
+    return counter
+
+
+def test_a_rule_none_of_whose_readings_is_new_gives_the_very_same_and_asks_the_view_all_the_same() -> None:
+    rules = book(rule())
+    picture = twin(rules, sensor__Temperature=18.0)
+    counter = counted(rules)
+    (before,) = rules.evaluate(picture, NOON_S)
+    seen = SeenView(picture)
+
+    (again,) = rules.evaluate(seen, NOON_S + 10)
+
+    assert again is before
+    assert counter.count == 1
+    assert seen.described()["latest"][0][:3] == ["sensor", "Temperature", 18.0]
+
+
+def test_a_new_reading_of_the_same_value_counts_with_its_own_time() -> None:
+    rules = book(rule())
+    picture = twin(rules, sensor__Temperature=18.0)
+    (before,) = rules.evaluate(picture, NOON_S)
+    picture.set_value(("sensor", "Temperature"), 18.0, int((NOON_S + 5) * 1e9), NOON_S + 5)
+
+    (after,) = rules.evaluate(picture, NOON_S + 5)
+
+    assert after.data_origin_ns - before.data_origin_ns == 5_000_000_000
+
+
+def test_a_rule_that_fails_is_asked_again_and_counted_each_time_though_nothing_is_new() -> None:
+    rules = book(rule(when="t < 20.0"))
+    picture = twin(rules, sensor__Temperature="cold")
+
+    for count in (1, 2, 3):
+        assert rules.evaluate(picture, NOON_S) == []
+        assert rules.failures["warm"] == count
+
+
+def test_a_rule_on_the_time_of_day_is_asked_each_time() -> None:
+    rules = book(rule(when="t < 20.0 && time.hour >= 13.0"))
+    picture = twin(rules, sensor__Temperature=18.0)
+
+    assert rules.evaluate(picture, NOON_S) == []
+    assert len(rules.evaluate(picture, NOON_S + 3600)) == 1
