@@ -14,6 +14,7 @@ from edgeagents import __version__
 from edgeagents.cli.approvals import approvals
 from edgeagents.cli.audit import audit
 from edgeagents.cli.backup import backup, restore
+from edgeagents.cli.credentials import credentials
 from edgeagents.cli.orders import add_orders
 from edgeagents.cli.replay import replay
 from edgeagents.cli.why import why
@@ -23,6 +24,7 @@ app = App(name="edgeagents", help="Cooperating agents on an EdgeX gateway.", ver
 app.command(approvals)
 app.command(backup)
 app.command(restore)
+app.command(credentials)
 add_orders(app)
 app.command(audit)
 app.command(why)
