@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.engine import PROJECT, Engine, Gateway
+from tests.docker.engine import PROJECT, Engine, Gateway, busy_home
 
 HERE = Path(__file__).parent
 
@@ -34,9 +34,12 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def gateway(engine: Engine) -> Iterator[Gateway]:
+def gateway(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway that is up; at the end nothing of it may be left."""
-    found = Gateway(engine)
+    folder = tmp_path_factory.mktemp("owner")
+    for part in (folder, *folder.parents[:2]):  # pytest's folders are private to us
+        part.chmod(0o755)
+    found = Gateway(engine, busy_home(folder))
     found.down()
     try:
         found.up()

@@ -3,15 +3,19 @@
 The engine of our own keeps images between runs in a folder of its own (EDGEAGENTS_DOCKER_DIR), and ends with the tests.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import yaml
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = "edgeagents-test"
@@ -23,6 +27,18 @@ CHOSEN: Final = {
     "GUARD_PORT": "", "KEEPER_PORT": "", "METADATA_PORT": "", "DATA_PORT": "", "COMMAND_PORT": "",
     "SITE_TIME_FACTOR": "60", "SITE_TIME_START_S": "1768370400",
 }  # fmt: skip
+# A home that goes on as it was left may have nothing to do: this agent, beside its own rules, never is done.
+NEVER_DONE: Final = {
+    "name": "dim",
+    "given": {"co2": "sensor-office/CO2"},
+    "when": "co2 > 0.0",
+    "set": {
+        "device": "light-office",
+        "resource": "Brightness",
+        "value": "=double(int(time.hour * 60.0) % 90 + 1)",
+    },
+    "because": "there is always something to do",
+}
 
 
 def run(words: Sequence[str], *, env: Mapping[str, str], stdin: str = "", timeout_s: float = 120.0) -> str:
@@ -94,15 +110,33 @@ def compose_commands(engine: Engine) -> list[list[str]]:
     return [*found, ["docker", "compose"]] if plugin.returncode == 0 else found
 
 
+def busy_home(folder: Path) -> Path:
+    """Return a copy of the home's files, in a folder, where agent `air` has something to command every few seconds."""
+    site = folder / "site"
+    shutil.copytree(ROOT / "edgex-profiles" / "home", site)
+    for path in (site, *site.rglob("*")):  # the containers' user is another one
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    rules = yaml.safe_load((site / "site.yaml").read_text())
+    brightness = {"profile": "Light", "resource": "Brightness", "risk_class": "A", "kind": "absolute"}
+    rules["resources"].append({**brightness, "proof": {"resource": "Brightness", "wait": "3s"}})
+    (site / "site.yaml").write_text(yaml.safe_dump(rules))
+    agent = yaml.safe_load((site / "agents" / "air.yaml").read_text())
+    agent["rules"].append(NEVER_DONE)
+    agent["may"].append({"profile": "Light", "resource": "Brightness"})
+    (site / "agents" / "air.yaml").write_text(yaml.safe_dump(agent))
+    return site
+
+
 class Gateway:
     """The gateway of docker-compose.yml, profiles embedded and demo."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Prepare; `up` starts it."""
+    def __init__(self, engine: Engine, site: Path) -> None:
+        """Prepare a gateway with the owner's files in `site`; `up` starts it."""
         self.engine = engine
         self._compose = compose_commands(engine)[0]
-        self.env = {**engine.env, **CHOSEN, "SITE_TIME_WALL_START_S": str(int(time.time()))}
+        self.env = {**engine.env, **CHOSEN, "SITE": str(site), "SITE_TIME_WALL_START_S": str(int(time.time()))}
         self.up_s = 0.0
+        self._containers: dict[str, str] = {}
 
     def compose(self, *words: str, timeout_s: float = 180.0) -> str:
         """Return what `compose …` says."""
@@ -121,9 +155,12 @@ class Gateway:
 
     def container(self, service: str) -> str:
         """Return the id of a service's container."""
-        name = f"label=com.docker.compose.service={service}"
-        project = f"label=com.docker.compose.project={PROJECT}"
-        return self.engine.docker("ps", "-aq", "--no-trunc", "--filter", project, "--filter", name).split()[0]
+        if service not in self._containers:
+            name = f"label=com.docker.compose.service={service}"
+            project = f"label=com.docker.compose.project={PROJECT}"
+            found = self.engine.docker("ps", "-aq", "--no-trunc", "--filter", project, "--filter", name)
+            self._containers[service] = found.split()[0]
+        return self._containers[service]
 
     def health(self) -> dict[str, str]:
         """Return how each service of ours is."""
@@ -165,8 +202,12 @@ class Gateway:
         return answer
 
     def guard(self) -> dict[str, Any]:
-        """Return the guard's state."""
-        return self.get("guard", "http://edgeagents-guard:59740/api/v3/guard")
+        """Return the guard's state, by its published port."""
+        bindings = self.engine.inspect(self.container("guard"))[0]["NetworkSettings"]["Ports"]["59740/tcp"]
+        url = f"http://127.0.0.1:{bindings[0]['HostPort']}/api/v3/guard"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            state: dict[str, Any] = json.loads(answer.read())
+        return state
 
     def proven(self) -> int:
         """Return how many commands were proven since the guard started."""
@@ -174,7 +215,12 @@ class Gateway:
 
     def wait_proven(self, more: int = 1, timeout_s: float = 60.0) -> None:
         """Return once so many more commands are proven: events come, agents decide, the guard acts."""
-        give_up_s, since = time.monotonic() + timeout_s, self.proven()
-        while self.proven() < since + more:
-            assert time.monotonic() < give_up_s, f"no proven command in {timeout_s:g} s: {self.guard()}"
-            time.sleep(0.5)
+        give_up_s, since = time.monotonic() + timeout_s, -1
+        while True:
+            with contextlib.suppress(OSError):  # just being started again
+                now = self.proven()
+                since = now if since < 0 else since
+                if now >= since + more:
+                    return
+            assert time.monotonic() < give_up_s, f"no proven command in {timeout_s:g} s: {self.logs('guard')[-3000:]}"
+            time.sleep(0.3)

@@ -36,9 +36,9 @@ def test_keeper_finds_agents_healthy_behind_the_guard(gateway: Gateway) -> None:
 
 
 def test_the_owners_command_line_works(gateway: Gateway) -> None:
-    assert "paused" in gateway.compose("run", "--rm", "edgeagents", "pause", "--agent", "air", "--reason", "a test")
+    assert "paused" in gateway.compose("run", "--rm", "edgeagents", "pause", "agent", "air", "--reason", "a test")
     assert any("air" in str(pause) for pause in gateway.guard()["paused"])
-    gateway.compose("run", "--rm", "edgeagents", "resume", "--agent", "air", "--reason", "a test")
+    gateway.compose("run", "--rm", "edgeagents", "resume", "agent", "air", "--reason", "a test")
     assert gateway.guard()["paused"] == []
 
 
@@ -140,7 +140,7 @@ class TestSecrets:
         pages = [gateway.get("core", f"http://{item['host']}:{item['port']}/api/v3/config") for item in found]
         keys = gateway.get("core", "http://127.0.0.1:59890/api/v3/kvs/key/edgex?plaintext=true")
         told = json.dumps([pages, keys])
-        assert len(pages) >= 8
+        assert len(pages) >= 8, [item["serviceId"] for item in found]
         assert [secret for secret in secrets if secret in told] == []
 
     def test_not_in_image_layers(self, engine: Engine) -> None:
