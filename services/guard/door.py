@@ -75,7 +75,7 @@ def judge(agent: str, method: str, path: str, query: Mapping[str, str], body: An
         query: its parameters.
         body: what the JSON body holds, None without one.
     """
-    parts = tuple(path.strip("/").split("/"))
+    parts = tuple(path.removeprefix("/").split("/"))
     if parts[:2] != API or len(parts) < 3:
         return Refused("unknown route", f"{method} {path[:100]}: not behind this door")
     match parts[2:]:

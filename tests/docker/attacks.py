@@ -10,6 +10,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import nats
 
@@ -17,7 +18,11 @@ DOOR = "http://edgeagents-door:59745"
 
 
 def token():
-    return open("/run/credentials/door.token").read().strip()
+    return Path("/run/credentials/door.token").read_text().strip()
+
+
+def password():
+    return Path("/run/credentials/nats.password").read_text().strip()
 
 
 def http(method, url, body="", with_token=True):
@@ -51,7 +56,7 @@ async def bus(act):
 
     client = await nats.connect(
         os.environ["EDGEAGENTS_NATS_URL"], user=os.environ["EDGEAGENTS_NATS_USER"],
-        password=open("/run/credentials/nats.password").read().strip(), error_cb=on_error, connect_timeout=5,
+        password=password(), error_cb=on_error, connect_timeout=5,
         inbox_prefix=f"_INBOX.{os.environ['EDGEAGENTS_NATS_USER']}".encode(),
     )  # fmt: skip
     try:
@@ -98,7 +103,9 @@ def subscribe(subject):
 def anonymous():
     async def connect():
         try:
-            await (await nats.connect(os.environ["EDGEAGENTS_NATS_URL"], allow_reconnect=False, connect_timeout=3)).close()
+            await (
+                await nats.connect(os.environ["EDGEAGENTS_NATS_URL"], allow_reconnect=False, connect_timeout=3)
+            ).close()
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
         return {"connected": True}
@@ -110,7 +117,11 @@ def as_user(user, password):
     async def connect():
         try:
             client = await nats.connect(
-                os.environ["EDGEAGENTS_NATS_URL"], user=user, password=password, allow_reconnect=False, connect_timeout=3
+                os.environ["EDGEAGENTS_NATS_URL"],
+                user=user,
+                password=password,
+                allow_reconnect=False,
+                connect_timeout=3,
             )
             await client.close()
         except Exception as error:
@@ -144,7 +155,8 @@ def resolve(name):
 
 ATTACKS = {
     "http": http, "tcp": tcp, "publish": publish, "request": request, "subscribe": subscribe, "anonymous": anonymous,
-    "as-user": as_user, "files": files, "resolve": resolve, "door": lambda method, path, body="": http(method, DOOR + path, body),
+    "as-user": as_user, "files": files, "resolve": resolve,
+    "door": lambda method, path, body="": http(method, DOOR + path, body),
     "door-without": lambda method, path: http(method, DOOR + path, with_token=False),
 }  # fmt: skip
 print(json.dumps(ATTACKS[sys.argv[1]](*sys.argv[2:])))

@@ -100,7 +100,9 @@ class TestOtherAgents:
     def test_their_subjects_and_the_guards_are_refused(self, attack: Any, subject: str) -> None:
         assert any("permissions violation" in text.lower() for text in attack("publish", subject, "{}")["said"])
 
-    @pytest.mark.parametrize("subject", ["gateway.commands.>", "gateway.outcomes.comfort.*", "edgex.>", ">", "_INBOX.>"])
+    @pytest.mark.parametrize(
+        "subject", ["gateway.commands.>", "gateway.outcomes.comfort.*", "edgex.>", ">", "_INBOX.>"]
+    )
     def test_nobody_elses_messages_are_heard(self, attack: Any, subject: str) -> None:
         found = attack("subscribe", subject)
         assert found["result"] == []
