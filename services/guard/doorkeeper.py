@@ -35,6 +35,7 @@ from edgeagents.errors import (
     ConfigurationError,
     EdgeAgentsError,
     InvalidInputError,
+    TooManyAttemptsError,
     UnauthorisedError,
     UnavailableError,
     meaning_of,
@@ -46,6 +47,7 @@ from services.guard.relays import Relays, headers_of, read_body
 log = logging.getLogger(__name__)
 
 WAIT_S: Final = 10.0
+MOST_AT_ONCE: Final = 8  # of one agent: the guard has other things to do
 METRICS: Final = ("GuardDoorPassed", "GuardDoorRefused")
 NOBODY: Final = "nobody"
 
@@ -122,6 +124,7 @@ class Doorkeeper:
         self._audit = audit
         self._told: set[tuple[str, str]] = set()
         self._addresses = _addresses(service)
+        self._busy: Counter[str] = Counter()
         self.counts: Counter[str] = Counter(passed=0, refused=0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,6 +141,15 @@ class Doorkeeper:
 
     async def _answer(self, request: Request) -> Response:
         agent = self._agent(request)
+        if self._busy[agent] >= MOST_AT_ONCE:
+            raise TooManyAttemptsError(f"agent {agent}: {MOST_AT_ONCE} requests at the guard's door already: ask again")
+        self._busy[agent] += 1
+        try:
+            return await self._carry_out(agent, request)
+        finally:
+            self._busy[agent] -= 1
+
+    async def _carry_out(self, agent: str, request: Request) -> Response:
         content = await read_body(request)
         # Decoded once, here: what goes on is written anew from what was judged.
         path = unquote(request.scope["raw_path"].decode("latin-1"))

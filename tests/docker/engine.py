@@ -134,7 +134,7 @@ class Gateway:
         """Prepare a gateway with the owner's files in `site`; `up` starts it."""
         self.engine = engine
         self._compose = compose_commands(engine)[0]
-        self.env = {**engine.env, **CHOSEN, "SITE": str(site), "SITE_TIME_WALL_START_S": str(int(time.time()))}
+        self.env = {**engine.env, **CHOSEN, "SITE_DIR": str(site), "SITE_TIME_WALL_START_S": str(int(time.time()))}
         self.up_s = 0.0
         self._containers: dict[str, str] = {}
 

@@ -86,9 +86,9 @@ def test_agents_are_on_their_network_alone(gateway: Gateway) -> None:
 
 def test_images_are_small(engine: Engine) -> None:
     services = ("nats", "core", "guard", "agent", "world")
-    version = next(line for line in (ROOT / ".env").read_text().splitlines() if line.startswith("VERSION=")).split("=")[
-        1
-    ]
+    version = next(
+        line for line in (ROOT / ".env").read_text().splitlines() if line.startswith("IMAGE_VERSION=")
+    ).split("=")[1]
     images = {name: engine.inspect(f"edgeagents-{name}:{version}")[0] for name in services}
     layers = [image["RootFS"]["Layers"] for image in images.values()]
     # The base is what all have in common below our first layer; ours are told apart by the history.
@@ -112,7 +112,7 @@ def test_every_compose_takes_the_file(engine: Engine, profiles: str) -> None:
 def test_a_gateway_with_its_own_edgex_joins_its_network(engine: Engine) -> None:
     own = {
         "COMPOSE_PROFILES": "", "EDGEX_NETWORK": "edgex_edgex-network", "EDGEX_NETWORK_EXTERNAL": "true",
-        "KEEPER": "http://my-keeper:59890", "NATS": "nats://my-nats:4222",
+        "KEEPER_URL": "http://my-keeper:59890", "NATS_URL": "nats://my-nats:4222",
     }  # fmt: skip
     for command in compose_commands(engine):
         shown = yaml.safe_load(run([*command, "config"], env={**engine.env, **own}))
@@ -153,7 +153,9 @@ class TestSecrets:
         assert [secret for secret in secrets if secret in told] == []
 
     def test_not_in_image_layers(self, engine: Engine) -> None:
-        version = next(x for x in (ROOT / ".env").read_text().splitlines() if x.startswith("VERSION=")).split("=")[1]
+        version = next(x for x in (ROOT / ".env").read_text().splitlines() if x.startswith("IMAGE_VERSION=")).split(
+            "="
+        )[1]
         for name in ("nats", "core", "guard", "agent", "world"):
             image = f"edgeagents-{name}:{version}"
             told = engine.docker("history", "--no-trunc", image) + json.dumps(engine.inspect(image))

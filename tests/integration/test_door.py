@@ -1,5 +1,6 @@
 """The guard's door with a real guard and a real agent behind it, over an embedded core."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -170,6 +171,13 @@ async def test_nobody_gets_in_without_a_token_or_with_bytes_that_are_none(gatewa
         put = f"{gateway.door}/api/v3/kvs/key/edgex/v4/app-agent-air/X"
         assert (await http.put(put, content=b"{no json", headers=headers)).status_code == 400
         assert (await http.put(put, content=b"x" * (2 << 20), headers=headers)).status_code == 413
+
+
+async def test_one_agent_cannot_keep_the_guard_busy(gateway: Doors, client: Client) -> None:
+    found = await asyncio.gather(*(ask(gateway, "GET", "/api/v3/device/all?limit=100") for _ in range(60)))
+    statuses = {answer.status_code for answer in found}
+    assert statuses == {200, 429}
+    assert (await ask(gateway, "GET", "/api/v3/ping")).status_code == 200
 
 
 async def test_a_rotated_token_counts_at_once_and_the_old_one_no_more(gateway: Doors, client: Client) -> None:
