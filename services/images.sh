@@ -15,15 +15,23 @@ case $machine in x86_64 | amd64) machine=x86_64 ;; aarch64 | arm64) machine=aarc
   *) echo "no wheels for $machine: uv.lock has x86_64 and aarch64" >&2; exit 1 ;; esac
 
 make_base() { # a Debian with Python and certificates, without documentation, translations and package lists
-  local folder; folder=$(mktemp -d); trap 'rm -rf "$folder"' RETURN
+  local folder status=0
   command -v debootstrap >/dev/null || { echo "no registry and no debootstrap: apt-get install debootstrap" >&2; return 1; }
   echo "no registry answers: making $own_base with debootstrap (a minute or two)"
-  debootstrap --variant=minbase --include=python3,ca-certificates bookworm "$folder/root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" \
-    > "$folder/log" 2>&1 || { tail -5 "$folder/log" >&2; return 1; }
-  (cd "$folder/root" && rm -rf var/cache/apt var/cache/debconf/*-old var/lib/apt/lists/* var/log/* usr/share/doc/* \
+  folder=$(mktemp -d)
+  # Removed whatever happens: it is a whole system.
+  fill_base "$folder" || status=1
+  rm -rf "$folder"
+  return $status
+}
+
+fill_base() {
+  debootstrap --variant=minbase --include=python3,ca-certificates bookworm "$1/root" ${DEBIAN_MIRROR:-} > "$1/log" 2>&1 \
+    || { tail -5 "$1/log" >&2; return 1; }
+  (cd "$1/root" && rm -rf var/cache/apt var/cache/debconf/*-old var/lib/apt/lists/* var/log/* usr/share/doc/* \
     usr/share/man/* usr/share/locale/* usr/share/info/* usr/share/lintian usr/lib/python3*/ensurepip \
     && mkdir -p var/cache/apt/archives/partial var/lib/apt/lists/partial)
-  tar -C "$folder/root" -c . | docker import - "$own_base" >/dev/null
+  tar -C "$1/root" -c . | docker import - "$own_base" >/dev/null
 }
 
 choose_base() { # prints nothing, sets `base`
