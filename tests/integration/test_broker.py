@@ -128,8 +128,11 @@ async def test_an_mqtt_client_without_a_password_is_edgex_and_no_more(broker: Br
     await owner.subscribe(">", note)
     await owner.flush()
     async with aiomqtt.Client("127.0.0.1", broker.mqtt_port, identifier="foreign") as client:
+        await client.subscribe("edgex/events/#")
         await client.publish("gw/commands/lamp/air", b"{}", qos=0)
         await client.publish("edgex/events/device/x", b"{}", qos=0)
+        async with asyncio.timeout(10):
+            assert str((await anext(aiter(client.messages))).topic) == "edgex/events/device/x"
     await until(lambda: "edgex.events.device.x" in heard, "what EdgeX may say is heard", timeout_s=10)
     assert "gw.commands.lamp.air" not in heard
     await owner.close()

@@ -101,7 +101,8 @@ async def ask(gateway: Doors, method: str, path: str, body: Any = None, token: s
 
 
 async def test_edgex_reaches_an_agent_at_the_guard(gateway: Doors, client: Client, agent: str) -> None:
-    own = next(line for line in gateway.agent.log_path.read_text().splitlines() if " at http://" in line).split()[-1]  # type: ignore[union-attr]
+    found = (await ask(gateway, "GET", "/api/v3/registry/serviceId/app-agent-air")).json()["registration"]
+    own = f"http://{found['host']}:{found['port']}"
     assert agent != own, "registered is a port of the guard"
     assert (await client.http.get(f"{agent}/api/v3/ping")).json()["serviceName"] == "app-agent-air"
     assert (await client.http.get(f"{agent}/api/v3/config")).json()["serviceName"] == "app-agent-air"
