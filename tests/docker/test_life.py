@@ -142,7 +142,7 @@ async def main():
         if sys.argv[1] == "stored":
             await js.publish("probe", b"x" * 100_000)
             return print("stored")
-        with open("/state/ballast", "wb") as ballast:
+        with open("/state/ballast", "wb", 0) as ballast:
             try:
                 while True:
                     ballast.write(b"x" * 4096)
