@@ -98,6 +98,13 @@ class Engine:
         found: list[dict[str, Any]] = json.loads(self.docker("inspect", *names))
         return found
 
+    def both(self, container: str) -> str:
+        """Return what a container wrote, on stdout and stderr."""
+        done = subprocess.run(
+            ["docker", "logs", container], env={**os.environ, **self.env}, capture_output=True, text=True
+        )
+        return done.stdout + done.stderr
+
     def build(self) -> None:
         """Build the images of this tree; what did not change is taken from the engine's cache."""
         run(["services/images.sh"], env=self.env, timeout_s=900.0)
@@ -181,10 +188,7 @@ class Gateway:
 
     def logs(self, service: str) -> str:
         """Return what a service wrote."""
-        done = subprocess.run(
-            ["docker", "logs", self.container(service)], env={**os.environ, **self.env}, capture_output=True, text=True
-        )
-        return done.stdout + done.stderr
+        return self.engine.both(self.container(service))
 
     def python(self, service: str, code: str, *words: str, timeout_s: float = 60.0) -> str:
         """Return what a Python program says that runs inside a service's container, as its user."""

@@ -121,9 +121,8 @@ class TestFullDisk:
         while engine.docker("exec", "-i", broker, "python3", "-", "stored", stdin=FILL).strip() != "stored":
             assert time.monotonic() < deadline_s, engine.docker("logs", broker)
             time.sleep(0.3)
-        assert engine.inspect(broker)[0]["State"]["StartedAt"] == before, (
-            "the server was started again, not the container"
-        )
+        assert engine.inspect(broker)[0]["State"]["StartedAt"] == before, "not the container was started again"
+        assert "the disk was full and has room again" in engine.both(broker), "but the server in it"
 
 
 # Fills the disk until a message is not stored, and makes room again; or says whether a message is stored now.
