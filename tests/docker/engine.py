@@ -25,7 +25,7 @@ START_S: Final = 60.0
 CHOSEN: Final = {
     "COMPOSE_PROFILES": "embedded,demo", "COMPOSE_PROJECT_NAME": PROJECT, "EDGEX_NETWORK": f"{PROJECT}_edgex",
     "GUARD_PORT": "", "KEEPER_PORT": "", "METADATA_PORT": "", "DATA_PORT": "", "COMMAND_PORT": "",
-    "SITE_TIME_FACTOR": "60", "SITE_TIME_START_S": "1768370400",
+    "HEALTH_INTERVAL": "3s", "SITE_TIME_FACTOR": "60", "SITE_TIME_START_S": "1768370400",
 }  # fmt: skip
 # A home that goes on as it was left may have nothing to do: this agent, beside its own rules, never is done.
 NEVER_DONE: Final = {
