@@ -1,7 +1,9 @@
 """The gateway of docker-compose.yml comes up, works, and touches nothing but what it says."""
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,8 +26,15 @@ def test_a_device_event_causes_a_proven_command(gateway: Gateway) -> None:
 
 
 def test_keeper_finds_agents_healthy_behind_the_guard(gateway: Gateway) -> None:
-    found = gateway.get("core", "http://127.0.0.1:59890/api/v3/registry/all")["registrations"]
-    agents = {item["serviceId"]: item for item in found if item["serviceId"].startswith("app-agent-")}
+    def registered() -> dict[str, dict[str, Any]]:
+        found = gateway.get("core", "http://127.0.0.1:59890/api/v3/registry/all")["registrations"]
+        return {item["serviceId"]: item for item in found if item["serviceId"].startswith("app-agent-")}
+
+    give_up_s = time.monotonic() + 30  # keeper asks every 10 s
+    while {item["status"] for item in registered().values()} != {"UP"}:
+        assert time.monotonic() < give_up_s, registered()
+        time.sleep(1)
+    agents = registered()
     assert sorted(agents) == ["app-agent-air", "app-agent-comfort", "app-agent-energy"]
     for item in agents.values():
         assert (item["host"], item["status"]) == ("edgeagents-guard", "UP")
