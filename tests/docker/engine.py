@@ -72,11 +72,9 @@ class Engine:
         if self._answers():  # of an earlier run, that was cut off
             return
         own = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
-        log = (folder / "log").open("wb")
-        self._process = subprocess.Popen(
-            ["dockerd", *own, "--host", f"unix://{folder}/sock", "--bridge", "none"],
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+        command = ["dockerd", *own, "--host", f"unix://{folder}/sock", "--bridge", "none"]
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         give_up_s = time.monotonic() + START_S
         while not self._answers():
             assert self._process.poll() is None, (folder / "log").read_text()[-3000:]
