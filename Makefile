@@ -52,8 +52,9 @@ replay-demo: setup ## 1,000 decisions of a busy home, made again from its audit:
 	$(BIN)/pytest tests/scenarios/test_replay.py -m long -s $(ARGS)
 
 test: setup ## all tests that this machine can run; says what it leaves out
-	$(BIN)/pytest -m "not edgex and not long and not faults" -n auto --dist loadgroup $(ARGS)
+	$(BIN)/pytest -m "not edgex and not long and not faults and not docker" -n auto --dist loadgroup $(ARGS)
 	@echo "left out: the contract suite on a running EdgeX of yours (make test-edgex), faults (make test-faults)," \
+	"containers (make test-compose)," \
 	"all faults and minutes of fuzzing (make test-long)"
 
 FUZZ_SECONDS ?= 600
@@ -66,6 +67,12 @@ test-faults: setup ## some 5 minutes of kills, stops, power cuts, full disks, cl
 
 test-long: setup ## hours: every fault 20 times at random and at each await, then bad input for FUZZ_SECONDS=600
 	FAULTS_ROUNDS=20 FAULTS_SEED=$(FAULTS_SEED) FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -m "faults or long" -n 0 -q $(ARGS)
+
+images: setup ## container images of all services, at the project's version: BASE_IMAGE=python:3.11-slim-bookworm
+	@services/images.sh
+
+test-compose: setup ## the gateway in containers: up, proven, fenced, restarted, killed, paused (builds images first)
+	$(BIN)/pytest tests/docker -m docker -n 0 -q $(ARGS)
 
 # HOST counts only on the command line: some shells export one of their own.
 EDGEX_HOST := $(if $(findstring command,$(origin HOST)),--edgex-host="$(HOST)")
@@ -91,4 +98,4 @@ bench-decode: setup ## µs an event from bytes to a typed event, in each encodin
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home bench-events
+	bench-home bench-events images test-compose

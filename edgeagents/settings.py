@@ -35,6 +35,9 @@ class BusSettings(BaseSettings):
     nats_url: str = Field("nats://127.0.0.1:4222", description="address of nats-server")
     nats_user: str = Field("", description="NATS user; empty: no user")
     nats_password_file: Path | None = Field(None, description="file that holds the NATS password")
+    edgex_token_file: Path | None = Field(
+        None, description="token for EdgeX behind the guard's door; read anew with each call; unset: no door"
+    )
     edgex_bus: EdgexBusType = Field(
         "mqtt", description="what EdgeX's MessageBus.Type is; sets how topics become subjects"
     )

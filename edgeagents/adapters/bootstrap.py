@@ -53,6 +53,7 @@ from edgeagents.adapters.startup import (
     refuse_duplicate,
 )
 from edgeagents.adapters.tls import scheme_of, server_tls
+from edgeagents.adapters.token_files import FileToken
 from edgeagents.adapters.web import WebContext, make_app
 from edgeagents.errors import ConfigurationError, EdgeAgentsError, NotFoundError, TheirError, UnavailableError
 from edgeagents.permissions import inbox
@@ -270,13 +271,14 @@ async def _prepare(start: _Start, budget: Budget, stack: AsyncExitStack) -> tupl
     spec, options = start.spec, start.options
     http = await stack.enter_async_context(make_http())
     security = await stack.enter_async_context(open_security(options, budget))
-    keeper = KeeperClient(options.keeper_url, http, tokens=security.tokens) if options.keeper_url else None
+    tokens = _tokens(start.settings, security)
+    keeper = KeeperClient(options.keeper_url, http, tokens=tokens) if options.keeper_url else None
     loader = ConfigLoader(options, spec.kind, spec.config, spec.port, start.environ)
     config = await loader.load(keeper, http, budget)
     apply_hosts(config, options)
     _follow_log_level(config)
     if options.use_registry:
-        keeper = known = keeper or KeeperClient(_registry_url(config), http, tokens=security.tokens)
+        keeper = known = keeper or KeeperClient(_registry_url(config), http, tokens=tokens)
         await budget.until(
             f"the registry in core-keeper at {known.url}",
             lambda: refuse_duplicate(known, http, options.key, options.startup_interval_s),
@@ -304,7 +306,9 @@ async def _assemble(
         start.settings.edgex_bus,
     )
 
-    def rest(service: str, tokens: Tokens | None = security.tokens) -> Rest:
+    own_tokens = _tokens(start.settings, security)
+
+    def rest(service: str, tokens: Tokens | None = own_tokens) -> Rest:
         if keeper is not None and options.use_registry:
             return Rest(service, RegistryAddress(keeper, service, host_of_others(options)), http, tokens=tokens)
         return Rest(service, FixedAddress(client_url(config, service)), http, tokens=tokens)
@@ -330,6 +334,11 @@ async def _assemble(
         stopping=start.stopping, metrics=metrics, encoding=encoding,
         micro=Micro(key, start.spec.version, config.text("Service/StartupMsg"), {"gateway": start.settings.gateway}),
     )  # fmt: skip
+
+
+def _tokens(settings: BusSettings, security: Security) -> Tokens | None:
+    """Return where the tokens come from that our calls to EdgeX carry: the door's, where a setting names one."""
+    return FileToken(settings.edgex_token_file) if settings.edgex_token_file is not None else security.tokens
 
 
 def _start_background(service: EdgexService) -> None:

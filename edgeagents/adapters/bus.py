@@ -137,8 +137,7 @@ class Bus(Streams):
         link = _Link(client, settings.nats_url)
         options: dict[str, Any] = {}
         if settings.nats_user:
-            password = settings.password
-            options |= {"user": settings.nats_user, "password": password.get_secret_value() if password else ""}
+            options |= {"user": settings.nats_user, "password": _password_of(settings)}
         if inbox:
             options["inbox_prefix"] = inbox.encode()
         connecting = asyncio.create_task(
@@ -322,6 +321,25 @@ def _check_address(url: str) -> None:
         is_one = False
     if not is_one:
         raise ConfigurationError(f"nats_url {url!r} is no address of a broker: write nats://host:4222")
+
+
+def _password_of(settings: BusSettings) -> Callable[[], str]:
+    """Return what gives the password as its file has it then: each connection asks anew, for it may be rotated.
+
+    Raises:
+        ConfigurationError: the file cannot be read now; once it cannot later, the former password is used.
+    """
+    known = settings.password
+
+    def newest() -> str:
+        nonlocal known
+        try:
+            known = settings.password
+        except ConfigurationError as error:
+            log.error("%s: the former password is used", error)
+        return known.get_secret_value() if known is not None else ""
+
+    return newest
 
 
 def _received(message: Msg) -> BusMessage:

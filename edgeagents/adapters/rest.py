@@ -100,6 +100,10 @@ class Rest:
         self._tokens = tokens
         self.token = token
 
+    def use_tokens(self, tokens: Tokens) -> None:
+        """Send one of `tokens` with every request from now on."""
+        self._tokens = tokens
+
     async def call(
         self,
         method: str,

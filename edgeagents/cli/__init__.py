@@ -14,6 +14,7 @@ from edgeagents import __version__
 from edgeagents.cli.approvals import approvals
 from edgeagents.cli.audit import audit
 from edgeagents.cli.backup import backup, restore
+from edgeagents.cli.credentials import credentials
 from edgeagents.cli.doctor import doctor
 from edgeagents.cli.events import events
 from edgeagents.cli.orders import add_orders
@@ -29,6 +30,7 @@ app.command(restore)
 app.command(doctor)
 add_overview(app)
 app.command(events)
+app.command(credentials)
 add_orders(app)
 app.command(audit)
 app.command(why)

@@ -90,14 +90,13 @@ def read_tokens(path: Path) -> dict[str, str]:
     return tokens
 
 
-def bearer_guard(tokens: dict[str, str]) -> Guard:
-    """Return the rule that a request carries one of these tokens as its bearer."""
-    known = [token.encode() for token in tokens.values()]
+def bearer_guard(tokens: Mapping[str, str]) -> Guard:
+    """Return the rule that a request carries one of these tokens, as they are then, as its bearer."""
 
     def allowed(headers: Mapping[bytes, bytes]) -> bool:
         kind, _, token = headers.get(b"authorization", b"").partition(b" ")
         # Every token is compared, in constant time: neither which one matches nor how far shows in the time it takes.
-        matches = [hmac.compare_digest(token.strip(), own) for own in known]
+        matches = [hmac.compare_digest(token.strip(), own.encode()) for own in tokens.values()]
         return kind.lower() == b"bearer" and any(matches)
 
     return allowed

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp
 from edgeagents.adapters.metrics import Reporter
 from edgeagents.adapters.otel import TelemetrySettings, follow, telemetry_of
 from edgeagents.adapters.serving import WebServer
+from edgeagents.adapters.token_files import TokenFile
 from edgeagents.embedded import command_routes, data_routes, keeper, metadata_routes, registry
 from edgeagents.embedded.command import Commands
 from edgeagents.embedded.common_config import Addresses, common_leaves, service_config
@@ -211,7 +212,7 @@ async def serve(settings: CoreSettings, bus: BusSettings) -> None:
         ConfigurationError: a port, a file or a folder cannot be used.
         StoreError: a database cannot be opened.
     """
-    tokens = command_routes.read_tokens(settings.tokens) if settings.tokens is not None else None
+    tokens = TokenFile(settings.tokens, command_routes.read_tokens) if settings.tokens is not None else None
     with _bound(settings) as sockets:
         ports = {name: bound.getsockname()[1] for name, bound in sockets.items()}
         addresses = Addresses(settings.advertise or settings.host, **ports, mqtt_port=settings.mqtt_port)

@@ -26,7 +26,11 @@ class FullStore:
 
     def __call__(self) -> bool:
         """Say whether the server should be started again now."""
-        self._was_full = NO_SPACE in self._news() or self._was_full
+        return self.heard(self._news())
+
+    def heard(self, news: bytes) -> bool:
+        """Say whether the server should be started again, after these words of it; for who reads its log himself."""
+        self._was_full = NO_SPACE in news or self._was_full
         if not self._was_full or _room_bytes(self._store) < ROOM_BYTES:
             return False
         self._was_full = False

@@ -4,14 +4,13 @@ Source: NATS server configuration reference; field notes on brokers (`sync_inter
 """
 
 import json
-import os
 import secrets
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeagents.adapters.nats_server import find_nats_server
+from edgeagents.adapters.nats_server import find_nats_server, user_entry, write_private
 from edgeagents.errors import ConfigurationError
 from edgeagents.permissions import Permissions
 
@@ -41,7 +40,7 @@ def write_config(
         if not path.exists():
             write_private(path, secrets.token_urlsafe(24) + "\n")
         passwords[user] = path
-        entries.append({"user": user, "password": path.read_text().strip(), "permissions": _permissions(permissions)})
+        entries.append(user_entry(user, path.read_text().strip(), permissions))
     config: dict[str, Any] = {
         "server_name": "gateway",
         "listen": f"127.0.0.1:{port}",
@@ -56,20 +55,6 @@ def write_config(
     # The server's configuration language is a superset of JSON.
     write_private(path, json.dumps(config, indent=1))
     return path, passwords
-
-
-def _permissions(permissions: Permissions) -> dict[str, Any]:
-    publish: dict[str, Any] = {"allow": list(permissions.publish)}
-    if permissions.deny_publish:
-        publish["deny"] = list(permissions.deny_publish)
-    return {"publish": publish, "subscribe": {"allow": list(permissions.subscribe)}}
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def free_port(preferred: int = 0, taken: frozenset[int] | set[int] = frozenset()) -> int:

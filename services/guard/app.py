@@ -6,7 +6,7 @@ Source: design.md section 2.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -24,16 +24,19 @@ from edgeagents.adapters.mqtt_bridge import MqttSettings
 from edgeagents.adapters.rest import Rest
 from edgeagents.adapters.service_doors import ServiceDoors
 from edgeagents.adapters.startup import host_of_others
+from edgeagents.adapters.token_files import FileToken
 from edgeagents.audit import Audit
 from edgeagents.model.message import Outcome, OutcomeStatus
 from edgeagents.protocol.gate import NeedsApproval
-from edgeagents.settings import PREFIX, read_secret
+from edgeagents.settings import PREFIX
 from services.guard.alone import Alone
 from services.guard.approvals import Approvals, read_approvers
 from services.guard.bridge import METRICS as BRIDGE_METRICS
 from services.guard.bridge import bridge_of
 from services.guard.clocks import ClockSteps, SystemClocks
 from services.guard.desk import LeaseDesk
+from services.guard.doorkeeper import METRICS as DOOR_METRICS
+from services.guard.doorkeeper import DoorSettings, open_door
 from services.guard.group_commit import GroupCommit
 from services.guard.intake import Intake, Teller
 from services.guard.jobs import Job, Means, end
@@ -59,6 +62,7 @@ METRICS: Final = (
     "GuardWaiting",
     "GuardNotices",
     *BRIDGE_METRICS,
+    *DOOR_METRICS,
 )
 
 
@@ -89,7 +93,7 @@ SPEC: Final = ServiceSpec(
         "Clients": {"core-command": {"Protocol": "http", "Host": "localhost", "Port": 59882}},
         "Trigger": {"Type": "edgex-messagebus", "SubscribeTopics": "events/device/#"},
     },
-    settings=(GuardSettings, MqttSettings),
+    settings=(GuardSettings, MqttSettings, DoorSettings),
 )
 
 
@@ -100,7 +104,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     owner = Owner.read(settings.site_file, settings.agents_dir)
     approvals = Approvals(read_approvers(settings.approvers_file), time.monotonic, time.time_ns)
     if settings.command_token_file is not None:
-        service.command.use_token(read_secret(settings.command_token_file))
+        service.command.use_tokens(FileToken(settings.command_token_file))
     ledger = Ledger(settings.state_dir)
     executor = GroupCommit(ledger)
     clocks = SystemClocks(service.site_time)
@@ -135,13 +139,14 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone, ClockSteps(clocks, means))
     _measure(service.metrics, guard)
     _listens(service, guard)
-    _routes(service, guard)
     bridge = await bridge_of(service, MqttSettings())
     guard.start(guard.run(), "guard")
     if bridge is not None:
         guard.start(bridge.run(), "mqtt bridge")
     try:
-        yield
+        async with open_door(service, DoorSettings(), settings.state_dir, audit) as door:
+            _routes(service, guard, door)
+            yield
     finally:
         await guard.stop()
         executor.shutdown(wait=True)
@@ -319,7 +324,7 @@ def _listens(service: EdgexService, guard: Guard) -> None:
     ]
 
 
-def _routes(service: EdgexService, guard: Guard) -> None:
+def _routes(service: EdgexService, guard: Guard, door: Mapping[str, int]) -> None:
     """Add the guard's own routes to the common ones."""
 
     add_people_routes(service.app, guard.people, guard.approvals)
@@ -349,4 +354,5 @@ def _routes(service: EdgexService, guard: Guard) -> None:
             **guard.people.orders(),
             "commands": dict(guard.intake.counts),
             "outcomes": dict(guard.teller.counts),
+            "door": dict(door),
         }

@@ -5,7 +5,7 @@ Source: design.md section 3.6; class B waits here too until consents of agents a
 
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ class Waiting:
 class Approvals:
     """Commands that wait, by command id."""
 
-    def __init__(self, tokens: dict[str, str], now: Callable[[], float], wall_ns: Callable[[], int]) -> None:
+    def __init__(self, tokens: Mapping[str, str], now: Callable[[], float], wall_ns: Callable[[], int]) -> None:
         """Start empty; `tokens` maps approver names to tokens."""
         self._tokens = tokens
         self._now = now

@@ -2,16 +2,17 @@
 
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from edgeagents.adapters.edgex import CommandClient, DataClient, MetadataClient, check_parameters
 from edgeagents.adapters.edgex_bus import EdgexBus, RawHandler
 from edgeagents.adapters.envelopes import encode_envelope
 from edgeagents.adapters.rest import FixedAddress, Rest
+from edgeagents.adapters.token_files import FileToken
 from edgeagents.errors import (
     ConflictError,
     DeviceSilentError,
@@ -225,9 +226,10 @@ async def test_a_refused_read_is_its_error(case: str, device: str, command: str,
 
 
 @pytest.mark.recordings
-async def test_a_set_goes_out_with_its_values_correlation_id_and_token() -> None:
+async def test_a_set_goes_out_with_its_values_correlation_id_and_token(tmp_path: Path) -> None:
     client, recorded = recorded_command("own set")
-    client.use_token(SecretStr("t0ken"))
+    (tmp_path / "token").write_text("t0ken\n")
+    client.use_tokens(FileToken(tmp_path / "token"))
     await client.set("lamp-1", "State", {"Power": "true", "Level": "40"}, correlation_id="abc")
     assert json.loads(recorded.asked[0].content) == {"Power": "true", "Level": "40"}
     assert recorded.asked[0].headers["X-Correlation-ID"] == "abc"

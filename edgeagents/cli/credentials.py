@@ -1,0 +1,37 @@
+"""`edgeagents credentials`: passwords and tokens of a gateway, one folder a consumer; `--rotate` makes new ones.
+
+Source: docs/compose.md.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from edgeagents.adapters.credentials import EVERYBODY, Credentials
+from edgeagents.adapters.files import load_agents
+from edgeagents.settings import PREFIX
+
+Folder = Annotated[Path, Parameter(help="where they are kept: a folder a consumer in it")]
+Agents = Annotated[Path, Parameter(help="folder with one YAML file per agent")]
+Gateway = Annotated[str, Parameter(env_var=f"{PREFIX}GATEWAY", help="name of the gateway")]
+Rotate = Annotated[
+    list[str] | None,
+    Parameter(consume_multiple=True, help="make new ones: of `guard`, `owner`, `edgex`, agents by name, or `all`"),
+]
+
+
+def credentials(*, folder: Folder, agents: Agents, gateway: Gateway = "gateway", rotate: Rotate = None) -> None:
+    """Make what credentials are missing, and the broker's users with what each may do; says what is new.
+
+    A running broker of ours takes its new users over by itself, within a second; guard and agents reconnect.
+    """
+    names = [EVERYBODY] if rotate == [] else rotate or []
+    found = Credentials(folder, gateway, list(load_agents(agents)), names)
+    found.write()
+    new = ", ".join(found.made)
+    Console(soft_wrap=True, highlight=False).print(
+        f"credentials of {len(found.agents)} agents in {folder}: " + (f"new are {new}" if new else "nothing is new"),
+        markup=False,
+    )

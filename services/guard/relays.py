@@ -1,0 +1,159 @@
+"""Where EdgeX reaches agents that are on no network of its: a port of the guard for each, on EdgeX's network.
+
+Keeper's health check, the UI and a rule engine come by it. What an agent said of its host does not count: requests go
+to the address that its registration came from. The ports are kept over a restart, so keeper's registry stays right.
+
+Source: design.md section 2; edgex-wire.md section 4.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from edgeagents.adapters.middleware import error_body
+from edgeagents.adapters.nats_server import write_private
+from edgeagents.adapters.serving import WebServer, bind
+from edgeagents.errors import TooLargeError
+
+log = logging.getLogger(__name__)
+
+PORTS: Final = range(59750, 59800)
+MOST_BYTES: Final = 1 << 20
+WAIT_S: Final = 5.0
+# What EdgeX, its UI and a rule engine ask of an application service; `agent` is our own page.
+ROUTES: Final = {
+    "GET": ("/api/v3/ping", "/api/v3/version", "/api/v3/config", "/api/v3/agent"),
+    "POST": ("/api/v3/secret", "/api/v3/rule", "/api/v3/trigger"),
+}
+_HEADERS: Final = ("content-type", "x-correlation-id", "accept", "authorization", "traceparent")
+_BACK: Final = ("content-type", "x-correlation-id")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an agent answers, and at which port of ours EdgeX reaches it."""
+
+    host: str
+    port: int
+    relay_port: int
+
+
+async def read_body(request: Request) -> bytes:
+    """Return a request's body.
+
+    Raises:
+        TooLargeError: it is longer than `MOST_BYTES`.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise TooLargeError(f"body: more than {MOST_BYTES} bytes")
+    return body
+
+
+class Relays:
+    """The agents' ports on EdgeX's network."""
+
+    def __init__(self, file: Path, host: str, http: httpx.AsyncClient, tasks: asyncio.TaskGroup) -> None:
+        """Remember places in `file`; listen on `host`; `start` opens what is remembered."""
+        self._file = file
+        self._host = host
+        self._http = http
+        self._tasks = tasks
+        self._places: dict[str, Place] = _read(file)
+        self._servers: dict[str, WebServer] = {}
+
+    def start(self) -> None:
+        """Listen for all agents that were there before."""
+        for agent, place in list(self._places.items()):
+            self._open(agent, place)
+
+    def stop(self) -> None:
+        """Stop listening."""
+        for server in self._servers.values():
+            server.should_exit = True
+
+    def place(self, agent: str) -> Place | None:
+        """Return where an agent answers, as far as is known."""
+        return self._places.get(agent)
+
+    def enter(self, agent: str, host: str, port: int) -> Place:
+        """Have requests for an agent go to an address from now on; return its place.
+
+        Raises:
+            ConfigurationError: no port of ours is free for it.
+        """
+        known = self._places.get(agent)
+        place = self._open(agent, Place(host, port, known.relay_port if known is not None else PORTS.start))
+        # An address that another agent had is this one's now.
+        gone = [other for other, at in self._places.items() if other != agent and (at.host, at.port) == (host, port)]
+        for other in gone:
+            self._places[other] = Place("", 0, self._places[other].relay_port)
+        if place != known or gone:
+            write_private(self._file, json.dumps({name: asdict(at) for name, at in self._places.items()}))
+        return place
+
+    def _open(self, agent: str, wanted: Place) -> Place:
+        if agent in self._servers:
+            self._places[agent] = wanted
+            return wanted
+        sock = bind(self._host, wanted.relay_port, key=f"app-agent-{agent}", others=PORTS)
+        place = Place(wanted.host, wanted.port, int(sock.getsockname()[1]))
+        server = self._servers[agent] = WebServer(self._app(agent))
+        self._tasks.create_task(server.serve([sock]), name=f"relay of {agent}")
+        self._places[agent] = place
+        return place
+
+    def _app(self, agent: str) -> ASGIApp:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                answer = await self._relay(agent, Request(scope, receive))
+                await answer(scope, receive, send)
+
+        return app
+
+    async def _relay(self, agent: str, request: Request) -> Response:
+        method, path, place = request.method, request.url.path, self._places[agent]
+        if path not in ROUTES.get(method, ()):
+            return JSONResponse(error_body(404, f"{method} {path}: not relayed to agent {agent}"), 404)
+        if not place.host:
+            return JSONResponse(error_body(503, f"agent {agent} has not registered again yet"), 503)
+        url = f"http://{place.host}:{place.port}{path}"
+        headers = {name: text for name, text in request.headers.items() if name in _HEADERS}
+        try:
+            body = await read_body(request)
+            answer = await self._http.request(method, url, content=body, headers=headers, timeout=WAIT_S)
+        except TooLargeError as error:
+            return JSONResponse(error_body(413, str(error)), 413)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            text = f"agent {agent} at {place.host}:{place.port}: {error or type(error).__name__}"
+            return JSONResponse(error_body(503, text), 503)
+        return Response(
+            answer.content, answer.status_code, {n: answer.headers[n] for n in _BACK if n in answer.headers}
+        )
+
+
+def _read(file: Path) -> dict[str, Place]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {str(name): Place(str(at["host"]), int(at["port"]), int(at["relay_port"])) for name, at in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.warning("%s: %s: agents are known again once they register", file, error)
+        return {}
+
+
+def headers_of(request: Request) -> Mapping[str, str]:
+    """Return the headers of a request that go on with it to EdgeX; whose token it was does not."""
+    return {name: text for name, text in request.headers.items() if name in _HEADERS and name != "authorization"}

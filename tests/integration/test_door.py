@@ -1,0 +1,202 @@
+"""The guard's door with a real guard and a real agent behind it, over an embedded core."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.contract.waiting import until
+from tests.guarded import AGENTS, Client, Gateway, client_of
+from tests.nats import free_port
+from tests.services import ServiceProcess
+
+TOKENS = {"air": "token-of-agent-air-01", "heat": "token-of-agent-heat-1"}
+
+
+class Doors(Gateway):
+    """A gateway whose guard has a door."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.door_port = free_port()
+        self.door = f"http://127.0.0.1:{self.door_port}"
+        self.write_tokens(TOKENS)
+        self.agent: ServiceProcess | None = None
+
+    def write_tokens(self, tokens: dict[str, str]) -> None:
+        """Write the door's tokens, and agent air's own."""
+        (self.folder / "door.tokens").write_text("".join(f"{name}: {token}\n" for name, token in tokens.items()))
+        (self.folder / "door.token").write_text(tokens["air"])
+
+    def spawn_guard(self, **environ: str) -> ServiceProcess:
+        """Start a guard with a door."""
+        own = {
+            "EDGEAGENTS_DOOR_HOST": "127.0.0.1", "EDGEAGENTS_DOOR_PORT": str(self.door_port),
+            "EDGEAGENTS_DOOR_TOKENS_FILE": str(self.folder / "door.tokens"),
+        }  # fmt: skip
+        return super().spawn_guard(**own, **environ)
+
+    def spawn_agent(self) -> ServiceProcess:
+        """Start agent air behind the door."""
+        file = self.folder / "agents" / "air.yaml"
+        file.write_text(yaml.safe_dump(next(agent for agent in AGENTS if agent["name"] == "air")))
+        own = {
+            "EDGEAGENTS_GATEWAY": "gw", "EDGEAGENTS_AGENT_FILE": str(file),
+            "EDGEX_CONFIG_PROVIDER": f"keeper.{self.door}",
+            "EDGEAGENTS_EDGEX_TOKEN_FILE": str(self.folder / "door.token"),
+        }  # fmt: skip
+        self.agent = ServiceProcess(
+            "services.agent", "app-agent-air", self.core, self.nats.url, self.folder, environ=own
+        )
+        return self.agent
+
+    def stop(self) -> None:
+        """End everything."""
+        if self.agent is not None:
+            self.agent.kill()
+        super().stop()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    """One gateway for all tests here."""
+    found = Doors(tmp_path_factory.mktemp("door"))
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+async def client(gateway: Doors) -> AsyncIterator[Client]:
+    async with client_of(gateway) as found:
+        await found.start_guard()
+        yield found
+
+
+@pytest.fixture
+async def agent(gateway: Doors, client: Client) -> str:
+    """Where EdgeX finds agent air, which runs behind the door."""
+    started = gateway.agent or gateway.spawn_agent()
+
+    async def where() -> str:
+        assert started.process.poll() is None, started.log_path.read_text()[-2000:]
+        found = await client.http.get(f"{gateway.core.urls['keeper']}/api/v3/registry/serviceId/app-agent-air")
+        item = found.json().get("registration", {})
+        return f"http://{item['host']}:{item['port']}" if item else ""
+
+    url: str = await until(where, "the agent is registered", timeout_s=30)
+    return url
+
+
+async def ask(gateway: Doors, method: str, path: str, body: Any = None, token: str = TOKENS["air"]) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        headers = {"Authorization": f"Bearer {token}"}
+        return await http.request(method, gateway.door + path, json=body, headers=headers)
+
+
+async def test_edgex_reaches_an_agent_at_the_guard(gateway: Doors, client: Client, agent: str) -> None:
+    found = (await ask(gateway, "GET", "/api/v3/registry/serviceId/app-agent-air")).json()["registration"]
+    own = f"http://{found['host']}:{found['port']}"
+    assert agent != own, "registered is a port of the guard"
+    assert (await client.http.get(f"{agent}/api/v3/ping")).json()["serviceName"] == "app-agent-air"
+    assert (await client.http.get(f"{agent}/api/v3/config")).json()["serviceName"] == "app-agent-air"
+    assert (await client.http.get(f"{agent}/api/v3/version")).status_code == 200
+    posted = await client.http.post(f"{agent}/api/v3/rule", json={"co2": 900})
+    assert posted.status_code == 202
+    for method, path in (("POST", "/api/v3/deciding/off"), ("GET", "/metrics"), ("DELETE", "/api/v3/config")):
+        assert (await client.http.request(method, agent + path)).status_code == 404
+
+
+async def test_keeper_finds_the_agent_up(gateway: Doors, client: Client, agent: str) -> None:
+    async def is_up() -> bool:
+        found = await client.http.get(f"{gateway.core.urls['keeper']}/api/v3/registry/serviceId/app-agent-air")
+        return bool(found.json()["registration"]["status"] == "UP")
+
+    await until(is_up, "its health check is relayed", timeout_s=30)
+
+
+async def test_an_edit_of_its_configuration_reaches_the_agent(gateway: Doors, client: Client, agent: str) -> None:
+    key = f"{gateway.core.urls['keeper']}/api/v3/kvs/key/edgex/v4/app-agent-air/Writable/LogLevel"
+    await client.http.put(key, json={"value": "DEBUG"})
+
+    async def is_taken_over() -> bool:
+        page = (await client.http.get(f"{agent}/api/v3/config")).json()
+        return bool(page["config"]["Writable"]["LogLevel"] == "DEBUG")
+
+    await until(is_taken_over, "the agent has read it", timeout_s=10)
+    await client.http.put(key, json={"value": "INFO"})
+
+
+async def test_an_agent_finds_core_metadata_at_the_door(gateway: Doors, client: Client, agent: str) -> None:
+    found = (await ask(gateway, "GET", "/api/v3/registry/serviceId/core-metadata")).json()["registration"]
+    assert (found["host"], found["port"]) == ("127.0.0.1", gateway.door_port)
+    devices = (await ask(gateway, "GET", "/api/v3/device/all?limit=100")).json()["devices"]
+    assert "valve-1" in [device["name"] for device in devices]
+
+
+async def test_a_second_agent_of_one_name_finds_the_first(gateway: Doors, client: Client, agent: str) -> None:
+    found = (await ask(gateway, "GET", "/api/v3/registry/serviceId/app-agent-air")).json()["registration"]
+    url = f"http://{found['host']}:{found['port']}"
+    assert url != agent, "an agent is told where the other one itself answers"
+    assert (await client.http.get(f"{url}/api/v3/ping")).json()["serviceName"] == "app-agent-air"
+
+
+async def test_refusals_are_403_counted_and_audited_once_for_each_cause(
+    gateway: Doors, client: Client, agent: str
+) -> None:
+    before = (await client.state())["door"]["refused"]
+    for _ in range(3):
+        assert (await ask(gateway, "PATCH", "/api/v3/device", [])).status_code == 403
+        assert (await ask(gateway, "GET", "/api/v3/kvs/key/edgex/v4/app-agent-heat")).status_code == 403
+    assert (await client.state())["door"]["refused"] == before + 6
+
+    async def refusals() -> bool:
+        found = [record for record in await client.audit() if record.kind == "door-refused"]
+        causes = [yaml.safe_load(record.body)["cause"] for record in found]
+        return sorted(causes) == ["another's key", "changing core-metadata"]
+
+    await until(refusals, "each cause is audited once", timeout_s=10)
+
+
+async def test_nobody_gets_in_without_a_token_or_with_bytes_that_are_none(gateway: Doors, client: Client) -> None:
+    for token in ("x", "token-of-nobody-at-all", TOKENS["air"][:-1]):
+        assert (await ask(gateway, "GET", "/api/v3/ping", token=token)).status_code == 401
+    async with httpx.AsyncClient(trust_env=False) as http:
+        headers = {"Authorization": f"Bearer {TOKENS['air']}"}
+        put = f"{gateway.door}/api/v3/kvs/key/edgex/v4/app-agent-air/X"
+        assert (await http.put(put, content=b"{no json", headers=headers)).status_code == 400
+        assert (await http.put(put, content=b"x" * (2 << 20), headers=headers)).status_code == 413
+
+
+async def test_one_agent_cannot_keep_the_guard_busy(gateway: Doors, client: Client) -> None:
+    found = await asyncio.gather(*(ask(gateway, "GET", "/api/v3/device/all?limit=100") for _ in range(60)))
+    statuses = {answer.status_code for answer in found}
+    assert statuses == {200, 429}
+    assert (await ask(gateway, "GET", "/api/v3/ping")).status_code == 200
+
+
+async def test_a_rotated_token_counts_at_once_and_the_old_one_no_more(gateway: Doors, client: Client) -> None:
+    new = {**TOKENS, "heat": "another-token-of-heat-2"}
+    gateway.write_tokens(new)
+    assert (await ask(gateway, "GET", "/api/v3/ping", token=new["heat"])).status_code == 200
+    assert (await ask(gateway, "GET", "/api/v3/ping", token=TOKENS["heat"])).status_code == 401
+    gateway.write_tokens(TOKENS)
+
+
+async def test_after_a_restart_of_the_guard_edgex_finds_agents_where_they_were(
+    gateway: Doors, client: Client, agent: str
+) -> None:
+    await client.restart_guard()
+
+    async def answers() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return (await client.http.get(f"{agent}/api/v3/ping")).status_code == 200
+        return False
+
+    await until(answers, "the relay is there again", timeout_s=10)

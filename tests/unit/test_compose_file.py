@@ -1,0 +1,111 @@
+"""docker-compose.yml as it is written: what needs no engine to be seen."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import edgeagents
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+FILE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = FILE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "IMAGE_PREFIX" in service["image"]}
+AGENTS = sorted(path.stem for path in (ROOT / "edgex-profiles" / "home" / "agents").glob("*.yaml"))
+
+
+def mounts(service: dict[str, Any]) -> list[list[str]]:
+    """Return source, target and mode of each volume of a service."""
+    found = []
+    for text in service.get("volumes", []):
+        for word in ("SITE_DIR",):
+            text = text.replace(f"${{{word}:-./edgex-profiles/home}}", word)
+        found.append([*text.split(":"), "rw"][:3])
+    return found
+
+
+def networks(service: dict[str, Any]) -> set[str]:
+    return set(service.get("networks") or [])
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_every_service_of_ours_is_confined(name: str) -> None:
+    service = OURS[name]
+    assert service["user"] == "2002:2001"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["cpus"]
+    assert service["pids_limit"]
+    assert service["logging"]["options"]["max-size"]
+    assert service["image"].endswith(":${IMAGE_VERSION:-" + edgeagents.__version__ + "}")
+    assert service["restart"] == "no" or service["healthcheck"]["test"][0] == "CMD"
+
+
+def test_the_version_is_the_projects() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == edgeagents.__version__
+    assert f"IMAGE_VERSION={edgeagents.__version__}\n" in (ROOT / ".env").read_text()
+
+
+@pytest.mark.parametrize("volume", sorted(name for name in FILE["volumes"] if name.endswith("-credentials")))
+def test_credentials_are_seen_by_one_consumer_that_cannot_write_them(volume: str) -> None:
+    users = {name: mode for name, service in OURS.items() for source, _, mode in mounts(service) if source == volume}
+    assert users.pop("credentials") == "rw"
+    assert list(users.values()) == ["ro"]
+
+
+def test_every_agent_of_the_home_has_a_service_of_its_own() -> None:
+    assert [name for name in sorted(OURS) if name.startswith("agent-")] == [f"agent-{name}" for name in AGENTS]
+    for name in AGENTS:
+        service = OURS[f"agent-{name}"]
+        assert service["environment"]["EDGEAGENTS_NATS_USER"] == f"agent-{name}"
+        assert [f"SITE_DIR/agents/{name}.yaml", "/etc/edgeagents/agent.yaml", "ro"] in mounts(service)
+
+
+def test_agents_are_on_no_network_of_edgex_and_have_no_way_out() -> None:
+    both = {name for name, service in SERVICES.items() if networks(service) >= {"edgex", "agents"}}
+    assert both == {"nats", "guard"}
+    for name, service in SERVICES.items():
+        if name not in both and name != "credentials":
+            assert networks(service) == ({"agents"} if name.startswith("agent-") else {"edgex"}), name
+    assert FILE["networks"]["agents"]["internal"] is True
+    assert SERVICES["credentials"]["network_mode"] == "none"
+
+
+def test_mqtt_and_the_guards_pages_listen_on_names_of_edgexs_network_alone() -> None:
+    nats, guard = OURS["nats"], OURS["guard"]
+    assert nats["environment"]["EDGEAGENTS_BROKER_MQTT_HOST"] in nats["networks"]["edgex"]["aliases"]
+    assert not (nats["networks"]["agents"] or {}).get("aliases")
+    assert guard["environment"]["SERVICE_HOST"] in guard["networks"]["edgex"]["aliases"]
+    assert guard["environment"]["EDGEAGENTS_DOOR_HOST"] in guard["networks"]["agents"]["aliases"]
+
+
+def test_the_embedded_core_answers_under_edgexs_names() -> None:
+    names = {"edgex-core-keeper", "edgex-core-metadata", "edgex-core-data", "edgex-core-command"}
+    assert names <= set(OURS["core"]["networks"]["edgex"]["aliases"])
+    assert OURS["core"]["profiles"] == ["embedded"]
+
+
+def test_ports_are_published_on_the_chosen_address_alone() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("${PUBLISH_ADDRESS:-127.0.0.1}:") for port in published)
+
+
+def test_nothing_of_ours_waits_for_a_profile_or_mounts_the_host_for_writing() -> None:
+    for name, service in OURS.items():
+        assert set(service.get("depends_on", {})) <= {"credentials"}, name
+        for source, _, mode in mounts(service):
+            assert mode == "ro" or source in FILE["volumes"], (name, source)
+            assert "docker.sock" not in source
+
+
+def test_it_holds_nothing_that_debians_compose_refuses() -> None:
+    assert "name" not in FILE
+    assert "version" not in FILE
+    assert all(word not in TEXT for word in ("subpath:", "start_interval:", "service_healthy: true"))
