@@ -30,14 +30,21 @@ from edgeagents.subjects import (
 MICRO_INBOX: Final = "_INBOX.micro"  # where questions to micro services have their answers sent
 NEVER_FOR_AGENTS: Final = ("edgex.core.command.>", "edgex.device.command.>", "edgex.core.commandquery.>")
 
+# Changes of the common configuration are for all; what it holds of passwords is not.
+COMMON_SECRETS: Final = (
+    "edgex.configs.edgex.v4.core-common-config-bootstrapper.*.Writable.InsecureSecrets",
+    "edgex.configs.edgex.v4.core-common-config-bootstrapper.*.Writable.InsecureSecrets.>",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Subjects one user may publish on and subscribe to; `deny_publish` wins over what is allowed."""
+    """Subjects one user may publish on and subscribe to; what is denied wins over what is allowed."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
     deny_publish: tuple[str, ...] = ()
+    deny_subscribe: tuple[str, ...] = ()
 
 
 def inbox(user: str) -> str:
@@ -88,10 +95,10 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"{base}.telemetry.{key}.>",
         f"{MICRO_INBOX}.>",
         *_consumer(EVENTS_STREAM, durable),
-        *_consumer(EVENTS_STREAM, f"{durable}-replay"),
+        *_consumer(EVENTS_STREAM, f"{durable}_replay"),
         *_consumer(TRIGGERS_STREAM, durable, f"{g}.triggers.{name}"),
         *_consumer(COMMANDS_STREAM, durable, f"{g}.outcomes.{name}.*"),
-        *_consumer(COMMANDS_STREAM, f"{durable}-last", f"{g}.commands.*.{name}"),
+        *_consumer(COMMANDS_STREAM, f"{durable}_last", f"{g}.commands.*.{name}"),
         *_consumer(AUDIT_STREAM, f"audit-{name}", f"{g}.audit.{name}.*"),
     ]
     subscribe = [
@@ -102,7 +109,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"{base}.system-events.>",
         *asked_on(key),
     ]
-    return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS)
+    return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS, COMMON_SECRETS)
 
 
 def _consumer(stream: str, name: str, only: str = "") -> list[str]:

@@ -41,7 +41,10 @@ def user_entry(user: str, password: str, permissions: Permissions) -> dict[str, 
     publish: dict[str, Any] = {"allow": list(permissions.publish)}
     if permissions.deny_publish:
         publish["deny"] = list(permissions.deny_publish)
-    allowed = {"publish": publish, "subscribe": {"allow": list(permissions.subscribe)}}
+    subscribe: dict[str, Any] = {"allow": list(permissions.subscribe)}
+    if permissions.deny_subscribe:
+        subscribe["deny"] = list(permissions.deny_subscribe)
+    allowed = {"publish": publish, "subscribe": subscribe}
     return {"user": user, "password": password, "permissions": allowed}
 
 

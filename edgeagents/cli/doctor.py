@@ -48,7 +48,7 @@ def doctor(*, place: Place = DEFAULT_PLACE, json_: Json = False) -> None:
     findings = asyncio.run(diagnose(place.resolved()))
     if json_:
         body = {"level": worst(findings), "findings": [asdict(finding) for finding in findings]}
-        print(json.dumps(body, ensure_ascii=False))
+        print(json.dumps(body))
     else:
         _show(findings)
     if worst(findings) == "failed":

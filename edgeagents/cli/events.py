@@ -87,7 +87,7 @@ async def _print_from(bus: Bus, place: int, wanted: Wanted, console: Console, *,
             place = stored.sequence + 1
             for reading in wanted.of(event) if event is not None else ():
                 if json_:
-                    print(json.dumps(body_of(event, reading), ensure_ascii=False), flush=True)
+                    print(json.dumps(body_of(event, reading)), flush=True)
                 else:
                     console.print(line_of(event, reading))
     return place

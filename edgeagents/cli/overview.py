@@ -66,7 +66,7 @@ def add_overview(app: App) -> None:
 
 
 def _print(body: Mapping[str, Any]) -> None:
-    print(json.dumps(body, ensure_ascii=False))
+    print(json.dumps(body))
 
 
 def _value(row: Mapping[str, Any]) -> str:

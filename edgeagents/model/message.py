@@ -108,7 +108,8 @@ class LeaseReply(Message):
 class LeaseRecord(Message):
     """A change of holder, in order with the device's commands; its stream sequence is the new revision."""
 
-    device: str
+    # Empty bytes are no record: what a broker itself says (a status) has no others.
+    device: str = Field(min_length=1)
     resource: str
     agent: str = ""
     incarnation: str = ""

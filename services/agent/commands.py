@@ -333,7 +333,7 @@ class Commander:
         if not memory.has_looked:
             pattern = subjects.own_commands(self._bus.settings.gateway, self._agent.name)
         # By a consumer of ours: agents may not get messages directly (`edgeagents/permissions.py` says why).
-        name = f"{subjects.agent_durable(self._agent.name)}-last"
+        name = f"{subjects.agent_durable(self._agent.name)}_last"  # no agent's name has an underscore
         memory.lasts.pop(subject, None)
         async for stored in self._bus.read(subjects.COMMANDS_STREAM, [pattern], name=name, last_per_subject=True):
             try:

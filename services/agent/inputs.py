@@ -63,7 +63,7 @@ class Inputs:
         floor = await self._floor()
         if floor == 0 or back_wall_s <= until_wall_s:
             return 0
-        name, now_s = f"{self._durable}-replay", time.time()
+        name, now_s = f"{self._durable}_replay", time.time()
         until_ns = (now_s - until_wall_s) * 1e9
         try:
             async for message in self._bus.read(

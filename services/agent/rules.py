@@ -72,8 +72,9 @@ class RuleBook:
             for words in _combinations(rule.for_each)
         ]
         self.failures: Counter[str] = Counter()
-        self._last: dict[str, tuple[tuple[tuple[type, str], ...], Value]] = {}  # by rule: inputs, what it wanted
-        self._same: dict[str, tuple[list[Sample], Fired | None]] = {}  # by rule: the very samples, what came of them
+        # By the rule itself: those of one `for_each` may have one name.
+        self._last: dict[int, tuple[tuple[tuple[type, str], ...], Value]] = {}  # by rule: inputs, what it wanted
+        self._same: dict[int, tuple[list[Sample], Fired | None]] = {}  # by rule: the very samples, what came of them
 
     @property
     def names(self) -> list[str]:
@@ -133,13 +134,13 @@ class RuleBook:
                 return None
             samples.append(found)
         # Most events bring a new sample to few rules; where none is new, nothing else can be.
-        same = self._same.get(rule.name)
+        same = self._same.get(id(rule))
         if same is not None and all(map(is_, same[0], samples)):
             return same[1]
         failed = self.failures[rule.name]
         fired = self._fired(rule, samples, site_s)
         if not rule.uses_time and self.failures[rule.name] == failed:  # each failure counts
-            self._same[rule.name] = (samples, fired)
+            self._same[id(rule)] = (samples, fired)
         return fired
 
     def _fired(self, rule: CompiledRule, samples: Sequence[Sample], site_s: float) -> Fired | None:
@@ -158,13 +159,13 @@ class RuleBook:
         # Nothing but its inputs decides, and most events change those of few rules.
         # By text: 0.0 and -0.0 are equal, and what a rule makes of them may not be.
         seen = tuple((type(value), repr(value)) for value in inputs.values())
-        last = self._last.get(rule.name)
+        last = self._last.get(id(rule))
         if last is not None and last[0] == seen:
             return last[1]
         failed = self.failures[rule.name]
         value = self._computed(rule, inputs, site_s)
         if self.failures[rule.name] == failed:  # each failure counts
-            self._last[rule.name] = (seen, value)
+            self._last[id(rule)] = (seen, value)
         return value
 
     def _computed(self, rule: CompiledRule, inputs: Mapping[str, Value], site_s: float) -> Value:
@@ -215,7 +216,8 @@ def _compile(rule: Rule, index: int, words: Mapping[str, str], agent: AgentDefin
     }
     environment = cel.NewEnv(variables=variables, extensions=[ext_math.ExtMath()])
     where = f"{source}: rules[{index}] {rule.name!r}"
-    when = _expression(environment, _words(rule.when, words), f"{where}: when")
+    when_text = _words(rule.when, words)
+    when = _expression(environment, when_text, f"{where}: when")
     if when.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
         raise ConfigurationError(f"{where}: when: is {when.return_type().name()}, must be true or false")
     value = rule.set.value
@@ -231,7 +233,7 @@ def _compile(rule: Rule, index: int, words: Mapping[str, str], agent: AgentDefin
         because=_words(rule.because, words),
         confidence=rule.confidence,
         dead_band=rule.set.dead_band,
-        uses_time="time." in rule.when or (is_expression and "time." in text),
+        uses_time=_uses_time(variables, when_text, text[1:] if is_expression else ""),
     )
 
 
@@ -250,6 +252,19 @@ def _source(item: str | Recent, words: Mapping[str, str]) -> Key | Recent:
         return item.model_copy(update={"of": _words(item.of, words)})
     device, _, resource = _words(item, words).partition("/")
     return device, resource
+
+
+def _uses_time(variables: Mapping[str, Any], *expressions: str) -> bool:
+    """Say whether what compiled with the time among its variables does not without it."""
+    timeless = cel.NewEnv(
+        variables={name: kind for name, kind in variables.items() if name not in _TIME}, extensions=[ext_math.ExtMath()]
+    )  # fmt: skip
+    try:
+        for text in filter(None, expressions):
+            _expression(timeless, text, "")
+    except ConfigurationError:
+        return True
+    return False
 
 
 def _key_of(item: Key | Recent) -> Key:

@@ -18,6 +18,8 @@ from edgeagents.adapters.config import COMMON, private_key
 Upstream = Literal["core-keeper", "core-metadata"]
 API: Final = ("api", "v3")
 METADATA: Final = ("device", "deviceprofile", "deviceservice", "deviceresource", "provisionwatcher")
+STATUSES: Final = ("UP", "DOWN", "UNKNOWN", "HALT")
+HEALTH_INTERVAL: Final = "10s"
 _NAME: Final = re.compile(r"[A-Za-z0-9_~;=.-]+")  # what keeper takes in one level of a key
 _KEY_QUERY: Final = frozenset(("plaintext", "keyOnly", "flatten"))
 _PAGE_QUERY: Final = frozenset(("offset", "limit", "labels"))
@@ -119,9 +121,20 @@ def _registry(agent: str, method: str, rest: tuple[str, ...], body: Any) -> Verd
             wanted = wanted if isinstance(wanted, dict) else {}
             port = wanted.get("port")
             if wanted.get("serviceId") == own and type(port) is int and 0 < port < 65536:
-                return Register(port, wanted)
+                return Register(port, registration_of(own, wanted.get("status")))
             return Refused("another's registration", f"{method} registry: agent {agent} registers {own}, with a port")
     return Refused("another's registration", f"{method} registry/{'/'.join(rest)[:100]}: not for agents")
+
+
+def registration_of(service: str, status: Any) -> dict[str, Any]:
+    """Return an agent's registration, made anew: nothing that it wrote goes on to keeper but one of four words.
+
+    Keeper reads JSON keys in any case and takes the last of them, asks whatever address the health check spells, as
+    often as it says, and ends when that is never.
+    """
+    health = {"interval": HEALTH_INTERVAL, "path": "/api/v3/ping", "type": "http"}
+    known = {"status": status} if isinstance(status, str) and status in STATUSES else {}
+    return {"serviceId": service, "healthCheck": health, **known}
 
 
 def _metadata(method: str, parts: tuple[str, ...], query: Mapping[str, str]) -> Verdict:
@@ -141,6 +154,10 @@ def _is_at(name: str, root: str) -> bool:
     return name == root or name.startswith(f"{root}/")
 
 
+def _is_secret(name: str) -> bool:
+    return _is_at(name, COMMON) and "/InsecureSecrets/" in f"{name}/"
+
+
 def let_pass(answer: Any, root: str) -> Any:
     """Return keeper's answer with the keys at or below `root`, without secrets of the common configuration.
 
@@ -152,6 +169,6 @@ def let_pass(answer: Any, root: str) -> Any:
     kept = []
     for item in found:
         name = item.get("key") if isinstance(item, dict) else item
-        if isinstance(name, str) and _is_at(name, root) and not (_is_at(name, COMMON) and "/InsecureSecrets/" in name):
+        if isinstance(name, str) and _is_at(name, root) and not _is_secret(name):
             kept.append(item)
     return {**answer, "response": kept}

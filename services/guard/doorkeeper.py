@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from edgeagents.adapters.bootstrap import EdgexService
 from edgeagents.adapters.keeper import RegistryAddress
 from edgeagents.adapters.middleware import error_body
-from edgeagents.adapters.rest import Address, FixedAddress
+from edgeagents.adapters.rest import Address, FixedAddress, make_http
 from edgeagents.adapters.serving import bind, listening
 from edgeagents.adapters.startup import client_url, host_of_others
 from edgeagents.adapters.token_files import TokenFile
@@ -96,7 +96,9 @@ async def open_door(service: EdgexService, settings: DoorSettings, state: Path, 
     if settings.tokens_file is None:
         raise ConfigurationError(f"{PREFIX}DOOR_TOKENS_FILE: needed with {PREFIX}DOOR_HOST")
     tokens = TokenFile(settings.tokens_file, read_door_tokens)
-    relays = Relays(state / "agents.json", service.config.text("Service/Host"), service.http, service.tasks)
+    # Of their own: an agent that answers slowly holds up no command.
+    http = make_http()
+    relays = Relays(state / "agents.json", service.config.text("Service/Host"), http, service.tasks)
     door = Doorkeeper(service, settings, tokens, relays, audit)
     relays.start()
     sock = bind(settings.host, settings.port, key=f"{service.key} (door)")
@@ -107,6 +109,7 @@ async def open_door(service: EdgexService, settings: DoorSettings, state: Path, 
             yield door.counts
     finally:
         relays.stop()
+        await http.aclose()
         sock.close()
 
 

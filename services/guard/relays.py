@@ -9,7 +9,8 @@ Source: design.md section 2; edgex-wire.md section 4.
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 PORTS: Final = range(59750, 59800)
 MOST_BYTES: Final = 1 << 20
 WAIT_S: Final = 5.0
+MOST_AT_ONCE: Final = 4  # requests of EdgeX, its UI and rule engines to one agent
 # What EdgeX, its UI and a rule engine ask of an application service; `agent` is our own page.
 ROUTES: Final = {
     "GET": ("/api/v3/ping", "/api/v3/version", "/api/v3/config", "/api/v3/agent"),
@@ -69,6 +71,7 @@ class Relays:
         self._file = file
         self._host = host
         self._http = http
+        self._busy: Counter[str] = Counter()
         self._tasks = tasks
         self._places: dict[str, Place] = _read(file)
         self._servers: dict[str, WebServer] = {}
@@ -129,18 +132,32 @@ class Relays:
         if not place.host:
             return JSONResponse(error_body(503, f"agent {agent} has not registered again yet"), 503)
         url = f"http://{place.host}:{place.port}{path}"
-        headers = {name: text for name, text in request.headers.items() if name in _HEADERS}
+        if self._busy[agent] >= MOST_AT_ONCE:
+            return JSONResponse(error_body(429, f"agent {agent}: {MOST_AT_ONCE} requests under way: ask again"), 429)
+        self._busy[agent] += 1
         try:
-            body = await read_body(request)
-            answer = await self._http.request(method, url, content=body, headers=headers, timeout=WAIT_S)
+            async with asyncio.timeout(WAIT_S):  # all of it: a byte now and then would satisfy the client's own
+                return await self._ask(method, url, request)
         except TooLargeError as error:
             return JSONResponse(error_body(413, str(error)), 413)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             text = f"agent {agent} at {place.host}:{place.port}: {error or type(error).__name__}"
             return JSONResponse(error_body(503, text), 503)
-        return Response(
-            answer.content, answer.status_code, {n: answer.headers[n] for n in _BACK if n in answer.headers}
-        )
+        finally:
+            self._busy[agent] -= 1
+
+    async def _ask(self, method: str, url: str, request: Request) -> Response:
+        """Pass a request on, and what is answered back, as long as it is no longer than it may be."""
+        # Not packed: an answer of a few bytes would unpack into any number of them.
+        headers = {**_kept(request, _HEADERS), "accept-encoding": "identity"}
+        body, found = await read_body(request), b""
+        async with self._http.stream(method, url, content=body, headers=headers, timeout=WAIT_S) as answer:
+            async for chunk in answer.aiter_raw():
+                found += chunk
+                if len(found) > MOST_BYTES:
+                    return JSONResponse(error_body(502, f"{url}: answers with more than {MOST_BYTES} bytes"), 502)
+            back = {name: answer.headers[name] for name in _BACK if name in answer.headers}
+            return Response(found, answer.status_code, back)
 
 
 def _read(file: Path) -> dict[str, Place]:
@@ -156,4 +173,9 @@ def _read(file: Path) -> dict[str, Place]:
 
 def headers_of(request: Request) -> Mapping[str, str]:
     """Return the headers of a request that go on with it to EdgeX; whose token it was does not."""
-    return {name: text for name, text in request.headers.items() if name in _HEADERS and name != "authorization"}
+    return _kept(request, [name for name in _HEADERS if name != "authorization"])
+
+
+def _kept(request: Request, names: Collection[str]) -> dict[str, str]:
+    # A header is ASCII: what is not would be ours to explain.
+    return {name: text for name, text in request.headers.items() if name in names and text.isascii()}

@@ -18,10 +18,11 @@ from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.micro import Micro, ask, instances
 from edgeagents.audit import Audit, verify
 from edgeagents.embedded.nats import find_nats_server, write_config
-from edgeagents.errors import ConflictError, NotFoundError, UnavailableError
-from edgeagents.model.message import AuditRecord, LeaseReply
+from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, UnavailableError
+from edgeagents.model.message import AuditRecord, LeaseRecord, LeaseReply
 from edgeagents.permissions import agent_user, for_agent, for_edgex, for_everything, inbox
 from edgeagents.settings import BusSettings
+from tests.contract.waiting import until
 from tests.nats import free_port
 
 STREAMS = subjects.stream_subjects("gw")
@@ -134,7 +135,7 @@ class TestMay:
             await air.store(subject, b"2", expected_last=0)
         await air.store(subject, b"2", expected_last=first)
         for pattern in (subject, subjects.own_commands("gw", "air")):
-            read = air.read(subjects.COMMANDS_STREAM, [pattern], name="agent-air-last", last_per_subject=True)
+            read = air.read(subjects.COMMANDS_STREAM, [pattern], name="agent-air_last", last_per_subject=True)
             assert [message.data async for message in read] == [b"2"]
 
     async def test_follow_events_outcomes_and_triggers(self, owner: Bus, air: Bus) -> None:
@@ -148,7 +149,7 @@ class TestMay:
         mine = [subjects.outcomes("gw", "air")]
         assert await take(air, subjects.COMMANDS_STREAM, durable, mine, 1) == [b"outcome"]
         assert await take(air, subjects.TRIGGERS_STREAM, durable, [subjects.trigger("gw", "air")], 1) == [b"trigger"]
-        read = air.read(subjects.EVENTS_STREAM, events, name=f"{durable}-replay", start_s=time.time() - 60)
+        read = air.read(subjects.EVENTS_STREAM, events, name=f"{durable}_replay", start_s=time.time() - 60)
         assert [message.data async for message in read] == [b"event"]
         assert await air.acknowledged(subjects.EVENTS_STREAM, durable) >= 1
 
@@ -271,7 +272,7 @@ class TestMayNot:
         [
             (subjects.COMMANDS_STREAM, "agent-air", subjects.outcomes("gw", "heat")),
             (subjects.COMMANDS_STREAM, "agent-air", subjects.commands("gw")),
-            (subjects.COMMANDS_STREAM, "agent-air-last", "gw.commands.*.heat"),
+            (subjects.COMMANDS_STREAM, "agent-air_last", "gw.commands.*.heat"),
             (subjects.AUDIT_STREAM, "audit-air", "gw.audit.heat.*"),
             (subjects.TRIGGERS_STREAM, "agent-air", subjects.trigger("gw", "heat")),
             (subjects.EVENTS_STREAM, "agent-heat", "edgex.events.device.>"),
@@ -330,6 +331,39 @@ class TestMayNot:
         await owner.request("$JS.API.INFO", b"", timeout_s=5)  # what the server had to send before is sent
         assert (target, evil) not in seen
         assert not [data for subject, data in seen if subject == target and not data.startswith(b"{")]
+
+
+async def test_what_the_server_says_of_a_request_is_no_start_of_a_guard(owner: Bus, air: Bus) -> None:
+    """A status goes to any reply subject too, as an empty message: a guard must not take it for another guard's."""
+    config = {"name": "agent-air", "durable_name": "agent-air", "ack_policy": "explicit", "deliver_policy": "new"}
+    body = json.dumps({"stream_name": subjects.EVENTS_STREAM, "config": config}).encode()
+    await air.request(f"$JS.API.CONSUMER.CREATE.{subjects.EVENTS_STREAM}.agent-air", body, timeout_s=5)
+    asked = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.EVENTS_STREAM}.agent-air"
+    await air.publish(asked, b'{"batch":1,"no_wait":true}', reply=subjects.guard_starts("gw"))
+    await air.flush()
+
+    async def stored() -> object:
+        return await owner.last(subjects.COMMANDS_STREAM, subjects.guard_starts("gw"))
+
+    status = await until(stored, "the server's word is stored")
+    with pytest.raises(MalformedMessageError):
+        wire.decode(LeaseRecord, status.data)
+
+
+async def test_an_agent_hears_changes_of_the_common_configuration_but_not_its_secrets(owner: Bus, air: Bus) -> None:
+    root = "edgex.configs.edgex.v4.core-common-config-bootstrapper"
+    heard: list[str] = []
+
+    async def note(message: BusMessage) -> None:
+        heard.append(message.subject)
+
+    await air.subscribe(f"{root}.>", note)
+    await air.flush()
+    for level in ("Writable.InsecureSecrets.DB.SecretData.password", "Writable.InsecureSecrets", "Writable.LogLevel"):
+        await owner.publish(f"{root}.all-services.{level}", b"x")
+    await owner.flush()
+    await until(lambda: heard, "it hears of the log level")
+    assert heard == [f"{root}.all-services.Writable.LogLevel"]
 
 
 async def test_an_agent_answers_where_questions_have_their_answers_sent_and_nowhere_else(

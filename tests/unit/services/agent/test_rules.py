@@ -317,3 +317,26 @@ def test_a_rule_on_the_time_of_day_is_asked_each_time() -> None:
 
     assert rules.evaluate(picture, NOON_S) == []
     assert len(rules.evaluate(picture, NOON_S + 3600)) == 1
+
+
+@pytest.mark.parametrize("when", ["time.hour > 12.0", "time .hour > 12.0", "time\n.hour > 12.0"])
+def test_the_time_counts_however_it_is_written(when: str) -> None:
+    rules = book(rule(when=f"t < 20.0 && {when}"))
+    picture = twin(rules, sensor__Temperature=18.0)
+    assert [len(wishes(rules, picture, hour * 3600.0)) for hour in (6, 13, 7, 14)] == [0, 1, 0, 1]
+
+
+def test_rules_of_one_name_for_several_rooms_do_not_take_each_others_result() -> None:
+    rules = book(
+        rule(
+            name="heat", for_each={"room": ["bed", "living"]}, given={"t": "hall/Temperature"},
+            when="t < goals.{room}", set={"device": "{room}-valve", "resource": "Setpoint", "value": "=goals.{room}"},
+        ),
+        bed=17.0, living=21.0,
+    )  # fmt: skip
+    picture = twin(rules, hall__Temperature=18.0)
+    for _ in range(2):
+        assert wishes(rules, picture) == [("living-valve", "Setpoint", 21.0)]
+    picture = twin(rules, hall__Temperature=16.0)
+    for _ in range(2):
+        assert wishes(rules, picture) == [("bed-valve", "Setpoint", 17.0), ("living-valve", "Setpoint", 21.0)]

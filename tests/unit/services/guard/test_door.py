@@ -61,10 +61,36 @@ def test_parameters_that_nobody_needs_do_not_go_on() -> None:
     assert asked("GET", "/api/v3/device/all", limit="5", x="y").query == {"limit": "5"}
 
 
+REGISTRATION = {
+    "serviceId": "app-agent-air", "healthCheck": {"interval": "10s", "path": "/api/v3/ping", "type": "http"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        # Keeper reads keys in any case and takes the last.
+        {"ServiceID": "core-command", "Host": "172.20.0.66", "PORT": 59882},
+        {"healthCheck": {"path": "@edgex-core-command:59882/api/v3/device/name/lamp/all", "type": "http"}},
+        {"healthCheck": {"interval": "0s"}}, {"HealthCheck": {"type": "http://elsewhere/?"}}, {"status": "x"},
+        {"status": ["UP"]}, {"lastConnected": 1}, {"labels": ["a"]},
+    ],
+)  # fmt: skip
+def test_nothing_an_agent_writes_of_its_registration_goes_on_to_keeper(more: dict[str, Any]) -> None:
+    wanted = {"serviceId": "app-agent-air", "host": "x", "port": 59750, **more}
+    assert asked("PUT", "/api/v3/registry", {"registration": wanted}) == Register(59750, REGISTRATION)
+
+
+def test_an_agent_may_say_that_it_halts() -> None:
+    wanted = {"serviceId": "app-agent-air", "port": 59750, "status": "HALT"}
+    verdict = asked("PUT", "/api/v3/registry", {"registration": wanted})
+    assert verdict == Register(59750, {**REGISTRATION, "status": "HALT"})
+
+
 def test_an_agent_registers_itself_alone() -> None:
     own = {"serviceId": "app-agent-air", "host": "anything", "port": 59750}
     for method in ("POST", "PUT"):
-        assert asked(method, "/api/v3/registry", {"registration": own}) == Register(59750, own)
+        assert asked(method, "/api/v3/registry", {"registration": own}) == Register(59750, REGISTRATION)
         for wrong in (
             {**own, "serviceId": "core-command"}, {**own, "port": 0}, {**own, "port": "59750"}, {**own, "port": True},
             {**own, "port": 70_000}, {}, None, [],
