@@ -140,6 +140,7 @@ class Streams:
         max_age_s: float = 0,
         max_bytes: int = -1,
         max_per_subject: int = -1,
+        max_message_bytes: int = -1,
         duplicate_window_s: float = 120.0,
         sources: Mapping[str, Sequence[str]] | None = None,
         keeps_existing: bool = False,
@@ -152,6 +153,7 @@ class Streams:
             max_age_s: messages older than this are dropped; 0: never.
             max_bytes: the oldest messages beyond this size are dropped; -1: never.
             max_per_subject: so many of each subject are kept; -1: all.
+            max_message_bytes: what is longer is refused; -1: nothing is.
             duplicate_window_s: how long a message id is remembered.
             sources: by name of another stream, which of its subjects are copied from it; it may come later.
             keeps_existing: an existing one is somebody else's and stays as it is.
@@ -173,6 +175,7 @@ class Streams:
             max_age=max_age_s,
             max_bytes=max_bytes,
             max_msgs_per_subject=max_per_subject,
+            max_msg_size=max_message_bytes,
             duplicate_window=min(duplicate_window_s, max_age_s) if max_age_s else duplicate_window_s,
             allow_direct=True,
         )

@@ -26,6 +26,7 @@ from services.guard.past import NOTHING_LOST, Past
 log = logging.getLogger(__name__)
 
 KNOWN_SUBJECTS: Final = 4096
+BATCH: Final = 64  # commands asked for at a time
 
 
 class Intake:
@@ -54,7 +55,7 @@ class Intake:
         """
         self._known, self._past = last_before, past
         pattern = [subjects.commands(self._bus.settings.gateway)]
-        async for stored in self._bus.consume(subjects.COMMANDS_STREAM, "guard", pattern):
+        async for stored in self._bus.consume(subjects.COMMANDS_STREAM, "guard", pattern, batch=BATCH):
             try:
                 await self._take(stored)
             except (MalformedMessageError, InvalidInputError) as error:

@@ -13,7 +13,8 @@ from edgeagents.errors import UnavailableError
 DAY_S: Final = 86_400.0
 LIMITS: Final[dict[str, dict[str, Any]]] = {
     subjects.EVENTS_STREAM: {"max_age_s": 15 * DAY_S, "max_bytes": 1 << 30},  # agents learn habits from two weeks
-    subjects.COMMANDS_STREAM: {"max_age_s": 30 * DAY_S, "max_bytes": 1 << 30},
+    # The guard holds what it has asked for in memory, and an agent may write what it likes here.
+    subjects.COMMANDS_STREAM: {"max_age_s": 30 * DAY_S, "max_bytes": 1 << 30, "max_message_bytes": 128 << 10},
     subjects.AUDIT_STREAM: {"max_age_s": 365 * DAY_S, "max_bytes": 4 << 30},
     subjects.TRIGGERS_STREAM: {"max_age_s": DAY_S, "max_bytes": 64 << 20},
     subjects.DEAD_LETTERS_STREAM: {"max_age_s": 7 * DAY_S, "max_bytes": 64 << 20},

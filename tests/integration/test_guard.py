@@ -10,6 +10,7 @@ import yaml
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.audit import verify
+from edgeagents.errors import TooLargeError, UnavailableError
 from edgeagents.model.message import Epoch, Heartbeat, LeaseRequest
 from tests.contract.waiting import until
 from tests.guarded import Agent, Client, Gateway, agent_file
@@ -388,3 +389,10 @@ async def test_stopped_in_order_it_ends_with_zero_and_its_chains_are_whole(gatew
     records = await client.audit()
     assert verify(records) == []
     assert len({record.incarnation for record in records}) >= 5
+
+
+async def test_a_command_of_any_size_is_refused_by_the_broker_not_held_by_the_guard(client: Client, air: Agent) -> None:
+    subject = subjects.command("gw", "valve-3", "air")
+    with pytest.raises((UnavailableError, TooLargeError), match="size"):
+        await client.bus.store(subject, b"x" * (200 << 10))
+    assert (await air.do("valve-3", "22")).status == "proven"

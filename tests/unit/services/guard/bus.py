@@ -80,7 +80,9 @@ class MemoryBus:
         subject, data, headers = self.held[sequence - self.first]
         return Delivered(subject, data, headers, "commands", sequence, self.stored_ns, acked=self.acked)
 
-    async def consume(self, stream: str, durable: str, patterns: list[str]) -> AsyncIterator[StoredMessage]:
+    async def consume(
+        self, stream: str, durable: str, patterns: list[str], **options: Any
+    ) -> AsyncIterator[StoredMessage]:
         assert (stream, durable, patterns) == ("commands", "guard", ["gw.commands.*.*"])
         for sequence in self.deliver:
             yield self.message(sequence)

@@ -204,7 +204,9 @@ class Broker(MemoryBus):
         subject, data, headers = self.held[sequence - 1]
         return Delivered(subject, data, headers, "commands", sequence, self.stored_at[sequence - 1], acked=self.acked)
 
-    async def consume(self, stream: str, durable: str, patterns: list[str]) -> AsyncIterator[StoredMessage]:
+    async def consume(
+        self, stream: str, durable: str, patterns: list[str], **options: Any
+    ) -> AsyncIterator[StoredMessage]:
         while True:
             yield self.message(await self.arrived.get())
 
