@@ -20,8 +20,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from edgeagents.adapters import telemetry
-from edgeagents.adapters.nats_client import HardenedClient
-from edgeagents.adapters.streams import BROKER_ERRORS, StoredMessage, Streams, finished
+from edgeagents.adapters.nats_client import HardenedClient, finished
+from edgeagents.adapters.streams import BROKER_ERRORS, StoredMessage, Streams
 from edgeagents.errors import ConfigurationError, EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.settings import BusSettings
 

@@ -11,7 +11,8 @@ Source: nats-py 2.16 `Client._build_message`, `_process_headers`, `_send_ping`; 
 """
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Awaitable
+from typing import Any, Final, TypeVar
 
 from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
@@ -20,6 +21,26 @@ from nats.errors import AuthorizationError
 _OF_A_STREAM: Final = "$JS.ACK."  # the server's own words never carry such a reply subject, and no user can send one
 _REFUSED: Final = ("authorization violation", "authentication revoked")
 _SERVERS_WORDS: Final = frozenset(("Status", "Description"))
+T = TypeVar("T")
+
+
+async def finished(call: Awaitable[T]) -> T:
+    """Return what a call of nats-py returns, and let no cancellation get lost in it.
+
+    `asyncio.wait_for` of Python 3.11, which nats-py uses, drops a cancellation that comes in the same turn as the
+    result, or as the error; a loop around the call would then never end.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        result = await call
+    except Exception as error:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 class HardenedClient(Client):

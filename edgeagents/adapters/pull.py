@@ -25,6 +25,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
+from edgeagents.adapters.nats_client import finished
+
 log = logging.getLogger(__name__)
 
 EXPIRES_S: Final = 30.0
@@ -70,7 +72,7 @@ class Pull:
 
     async def _bound(self) -> AsyncGenerator[Msg, None]:
         """Yield until the server says that the consumer is not what it was."""
-        await self._js.add_consumer(self._stream, self._config)
+        await finished(self._js.add_consumer(self._stream, self._config))
         inbox, arrivals = self._client.new_inbox(), _Arrivals()
         subscription = await self._client.subscribe(inbox, cb=arrivals.take)
         try:
@@ -79,7 +81,7 @@ class Pull:
                     yield message
         finally:
             with contextlib.suppress(nats.errors.Error):
-                await subscription.unsubscribe()
+                await finished(subscription.unsubscribe())
 
     async def _requested(self, arrivals: "_Arrivals", inbox: str) -> AsyncGenerator[Msg, None]:
         left = 0  # of what was asked for; the server serves requests one after the other

@@ -6,13 +6,12 @@ disk. Leaves out KV and objects on purpose: what must be kept here is a log.
 Source: nats-py 2.16, NATS ADR-8 (JetStream wire API), field notes on brokers.
 """
 
-import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final
 
 import nats.errors
 import nats.js.errors
@@ -21,6 +20,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from edgeagents.adapters import telemetry
+from edgeagents.adapters.nats_client import finished
 from edgeagents.adapters.pull import Pull
 from edgeagents.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
 
@@ -31,28 +31,8 @@ _NAME_IN_USE: Final = 10058
 _PULL_S: Final = 2.0  # a pull request is lost with the server: so long a consumer stands still after a restart
 ACK_WAIT_S: Final = 30.0  # what was delivered and not acknowledged comes again after this
 BROKER_ERRORS: Final = (nats.errors.Error, OSError)  # a TimeoutError is an OSError
-T = TypeVar("T")
 _OLD_ACK_TOKENS: Final = 9  # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer's>.<time>.<pending>
 _NO_HEADERS: Final[Mapping[str, str]] = {}
-
-
-async def finished(call: Awaitable[T]) -> T:
-    """Return what a call of nats-py returns, and let no cancellation get lost in it.
-
-    `asyncio.wait_for` of Python 3.11, which nats-py uses, drops a cancellation that comes in the same turn as the
-    result, or as the error; a loop around the call would then never end.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    try:
-        result = await call
-    except Exception as error:
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError from error
-        raise
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-    return result
 
 
 @dataclass(frozen=True, slots=True)

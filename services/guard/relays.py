@@ -103,7 +103,10 @@ class Relays:
         for other in gone:
             self._places[other] = Place("", 0, self._places[other].relay_port)
         if place != known or gone:
-            write_private(self._file, json.dumps({name: asdict(at) for name, at in self._places.items()}))
+            # Whole or not at all: without it all agents would get other ports after a crash.
+            beside = self._file.with_suffix(".new")
+            write_private(beside, json.dumps({name: asdict(at) for name, at in self._places.items()}))
+            beside.replace(self._file)
         return place
 
     def _open(self, agent: str, wanted: Place) -> Place:

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from nats.aio.msg import Msg
 
-from edgeagents.adapters.streams import _stored, finished
+from edgeagents.adapters.nats_client import finished
+from edgeagents.adapters.streams import _stored
 
 
 @pytest.mark.parametrize("error", [None, OSError("nobody answers")])
