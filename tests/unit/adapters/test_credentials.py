@@ -68,7 +68,7 @@ def test_agents_may_do_what_the_permissions_say(tmp_path: Path) -> None:
     wanted = for_agent("gw", "air")
     assert users["agent-air"]["permissions"] == {
         "publish": {"allow": list(wanted.publish), "deny": list(wanted.deny_publish)},
-        "subscribe": {"allow": list(wanted.subscribe)},
+        "subscribe": {"allow": list(wanted.subscribe), "deny": list(wanted.deny_subscribe)},
     }
 
 

@@ -96,7 +96,7 @@ class FakeBus:
     async def read(
         self, stream: str, patterns: list[str], *, name: str, last_per_subject: bool
     ) -> AsyncIterator[StoredMessage]:
-        assert (stream, name, last_per_subject) == ("commands", "agent-a-last", True)
+        assert (stream, name, last_per_subject) == ("commands", "agent-a_last", True)
         self.looks.append(patterns[0])
         newest = {at: (index, data) for index, (at, data) in enumerate(self.held, 1) if fits(patterns[0], at)}
         for at, (index, data) in newest.items():
