@@ -145,14 +145,13 @@ class Overrides:
     def is_expected(self, key: Key, value: Value, ours: tuple[Value, ...]) -> bool:
         """Say whether a value is no sign of somebody's hand: expected, ours, or one that may come late."""
         known, rule = self._watch.of(key), self.rule_of(key)
-        tolerance = max(_tolerance(rule) if rule is not None else 0.0, overrides.LEAST_TOLERANCE)
+        tolerance = _leeway(rule)
         possible = (known.value, *ours, *(item.value for item in known.late))
         return value is None or any(same_value(value, item, tolerance) for item in possible)
 
     def shows(self, key: Key, value: Value, wanted: Value) -> bool:
         """Say whether a reading is what a resource was set to, within its tolerance."""
-        rule = self.rule_of(key)
-        return same_value(value, wanted, max(_tolerance(rule) if rule else 0.0, overrides.LEAST_TOLERANCE))
+        return same_value(value, wanted, _leeway(self.rule_of(key)))
 
     def seen(self, key: Key, value: Value) -> None:
         """Take in a reading of the bus."""
@@ -207,9 +206,7 @@ class Overrides:
 
     def looking(self, key: Key) -> looks.Looking:
         """Return what the guard's own looks at a doubted resource are compared with."""
-        rule = self.rule_of(key)
-        tolerance = _tolerance(rule) if rule is not None else 0.0
-        return looks.Looking(self._watch.of(key).value, max(tolerance, overrides.LEAST_TOLERANCE))
+        return looks.Looking(self._watch.of(key).value, _leeway(self.rule_of(key)))
 
     async def moving(self, key: Key) -> None:
         """Take in that a doubted resource keeps no value."""
@@ -301,6 +298,11 @@ class Overrides:
 
 def _tolerance(rule: ResourceRule) -> float:
     return rule.proof.tolerance if rule.proof is not None and rule.proof.resource == rule.resource else 0.0
+
+
+def _leeway(rule: ResourceRule | None) -> float:
+    """Return within which two values are one, whether agents may command the resource or not."""
+    return max(_tolerance(rule) if rule is not None else 0.0, overrides.LEAST_TOLERANCE)
 
 
 def _say(value: Value) -> str:

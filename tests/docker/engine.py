@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import yaml
 
+from tests.homes import NEVER_DONE
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = "edgeagents-test"
 OURS: Final = ("nats", "core", "guard", "world", "agent-air", "agent-comfort", "agent-energy")
@@ -27,18 +29,6 @@ CHOSEN: Final = {
     "GUARD_PORT": "", "KEEPER_PORT": "", "METADATA_PORT": "", "DATA_PORT": "", "COMMAND_PORT": "",
     "HEALTH_INTERVAL": "3s", "SITE_TIME_FACTOR": "60", "SITE_TIME_START_S": "1768370400",
 }  # fmt: skip
-# A home that goes on as it was left may have nothing to do: this agent, beside its own rules, never is done.
-NEVER_DONE: Final = {
-    "name": "dim",
-    "given": {"co2": "sensor-office/CO2"},
-    "when": "co2 > 0.0",
-    "set": {
-        "device": "light-office",
-        "resource": "Brightness",
-        "value": "=double(int(time.hour * 60.0) % 90 + 1)",
-    },
-    "because": "there is always something to do",
-}
 
 
 def run(words: Sequence[str], *, env: Mapping[str, str], stdin: str = "", timeout_s: float = 120.0) -> str:

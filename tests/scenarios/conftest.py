@@ -12,6 +12,7 @@ import yaml
 
 from edgeagents.embedded.demo import WINTER_MORNING_S, figures
 from edgeagents.embedded.gateway import Gateway, Plan
+from tests.homes import NEVER_DONE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,19 +23,7 @@ DIMMER = {
     "mode": "act",
     "priority": "economy",
     "watches": [{"profile": "Room-Sensor"}],
-    "rules": [
-        {
-            "name": "dim",
-            "given": {"co2": "sensor-office/CO2"},
-            "when": "co2 > 0.0",
-            "set": {
-                "device": "light-office",
-                "resource": "Brightness",
-                "value": "=double(int(time.hour * 60.0) % 90 + 1)",
-            },
-            "because": "there is always something to do",
-        }
-    ],
+    "rules": [NEVER_DONE],
     "may": [{"profile": "Light", "resource": "Brightness"}],
 }
 
