@@ -106,6 +106,10 @@ class StoreError(OurError):
     """The local state could not be read or written."""
 
 
+class VolumeFullError(StoreError):
+    """There is no room for local state, beyond what is kept for safety commands."""
+
+
 class Meaning(NamedTuple):
     """What an error means to a caller over HTTP."""
 

@@ -19,15 +19,15 @@ from edgeagents.errors import ConfigurationError, StoreError
 
 _SQLITE: Final = b"SQLite format 3\x00"
 _COMPANIONS: Final = ("-wal", "-shm", "-journal")
-_LOCKS: Final = ("lock", "guard.lock")
+_NO_STATE: Final = ("lock", "guard.lock", "guard.reserve")  # locks, and room that the guard keeps
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a folder that are state: no locks, no companions of a database."""
+    """Return the files of a folder that are state: no locks, no kept room, no companions of a database."""
     if not folder.is_dir():
         return []
     found = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return sorted(path for path in found if path.name not in _LOCKS and not path.name.endswith(_COMPANIONS))
+    return sorted(path for path in found if path.name not in _NO_STATE and not path.name.endswith(_COMPANIONS))
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -113,5 +113,5 @@ def move_contents(source: Path, target: Path) -> None:
     """Move all that lies in a folder but locks into another one; the folder stays, it may be a mounted volume."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()) if source.is_dir() else []:
-        if path.name not in _LOCKS:
+        if path.name not in _NO_STATE:
             shutil.move(path, target / path.name)

@@ -97,7 +97,7 @@ def _parts(body: Mapping[str, Any]) -> Table:
 
 
 def _orders(guard: Mapping[str, Any]) -> list[str]:
-    lines = []
+    lines = ["the guard's volume is full: only safety commands are taken"] if guard["volume_full"] else []
     for item in guard["paused"]:
         what = "everything" if item["scope"] == "all" else f"{item['scope']} {item['name']}"
         lines.append(f"paused: {what}, by {item['by']}")

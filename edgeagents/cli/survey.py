@@ -77,7 +77,7 @@ def guard_body(facts: GuardFacts) -> dict[str, Any]:
         "url": facts.url, "problem": facts.problem, "generation": state.get("generation", 0),
         "waiting": state.get("waiting", 0), "outcomes": _mapping(state.get("outcomes")),
         "blocked": _mapping(state.get("blocked")), "paused": _items(state.get("paused")),
-        "overrides": _items(state.get("overrides")),
+        "overrides": _items(state.get("overrides")), "volume_full": bool(state.get("volumeFull")),
     }  # fmt: skip
 
 

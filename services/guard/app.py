@@ -105,7 +105,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     approvals = Approvals(read_approvers(settings.approvers_file), time.monotonic, time.time_ns)
     if settings.command_token_file is not None:
         service.command.use_tokens(FileToken(settings.command_token_file))
-    ledger = Ledger(settings.state_dir)
+    ledger = Ledger(settings.state_dir, keeps_reserve=True)
     executor = GroupCommit(ledger)
     clocks = SystemClocks(service.site_time)
     incarnation = f"{time.time_ns():x}"
@@ -134,7 +134,8 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     doors = ServiceDoors(service.devices.device, service.metadata, service.http)
     means = Means(
         ledger, executor, owner, service.devices, picture, desk,
-        commands_by(settings.command_route, service.command, doors), audit, clocks, tell, park, orders, overrides,
+        commands_by(settings.command_route, service.command, doors), audit, clocks, tell, teller.all_told, park, orders,
+        overrides,
     )  # fmt: skip
     guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone, ClockSteps(clocks, means))
     _measure(service.metrics, guard)
@@ -350,6 +351,7 @@ def _routes(service: EdgexService, guard: Guard, door: Mapping[str, int]) -> Non
             "blocked": guard.lanes.blocked,
             "overrides": guard.means.overrides.listed(),
             "waiting": guard.lanes.waiting,
+            "volumeFull": guard.means.ledger.reserve is not None and guard.means.ledger.reserve.is_full,
             "doubledAgents": dict(guard.means.owner.doubled),
             **guard.people.orders(),
             "commands": dict(guard.intake.counts),

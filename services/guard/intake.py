@@ -1,9 +1,10 @@
 """The command stream into the ledger and the lanes, and outcomes out of the ledger into the stream.
 
 A command counts as received once it is in the ledger; then its delivery is acknowledged. A redelivered one is known
-by its id and changes nothing. What waited while the guard was away is of unknown age and expires, reported.
+by its id and changes nothing. What waited while the guard was away is of unknown age and expires, reported. One for
+which the ledger has no room is refused, and acknowledged only once that is told.
 
-Source: design.md sections 3.5 and 3.8.
+Source: design.md sections 3.5 to 3.8.
 """
 
 import asyncio
@@ -15,17 +16,24 @@ from edgeagents import subjects
 from edgeagents.adapters import telemetry, wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, StoredMessage
 from edgeagents.adapters.edgex_bus import DeadLetter
-from edgeagents.errors import ConflictError, InvalidInputError, MalformedMessageError, UnavailableError
+from edgeagents.errors import (
+    ConflictError,
+    InvalidInputError,
+    MalformedMessageError,
+    UnavailableError,
+    VolumeFullError,
+)
 from edgeagents.model.message import Command, LeaseRecord, Outcome
 from edgeagents.settings import SiteTime
 from services.guard.age import BrokerClock
 from services.guard.jobs import Job, Means, end
 from services.guard.lanes import Lanes
-from services.guard.past import NOTHING_LOST, Past
+from services.guard.past import NOTHING_LOST, Key, Past
 
 log = logging.getLogger(__name__)
 
 KNOWN_SUBJECTS: Final = 4096
+KNOWN_TURNED_AWAY: Final = 4096
 BATCH: Final = 64  # commands asked for at a time
 
 
@@ -43,6 +51,7 @@ class Intake:
         self._known = 0
         self._past = NOTHING_LOST
         self._told: set[str] = set()
+        self._turned_away: dict[Key, None] = {}  # oldest first: in no ledger, so they are known from here
         self.counts: Counter[str] = Counter()
 
     async def run(self, last_before: int, past: Past = NOTHING_LOST) -> None:
@@ -73,12 +82,21 @@ class Intake:
         if command.device != device:
             raise InvalidInputError(f"the command is for {command.device!r}, its subject for {device!r}")
         means = self._means
-        if (agent, command.id) in self._past.ended:
+        key: Key = (agent, command.id)
+        if key in self._past.ended or key in self._turned_away:
             self.counts["duplicates"] += 1
             await means.on_disk(means.ledger.saw, stored.sequence)
             return
         wall_ns = means.clocks.wall_ns()
-        if not await means.on_disk(means.ledger.receive, command, agent, stored.sequence, wall_ns / 1e9):
+        is_safety = means.owner.is_safety(agent)
+        try:
+            is_new = await means.on_disk(
+                means.ledger.receive, command, agent, stored.sequence, wall_ns / 1e9, is_safety
+            )
+        except VolumeFullError as error:
+            await self._turn_away(Job(command, agent, stored.sequence, 0.0, 0.0), str(error))
+            return
+        if not is_new:
             self.counts["duplicates"] += 1
             return
         self.counts["received"] += 1
@@ -98,6 +116,16 @@ class Intake:
             await end(means, job, "expired", f"received {age_s:.1f} s after it was stored")
         else:
             await self._lanes.put(job)
+
+    async def _turn_away(self, job: Job, problem: str) -> None:
+        """Refuse a command that the ledger does not hold; on return its outcome is in the stream."""
+        self.counts["turned_away"] += 1
+        while len(self._turned_away) >= KNOWN_TURNED_AWAY:
+            del self._turned_away[next(iter(self._turned_away))]
+        self._turned_away[job.agent, job.command.id] = None
+        await end(self._means, job, "refused", problem)
+        await self._means.all_told()
+        await self._means.on_disk(self._means.ledger.saw, job.sequence)
 
     async def _set_aside(self, stored: StoredMessage, error: MalformedMessageError | InvalidInputError) -> None:
         kind = error.cause_kind if isinstance(error, MalformedMessageError) else "wrong-subject"
@@ -140,10 +168,14 @@ class Teller:
             await means.on_disk(means.ledger.told, agent, outcome.command_id)
             self._queue.task_done()
 
+    async def all_told(self) -> None:
+        """Wait until all outcomes so far are told."""
+        await self._queue.join()
+
     async def drain(self, timeout_s: float = 2.0) -> None:
         """Wait until all outcomes so far are told, for at most `timeout_s`."""
         try:
-            await asyncio.wait_for(self._queue.join(), timeout_s)
+            await asyncio.wait_for(self.all_told(), timeout_s)
         except TimeoutError:
             log.warning("outcomes are left to be told after the next start")
 

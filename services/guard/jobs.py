@@ -4,7 +4,7 @@ Source: design.md sections 3.5 to 3.8.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
@@ -81,6 +81,7 @@ class Means:
     audit: Audit
     clocks: Clocks
     tell: Callable[[str, Outcome], None]
+    all_told: Callable[[], Awaitable[None]]
     park: Callable[[Job, gate.NeedsApproval], str]
     orders: Orders
     overrides: Overrides

@@ -20,8 +20,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from edgeagents.errors import ConfigurationError, StoreError
+from edgeagents.errors import ConfigurationError, StoreError, VolumeFullError
 from edgeagents.model.message import Command, CommandId, Outcome
+from services.guard.reserve import Reserve
 
 Phase: TypeAlias = Literal["received", "waiting", "intent", "done"]
 
@@ -136,8 +137,12 @@ class Held:
 class Ledger:
     """The SQLite file and the lock beside it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keeps_reserve: bool = False) -> None:
         """Open, or create, the state in a folder.
+
+        Args:
+            folder: the guard's volume.
+            keeps_reserve: keep room for safety commands there, some 13 MB.
 
         Raises:
             ConfigurationError: another guard runs on it, or it cannot be written.
@@ -155,10 +160,13 @@ class Ledger:
             raise ConfigurationError(
                 f"guard state {folder}: another guard runs on it: one guard per gateway"
             ) from error
+        self.reserve = Reserve(folder) if keeps_reserve else None
         try:
             self._db = sqlite3.connect(folder / "guard.db", check_same_thread=False, isolation_level=None)
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + _SCHEMA)
             self._add_columns()
+            if self.reserve is not None:
+                self.reserve.open(self._db)
         except sqlite3.Error as error:
             os.close(self._lock)
             raise StoreError(f"guard state {folder}/guard.db: {error}") from error
@@ -192,8 +200,21 @@ class Ledger:
 
     # --- commands --------------------------------------------------------------------------------
 
-    def receive(self, command: Command, agent: str, sequence: int, now_s: float) -> bool:
-        """Write a command and its place in the stream down; False when this agent's id is known already."""
+    def receive(self, command: Command, agent: str, sequence: int, now_s: float, is_safety: bool = False) -> bool:
+        """Write a command and its place in the stream down; False when this agent's id is known already.
+
+        Args:
+            is_safety: it may use the room that is kept.
+
+        Raises:
+            VolumeFullError: there is no room for a command that may not; nothing was written.
+        """
+        try:
+            if self.reserve is not None:
+                self.reserve.keep()
+        except VolumeFullError:
+            if not is_safety and self.entry(agent, command.id) is None:
+                raise
         text = command.model_dump_json()
         with self._whole():
             cursor = self._write(

@@ -54,6 +54,11 @@ class Owner:
         """Return what the gate judges by now."""
         return Rules(self.site, self.agents, devices.devices_by_name, devices.profiles_by_name)
 
+    def is_safety(self, agent: str) -> bool:
+        """Say whether an agent's commands are for safety, by its file."""
+        definition = self.agents.get(agent)
+        return definition is not None and definition.priority == "safety"
+
     @property
     def rates(self) -> list[Rate]:
         """All rate limits of all agents."""

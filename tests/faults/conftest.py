@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.disks import need_root
 from tests.faults.score import Score
 
 ROUNDS, SEED = "FAULTS_ROUNDS", "FAULTS_SEED"
@@ -77,5 +78,4 @@ def strace() -> str:
 @pytest.fixture
 def mounting() -> None:
     """Skip where no small disk can be mounted."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk that gets full")
+    need_root()

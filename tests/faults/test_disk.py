@@ -3,45 +3,17 @@
 import asyncio
 import contextlib
 import json
-import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from edgeagents.embedded.supervisor import Child
+from tests.disks import full, small_disk
 from tests.faults.rig import Moment, Rig, a_rig, failures
 from tests.faults.score import Score
 
-SMALL = "24m"
 STORES = {"nats": "nats", "guard": "guard"}
 FULL_S = 4.0
 SLOW_S = 0.2  # each fsync
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """Have a folder be a disk of its own, a small one."""
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL}", "tmpfs", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@contextlib.contextmanager
-def full(folder: Path) -> Iterator[None]:
-    """Fill a disk to the last byte while the context is open."""
-    filler = folder / "filler"
-    try:
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            for block in (1 << 20, 4096, 1):
-                with contextlib.suppress(OSError):
-                    while file.write(bytes(block)):
-                        pass
-        yield
-    finally:
-        filler.unlink()
 
 
 def promise_room(config: Path) -> None:

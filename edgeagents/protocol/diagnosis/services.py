@@ -47,6 +47,12 @@ def guard_findings(facts: GuardFacts) -> list[Finding]:
         return [failed("guard", facts.problem, remedy)]
     state = facts.state
     found = [ok("guard", f"{facts.url}: generation {state.get('generation')}, {state.get('waiting', 0)} commands wait")]
+    if state.get("volumeFull"):
+        found.append(
+            failed(
+                "guard", "its volume is full: only safety commands are taken", "make room on it: it goes on by itself"
+            )
+        )
     for name, why in dict(state.get("blocked", {})).items():
         remedy = "see whether it answers at all; it takes commands again once two reads agree"
         found.append(warning("guard", f"device {name} takes no command: {why}", remedy))

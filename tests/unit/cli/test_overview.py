@@ -21,7 +21,7 @@ GUARD = GuardFacts("http://g", state={
     "generation": 7, "waiting": 1, "sessions": ["air"], "modes": {"air": "observe"}, "outcomes": {"proven": 3},
     "blocked": {"pump": "silent"}, "paused": [{"scope": "device", "name": "valve", "by": "ann"}],
     "overrides": [{"deviceName": "lamp", "resourceName": "On", "value": "true"}],
-    "leases": [{"deviceName": "valve", "resourceName": "Setpoint", "agent": "air"}],
+    "leases": [{"deviceName": "valve", "resourceName": "Setpoint", "agent": "air"}], "volumeFull": True,
 })  # fmt: skip
 AIR = AgentFacts("air", "http://a", state={
     "mode": "act", "counts": {"events": 9, "decisions": 4}, "commands": {"published": 2, "held_back": 1}, "pending": 1,
@@ -78,7 +78,8 @@ def test_a_guard_that_is_away_has_every_field_all_the_same() -> None:
 def test_status_is_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "status").out
     for words in ("home", "no keeper", "generation 7", "proven 3", "paused: device valve, by ann",
-                  "blocked: pump: silent", "set by hand: lamp/On = true", "waits for device 'x'"):  # fmt: skip
+                  "blocked: pump: silent", "set by hand: lamp/On = true", "waits for device 'x'",
+                  "volume is full: only safety commands"):  # fmt: skip
         assert words in out
     assert len(out.splitlines()) < 24
 

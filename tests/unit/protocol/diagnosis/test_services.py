@@ -35,6 +35,7 @@ def test_a_guard_that_is_away_fails_with_the_setting() -> None:
     ("state", "level", "words"),
     [
         ({"blocked": {"valve": "no answer"}}, "warning", "device valve takes no command: no answer"),
+        ({"volumeFull": True}, "failed", "its volume is full: only safety commands are taken"),
         ({"paused": [{"scope": "all", "name": "", "by": "ann"}]}, "warning", "paused: everything, by ann"),
         ({"paused": [{"scope": "agent", "name": "air", "by": "ann"}]}, "warning", "paused: agent air, by ann"),
         ({"doubledAgents": {"x": "a and b both declare agent 'x'"}}, "failed", "both declare agent 'x'"),

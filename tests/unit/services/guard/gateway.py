@@ -364,7 +364,7 @@ class Gateway:
         teller = Teller(cast(Any, self.broker), "gw")
         means = Means(
             self.ledger, self.executor, owner, cache, LivePicture(SiteTime(), clocks.wall_ns), desk,
-            cast(Any, self.plant), audit, clocks, teller.tell, approvals.park, orders, overrides,
+            cast(Any, self.plant), audit, clocks, teller.tell, teller.all_told, approvals.park, orders, overrides,
         )  # fmt: skip
         service = SimpleNamespace(
             bus=self.broker, devices=cache, site_time=SiteTime(), tasks=self.tasks, dead_letters=self._dead_letter,

@@ -171,6 +171,7 @@ class Rig:
         self.records: list[dict[str, Any]] = []
         self.owner = owner_of(AGENTS, Site.model_validate(SITE if site is None else site))
         self.called: list[str] = []
+        self.waited_for_told = 0
         self.known = {name: Device(name=name, profile_name="Valve") for name in ("valve", "pump", "fan")}
         self.profiles = {"Valve": PROFILE}
         self.is_ready = True
@@ -205,8 +206,8 @@ class Rig:
         audit = cast(Audit, SimpleNamespace(append=self._append))
         return Means(
             self.ledger, self.executor, self.owner, self.devices, self.picture, desk, cast(Commands, self.commands),
-            audit, self.clocks, lambda agent, outcome: self.outcomes.append((agent, outcome)), self.approvals.park,
-            self.orders, self.overrides,
+            audit, self.clocks, lambda agent, outcome: self.outcomes.append((agent, outcome)), self._all_told,
+            self.approvals.park, self.orders, self.overrides,
         )  # fmt: skip
 
     @property
@@ -220,6 +221,9 @@ class Rig:
             device=self.known.get, profile_of=profile_of, devices_by_name=self.known, profiles_by_name=self.profiles,
             is_ready=self.is_ready,
         ))  # fmt: skip
+
+    async def _all_told(self) -> None:
+        self.waited_for_told += 1
 
     def _append(self, kind: str, **body: Any) -> None:
         self.records.append({"kind": kind, **body})

@@ -1,12 +1,14 @@
 """Commands in, outcomes out: each once, whatever the broker and strangers do."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus
+from edgeagents.errors import VolumeFullError
 from edgeagents.model.message import Cause, Command, CommandId, Epoch, LeaseRecord, Outcome
 from edgeagents.settings import SiteTime
 from services.guard.intake import Intake, Teller
@@ -118,6 +120,39 @@ async def test_the_time_it_lay_in_the_stream_counts_towards_its_deadline(
 
     monkeypatch.setattr(source.rig.ledger, "enter", slow)
     assert (await source.run())["c-1"] == ("expired", "deadline passed before it could be set")
+
+
+async def test_without_room_a_command_is_refused_and_told_before_it_is_acknowledged_and_one_for_safety_goes_out(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive, rig = source.rig.ledger.receive, source.rig
+
+    def full(command: Command, agent: str, sequence: int, now_s: float, is_safety: bool) -> bool:
+        if not is_safety:
+            raise VolumeFullError("the guard's volume is full")
+        return receive(command, agent, sequence, now_s)
+
+    async def all_told() -> None:
+        assert [outcome.command_id for _, outcome in rig.outcomes] == ["c-1"]
+        told.append(list(source.bus.acked))
+
+    told: list[list[int]] = []
+    monkeypatch.setattr(rig.ledger, "receive", full)
+    monkeypatch.setattr(rig, "_all_told", all_told)
+    agents = {"smoke": rig.owner.agents["heat"].model_copy(update={"priority": "safety"})}
+    rig.owner = replace(rig.owner, agents=rig.owner.agents | agents)
+    source.add(command())
+    source.bus.held.append(("gw.commands.valve.guard", b"", {}))
+    source.add(command("c-2", epoch=rig.grant("smoke", sequence=3)), "smoke")
+    source.bus.deliver = [2, 2, 4]
+    found = await source.run()
+    assert found["c-1"] == ("refused", "the guard's volume is full")
+    assert found["c-2"][0] == "proven"
+    assert told == [[]], "told first, acknowledged then; the second delivery is known"
+    assert source.bus.acked == [2, 2, 4]
+    assert source.counts == {"turned_away": 1, "duplicates": 1, "received": 1}
+    assert rig.ledger.entry("air", "c-1") is None
+    assert rig.ledger.number("last_sequence") == 4
 
 
 @pytest.mark.parametrize("by_s", [3600, -3600])
