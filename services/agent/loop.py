@@ -123,6 +123,12 @@ class AgentLoop:
     async def _consider(self, observation: Observation | None) -> None:
         if observation is None or not self.deciding:
             return
+        touched = self._twin.take_touched()
+        # All are told, also those that the pipeline leaves out now.
+        awake = {stage.name for stage in self._stages if stage.is_awake(self._twin, touched, observation.site_s)}
+        if awake.isdisjoint(self.pipeline.stages):
+            self.counts["nothing_to_do"] += 1
+            return
         stages = [stage for stage in self._stages if stage.name in self.pipeline.stages]
         seen = SeenView(self._twin)
         decision = decide(observation, seen, stages)
