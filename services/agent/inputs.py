@@ -19,7 +19,6 @@ from edgeagents.adapters.edgex_bus import EdgexBus
 from edgeagents.errors import MalformedMessageError, NotFoundError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Watch
 from edgeagents.model.device import Device, Event
-from edgeagents.model.envelope import EventMessage
 from edgeagents.model.message import Outcome
 from edgeagents.protocol.gate import Key
 from services.agent.loop import EventInput, Input, OutcomeInput, RuleInput
@@ -27,6 +26,8 @@ from services.agent.perception import Twin
 from services.agent.trigger import stored_event
 
 log = logging.getLogger(__name__)
+
+WAITING = 32  # inputs read ahead: so long a command that was decided on may wait to be sent, a few ms
 
 
 class Inputs:
@@ -40,7 +41,7 @@ class Inputs:
         self._devices = devices
         self._gateway = bus.settings.gateway
         self._durable = subjects.agent_durable(agent.name)
-        self.queue: asyncio.Queue[Input] = asyncio.Queue(256)
+        self.queue: asyncio.Queue[Input] = asyncio.Queue(WAITING)
         self.counts: Counter[str] = Counter()  # received, invalid, filtered
 
     @property
@@ -125,8 +126,7 @@ class Inputs:
                 await asyncio.sleep(0.25)
 
     async def _event(self, message: StoredMessage) -> Event | None:
-        decoded = await self._edgex.decode(self._topic(message), message.data, message.headers)
-        return decoded.event if isinstance(decoded, EventMessage) else None
+        return await self._edgex.event(self._topic(message), message.data, message.headers)
 
     async def _put(self, message: StoredMessage, event: Event | None, watched: bool) -> None:
         if event is not None and watched:

@@ -14,7 +14,6 @@ from edgeagents.adapters.edgex_bus import EdgexBus
 from edgeagents.adapters.event_publisher import event_topic
 from edgeagents.model.agent import AgentDefinition, Recent
 from edgeagents.model.device import Device, Event, Reading, make_reading
-from edgeagents.model.envelope import Envelope, EventMessage
 from edgeagents.settings import BusSettings, SiteTime
 from edgeagents.subjects import topic_to_subject
 from services.agent.inputs import Inputs, event_filters, is_from, is_watched
@@ -187,17 +186,16 @@ class Stream:
             if message.time_ns >= start_s * 1e9:
                 yield message
 
-    async def decode(self, topic: str, data: bytes, headers: Any) -> EventMessage:
+    async def event(self, topic: str, data: bytes, headers: Any) -> Event:
         """Return the event of a message."""
         source, at_ns = topic.split("/")[-1], int(data)
         self.decoded.append(source)
         kind, value = ("Bool", 8.0 <= at_ns % DAY_NS / 3.6e12 < 10.0) if source == "Presence" else ("Float64", 20.0)
         reading = make_reading("hall", "Sensor", source, kind, value, at_ns, reading_id="r")
-        event = Event(
+        return Event(
             id=f"{source}{at_ns}", device_name="hall", profile_name="Sensor", source_name=source, origin=at_ns,
             readings=(reading,),
         )  # fmt: skip
-        return EventMessage(topic, Envelope(), event)
 
 
 async def test_habits_are_learned_again_from_weeks_of_the_stream_and_nothing_else_of_them_is_read(
