@@ -139,8 +139,8 @@ def devices() -> DeviceCache:
 class Rig:
     """A commander with a session, its clock and its bus."""
 
-    def __init__(self, definition: AgentDefinition | None = None) -> None:
-        self.bus = FakeBus()
+    def __init__(self, definition: AgentDefinition | None = None, bus: "FakeBus | None" = None) -> None:
+        self.bus = bus or FakeBus()
         self.twin = Twin(SiteTime(), {KEY}, 3600)
         self.commander = Commander(
             cast(Bus, self.bus), definition or agent(), devices(), self.twin, SiteTime(), "incarnation-1"
@@ -334,9 +334,7 @@ async def test_a_lost_acknowledgement_stores_a_command_exactly_once(rig: Rig, pl
 
 async def test_a_redelivered_event_after_a_restart_stores_no_second_command(rig: Rig) -> None:
     await rig.want(21)
-    again = Rig()
-    again.bus = rig.bus
-    again.commander._bus = cast(Bus, rig.bus)
+    again = Rig(bus=rig.bus)
     given = await again.want(21)  # its first event too: the very same
     assert given.command_id == rig.bus.commands[0].id
     assert len(rig.bus.held) == 1
