@@ -36,7 +36,9 @@ class Client:
         self.on_error()
 
 
-payloads = st.one_of(st.binary(max_size=40), st.sampled_from([b"\r\n", b"MSG a 1 3\r\n", b"PING\r\n", b"x\r\nMSG b 2 1"]))
+payloads = st.one_of(
+    st.binary(max_size=40), st.sampled_from([b"\r\n", b"MSG a 1 3\r\n", b"PING\r\n", b"x\r\nMSG b 2 1"])
+)
 replies = st.sampled_from([b"", b"_INBOX.x", b"$JS.ACK.s.c.1.2.3.4.5"])
 
 

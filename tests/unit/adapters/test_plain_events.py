@@ -69,8 +69,10 @@ keys = st.sampled_from([
     "reading.units", "reading.tags", "reading.objectValue", "reading.binaryValue", "reading.mediaType", "reading.more",
     "event.device_name", "reading.value_type",
 ])  # fmt: skip
-topics = st.sampled_from([TOPIC, "edgex/events/device/svc/Sensor/h%61ll/CO2", "edgex/events/device/svc/Sensor/hall",
-                          "edgex/events/core/svc/Sensor/hall/CO2", "edgex/events/device/svc/Sensor/attic/CO2"])  # fmt: skip
+topics = st.sampled_from([
+    TOPIC, "edgex/events/device/svc/Sensor/h%61ll/CO2", "edgex/events/device/svc/Sensor/hall",
+    "edgex/events/core/svc/Sensor/hall/CO2", "edgex/events/device/svc/Sensor/attic/CO2",
+])  # fmt: skip
 
 
 @given(st.dictionaries(keys, odd, max_size=3), topics, st.booleans())

@@ -1,6 +1,5 @@
 """An event is read where a decision can rest on it, or where its topic does not tell."""
 
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
