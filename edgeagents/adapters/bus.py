@@ -112,7 +112,7 @@ class Bus(Streams):
     a service that did not ask for it should end then, so that it is started afresh.
     """
 
-    def __init__(self, client: Client, settings: BusSettings, link: _Link) -> None:
+    def __init__(self, client: HardenedClient, settings: BusSettings, link: _Link) -> None:
         """Wrap a connected client; use `connect` instead."""
         super().__init__(client, lambda: link.is_closing)
         self.settings = settings

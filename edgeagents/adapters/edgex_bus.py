@@ -17,6 +17,7 @@ from edgeagents.adapters import telemetry
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.envelopes import PLAIN, Encoding, encode_envelope, encode_headers
 from edgeagents.adapters.events import decode_message
+from edgeagents.adapters.plain_events import plain_event
 from edgeagents.errors import (
     InvalidInputError,
     MalformedMessageError,
@@ -24,13 +25,15 @@ from edgeagents.errors import (
     UpstreamError,
     WithdrawnError,
 )
-from edgeagents.model.envelope import Answer, EdgexMessage, Envelope
+from edgeagents.model.device import Event
+from edgeagents.model.envelope import Answer, EdgexMessage, Envelope, EventMessage
 from edgeagents.settings import EdgexBusType
 
 log = logging.getLogger(__name__)
 
 RawHandler = Callable[[str, bytes, Mapping[str, str]], Awaitable[None]]
 MessageHandler = Callable[[EdgexMessage], Awaitable[None]]
+EventHandler = Callable[[Event], None]
 DeadLetter = Callable[[str, bytes, str, str], Awaitable[None]]
 Cancel = Callable[[], Awaitable[None]]
 
@@ -158,6 +161,27 @@ class EdgexBus:
                     await handler(message)
 
         return await self._transport.subscribe(topic_filter if absolute else f"{self.base}/{topic_filter}", deliver)
+
+    async def subscribe_events(self, topic_filter: str, handler: EventHandler, wants: Callable[[str], bool]) -> Cancel:
+        """Call `handler` with the events of a filter below the base, those alone whose topic `wants` wants."""
+
+        async def deliver(topic: str, data: bytes, headers: Mapping[str, str]) -> None:
+            if not wants(topic):
+                return
+            event = await self.event(topic, data, headers)
+            if event is not None:
+                with telemetry.carry(headers):
+                    handler(event)
+
+        return await self._transport.subscribe(f"{self.base}/{topic_filter}", deliver)
+
+    async def event(self, topic: str, data: bytes, headers: Mapping[str, str]) -> Event | None:
+        """Return the event in a message; None as `decode`, or when it means something else."""
+        event = plain_event(topic, data, headers, self.base)
+        if event is not None:
+            return event
+        message = await self.decode(topic, data, headers)
+        return message.event if isinstance(message, EventMessage) else None
 
     async def decode(self, topic: str, data: bytes, headers: Mapping[str, str]) -> EdgexMessage | None:
         """Return what a message means; None, counted and set aside, when it means nothing."""

@@ -11,12 +11,15 @@ Source: nats-py 2.16 `Client._build_message`, `_process_headers`, `_send_ping`; 
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import AuthorizationError
+
+from edgeagents.adapters.nats_parser import QuickParser
 
 _OF_A_STREAM: Final = "$JS.ACK."  # the server's own words never carry such a reply subject, and no user can send one
 _REFUSED: Final = ("authorization violation", "authentication revoked")
@@ -45,6 +48,32 @@ async def finished(call: Awaitable[T]) -> T:
 
 class HardenedClient(Client):
     """A client that reads on, whatever comes."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """As nats-py's."""
+        super().__init__(*arguments, **options)
+        self._ps = QuickParser(self)
+        self._takers: dict[int, Callable[[Msg], None]] = {}
+
+    def take_at_once(self, subscription: Subscription, take: Callable[[Msg], None]) -> Callable[[], None]:
+        """Have a subscription's messages taken as they are read, without its queue and task; return what ends that.
+
+        `take` must be quick and never raise: nothing else is read meanwhile.
+        """
+        number = subscription._id
+        self._takers[number] = take
+        return lambda: self._takers.pop(number, None) and None
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        take, subscription = self._takers.get(sid), self._subs.get(sid)
+        if take is None or subscription is None:
+            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # None: none
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        subscription._received += 1
+        found = await self._process_headers(headers) if headers else None
+        take(self._build_message(sid, subject, reply, data, found))
 
     async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)

@@ -21,11 +21,10 @@ from typing import Final
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
-from edgeagents.adapters.nats_client import finished
+from edgeagents.adapters.nats_client import HardenedClient, finished
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Pull:
     """One durable consumer; sets itself up again when anything fails but the connection."""
 
     def __init__(
-        self, client: Client, js: JetStreamContext, stream: str, config: api.ConsumerConfig, batch: int
+        self, client: HardenedClient, js: JetStreamContext, stream: str, config: api.ConsumerConfig, batch: int
     ) -> None:
         """Prepare; `follow` creates or updates the consumer. `batch` is how many messages one request asks for."""
         self._client, self._js, self._stream, self._config, self._batch = client, js, stream, config, batch
@@ -74,12 +73,14 @@ class Pull:
         """Yield until the server says that the consumer is not what it was."""
         await finished(self._js.add_consumer(self._stream, self._config))
         inbox, arrivals = self._client.new_inbox(), _Arrivals()
-        subscription = await self._client.subscribe(inbox, cb=arrivals.take)
+        subscription = await self._client.subscribe(inbox, cb=arrivals.queue)
+        release = self._client.take_at_once(subscription, arrivals.take)
         try:
             async with contextlib.aclosing(self._requested(arrivals, inbox)) as messages:
                 async for message in messages:
                     yield message
         finally:
+            release()
             with contextlib.suppress(nats.errors.Error):
                 await finished(subscription.unsubscribe())
 
@@ -133,10 +134,14 @@ class _Arrivals:
         self._messages: deque[Msg] = deque()
         self._came = asyncio.Event()
 
-    async def take(self, message: Msg) -> None:
+    def take(self, message: Msg) -> None:
         """Keep a message until it is asked for."""
         self._messages.append(message)
         self._came.set()
+
+    async def queue(self, message: Msg) -> None:
+        """As `take`, for what came while the subscription was new."""
+        self.take(message)
 
     async def next(self, timeout_s: float) -> Msg:
         """Return the oldest message, raise TimeoutError when none comes within `timeout_s`."""

@@ -184,8 +184,7 @@ async def _run(
         tasks.create_task(inputs.run_events(), name="events")
     tasks.create_task(inputs.run_rules(), name="rules")
     tasks.create_task(inputs.run_outcomes(), name="outcomes")
-    while True:
-        await loop.handle(await inputs.queue.get())
+    await loop.run(inputs.queue)
 
 
 def _stepped_clock(site_time: SiteTime, twin: Twin, commander: Commander, audit: Audit) -> SteppedClock:

@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -19,7 +19,7 @@ from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.device_cache import DeviceCache
-from edgeagents.errors import ConflictError, InvalidInputError, MalformedMessageError, TheirError, UnavailableError
+from edgeagents.errors import InvalidInputError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.message import (
     MAX_TTL_S,
@@ -40,6 +40,7 @@ from edgeagents.model.values import Value, format_value, parse_value
 from edgeagents.permissions import called
 from edgeagents.protocol import gate, lease
 from edgeagents.settings import SiteTime
+from services.agent.outbox import Outbox
 from services.agent.perception import Twin
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ WELCOME_AGAIN_S: Final = 5.0
 FIRST_HOLD_BACK_S: Final = 5.0
 LONGEST_HOLD_BACK_S: Final = 300.0
 NEVER_S: Final = 900_000_000.0
+_NO_LEASE: Final = Epoch(generation=0, revision=0)
 _COMMANDS: Final = uuid.UUID("b8a6a7a8-40a3-4d5c-8f2e-4f9fd1f0f9c6")
 
 
@@ -76,11 +78,12 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class _Last:
-    """The last message on a subject."""
+class _Order:
+    """A wish that passed our own judgement: a command but for its lease, and its device's turn."""
 
-    sequence: int
-    command_id: str
+    intent: Intent
+    command: Command
+    turn: contextlib.AbstractAsyncContextManager[None]
 
 
 @dataclass(slots=True)
@@ -88,9 +91,6 @@ class _Memory:
     """What the commander remembers between decisions."""
 
     epochs: dict[gate.Key, Epoch] = field(default_factory=dict)
-    lasts: dict[str, _Last] = field(default_factory=dict)  # by subject; absent: nothing stored yet
-    has_looked: bool = False
-    is_unsure: bool = False  # whether the command before is stored
     pending: dict[CommandId, Pending] = field(default_factory=dict)
     held_back: dict[tuple[gate.Key, str], _HeldBack] = field(default_factory=dict)
     sets: defaultdict[gate.Key, deque[gate.PastSet]] = field(
@@ -112,6 +112,7 @@ class Commander:
         self._site_time = site_time
         self._incarnation = incarnation
         self._memory = _Memory()
+        self._outbox = Outbox(bus, agent.name)
         self.welcome: SessionWelcome | None = None
         self._judged_by: tuple[SessionWelcome, Site, AgentDefinition] | None = None  # what that welcome means
         self.welcomed = asyncio.Event()
@@ -180,28 +181,35 @@ class Commander:
 
     # --- commands --------------------------------------------------------------------------------
 
-    async def give(self, decision: Decision, cause: Cause, site_s: float) -> list[Given]:
+    def give(self, decision: Decision, cause: Cause, site_s: float) -> Awaitable[list[Given]]:
         """Turn each intent into a stored command, or say why it is held back; one that is under way is left out.
+
+        What is decided is so when this returns: the same wish is under way from then on, and each device has its turn.
+        Leases and storing are waited for by whoever awaits the answer.
 
         Args:
             decision: what the agent wants.
             cause: the message it was decided on.
             site_s: site time of the decision.
         """
-        given = []
+        found: list[Given | _Order] = []
         for ordinal, intent in enumerate(decision.intents):
             if self._is_under_way(intent):
                 self.counts["under_way"] += 1
                 continue
             try:
-                found = await self._give(intent, decision, cause, ordinal, site_s)
+                found.append(self._ordered(intent, decision, cause, ordinal, site_s))
             except TheirError as error:
-                found = Given(intent, held_back=str(error))
-            self.counts["published" if found.command_id else "held_back"] += 1
-            given.append(found)
+                found.append(Given(intent, held_back=str(error)))
+        return self._carried_out(found)
+
+    async def _carried_out(self, found: Sequence[Given | _Order]) -> list[Given]:
+        given = [await self._sent(item) if isinstance(item, _Order) else item for item in found]
+        for item in given:
+            self.counts["published" if item.command_id else "held_back"] += 1
         return given
 
-    async def _give(self, intent: Intent, decision: Decision, cause: Cause, ordinal: int, site_s: float) -> Given:
+    def _ordered(self, intent: Intent, decision: Decision, cause: Cause, ordinal: int, site_s: float) -> Given | _Order:
         welcome = self.welcome
         if welcome is None:
             return Given(intent, held_back="no session with the guard")
@@ -212,9 +220,6 @@ class Commander:
         problem = self._problem(key, text, decision, welcome, site_s)
         if problem:
             return Given(intent, held_back=problem)
-        reply = await self._lease(key)
-        if reply.epoch is None:
-            return Given(intent, held_back=reply.reason or "no lease")
         entry = next((item for item in welcome.site if (item.device, item.resource) == key), None)
         wait_s = entry.approval_wait_s if entry is not None and entry.risk_class != "A" else 0.0
         command = Command(
@@ -223,7 +228,7 @@ class Commander:
             resource=intent.resource,
             value=text,
             incarnation=self._incarnation,
-            epoch=reply.epoch,
+            epoch=self._memory.epochs.get(key, _NO_LEASE),
             ttl_s=min(self._agent.ttl + wait_s, MAX_TTL_S),
             cause=cause,
             decision_id=decision.id,
@@ -231,9 +236,27 @@ class Commander:
             data_origin_ns=max(0, decision.data_origin_ns),
             decided_on=self._present(key),
         )
-        await self._publish(command)
         self._memory.pending[command.id] = Pending(command, time.monotonic())
-        return Given(intent, command_id=command.id)
+        return _Order(intent, command, self._outbox.turn(command.device))
+
+    async def _sent(self, order: _Order) -> Given:
+        """Send what was ordered, in its device's turn, under the lease there is then."""
+        command, pending = order.command, self._memory.pending
+        try:
+            async with order.turn:
+                reply = await self._lease((command.device, command.resource))
+                if reply.epoch is None:
+                    pending.pop(command.id, None)
+                    return Given(order.intent, held_back=reply.reason or "no lease")
+                if reply.epoch != command.epoch:
+                    command = command.model_copy(update={"epoch": reply.epoch})
+                await self._outbox.store(command)
+        except TheirError as error:
+            pending.pop(command.id, None)
+            return Given(order.intent, held_back=str(error))
+        if command.id in pending:  # else its outcome was quicker
+            pending[command.id] = Pending(command, time.monotonic())
+        return Given(order.intent, command_id=command.id)
 
     def _is_under_way(self, intent: Intent) -> bool:
         key = (intent.device, intent.resource)
@@ -298,51 +321,9 @@ class Commander:
             return reply
         return reply.model_copy(update={"epoch": None})
 
-    async def _publish(self, command: Command) -> None:
-        """Store a command behind the last one on its subject; give up when it would come too late anyway."""
-        subject = subjects.command(self._bus.settings.gateway, command.device, self._agent.name)
-        data = wire.encode(command)
-        give_up_s, memory = time.monotonic() + command.ttl_s, self._memory
-        while True:
-            try:
-                if not memory.has_looked or memory.is_unsure:
-                    await self._look(subject)
-                last = memory.lasts.get(subject, _Last(0, ""))
-                if last.command_id != command.id:
-                    memory.is_unsure = True
-                    sequence = await self._bus.store(
-                        subject, data, {CONTENT_TYPE: wire.PROTOBUF}, expected_last=last.sequence
-                    )
-                    memory.lasts[subject] = _Last(sequence, command.id)
-                memory.is_unsure = False
-                return
-            except (UnavailableError, ConflictError) as error:
-                # Stored or not: looking at the subject's last message tells.
-                if time.monotonic() >= give_up_s:
-                    raise UnavailableError(f"command for {command.device} not stored in time: {error}") from error
-                await asyncio.sleep(0.25 if isinstance(error, UnavailableError) else 0)
-
     async def prepare(self) -> None:
         """Find out what was stored last, so that the first command need not wait for it."""
-        with contextlib.suppress(TheirError):  # then the first command looks
-            await self._look("")
-
-    async def _look(self, subject: str) -> None:
-        """Find out what was stored last: the first time for all devices at once, then for one subject."""
-        memory, pattern = self._memory, subject
-        if not memory.has_looked:
-            pattern = subjects.own_commands(self._bus.settings.gateway, self._agent.name)
-        # By a consumer of ours: agents may not get messages directly (`edgeagents/permissions.py` says why).
-        name = f"{subjects.agent_durable(self._agent.name)}_last"  # no agent's name has an underscore
-        memory.lasts.pop(subject, None)
-        async for stored in self._bus.read(subjects.COMMANDS_STREAM, [pattern], name=name, last_per_subject=True):
-            try:
-                found = wire.decode(Command, stored.data).id
-            except MalformedMessageError as error:
-                log.warning("the last message on %s is no command of ours: %s", stored.subject, error)
-                found = CommandId("")
-            memory.lasts[stored.subject] = _Last(stored.sequence, found)
-        memory.has_looked, memory.is_unsure = True, False
+        await self._outbox.prepare()
 
     # --- outcomes --------------------------------------------------------------------------------
 

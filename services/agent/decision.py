@@ -9,13 +9,15 @@ Source: design.md section 3.3.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from edgeagents.model.agent import AgentDefinition, Decision, Observation, Stage
-from edgeagents.model.values import Value, same_value
-from services.agent.rules import Fired, RuleBook
+from edgeagents.model.values import Value
+from edgeagents.protocol.gate import Key
+from services.agent.rules import RuleBook
 from services.agent.view import View
+from services.agent.wishes import Wishes, is_so
 
 SURE_ENOUGH: Final = 0.5
 _DECISIONS: Final = uuid.UUID("6f1d7a0e-5c0b-4b6e-9a55-2f5d5d0c9c11")
@@ -25,6 +27,9 @@ class DecisionStage(Protocol):
     """One way to decide."""
 
     name: Stage
+
+    def is_awake(self, view: View, touched: Collection[Key], site_s: float) -> bool:
+        """Say whether this stage may have an answer now; to be told of each resource that has a new sample."""
 
     def decide(self, observation: Observation, view: View) -> Decision | None:
         """Return a decision with its confidence, None when this stage has no answer."""
@@ -39,10 +44,15 @@ class RuleStage:
         """Use an agent's compiled rules."""
         self._agent = agent
         self._rules = rules
+        self._wishes = Wishes(rules)
+
+    def is_awake(self, view: View, touched: Collection[Key], site_s: float) -> bool:
+        """Say whether some rule wants what is not so already."""
+        return self._wishes.any(view, touched, site_s)
 
     def decide(self, observation: Observation, view: View) -> Decision | None:
         """Return what the rules want that is not so already; None when that is nothing."""
-        fired = [item for item in self._rules.evaluate(view, observation.site_s) if not _is_so(view, item)]
+        fired = [item for item in self._rules.evaluate(view, observation.site_s) if not is_so(view, item)]
         if not fired:
             return None
         inputs: dict[str, Value] = {}
@@ -79,12 +89,6 @@ def decision_id(agent: str, observation: Observation) -> str:
     """Return the id of an agent's decision on an observation: the same message makes the same id."""
     cause = observation.cause
     return str(uuid.uuid5(_DECISIONS, f"{agent}/{cause.stream}/{cause.sequence}/{cause.event_id}"))
-
-
-def _is_so(view: View, fired: Fired) -> bool:
-    known = view.latest((fired.intent.device, fired.intent.resource))
-    tolerance = max(1e-6, fired.dead_band)
-    return known is not None and known.value is not None and same_value(known.value, fired.intent.value, tolerance)
 
 
 def described(decision: Decision) -> Mapping[str, object]:

@@ -4,8 +4,10 @@ Source: design.md section 4.
 """
 
 import asyncio
+import itertools
 import json
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -16,17 +18,22 @@ from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus, StoredMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.edgex_bus import EdgexBus
+from edgeagents.adapters.plain_events import Names, event_names
 from edgeagents.errors import MalformedMessageError, NotFoundError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Watch
 from edgeagents.model.device import Device, Event
-from edgeagents.model.envelope import EventMessage
 from edgeagents.model.message import Outcome
 from edgeagents.protocol.gate import Key
+from edgeagents.settings import EdgexBusType
 from services.agent.loop import EventInput, Input, OutcomeInput, RuleInput
 from services.agent.perception import Twin
 from services.agent.trigger import stored_event
 
 log = logging.getLogger(__name__)
+
+MOST_TOPICS = 8192
+MOST_FILTERS = 128
+WAITING = 32  # inputs read ahead: so long a command that was decided on may wait to be sent, a few ms
 
 
 class Inputs:
@@ -40,7 +47,8 @@ class Inputs:
         self._devices = devices
         self._gateway = bus.settings.gateway
         self._durable = subjects.agent_durable(agent.name)
-        self.queue: asyncio.Queue[Input] = asyncio.Queue(256)
+        self._watched: dict[str, bool] = {}  # by topic below the base; where the topic tells
+        self.queue: asyncio.Queue[Input] = asyncio.Queue(WAITING)
         self.counts: Counter[str] = Counter()  # received, invalid, filtered
 
     @property
@@ -82,8 +90,13 @@ class Inputs:
 
     async def run_events(self) -> None:
         """Feed events for ever."""
+        self._devices.on_change(lambda change: self._watched.clear())
         async for message in self._bus.consume(subjects.EVENTS_STREAM, self._durable, self.filters, deliver_new=True):
             self.counts["received"] += 1
+            if not self._may_be_watched(self._topic(message)):
+                self.counts["filtered"] += 1
+                await message.ack()
+                continue
             event = await self._event(message)
             await self._put(message, event, event is not None and self._is_watched(message, event))
 
@@ -125,8 +138,7 @@ class Inputs:
                 await asyncio.sleep(0.25)
 
     async def _event(self, message: StoredMessage) -> Event | None:
-        decoded = await self._edgex.decode(self._topic(message), message.data, message.headers)
-        return decoded.event if isinstance(decoded, EventMessage) else None
+        return await self._edgex.event(self._topic(message), message.data, message.headers)
 
     async def _put(self, message: StoredMessage, event: Event | None, watched: bool) -> None:
         if event is not None and watched:
@@ -138,7 +150,23 @@ class Inputs:
         await message.ack()
 
     def _is_watched(self, message: StoredMessage, event: Event) -> bool:
+        topic = self._topic(message)
+        names = event_names(topic, self._edgex.base)
+        if names is not None and (event.profile_name, event.device_name, event.source_name) in names:
+            return self._may_be_watched(topic)
         return is_watched(self._agent, event, self._below(message), self._devices)
+
+    def _may_be_watched(self, topic: str) -> bool:
+        """Say whether an event on a topic is watched, by what the topic says alone; True where it does not tell."""
+        found = self._watched.get(topic)
+        if found is None:
+            if len(self._watched) >= MOST_TOPICS:
+                self._watched.clear()
+            names = event_names(topic, self._edgex.base)
+            below = topic.removeprefix(f"{self._edgex.base}/")
+            found = names is None or any_watches(self._agent, names[0], below, self._devices)
+            self._watched[topic] = found
+        return found
 
     def _below(self, message: StoredMessage) -> str:
         return self._topic(message).removeprefix(f"{self._edgex.base}/")
@@ -156,17 +184,23 @@ def is_watched(agent: AgentDefinition, event: Event, topic: str, devices: Device
         topic: its topic below the base.
         devices: for labels; a device not known yet has none.
     """
-    known = devices.device(event.device_name)
-    device = known or Device(name=event.device_name, profile_name=event.profile_name)
-    return any(_fits(watch, device, event, topic) for watch in agent.watches)
+    names = (event.profile_name, event.device_name, event.source_name)
+    return any_watches(agent, names, topic, devices)
 
 
-def _fits(watch: Watch, device: Device, event: Event, topic: str) -> bool:
+def any_watches(agent: AgentDefinition, names: Names, topic: str, devices: DeviceCache) -> bool:
+    """Say whether an agent's file asks for events of a profile, a device and a source; arguments as `is_watched`."""
+    profile, device, source = names
+    known = devices.device(device) or Device(name=device, profile_name=profile)
+    return any(_fits(watch, known, source, topic) for watch in agent.watches)
+
+
+def _fits(watch: Watch, device: Device, source: str, topic: str) -> bool:
     if watch.topic:
         return topic == watch.topic
     if topic.startswith("rules/"):
         return False
-    return watch.fits(device) and (not watch.resources or event.source_name in watch.resources)
+    return watch.fits(device) and (not watch.resources or source in watch.resources)
 
 
 def is_from(topic: str, keys: Collection[Key]) -> bool:
@@ -176,21 +210,32 @@ def is_from(topic: str, keys: Collection[Key]) -> bool:
 
 
 def event_filters(agent: AgentDefinition, base: str, bus: Bus) -> list[str]:
-    """Return NATS filters that cover what an agent watches; they never overlap, as a consumer demands.
+    """Return NATS filters that cover what an agent watches; no two overlap, as a consumer demands.
 
-    Watching by profile alone, or by plain device names alone, narrows the filters; else all device events come.
+    What a watch says of profile, device (without wildcard) and resources narrows its filters. Where those of two
+    watches would overlap, neither covering the other, or where they are too many, wider ones take their place: first
+    without resources, then all device events.
     """
     kind = bus.settings.edgex_bus
-    topics = sorted({watch.topic for watch in agent.watches if watch.topic})
-    devices = [watch for watch in agent.watches if not watch.topic]
-    if devices and all(watch.profile and not watch.device for watch in devices):
-        topics += [f"events/device/+/{level}/#" for watch in devices for level in _spellings(watch.profile)]
-    elif devices and all(watch.device and not watch.profile and "*" not in watch.device for watch in devices):
-        topics += [f"events/device/+/+/{level}/#" for watch in devices for level in _spellings(watch.device)]
-    elif devices:
-        topics.append("events/device/#")
-    found = sorted({subjects.topic_to_subject(f"{base}/{topic}", kind) for topic in topics})
-    return [item for item in found if not any(_covers(other, item) for other in found if other != item)]
+    wanted = {watch.topic for watch in agent.watches if watch.topic}
+    for precise in ("resources", "devices", ""):
+        topics = wanted.union(*(_device_topics(watch, kind, precise) for watch in agent.watches if not watch.topic))
+        found = sorted({subjects.topic_to_subject(f"{base}/{topic}", kind) for topic in topics})
+        kept = [item for item in found if not any(_covers(other, item) for other in found if other != item)]
+        if len(kept) <= MOST_FILTERS and not any(_meet(*pair) for pair in itertools.combinations(kept, 2)):
+            break
+    return kept
+
+
+def _device_topics(watch: Watch, kind: EdgexBusType, precise: str) -> set[str]:
+    """Return topic filters for what a watch takes, as publishers may write the names; `precise`: down to what."""
+    profiles = _spellings(watch.profile) if watch.profile and precise else {"+"}
+    devices = _spellings(watch.device) if watch.device and "*" not in watch.device and precise else {"+"}
+    # With EdgeX on NATS a dot in a name parts levels: how many there are before the source is not known.
+    names = watch.resources if precise == "resources" and kind == "mqtt" else ()
+    ends = {f"/{level}" for name in names for level in _spellings(name)} or {"/#"}
+    found = {f"events/device/+/{'/'.join(pair)}{end}" for pair in itertools.product(profiles, devices) for end in ends}
+    return {re.sub(r"(/\+)+/#$", "/#", topic) for topic in found}
 
 
 def _spellings(name: str) -> set[str]:
@@ -205,4 +250,17 @@ def _covers(wide: str, narrow: str) -> bool:
     ours, theirs = wide.split("."), narrow.split(".")
     if ours[-1] == ">":
         ours, theirs = ours[:-1], theirs[: len(ours) - 1]
-    return len(ours) == len(theirs) and all(own in ("*", other) for own, other in zip(ours, theirs, strict=True))
+    pairs = list(zip(ours, theirs, strict=False))
+    return len(ours) == len(theirs) and all(own == other or (own == "*" and other != ">") for own, other in pairs)
+
+
+def _meet(one: str, other: str) -> bool:
+    """Say whether some subject fits two filters."""
+    for left, right in itertools.zip_longest(one.split("."), other.split(".")):
+        if left is None or right is None:
+            return False
+        if ">" in (left, right):
+            return True
+        if "*" not in (left, right) and left != right:
+            return False
+    return True

@@ -1,16 +1,19 @@
 """One queue, one closed union of inputs, one loop: all that an agent reacts to passes here, one at a time.
 
-Every input is a stored message; it is acknowledged once everything that follows from it is stored too.
+Every input is a stored message; it is acknowledged once everything that follows from it is stored too, and once all
+before it are acknowledged: so what a restart finds acknowledged has no gaps. Inputs are decided on in their order;
+while the commands of one wait for their lease or for the broker, the next are decided on already.
 
 Source: design.md section 3.
 """
 
+import asyncio
 import json
 import logging
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,7 +22,7 @@ from edgeagents.adapters.bus import StoredMessage
 from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
 from edgeagents.journal import Journal
-from edgeagents.model.agent import AgentDefinition, Observation, Sample
+from edgeagents.model.agent import AgentDefinition, Decision, Observation, Sample, Stage
 from edgeagents.model.device import Event
 from edgeagents.model.message import Cause, Outcome
 from edgeagents.model.values import Value
@@ -63,8 +66,16 @@ class OutcomeInput:
 Input: TypeAlias = EventInput | RuleInput | OutcomeInput
 
 
+@dataclass(slots=True)
+class _Unfinished:
+    """An input that is not acknowledged yet."""
+
+    item: Input
+    is_done: bool = False
+
+
 class AgentLoop:
-    """Handles inputs one after the other."""
+    """Decides on inputs one after the other."""
 
     def __init__(
         self,
@@ -84,61 +95,142 @@ class AgentLoop:
         self._audit = audit
         self._journal = journal
         self._site_now = site_now
+        self._unfinished: deque[_Unfinished] = deque()  # as many as the consumer lets be under way
         self._held: tuple[object, ...] = ()
         self.deciding = True
         self.pipeline = Pipeline()
         self.counts: Counter[str] = Counter()
         self.processing_time = Timer()
 
+    async def run(self, queue: "asyncio.Queue[Input]") -> None:
+        """Handle inputs for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                item = await queue.get()
+                unfinished = _Unfinished(item)
+                self._unfinished.append(unfinished)
+                rest = self._begin(item)
+                if rest is None:
+                    unfinished.is_done = True
+                    await self._acknowledge()
+                else:
+                    tasks.create_task(self._finish(rest, unfinished), name="decided")
+                    await asyncio.sleep(0)  # what is to be sent is on its way before the next is looked at
+
     async def handle(self, item: Input) -> None:
         """Do all that follows from one input, then acknowledge it."""
+        rest = self._begin(item)
+        if rest is not None:
+            await rest
+        await item.message.ack()
+
+    async def _finish(self, rest: Awaitable[None], unfinished: "_Unfinished") -> None:
+        await rest
+        unfinished.is_done = True
+        await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        """Acknowledge what is done with, up to the first that is not."""
+        while self._unfinished and self._unfinished[0].is_done:
+            await self._unfinished.popleft().item.message.ack()
+
+    def _begin(self, item: Input) -> Awaitable[None] | None:
+        """Decide on an input; return what is left to be waited for, None when that is nothing."""
+        if telemetry.is_on():
+            return self._recorded(item)
+        began_ns = time.perf_counter_ns()
+        with telemetry.carry(item.message.headers):
+            rest = self._react(item)
+        if rest is not None:
+            return self._carried(item, rest, began_ns)
+        self._took(item, began_ns)
+        return None
+
+    async def _recorded(self, item: Input) -> None:
+        """Do all that follows from an input within a span."""
         name, began_ns = "outcome" if isinstance(item, OutcomeInput) else "decide", time.perf_counter_ns()
         with telemetry.span(name, {"agent": self._agent.name}, kind="consumer", parent=item.message.headers):
-            await self._handle(item)
+            rest = self._react(item)
+            if rest is not None:
+                await rest
+        self._took(item, began_ns)
+
+    async def _carried(self, item: Input, rest: Awaitable[None], began_ns: int) -> None:
+        with telemetry.carry(item.message.headers):
+            await rest
+        self._took(item, began_ns)
+
+    def _took(self, item: Input, began_ns: int) -> None:
         if not isinstance(item, OutcomeInput):
             self.processing_time.since(began_ns)
 
-    async def _handle(self, item: Input) -> None:
+    def _react(self, item: Input) -> Awaitable[None] | None:
+        self._commander.forget_overdue()
         match item:
-            case EventInput(message, event, topic):
-                self.counts["events"] += 1
-                cause = Cause(
-                    stream=message.stream, sequence=message.sequence, event_id=event.id[:256], origin_ns=event.origin
-                )
-                kept = self.pipeline.run(event, topic)
-                if kept is None:
-                    self.counts["filtered"] += 1
-                else:
-                    await self._consider(self._twin.observe(kept, cause, self._site_now()))
-                # Written before the acknowledgement: an event may be seen twice, never not at all.
-                self._journal.write("consumed", id=event.id, stream=message.stream, sequence=message.sequence)
+            case EventInput():
+                rest = self._perceive(item)
+                if rest is not None:
+                    return self._consumed_after(rest, item)
+                self._consumed(item)
             case RuleInput(message, result):
                 self.counts["rule_results"] += 1
-                await self._consider(self._rule_observation(message, result))
+                return self._consider(self._rule_observation(message, result))
             case OutcomeInput(_, outcome):
                 self._commander.ended(outcome)
-        self._commander.forget_overdue()
-        await item.message.ack()
+        return None
 
-    async def _consider(self, observation: Observation | None) -> None:
+    def _perceive(self, item: EventInput) -> Awaitable[None] | None:
+        self.counts["events"] += 1
+        message, event = item.message, item.event
+        kept = self.pipeline.run(event, item.topic)
+        if kept is None:
+            self.counts["filtered"] += 1
+            return None
+        cause = Cause(stream=message.stream, sequence=message.sequence, event_id=event.id[:256], origin_ns=event.origin)
+        return self._consider(self._twin.observe(kept, cause, self._site_now()))
+
+    def _consumed(self, item: EventInput) -> None:
+        # Written before the acknowledgement: an event may be seen twice, never not at all.
+        self._journal.write(
+            "consumed", id=item.event.id, stream=item.message.stream, sequence=item.message.sequence
+        )  # fmt: skip
+
+    async def _consumed_after(self, rest: Awaitable[None], item: EventInput) -> None:
+        await rest
+        self._consumed(item)
+
+    def _consider(self, observation: Observation | None) -> Awaitable[None] | None:
+        """Decide, and have what was decided sent; None when nothing is to be done."""
         if observation is None or not self.deciding:
-            return
+            return None
+        touched = self._twin.take_touched()
+        # All are told, also those that the pipeline leaves out now.
+        awake = {stage.name for stage in self._stages if stage.is_awake(self._twin, touched, observation.site_s)}
+        if awake.isdisjoint(self.pipeline.stages):
+            self.counts["nothing_to_do"] += 1
+            return None
         stages = [stage for stage in self._stages if stage.name in self.pipeline.stages]
         seen = SeenView(self._twin)
         decision = decide(observation, seen, stages)
         if decision is None:
             self.counts["nothing_to_do"] += 1
-            return
+            return None
         self.counts["decisions"] += 1
         telemetry.note({"decision": decision.id, "stage": decision.stage})
-        given = await self._commander.give(decision, observation.cause, observation.site_s)
+        given = self._commander.give(decision, observation.cause, observation.site_s)
+        return self._write_down(given, observation, decision, [stage.name for stage in stages], seen)
+
+    async def _write_down(
+        self, giving: Awaitable[list[Given]], observation: Observation, decision: Decision, names: list[Stage],
+        seen: SeenView,
+    ) -> None:  # fmt: skip
+        given = await giving
         if not given:
             self.counts["under_way"] += 1
             return
         if self._is_known(given):
             self.counts["held_back_again"] += 1
             return
-        names = [stage.name for stage in stages]
         body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
         self._audit.append("decision", **body)
 

@@ -48,11 +48,17 @@ class Twin:
         self._samples: dict[Key, deque[Sample]] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._looked_s: dict[Key, float] = {}
+        self._touched: set[Key] = set()
         self.counts: Counter[str] = Counter()
 
     def matters(self, key: Key) -> bool:
         """Say whether some rule reads or sets a resource."""
         return key in self._matters
+
+    def take_touched(self) -> set[Key]:
+        """Return the resources some rule reads or sets that have a new sample since the last call."""
+        found, self._touched = self._touched, set()
+        return found
 
     def latest(self, key: Key) -> Sample | None:
         """Return the newest sample of a resource."""
@@ -123,6 +129,7 @@ class Twin:
             moved = [Sample(item.value, item.origin_ns + by_wall_ns, item.site_s + by_site_s) for item in samples]
             samples.clear()
             samples.extend(moved)
+        self._touched |= self._matters
         self._looked_s = {key: looked_s + by_site_s for key, looked_s in self._looked_s.items()}
 
     def _see(self, event_id: str) -> None:
@@ -163,6 +170,8 @@ class Twin:
     def _add(self, key: Key, sample: Sample) -> None:
         samples = self._samples.setdefault(key, deque(maxlen=KEPT_SAMPLES))
         samples.append(sample)
+        if key in self._matters:
+            self._touched.add(key)
         if key in self._habits and isinstance(sample.value, (bool, int, float)):
             self._habits[key].add(sample.site_s, bool(sample.value))
         while len(samples) > 1 and sample.site_s - samples[0].site_s > self._keep_s:

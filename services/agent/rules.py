@@ -72,6 +72,7 @@ class RuleBook:
             for words in _combinations(rule.for_each)
         ]
         self.failures: Counter[str] = Counter()
+        self._told: set[str] = set()  # rules whose failure was logged
         # By the rule itself: those of one `for_each` may have one name.
         self._last: dict[int, tuple[tuple[tuple[type, str], ...], Value]] = {}  # by rule: inputs, what it wanted
         self._same: dict[int, tuple[list[Sample], Fired | None]] = {}  # by rule: the very samples, what came of them
@@ -89,7 +90,7 @@ class RuleBook:
     @property
     def keys(self) -> frozenset[Key]:
         """Return every device resource that some rule reads or sets."""
-        read = {source for rule in self._rules for source in map(_key_of, rule.given.values())}
+        read = {source for rule in self._rules for source in map(key_of, rule.given.values())}
         return frozenset(read | {rule.key for rule in self._rules})
 
     @property
@@ -103,7 +104,7 @@ class RuleBook:
         found: dict[Key, float] = {}
         for item in self._statistics:
             if item.take == "usual":
-                found[_key_of(item)] = max(item.over, found.get(_key_of(item), 0.0))
+                found[key_of(item)] = max(item.over, found.get(key_of(item), 0.0))
         return found
 
     @property
@@ -125,6 +126,15 @@ class RuleBook:
             if fired is not None:
                 found[rule.key] = fired
         return list(found.values())
+
+    def tried(self, rule: CompiledRule, view: View, site_s: float) -> tuple[Fired | None, bool]:
+        """Return what one rule wants now, and whether it failed; a failure is left for `evaluate` to count."""
+        failed = self.failures[rule.name]
+        fired = self._evaluate(rule, view, site_s)
+        if self.failures[rule.name] == failed:
+            return fired, False
+        self.failures[rule.name] = failed
+        return None, True
 
     def _evaluate(self, rule: CompiledRule, view: View, site_s: float) -> Fired | None:
         samples: list[Sample] = []
@@ -169,11 +179,9 @@ class RuleBook:
         return value
 
     def _computed(self, rule: CompiledRule, inputs: Mapping[str, Value], site_s: float) -> Value:
-        now = datetime.fromtimestamp(site_s, UTC)
-        hour, weekday = now.hour + now.minute / 60 + now.second / 3600, float(now.weekday())
         try:
             known = {name: _cel_value(value) for name, value in inputs.items()}
-            data = {**self._goals, "time.hour": hour, "time.weekday": weekday, **known}
+            data = {**self._goals, **(_time_of(site_s) if rule.uses_time else {}), **known}
         except InvalidInputError as error:
             self._failed(rule, str(error))
             return None
@@ -198,8 +206,14 @@ class RuleBook:
 
     def _failed(self, rule: CompiledRule, text: str) -> None:
         self.failures[rule.name] += 1
-        if self.failures[rule.name] == 1:
+        if rule.name not in self._told:
+            self._told.add(rule.name)
             log.warning("rule %r stays silent: %s (further failures are only counted)", rule.name, text)
+
+
+def _time_of(site_s: float) -> dict[str, float]:
+    now = datetime.fromtimestamp(site_s, UTC)
+    return {"time.hour": now.hour + now.minute / 60 + now.second / 3600, "time.weekday": float(now.weekday())}
 
 
 def _combinations(for_each: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
@@ -267,7 +281,8 @@ def _uses_time(variables: Mapping[str, Any], *expressions: str) -> bool:
     return False
 
 
-def _key_of(item: Key | Recent) -> Key:
+def key_of(item: Key | Recent) -> Key:
+    """Return the device resource that a rule's reading, or the statistic of one, is about."""
     if isinstance(item, Recent):
         device, _, resource = item.of.partition("/")
         return device, resource

@@ -34,6 +34,7 @@ from services.guard.approvals import Approvals, read_approvers
 from services.guard.bridge import METRICS as BRIDGE_METRICS
 from services.guard.bridge import bridge_of
 from services.guard.clocks import ClockSteps, SystemClocks
+from services.guard.concerns import Concerns
 from services.guard.desk import LeaseDesk
 from services.guard.doorkeeper import METRICS as DOOR_METRICS
 from services.guard.doorkeeper import DoorSettings, open_door
@@ -192,6 +193,7 @@ class Guard:
             means, approvals, self.lanes.put, lambda: service.bus.last_sequence(subjects.COMMANDS_STREAM)
         )  # fmt: skip
         self.intake = Intake(service.bus, means, self.lanes, service.site_time, service.dead_letters)
+        self.concerns: Concerns | None = None  # once the ledger was read
         self._tasks: list[asyncio.Task[None]] = []
         self._told: set[str] = set()
 
@@ -231,7 +233,8 @@ class Guard:
         self._load()
         await self._settle()
         means.picture.on_event = self.lanes.seen
-        await service.edgex.subscribe("events/device/#", means.picture.on_message)
+        self.concerns = Concerns(means.owner, service.devices, means.overrides.resources())
+        await means.picture.follow(service.edgex, self.concerns)
         await means.picture.read_back(service.bus, service.edgex)
         self._check_site()
         self.start(self.intake.run(last_before, past), "intake")
@@ -251,6 +254,8 @@ class Guard:
     def _on_devices(self) -> None:
         self.means.overrides.forget_rules()
         self.lanes.rounds.forget()
+        if self.concerns is not None:
+            self.concerns.forget()
         self._check_site()
 
     async def _generation(self) -> tuple[int, int, Past]:

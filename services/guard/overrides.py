@@ -92,6 +92,11 @@ class Overrides:
         """Return what a resource should show, None when that is not known."""
         return self._watch.of(key).value
 
+    def resources(self) -> frozenset[str]:
+        """Return the names of the resources that are known to have been set, by the guard or by hand."""
+        waiting = ((held.device, held.resource) for held in self._waiting)
+        return frozenset(key[1] for key in (*self._watch.expected, *self._watch.overrides, *waiting))
+
     def late_values(self) -> dict[Key, list[Value]]:
         """Return what may still take effect, by resource."""
         now_s = self._now()

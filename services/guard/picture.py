@@ -16,13 +16,14 @@ from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.edgex_bus import EdgexBus
+from edgeagents.adapters.plain_events import event_names
 from edgeagents.errors import InvalidInputError, NotFoundError, UnavailableError
 from edgeagents.model.agent import Sample
 from edgeagents.model.device import Event
-from edgeagents.model.envelope import EdgexMessage, EventMessage
 from edgeagents.model.values import Value, parse_value
 from edgeagents.protocol.gate import Key, PastSet, Picture
 from edgeagents.settings import SiteTime
+from services.guard.concerns import Concerns
 from services.guard.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -91,11 +92,26 @@ class LivePicture:
         if past in self._sets[key]:
             self._sets[key].remove(past)
 
-    async def on_message(self, message: EdgexMessage) -> None:
-        """Take in a bus message if it is an event."""
-        if isinstance(message, EventMessage):
-            self.see(message.event)
-            self.on_event(message.event.device_name)
+    def take(self, event: Event) -> None:
+        """Take in an event of the bus."""
+        self.see(event)
+        self.on_event(event.device_name)
+
+    async def follow(self, edgex: EdgexBus, concerns: Concerns) -> None:
+        """Take in the events of the bus from now on; of those that concern no decision, that their device is there.
+
+        Raises:
+            UnavailableError: the connection is closed.
+        """
+
+        def wants(topic: str) -> bool:
+            if concerns.reads(topic, edgex.base):
+                return True
+            if names := event_names(topic, edgex.base):
+                self.on_event(names[0][1])
+            return False
+
+        await edgex.subscribe_events("events/device/#", self.take, wants)
 
     def load(self, ledger: Ledger, devices: DeviceCache, since_site_s: float) -> None:
         """Take in what the ledger says was set."""
@@ -123,9 +139,9 @@ class LivePicture:
                 subjects.EVENTS_STREAM, [pattern], name="guard-picture", last_per_subject=True
             ):
                 topic = subjects.subject_to_topic(stored.subject, bus.settings.edgex_bus)
-                message = await edgex.decode(topic, stored.data, stored.headers)
-                if message is not None:
-                    await self.on_message(message)
+                event = await edgex.event(topic, stored.data, stored.headers)
+                if event is not None:
+                    self.take(event)
                     count += 1
         except (NotFoundError, UnavailableError) as error:
             log.warning("no past events for the picture: %s", error)

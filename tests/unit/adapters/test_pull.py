@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +34,15 @@ class Server:
     async def subscribe(self, subject: str, cb: Any) -> "Server":
         self._deliver = cb
         return self
+
+    def take_at_once(self, subscription: "Server", take: Callable[[Msg], None]) -> Callable[[], None]:
+        """Deliver as messages are read."""
+
+        async def deliver(message: Msg) -> None:
+            take(message)
+
+        self._deliver = deliver
+        return lambda: None
 
     async def unsubscribe(self) -> None:
         self._deliver = None

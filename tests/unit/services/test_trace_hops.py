@@ -57,6 +57,10 @@ class Wanting:
 
     name = "rule"
 
+    def is_awake(self, view: Any, touched: Any, site_s: float) -> bool:
+        """Say yes."""
+        return True
+
     def decide(self, observation: Any, twin: Any) -> Decision:
         """Return the decision."""
         intent = Intent("lamp", "Power", True, "it is dark", "dark")

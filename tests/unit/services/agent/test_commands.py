@@ -139,8 +139,8 @@ def devices() -> DeviceCache:
 class Rig:
     """A commander with a session, its clock and its bus."""
 
-    def __init__(self, definition: AgentDefinition | None = None) -> None:
-        self.bus = FakeBus()
+    def __init__(self, definition: AgentDefinition | None = None, bus: "FakeBus | None" = None) -> None:
+        self.bus = bus or FakeBus()
         self.twin = Twin(SiteTime(), {KEY}, 3600)
         self.commander = Commander(
             cast(Bus, self.bus), definition or agent(), devices(), self.twin, SiteTime(), "incarnation-1"
@@ -334,9 +334,7 @@ async def test_a_lost_acknowledgement_stores_a_command_exactly_once(rig: Rig, pl
 
 async def test_a_redelivered_event_after_a_restart_stores_no_second_command(rig: Rig) -> None:
     await rig.want(21)
-    again = Rig()
-    again.bus = rig.bus
-    again.commander._bus = cast(Bus, rig.bus)
+    again = Rig(bus=rig.bus)
     given = await again.want(21)  # its first event too: the very same
     assert given.command_id == rig.bus.commands[0].id
     assert len(rig.bus.held) == 1
@@ -469,3 +467,16 @@ async def test_a_guard_that_refuses_or_is_away_is_told_once(
     assert caplog.text.count("has no session") == 1
     assert caplog.text.count("the guard refuses agent a: no agent file declares 'a'") == 1
     assert not rig.commander.welcomed.is_set()
+
+
+async def test_the_same_wish_is_under_way_before_its_command_is_stored(rig: Rig) -> None:
+    first = rig.want(21)
+    second = rig.want(21)
+    answers = await asyncio.gather(first, second)
+    assert [item.held_back for item in answers] == ["", "under way"]
+    assert [command.value for command in rig.bus.commands] == ["2.1e+01"]
+
+
+async def test_commands_of_one_device_are_stored_in_the_order_they_were_decided(rig: Rig) -> None:
+    await asyncio.gather(*(rig.want(value) for value in (20, 21, 22, 23)))
+    assert [command.value for command in rig.bus.commands] == ["2e+01", "2.1e+01", "2.2e+01", "2.3e+01"]

@@ -14,7 +14,6 @@ from edgeagents.adapters.edgex_bus import EdgexBus
 from edgeagents.adapters.event_publisher import event_topic
 from edgeagents.model.agent import AgentDefinition, Recent
 from edgeagents.model.device import Device, Event, Reading, make_reading
-from edgeagents.model.envelope import Envelope, EventMessage
 from edgeagents.settings import BusSettings, SiteTime
 from edgeagents.subjects import topic_to_subject
 from services.agent.inputs import Inputs, event_filters, is_from, is_watched
@@ -59,9 +58,39 @@ def test_watching_by_profile_narrows_the_filter() -> None:
 
 def test_watching_by_device_narrows_the_filter() -> None:
     assert filters({"device": "hall"}) == ["edgex.events.device.*.*.hall.>"]
+    assert filters({"device": "hall", "profile": "Sensor"}) == ["edgex.events.device.*.Sensor.hall.>"]
+    assert filters({"device": "x", "profile": "y"}, {"profile": "Sensor"}) == [
+        "edgex.events.device.*.Sensor.>", "edgex.events.device.*.y.x.>",
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("watch", [{"device": "sensor-*"}, {"label": "room"}, {"device": "x", "profile": "y"}])
+def test_watching_resources_narrows_the_filter_as_far_as_their_names() -> None:
+    assert filters({"profile": "Sensor", "resources": ["CO2", "T"]}) == [
+        "edgex.events.device.*.Sensor.*.CO2", "edgex.events.device.*.Sensor.*.T",
+    ]  # fmt: skip
+    assert filters({"label": "room", "resources": ["T"]}) == ["edgex.events.device.*.*.*.T"]
+    assert filters({"device": "hall", "resources": ["T"]}) == ["edgex.events.device.*.*.hall.T"]
+
+
+def test_a_dot_may_part_levels_on_an_edgex_that_speaks_nats() -> None:
+    bus = cast(Bus, SimpleNamespace(settings=BusSettings(edgex_bus="nats-core")))
+    watched = agent({"profile": "Sensor", "resources": ["T"]})
+    assert event_filters(watched, "edgex", bus) == ["edgex.events.device.*.Sensor.>"]
+
+
+def test_watches_that_overlap_are_asked_for_without_resources_or_as_one() -> None:
+    both = ({"profile": "A", "resources": ["T"]}, {"profile": "A", "device": "hall"})
+    assert filters(*both) == ["edgex.events.device.*.A.>"]
+    assert filters({"profile": "A"}, {"device": "hall"}) == ["edgex.events.device.>"]
+
+
+def test_many_names_are_asked_for_as_one_filter() -> None:
+    few = [{"device": f"d{number}", "resources": ["T"]} for number in range(100)]
+    assert len(filters(*few)) == 100
+    assert filters(*few, *({"device": f"e{number}"} for number in range(100))) == ["edgex.events.device.>"]
+
+
+@pytest.mark.parametrize("watch", [{"device": "sensor-*"}, {"label": "room"}])
 def test_watching_otherwise_takes_all_device_events(watch: dict[str, Any]) -> None:
     assert filters(watch, {"profile": "Sensor"}) == ["edgex.events.device.>"]
 
@@ -84,6 +113,9 @@ names = st.sampled_from(["Sensor", "Room-Sensor", "a.b", "Küche 1", "x~y", "50%
 watches = st.one_of(
     names.map(lambda name: {"profile": name}),
     names.map(lambda name: {"device": name}),
+    st.tuples(names, names).map(lambda pair: {"profile": pair[0], "device": pair[1]}),
+    st.tuples(names, st.sampled_from(["CO2", "T-1"])).map(lambda pair: {"profile": pair[0], "resources": [pair[1]]}),
+    names.map(lambda name: {"device": name, "resources": ["CO2"]}),
     st.just({"label": "room"}),
     st.just({"topic": "rules/agents"}),
     st.sampled_from(["Sensor", "Room-Sensor"]).map(lambda name: {"topic": f"events/device/svc/{name}/Sensor/CO2"}),
@@ -187,17 +219,16 @@ class Stream:
             if message.time_ns >= start_s * 1e9:
                 yield message
 
-    async def decode(self, topic: str, data: bytes, headers: Any) -> EventMessage:
+    async def event(self, topic: str, data: bytes, headers: Any) -> Event:
         """Return the event of a message."""
         source, at_ns = topic.split("/")[-1], int(data)
         self.decoded.append(source)
         kind, value = ("Bool", 8.0 <= at_ns % DAY_NS / 3.6e12 < 10.0) if source == "Presence" else ("Float64", 20.0)
         reading = make_reading("hall", "Sensor", source, kind, value, at_ns, reading_id="r")
-        event = Event(
+        return Event(
             id=f"{source}{at_ns}", device_name="hall", profile_name="Sensor", source_name=source, origin=at_ns,
             readings=(reading,),
         )  # fmt: skip
-        return EventMessage(topic, Envelope(), event)
 
 
 async def test_habits_are_learned_again_from_weeks_of_the_stream_and_nothing_else_of_them_is_read(
@@ -217,3 +248,56 @@ async def test_habits_are_learned_again_from_weeks_of_the_stream_and_nothing_els
     usual = Recent.model_validate({"of": "hall/Presence", "over": "14d", "take": "usual", "ahead": "1h"})
     shares = [twin.recent(usual, NOW_S + hour * 3600.0) for hour in (6.5, 7.5, 9.0, 10.6)]
     assert [item.value for item in shares if item is not None] == [0.0, 1.0, 1.0, 0.0]
+
+
+class Feed(Stream):
+    """A stream of events of some sources that ends."""
+
+    def __init__(self, *sources: str) -> None:
+        super().__init__()
+        self.acked: list[int] = []
+        self.changed: list[Any] = []
+        at_ns = round(NOW_S * 1e9)
+        self.stored = [
+            Told(f"edgex.events.device.s.Sensor.hall.{source}", str(at_ns).encode(), {}, "edgex-events", number, at_ns)
+            for number, source in enumerate(sources, 1)
+        ]
+        for message in self.stored:
+            message.acked = self.acked
+
+    async def consume(self, stream: str, durable: str, filters: list[str], **options: Any) -> AsyncIterator[Any]:
+        """Yield all there is."""
+        for message in self.stored:
+            yield message
+
+
+class Told(SimpleNamespace):
+    """A stored message that notes its acknowledgement."""
+
+    acked: list[int]
+
+    def __init__(self, subject: str, data: bytes, headers: Any, stream: str, sequence: int, time_ns: int) -> None:
+        super().__init__(
+            subject=subject, data=data, headers=headers, stream=stream, sequence=sequence, time_ns=time_ns
+        )  # fmt: skip
+
+    async def ack(self) -> None:
+        """Note it."""
+        self.acked.append(self.sequence)
+
+
+async def test_what_the_topic_says_is_not_watched_is_acknowledged_unread() -> None:
+    feed = Feed("Presence", "Temperature", "Presence")
+    labels: dict[str, Device] = {"hall": HALL}
+    devices = cast(DeviceCache, SimpleNamespace(device=labels.get, on_change=feed.changed.append))
+    watched = agent({"label": "room", "resources": ["Presence"]}, {"topic": "rules/agents"})
+    inputs = Inputs(cast(Bus, feed), cast(EdgexBus, feed), watched, devices)
+    await inputs.run_events()
+    assert (feed.decoded, feed.acked, inputs.queue.qsize()) == (["Presence", "Presence"], [2], 2)
+    assert inputs.counts == {"received": 3, "filtered": 1}
+    # A device that lost its label is not watched any more, once that is known.
+    labels["hall"] = Device(name="hall", profile_name="Sensor")
+    for on_change in feed.changed:
+        on_change(None)
+    await inputs.run_events()
+    assert feed.acked == [2, 1, 2, 3]

@@ -1,6 +1,8 @@
 """One input after the other: considered, written down, then acknowledged."""
 
+import asyncio
 import json
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +13,14 @@ from hypothesis import strategies as st
 from edgeagents.adapters.bus import StoredMessage
 from edgeagents.audit import Audit
 from edgeagents.journal import Journal, read_journal
-from edgeagents.model.agent import AgentDefinition, Decision
+from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.device import Event, make_reading
 from edgeagents.model.message import Cause, CommandId, Outcome
 from edgeagents.protocol.chains import link
 from edgeagents.settings import SiteTime
 from services.agent.commands import Commander, Given
 from services.agent.decision import RuleStage
-from services.agent.loop import AgentLoop, EventInput, OutcomeInput, RuleInput, rule_results
+from services.agent.loop import AgentLoop, EventInput, Input, OutcomeInput, RuleInput, rule_results
 from services.agent.perception import Twin
 from services.agent.record import started_body
 from services.agent.replay import Replayer
@@ -235,3 +237,83 @@ class TestRuleResults:
             return
         assert found
         assert all(isinstance(item, dict) for item in found)
+
+
+class Waiting:
+    """Answers decisions when the test says so."""
+
+    mode = "act"
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        self.answers: list[asyncio.Future[list[Given]]] = []
+
+    def give(self, decision: Decision, cause: Cause, site_s: float) -> Awaitable[list[Given]]:
+        """Promise an answer."""
+        self.log.append(f"give {cause.sequence}")
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return self.answers[-1]
+
+    def answer(self, number: int) -> None:
+        """Say that the commands of a decision are stored."""
+        self.answers[number].set_result([Given(Intent("valve", "S", 21.0, "cold", "warm"), "id")])
+
+    def forget_overdue(self) -> None:
+        return
+
+
+async def some_turns() -> None:
+    """Let all tasks go on until they wait."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def sensor_event(rig: Rig, value: float, sequence: int) -> EventInput:
+    """Return an event of the sensor as it is queued."""
+    log: list[str] = rig.log
+    reading = make_reading("sensor", "Sensor", "T", "Float64", value, sequence * 10**9, reading_id="r")
+    event = Event(
+        id=f"e{sequence}", device_name="sensor", profile_name="Sensor", source_name="T", origin=sequence * 10**9,
+        readings=(reading,),
+    )  # fmt: skip
+    message = FakeMessage(log, sequence)
+    message.ack = lambda: _log(log, f"ack {sequence}")  # type: ignore[method-assign]
+    return EventInput(cast(StoredMessage, message), event)
+
+
+async def _log(log: list[str], text: str) -> None:
+    log.append(text)
+
+
+async def test_the_next_are_decided_on_while_commands_wait_and_acknowledged_in_order(rig: Rig) -> None:
+    commander = Waiting(rig.log)
+    rig.loop._commander = cast(Commander, commander)
+    queue: asyncio.Queue[Input] = asyncio.Queue()
+    running = asyncio.create_task(rig.loop.run(queue))
+    for sequence, value in enumerate((25.0, 18.0, 26.0, 17.0, 27.0), 1):
+        queue.put_nowait(sensor_event(rig, value, sequence))
+    await some_turns()
+    assert rig.log == ["ack 1", "give 2", "give 4"]
+    commander.answer(1)  # the later one is stored first
+    await some_turns()
+    assert rig.log[3:] == []
+    assert [record["cause"]["sequence"] for record in rig.audit.records] == [4]
+    commander.answer(0)
+    await some_turns()
+    assert rig.log[3:] == ["ack 2", "ack 3", "ack 4", "ack 5"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_failure_while_commands_wait_ends_the_loop_and_acknowledges_nothing(rig: Rig) -> None:
+    commander = Waiting(rig.log)
+    rig.loop._commander = cast(Commander, commander)
+    queue: asyncio.Queue[Input] = asyncio.Queue()
+    running = asyncio.create_task(rig.loop.run(queue))
+    for sequence, value in enumerate((18.0, 25.0), 1):
+        queue.put_nowait(sensor_event(rig, value, sequence))
+    await some_turns()
+    commander.answers[0].set_exception(RuntimeError("broken"))
+    with pytest.raises(ExceptionGroup):
+        await running
+    assert rig.log == ["give 1"]
