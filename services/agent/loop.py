@@ -19,7 +19,7 @@ from edgeagents.adapters.bus import StoredMessage
 from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
 from edgeagents.journal import Journal
-from edgeagents.model.agent import AgentDefinition, Observation, Sample
+from edgeagents.model.agent import RULE_DEVICE, AgentDefinition, Observation, Sample
 from edgeagents.model.device import Event
 from edgeagents.model.message import Cause, Outcome
 from edgeagents.model.values import Value
@@ -31,8 +31,6 @@ from services.agent.record import decision_body
 from services.agent.view import SeenView
 
 log = logging.getLogger(__name__)
-
-RULE_DEVICE = "rule"  # results of rules that came by HTTP read as resources of a device of this name
 
 
 @dataclass(frozen=True, slots=True)
