@@ -80,9 +80,11 @@ EDGEX_HOST := $(if $(findstring command,$(origin HOST)),--edgex-host="$(HOST)")
 test-edgex: $(if $(and $(KEEPER),$(BROKER)),setup) ## contract tests on a running EdgeX: KEEPER=http://host:59890 BROKER=nats://host:4222
 	@test -n "$(KEEPER)" && test -n "$(BROKER)" || { \
 	echo "usage: make test-edgex KEEPER=http://host:59890 BROKER=nats://host:4222|mqtt://host:1883" >&2; \
-	echo "       [BUS=mqtt|nats-core|nats-jetstream] [HOST=where EdgeX reaches us] [ARGS=pytest's]" >&2; \
+	echo "       [BUS=mqtt|nats-core|nats-jetstream] [HOST=where EdgeX reaches us] [EKUIPER=http://host:59720]" >&2; \
+	echo "       [ARGS=pytest's]" >&2; \
 	echo "more in docs/testing-against-edgex.md" >&2; exit 2; }
-	$(BIN)/pytest tests/contract --keeper="$(KEEPER)" --broker="$(BROKER)" $(if $(BUS),--edgex-bus="$(BUS)") $(EDGEX_HOST) $(ARGS)
+	$(BIN)/pytest tests/contract --keeper="$(KEEPER)" --broker="$(BROKER)" $(if $(BUS),--edgex-bus="$(BUS)") $(EDGEX_HOST) \
+	$(if $(EKUIPER),--ekuiper="$(EKUIPER)") $(ARGS)
 
 bench: setup ## run every benchmark
 	@targets=$$(grep -oE '^bench-[a-z-]+' $(MAKEFILE_LIST) | sort -u); \

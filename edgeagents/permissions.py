@@ -78,7 +78,9 @@ def for_edgex(gateway: str, base: str = "edgex", services: Iterable[str] = ()) -
     name = token(gateway)
     publish = (f"{base}.>", "edgex.configs.>", f"{name}.dead-letters.*", "_INBOX.>")
     asked = {subject: None for key in services for subject in asked_on(key)}
-    return Permissions(publish, (f"{base}.>", "edgex.configs.>", f"{inbox('edgex')}.>", *asked))
+    # The base itself, too: MQTT's `edgex/#` means it, and nats-server refuses a filter of which it refuses a part.
+    hears = (base, f"{base}.>", "edgex.configs", "edgex.configs.>", f"{inbox('edgex')}.>", *asked)
+    return Permissions(publish, hears)
 
 
 def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:

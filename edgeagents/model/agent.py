@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -20,6 +20,9 @@ from edgeagents.model.values import Value
 Priority: TypeAlias = Literal["safety", "health", "comfort", "economy"]
 PRIORITIES: tuple[Priority, ...] = ("economy", "comfort", "health", "safety")  # lowest first
 Stage: TypeAlias = Literal["rule", "policy-model", "language-model", "safe-default"]
+
+# What a rule engine posts to an agent reads as resources of a device of this name.
+RULE_DEVICE: Final = "rule"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _HELD_TOPIC = re.compile(r"rules/agents|events/device(/[^/]+){4}")  # what the stream of events captures

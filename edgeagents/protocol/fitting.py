@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 from edgeagents.errors import InvalidInputError
-from edgeagents.model.agent import AgentDefinition, Permission, Selector
+from edgeagents.model.agent import RULE_DEVICE, AgentDefinition, Permission, Selector
 from edgeagents.model.device import Device, DeviceResource, Profile, ResourceProperties
 from edgeagents.model.site import Condition, Proof, ResourceRule, Site
 from edgeagents.model.values import Value, is_numeric, parse_value
@@ -81,15 +81,26 @@ def undeclared(agent: AgentDefinition, site: Site, devices: Mapping[str, Device]
 
 
 def _named(agent: AgentDefinition) -> set[str]:
-    """Return every device that a rule names, `{words}` of its `for_each` filled in."""
-    found: set[str] = set()
+    """Return every device that a rule names, `{words}` of its `for_each` filled in, and that should be in metadata."""
+    read: set[str] = set()
+    commanded: set[str] = set()
     for rule in agent.rules:
         readings = [reading if isinstance(reading, str) else reading.of for reading in rule.given.values()]
-        names = {rule.set.device, *(reading.partition("/")[0] for reading in readings)}
+        names = {reading.partition("/")[0] for reading in readings}
         for values in itertools.product(*rule.for_each.values()):
             words = dict(zip(rule.for_each, values, strict=True))
-            found |= {_filled(name, words) for name in names}
-    return found
+            read |= {_filled(name, words) for name in names}
+            commanded.add(_filled(rule.set.device, words))
+    return commanded | {name for name in read if _is_device(name, agent)}
+
+
+def _is_device(name: str, agent: AgentDefinition) -> bool:
+    """Say whether what a rule reads is a device's, as far as can be told: a rule engine makes up names of its own."""
+    if name == RULE_DEVICE:
+        return False
+    if not any(watch.topic for watch in agent.watches):
+        return True
+    return any(watch.device and Selector(device=watch.device).fits(Device(name=name)) for watch in agent.watches)
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:

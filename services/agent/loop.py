@@ -22,7 +22,7 @@ from edgeagents.adapters.bus import StoredMessage
 from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
 from edgeagents.journal import Journal
-from edgeagents.model.agent import AgentDefinition, Decision, Observation, Sample, Stage
+from edgeagents.model.agent import RULE_DEVICE, AgentDefinition, Decision, Observation, Sample, Stage
 from edgeagents.model.device import Event
 from edgeagents.model.message import Cause, Outcome
 from edgeagents.model.values import Value
@@ -34,8 +34,6 @@ from services.agent.record import decision_body
 from services.agent.view import SeenView
 
 log = logging.getLogger(__name__)
-
-RULE_DEVICE = "rule"  # results of rules that came by HTTP read as resources of a device of this name
 
 
 @dataclass(frozen=True, slots=True)

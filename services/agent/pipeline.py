@@ -31,6 +31,8 @@ DEFAULT: Final[Mapping[str, Any]] = {
     "TargetType": "event",
     "Functions": {
         **{name: {"Parameters": {names: "", "FilterOut": "false"}} for name, names in FILTERS.items()},
+        # The UI offers only what stands here with a parameter: what was taken out of the order could not be put back.
+        PERCEIVE: {"Parameters": {"Into": "twin"}},
         DECIDE: {"Parameters": {"Stages": "rule"}},
     },
 }

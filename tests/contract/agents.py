@@ -1,6 +1,6 @@
-"""An agent as a process of its own beside an EdgeX: what has to be shown from outside is shown on it.
+"""Our services as processes of their own beside an EdgeX: what has to be shown from outside is shown on them.
 
-No guard runs beside it, so it has no session: it decides nothing and leaves no trace in the broker.
+An agent without a guard beside it has no session: it decides nothing and leaves no trace in the broker.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ STOP_S = 15.0
 
 @dataclass
 class AgentProcess:
-    """A running agent."""
+    """A running agent, or a guard."""
 
     key: str
     url: str
@@ -67,25 +67,52 @@ async def running_agent(
         config: its own part of the configuration.
     """
     name = edgex.name("agent")
-    key, log_path = f"app-agent-{name}", folder / f"{name}.log"
-    (folder / name).mkdir()
-    # JSON is YAML.
-    (folder / f"{name}.yaml").write_text(json.dumps({"name": name, "watches": [{"profile": profile}]}))
+    file = write_agent(folder, {"name": name, "watches": [{"profile": profile}]})
+    own = {"EDGEAGENTS_AGENT_FILE": str(file)}
+    async with running_process(edgex, nats_url, folder, "agent", f"app-agent-{name}", own, config) as started:
+        yield started
+
+
+def write_agent(folder: Path, definition: Mapping[str, Any]) -> Path:
+    """Write an agent's file into a folder; return its path."""
+    file = folder / f"{definition['name']}.yaml"
+    file.write_text(json.dumps(definition))  # JSON is YAML
+    return file
+
+
+@asynccontextmanager
+async def running_process(
+    edgex: Edgex, nats_url: str, folder: Path, service: str, key: str, environ: Mapping[str, str],
+    config: Mapping[str, Any] | None = None,
+) -> AsyncIterator[AgentProcess]:  # fmt: skip
+    """Run a service of ours while the context is open.
+
+    Args:
+        edgex: beside which it runs.
+        nats_url: its broker.
+        folder: for its configuration and its log.
+        service: `agent` or `guard`.
+        key: its service key.
+        environ: its own variables.
+        config: its own part of the configuration.
+    """
+    log_path = folder / f"{key}.log"
+    (folder / key).mkdir()
     own = merge({"Service": own_service_section(edgex) | {"Port": free_port()}}, config or {})
-    (folder / name / "configuration.yaml").write_text(json.dumps(own))
+    (folder / key / "configuration.yaml").write_text(json.dumps(own))
     with log_path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.agent", *_flags(edgex), f"-cd={folder / name}",
-            env=_environ(edgex, nats_url) | {"EDGEAGENTS_AGENT_FILE": str(folder / f"{name}.yaml")}, stderr=log,
+            sys.executable, "-m", f"services.{service}", *_flags(edgex), f"-cd={folder / key}",
+            env=_environ(edgex, nats_url) | dict(environ), stderr=log,
         )  # fmt: skip
     try:
         url = f"http://{edgex.target.host}:{own['Service']['Port']}"
-        agent = AgentProcess(key, url, log_path, process, edgex.http)
-        await until(lambda: _answers(edgex, agent), f"{key} starts (see {log_path})", timeout_s=START_S)
-        yield agent
+        started = AgentProcess(key, url, log_path, process, edgex.http)
+        await until(lambda: _answers(edgex, started), f"{key} starts (see {log_path})", timeout_s=START_S)
+        yield started
     finally:
         if process.returncode is None:
-            await agent.terminate()
+            await started.terminate()
 
 
 def _flags(edgex: Edgex) -> list[str]:

@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what EdgeX speaks; must be what keeper says; for the embedded core: what it is to speak",
     )  # fmt: skip
     group.addoption("--edgex-host", metavar="HOST", default="", help="where EdgeX reaches this process")
+    group.addoption("--ekuiper", metavar="URL", default="", help="an eKuiper beside it, http://host:59720")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """What makes our services first-class beside any EdgeX, point by point; device points on the suite's own devices.
 
-Points 6 and 7 (eKuiper, the UI) need those services and are shown elsewhere.
+Point 6 (eKuiper) is in test_rules.py; point 7 (the UI) was done by hand: docs/rules.md.
 """
 
 import asyncio

@@ -118,7 +118,8 @@ async def test_all_at_once_while_messages_flow(broker: Broker) -> None:
     await guard.close()
 
 
-async def test_an_mqtt_client_without_a_password_is_edgex_and_no_more(broker: Broker) -> None:
+@pytest.mark.parametrize("topic_filter", ["edgex/events/#", "edgex/#"])
+async def test_an_mqtt_client_without_a_password_is_edgex_and_no_more(broker: Broker, topic_filter: str) -> None:
     owner = await broker.connect("owner", "owner")
     heard: list[str] = []
 
@@ -128,7 +129,7 @@ async def test_an_mqtt_client_without_a_password_is_edgex_and_no_more(broker: Br
     await owner.subscribe(">", note)
     await owner.flush()
     async with aiomqtt.Client("127.0.0.1", broker.mqtt_port, identifier="foreign") as client:
-        await client.subscribe("edgex/events/#")
+        await client.subscribe(topic_filter)
         await client.publish("gw/commands/lamp/air", b"{}", qos=0)
         await client.publish("edgex/events/device/x", b"{}", qos=0)
         async with asyncio.timeout(10):

@@ -109,3 +109,26 @@ def test_it_holds_nothing_that_debians_compose_refuses() -> None:
     assert "name" not in FILE
     assert "version" not in FILE
     assert all(word not in TEXT for word in ("subpath:", "start_interval:", "service_healthy: true"))
+
+
+def test_the_databases_password_reaches_all_that_use_it() -> None:
+    password = "${POSTGRES_PASSWORD:-postgres}"
+    assert SERVICES["database"]["environment"]["POSTGRES_PASSWORD"] == password
+    # Keeper from its own configuration, all others from the common one.
+    key = "WRITABLE_INSECURESECRETS_DB_SECRETDATA_PASSWORD"
+    assert SERVICES["core-keeper"]["environment"][key] == password
+    assert SERVICES["core-common-config-bootstrapper"]["environment"][f"ALL_SERVICES_{key}"] == password
+
+
+def test_the_ui_asks_keeper_what_services_there_are() -> None:
+    asked = SERVICES["ui"]["environment"]
+    assert (asked["REGISTRY_TYPE"], asked["REGISTRY_SERVICEVERSION"]) == ("keeper", "v4")
+    assert asked["REGISTRY_HOST"] in SERVICES["core-keeper"]["networks"]["edgex"]["aliases"]
+    assert asked["REGISTRY_HOST"] in SERVICES["core"]["networks"]["edgex"]["aliases"]
+    assert asked["REGISTRY_PORT"] == "59890"
+
+
+def test_versions_in_env_are_the_files_own_defaults() -> None:
+    lines = (line.partition("=") for line in (ROOT / ".env").read_text().splitlines() if "_VERSION=" in line)
+    for name, _, version in lines:
+        assert f"${{{name}:-{version}}}" in TEXT, name

@@ -93,6 +93,15 @@ def test_edgexs_services_keep_to_edgexs_subjects() -> None:
     assert not any(matches(item, "gw.outcomes.air.valve") for item in edgex.subscribe)
 
 
+@pytest.mark.parametrize("topic_filter", ["edgex/#", "edgex/configs/#"])
+def test_edgexs_services_may_subscribe_to_all_there_is_of_edgex_by_mqtt(topic_filter: str) -> None:
+    # `#` stands for the level above it as well: nats-server makes two subscriptions of it.
+    below = subjects.topic_to_subject(topic_filter)
+    hears = for_edgex("gw").subscribe
+    assert below in hears
+    assert below.removesuffix(".>") in hears
+
+
 def test_the_guard_and_the_owner_may_everything() -> None:
     assert for_everything().publish == (">",)
 

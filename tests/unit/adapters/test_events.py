@@ -72,6 +72,19 @@ def test_a_bare_event_and_a_request_mean_the_same() -> None:
     assert bare.event == wrapped.event == event()
 
 
+def test_an_event_of_a_rule_is_one_though_it_follows_no_other_events_form() -> None:
+    # As eKuiper's edgex sink writes it: no correlation id, the event's version v4, a device that is nowhere known.
+    made_up = {"deviceName": "ekuiper", "profileName": "ekuiperProfile", "origin": ORIGIN}
+    reading = made_up | {"id": "i", "resourceName": "wanted", "valueType": "Int64", "value": "114"}
+    body = made_up | {"apiVersion": "v4", "id": "e", "sourceName": "level-hall", "readings": [reading]}
+    found = decode(
+        "edgex/rules/agents", body, apiVersion="v3", receivedTopic="", correlationID="", requestID="", errorCode=0
+    )
+    assert isinstance(found, EventMessage)
+    assert (found.event.device_name, found.event.source_name) == ("ekuiper", "level-hall")
+    assert [(item.resource_name, item.value) for item in found.event.readings] == [("wanted", "114")]
+
+
 def test_another_base_has_its_own_topics_but_configuration_is_fixed() -> None:
     data = encode_envelope(Envelope(request_of(event())))
     assert isinstance(decode_message("site/events/device/svc/p/d/r", data, base="site"), EventMessage)

@@ -50,6 +50,18 @@ def test_a_topic_is_no_device() -> None:
     assert absences(agent(watches=[{"topic": "rules/agents"}]), DEVICES) == []
 
 
+def test_what_a_rule_engine_posts_is_no_device() -> None:
+    assert absences(agent(rules=[rule("rule", "valve-1")]), DEVICES) == []
+
+
+def test_what_a_rule_engine_says_on_a_topic_may_have_any_name_unless_it_is_watched_as_a_device() -> None:
+    watches = [{"topic": "rules/agents"}, {"device": "valve-*", "profile": "Valve"}]
+    rules = [rule("ekuiper", "valve-1"), rule("valve-2", "valve-1", name="s")]
+    assert absences(agent(watches=watches, rules=rules), DEVICES) == ["device 'valve-2'"]
+    assert absences(agent(watches=watches, rules=[rule("valve-1", "ekuiper")]), DEVICES) == ["device 'ekuiper'"]
+    assert absences(agent(rules=rules), DEVICES) == ["device 'ekuiper'", "device 'valve-2'"]
+
+
 def test_site_entries_and_interlocks_are_looked_at() -> None:
     lock = {"name": "l", "forbid": {"device": "valve-1", "resource": "O", "equals": True},
             "during": {"device": "pump", "resource": "O", "equals": True}}  # fmt: skip

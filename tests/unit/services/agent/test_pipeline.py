@@ -37,6 +37,13 @@ def test_the_default_lets_everything_pass_to_the_rules() -> None:
     assert found.stages == {"rule"}
 
 
+def test_every_function_has_a_parameter_so_that_the_ui_can_put_it_back() -> None:
+    # Keeper keeps leaves alone, and the UI offers the functions that it finds there.
+    functions = DEFAULT["Functions"]
+    assert set(functions) == {name.strip() for name in DEFAULT["ExecutionOrder"].split(",")}
+    assert all(item["Parameters"] for item in functions.values())
+
+
 @pytest.mark.parametrize(
     ("function", "parameters", "passes"),
     [
