@@ -347,7 +347,7 @@ def _routes(service: EdgexService, guard: Guard, door: Mapping[str, int]) -> Non
                 for key, changes in sorted(table.leases.items())
                 if changes[-1].session is not None
             ],
-            "blocked": guard.lanes.blocked,
+            "blocked": await guard.means.on_disk(guard.means.ledger.blocked),
             "overrides": guard.means.overrides.listed(),
             "waiting": guard.lanes.waiting,
             "doubledAgents": dict(guard.means.owner.doubled),
