@@ -109,3 +109,10 @@ def test_it_holds_nothing_that_debians_compose_refuses() -> None:
     assert "name" not in FILE
     assert "version" not in FILE
     assert all(word not in TEXT for word in ("subpath:", "start_interval:", "service_healthy: true"))
+
+
+@pytest.mark.parametrize("name", [f"agent-{name}" for name in AGENTS])
+def test_an_agent_is_asked_for_its_health_where_it_listens_and_at_no_port_of_ours(name: str) -> None:
+    place = OURS[name]["environment"]["EDGEAGENTS_PLACE_FILE"]
+    assert OURS[name]["healthcheck"]["test"][-2:] == [place, "/api/v3/ping"]
+    assert any(place.startswith(mount.partition(":")[0] + "/") for mount in OURS[name]["tmpfs"]), "it may be written"
