@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import AuthorizationError
 
 _OF_A_STREAM: Final = "$JS.ACK."  # the server's own words never carry such a reply subject, and no user can send one
@@ -45,6 +46,14 @@ async def finished(call: Awaitable[T]) -> T:
 
 class HardenedClient(Client):
     """A client that reads on, whatever comes."""
+
+    async def stop_after(self, subscription: Subscription, messages: int) -> None:
+        """Have the server itself end a subscription after so many messages: whatever follows costs us nothing.
+
+        nats-py's own `unsubscribe(limit)` forgets what it has received and not handed out yet once the limit is met.
+        A link that comes back brings the subscription without this limit.
+        """
+        await finished(self._send_unsubscribe(subscription._id, messages))
 
     async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)

@@ -15,12 +15,11 @@ from typing import Final
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from edgeagents.adapters import telemetry
-from edgeagents.adapters.nats_client import finished
+from edgeagents.adapters.nats_client import HardenedClient, finished
 from edgeagents.adapters.pull import Pull
 from edgeagents.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
 
@@ -106,7 +105,7 @@ def _unix_ns(text: str) -> int:
 class Streams:
     """The JetStream half of a `Bus`."""
 
-    def __init__(self, client: Client, is_closing: Callable[[], bool]) -> None:
+    def __init__(self, client: HardenedClient, is_closing: Callable[[], bool]) -> None:
         """Use a connected client; `is_closing` says whether it is being closed on purpose."""
         self.client = client
         self.js: JetStreamContext = client.jetstream(timeout=10)
