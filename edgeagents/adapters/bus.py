@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 CONTENT_TYPE: Final = "Content-Type"
 _REFUSALS: Final = ("authorization violation", "authentication expired", "authentication revoked")
 CREDENTIALS: Final = "do EDGEAGENTS_NATS_USER and its password file say what the broker knows today?"
+PENDING_BYTES: Final = 128 << 20  # as nats-py has it
 MOST_GATHERED: Final = 1_000  # answers to one question to all: far more services than a gateway has
 MOST_GATHERED_BYTES: Final = 4 << 20
 _NOBODY: Final = "503"  # the server's word for a question that nobody hears
@@ -307,7 +308,14 @@ class Bus(Streams):
         return found
 
     async def subscribe(
-        self, subject: str, handler: Handler, *, queue: str = "", pending: int = 65_536, most: int = 0
+        self,
+        subject: str,
+        handler: Handler,
+        *,
+        queue: str = "",
+        pending: int = 65_536,
+        pending_bytes: int = PENDING_BYTES,
+        most: int = 0,
     ) -> Subscription:
         """Call `handler` for every message, one after the other; it is resubscribed after a reconnect.
 
@@ -316,6 +324,7 @@ class Bus(Streams):
             handler: gets each message.
             queue: name of a group of which each message reaches one.
             pending: messages that wait here at most; further ones are lost.
+            pending_bytes: how long these are together at most.
             most: the broker itself sends so many and no more; 0: no end. A reconnect brings it without an end.
 
         Raises:
@@ -326,7 +335,9 @@ class Bus(Streams):
             await handler(_received(message))
 
         try:
-            found = await self.client.subscribe(subject, queue=queue, cb=deliver, pending_msgs_limit=pending)
+            found = await self.client.subscribe(
+                subject, queue=queue, cb=deliver, pending_msgs_limit=pending, pending_bytes_limit=pending_bytes
+            )
             if most:
                 await self.client.stop_after(found, most)
             return found

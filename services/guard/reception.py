@@ -1,7 +1,7 @@
 """Hears each agent by itself, and no more of it than a little: requests for sessions and leases, one after the other.
 
 A flood on one subject would keep the guard busy with nothing else, and push others' heartbeats out of the client's
-queue. So each agent has a subscription of its own which the broker itself ends after a few messages, and which is
+queue. So each agent has a subscription of its own which the broker itself ends after some messages, and which is
 renewed twice a second at most: what an agent sends beyond that is sent to nobody. Agents that no file declares share
 one more. What is too long to be such a request is dropped before it is kept or decoded.
 
@@ -22,13 +22,14 @@ from edgeagents.errors import EdgeAgentsError, InvalidInputError
 log = logging.getLogger(__name__)
 
 MOST_WAITING: Final = 64  # messages of one agent
-MOST_HEARD: Final = (
-    32  # messages of one agent, and of all strangers together, in `RENEW_S`: sixteen times what is usual
-)
+MOST_PENDING_BYTES: Final = 1 << 20  # that have come and are not looked at yet
 RENEW_S: Final = 0.5
+MOST_LOOKS: Final = 10  # then it is renewed anyhow: what was too much for the client was not counted
 MOST_BYTES: Final = 4096  # of a request: names of a device and a resource, and an incarnation
 STRANGERS: Final = ""  # who no agent file declares: they share a queue
 Kind: TypeAlias = Literal["sessions", "leases"]
+# Of one agent, and of all strangers together, in `RENEW_S`. Usual are one sign of life, and at most a burst of leases.
+MOST_HEARD: Final[Mapping[Kind, int]] = {"sessions": 32, "leases": 128}
 Handle: TypeAlias = Callable[[str, BusMessage], Awaitable[None]]
 _SUBJECT: Final[Mapping[Kind, Callable[[str, str], str]]] = {"sessions": subjects.session, "leases": subjects.lease}
 _ALL: Final[Mapping[Kind, Callable[[str], str]]] = {"sessions": subjects.sessions, "leases": subjects.leases}
@@ -45,7 +46,12 @@ class _Ear:
     queue: asyncio.Queue[tuple[str, BusMessage]] = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
     subscription: _Subscribed | None = None
     heard: int = 0  # since it was renewed
+    looks: int = 0  # since then
     worker: "asyncio.Task[None] | None" = None
+
+    def is_worn(self, most: int) -> bool:
+        """Say whether a subscription of at most `most` messages should be renewed."""
+        return self.subscription is None or self.looks >= MOST_LOOKS or self.heard >= most // 2
 
 
 class Reception:
@@ -92,12 +98,13 @@ class Reception:
         for place, ear in list(self._ears.items()):
             if place[1] not in names:
                 await self._end(place, ear)
-            elif ear.subscription is None or ear.heard >= MOST_HEARD // 2 or is_back:
+            elif is_back or ear.is_worn(MOST_HEARD[place[0]]):
                 await self._renew(place, ear)
+            ear.looks += 1
 
     async def _renew(self, place: tuple[Kind, str], ear: _Ear) -> None:
         kind, name = place
-        if ear.heard >= MOST_HEARD and name not in self._told:
+        if ear.heard >= MOST_HEARD[kind] and name not in self._told:
             self._told.add(name)
             log.warning(
                 "%s sends far more %s than it should: most are not heard (told once)", name or "a stranger", kind
@@ -109,7 +116,11 @@ class Reception:
             self._take(kind, name, ear, message)
 
         try:
-            ear.heard, ear.subscription = 0, await self._bus.subscribe(subject, take, most=MOST_HEARD)
+            ear.heard, ear.looks, ear.subscription = (
+                0,
+                0,
+                await self._bus.subscribe(subject, take, most=MOST_HEARD[kind], pending_bytes=MOST_PENDING_BYTES),
+            )
             if former is not None:
                 await former.unsubscribe()
         except EdgeAgentsError as error:

@@ -117,7 +117,7 @@ class MemoryBus:
 
     # --- requests --------------------------------------------------------------------------------
 
-    async def subscribe(self, subject: str, handler: Handler, *, most: int = 0) -> "Ended":
+    async def subscribe(self, subject: str, handler: Handler, *, most: int = 0, pending_bytes: int = 0) -> "Ended":
         self.handlers[subject] = handler
         self.budgets[subject] = most
         if subject == "gw.leases.*":
