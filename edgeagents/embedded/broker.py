@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edgeagents.adapters.nats_server import find_nats_server, write_private
 from edgeagents.embedded.full_store import FullStore
-from edgeagents.embedded.nats import MAX_PAYLOAD_BYTES
+from edgeagents.embedded.nats import MAX_PAYLOAD_BYTES, WAITING
 from edgeagents.errors import ConfigurationError
 from edgeagents.settings import PREFIX, check_environment
 
@@ -56,7 +56,7 @@ def server_config(settings: BrokerSettings, users: list[dict[str, Any]]) -> dict
         "listen": f"{settings.host}:{settings.port}",
         "http": MONITOR,
         "max_payload": MAX_PAYLOAD_BYTES,
-        "jetstream": {"store_dir": str(settings.store), "sync_interval": "always", **stored},
+        "jetstream": {"store_dir": str(settings.store), "sync_interval": "always", **WAITING, **stored},
         "authorization": {"users": users},
     }
     if settings.mqtt_host:
