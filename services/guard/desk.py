@@ -142,6 +142,14 @@ class LeaseDesk:
         """Note that a command went out under the lease of a resource."""
         self.table, _ = lease.step(self.table, lease.Used(key, self._site_now()))
 
+    async def end_unpermitted(self) -> None:
+        """End the leases of who may hold them no longer: the owner's files have changed."""
+        for key, changes in list(self.table.leases.items()):
+            session = changes[-1].session
+            if session is not None and self._owner.may_hold(session.agent, *key, self._devices):
+                async with self._turn:
+                    await self._step(lease.Released(session, key), None)
+
     async def call(self, agent: str) -> None:
         """Have an agent ask for its welcome at once: what it says has changed. An agent that misses it asks later."""
         try:
