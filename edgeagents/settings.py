@@ -45,6 +45,9 @@ class BusSettings(BaseSettings):
         "", description="format of an EdgeX built for NATS; empty: as MessageBus.Optional.Format says; not for mqtt"
     )
     edgex_base: str = Field("edgex", min_length=1, description="MessageBus.BaseTopicPrefix")
+    place_file: Path | None = Field(
+        None, description="file in which the service writes `host:port` of its pages; for the health check beside it"
+    )
     connect_timeout_s: float = Field(5.0, gt=0, description="longest wait for one connection attempt")
 
     @property

@@ -13,6 +13,7 @@ Source: design.md section 4; edgex-wire.md sections 1.3 and 1.6; nats-server MQT
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote
@@ -169,6 +170,33 @@ def audit(gateway: str, writer: str, incarnation: str) -> str:
 def audits(gateway: str) -> str:
     """Return the filter for every audit chain of a gateway."""
     return f"{token(gateway)}.audit.*.*"
+
+
+def writer(subject: str) -> str:
+    """Return whose a message of the streams `commands` and `audit` is; an outcome counts as its agent's.
+
+    Raises:
+        InvalidInputError: a subject of neither.
+    """
+    parts = subject.split(".")
+    place = {"commands": 3, "outcomes": 2, "audit": 2}.get(parts[1] if len(parts) == 4 else "")
+    if place is None:
+        raise InvalidInputError(f"{subject!r} is no command, outcome or audit record")
+    return name_of(parts[place])
+
+
+def filters_of_writer(gateway: str, stream: str, name: str) -> list[str]:
+    """Return the filters for all that one writer has in the stream `commands`, outcomes included, or `audit`."""
+    if stream == COMMANDS_STREAM:
+        return [own_commands(gateway, name), outcomes(gateway, name)]
+    return [f"{token(gateway)}.audit.{token(name)}.*"]
+
+
+def of_writers(gateway: str, stream: str, names: Iterable[str]) -> list[str]:
+    """Return what the stream `commands` or `audit` captures when it takes messages of these writers alone."""
+    if stream == COMMANDS_STREAM:
+        return [*(own_commands(gateway, name) for name in sorted(names)), outcomes(gateway)]
+    return [filters_of_writer(gateway, stream, name)[0] for name in sorted(names)]
 
 
 def trigger(gateway: str, agent: str) -> str:

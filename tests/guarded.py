@@ -68,11 +68,12 @@ AGENTS = [
 class Gateway:
     """Broker, core, valves and guard; `guard` is started and killed by tests as they like."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, broker: str = "") -> None:
+        """Start broker, core and valves; `broker` is further configuration of the first."""
         self.folder = folder
         for name in ("nats", "agents"):
             (folder / name).mkdir()
-        self.nats = NatsServer(folder / "nats")
+        self.nats = NatsServer(folder / "nats", broker)
         self.nats.start()
         (folder / "tokens").write_text(f"guard: {GUARD_TOKEN}\nowner: {OWNER_TOKEN}\n")
         (folder / "guard.token").write_text(GUARD_TOKEN)

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from edgeagents.adapters.bus import Bus
+from edgeagents.embedded.nats import WAITING
 from edgeagents.settings import BusSettings
 
 START_S = 15.0
+WAITING_TEXT = ", ".join(f"{word}: {most}" for word, most in WAITING.items())
 
 
 def nats_server_binary() -> str:
@@ -70,7 +72,7 @@ class NatsServer:
         config = self.folder / "nats.conf"
         config.write_text(
             f'server_name: "test-{self.port}"\nlisten: "127.0.0.1:{self.port}"\n'
-            f'jetstream {{ store_dir: "{self.folder / "store"}", sync_interval: always }}\n'
+            f'jetstream {{ store_dir: "{self.folder / "store"}", sync_interval: always, {WAITING_TEXT} }}\n'
             f'mqtt {{ listen: "127.0.0.1:{self.mqtt_port}"\n{self._mqtt} }}\n{self._extra}\n'
         )
         with (self.folder / "nats.log").open("ab") as log:

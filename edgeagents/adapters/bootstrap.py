@@ -17,6 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -57,7 +58,7 @@ from edgeagents.adapters.token_files import FileToken
 from edgeagents.adapters.web import WebContext, make_app
 from edgeagents.errors import ConfigurationError, EdgeAgentsError, NotFoundError, TheirError, UnavailableError
 from edgeagents.permissions import inbox
-from edgeagents.settings import BusSettings, SiteTime, SiteTimeSettings, check_environment
+from edgeagents.settings import PREFIX, BusSettings, SiteTime, SiteTimeSettings, check_environment
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +284,7 @@ async def _prepare(start: _Start, budget: Budget, stack: AsyncExitStack) -> tupl
             f"the registry in core-keeper at {known.url}",
             lambda: refuse_duplicate(known, http, options.key, options.startup_interval_s),
         )
-    sock = stack.enter_context(_own_socket(config, spec))
+    sock = stack.enter_context(_own_socket(config, spec, start.settings.place_file))
     name, prefix = options.key, inbox(start.settings.nats_user) if start.settings.nats_user else ""
     bus = await budget.until(
         f"nats-server at {start.settings.nats_url}", lambda: Bus.connect(start.settings, name, inbox=prefix)
@@ -362,12 +363,23 @@ async def _end_with(bus: Bus) -> None:
 
 
 @contextlib.contextmanager
-def _own_socket(config: LiveConfig, spec: ServiceSpec) -> Iterator[socket.socket]:
+def _own_socket(config: LiveConfig, spec: ServiceSpec, place: Path | None) -> Iterator[socket.socket]:
     host = config.text("Service/ServerBindAddr") or config.text("Service/Host")
     sock = bind(host, int(config.get("Service/Port", 0)), key=config.key, others=spec.free_port_range)
     config.set_local("Service/Port", sock.getsockname()[1])
+    if place is not None:
+        _write_place(place, *sock.getsockname()[:2])
     with contextlib.closing(sock):
         yield sock
+
+
+def _write_place(file: Path, host: str, port: int) -> None:
+    try:
+        file.write_text(f"{host}:{port}\n", encoding="ascii")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{PREFIX}PLACE_FILE {file}: {error.strerror}: name a file in a folder that this service may write"
+        ) from error
 
 
 def _registry_url(config: LiveConfig) -> str:

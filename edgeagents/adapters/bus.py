@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 CONTENT_TYPE: Final = "Content-Type"
 _REFUSALS: Final = ("authorization violation", "authentication expired", "authentication revoked")
 CREDENTIALS: Final = "do EDGEAGENTS_NATS_USER and its password file say what the broker knows today?"
+PENDING_BYTES: Final = 128 << 20  # as nats-py has it
+MOST_GATHERED: Final = 1_000  # answers to one question to all: far more services than a gateway has
+MOST_GATHERED_BYTES: Final = 4 << 20
 _NOBODY: Final = "503"  # the server's word for a question that nobody hears
 
 
@@ -262,6 +265,8 @@ class Bus(Streams):
     async def gather(self, subject: str, data: bytes = b"", *, inbox: str, wait_s: float) -> list[bytes]:
         """Ask everybody who listens and return the answers that come within `wait_s`; at once when nobody listens.
 
+        At most `MOST_GATHERED` of them, and `MOST_GATHERED_BYTES` of all: those that come first.
+
         Args:
             subject: where to ask.
             data: what to ask.
@@ -272,16 +277,28 @@ class Bus(Streams):
             UnavailableError: the connection is closed, or the link is down.
         """
         found: list[bytes] = []
+        room_bytes = MOST_GATHERED_BYTES
         try:
             reply = f"{inbox}.{secrets.token_hex(16)}"  # nobody can guess it who did not hear the question
-            subscription = await finished(self.client.subscribe(reply))
+            # Any service may answer as often, and as long, as it likes: neither here nor in the client is there more.
+            subscription = await finished(
+                self.client.subscribe(reply, pending_bytes_limit=MOST_GATHERED_BYTES, pending_msgs_limit=MOST_GATHERED)
+            )
             try:
+                await self.client.stop_after(subscription, MOST_GATHERED)
                 await self.publish(subject, data, reply=reply)
                 async with asyncio.timeout(wait_s):
                     async for message in subscription.messages:
                         if not message.data and (message.headers or {}).get("Status") == _NOBODY:
                             break
+                        room_bytes -= len(message.data)
+                        if room_bytes < 0:
+                            log.warning("answers on %s are more than %d bytes: cut off", subject, MOST_GATHERED_BYTES)
+                            break
                         found.append(message.data)
+                        if len(found) == MOST_GATHERED:
+                            log.warning("answers on %s are %d or more: cut off", subject, MOST_GATHERED)
+                            break
             except TimeoutError:
                 pass  # whoever answers later is not waited for
             finally:
@@ -291,9 +308,24 @@ class Bus(Streams):
         return found
 
     async def subscribe(
-        self, subject: str, handler: Handler, *, queue: str = "", pending: int = 65_536
+        self,
+        subject: str,
+        handler: Handler,
+        *,
+        queue: str = "",
+        pending: int = 65_536,
+        pending_bytes: int = PENDING_BYTES,
+        most: int = 0,
     ) -> Subscription:
         """Call `handler` for every message, one after the other; it is resubscribed after a reconnect.
+
+        Args:
+            subject: a filter.
+            handler: gets each message.
+            queue: name of a group of which each message reaches one.
+            pending: messages that wait here at most; further ones are lost.
+            pending_bytes: how long these are together at most.
+            most: the broker itself sends so many and no more; 0: no end. A reconnect brings it without an end.
 
         Raises:
             UnavailableError: the connection is closed.
@@ -303,7 +335,12 @@ class Bus(Streams):
             await handler(_received(message))
 
         try:
-            return await self.client.subscribe(subject, queue=queue, cb=deliver, pending_msgs_limit=pending)
+            found = await self.client.subscribe(
+                subject, queue=queue, cb=deliver, pending_msgs_limit=pending, pending_bytes_limit=pending_bytes
+            )
+            if most:
+                await self.client.stop_after(found, most)
+            return found
         except BROKER_ERRORS as error:
             raise UnavailableError(f"subscribe to {subject}: {error}") from error
 

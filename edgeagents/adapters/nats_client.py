@@ -75,6 +75,14 @@ class HardenedClient(Client):
         found = await self._process_headers(headers) if headers else None
         take(self._build_message(sid, subject, reply, data, found))
 
+    async def stop_after(self, subscription: Subscription, messages: int) -> None:
+        """Have the server itself end a subscription after so many messages: whatever follows costs us nothing.
+
+        nats-py's own `unsubscribe(limit)` forgets what it has received and not handed out yet once the limit is met.
+        A link that comes back brings the subscription without this limit.
+        """
+        await finished(self._send_unsubscribe(subscription._id, messages))
+
     async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
         await self._send_command(PING_PROTO)

@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edgeagents.adapters.nats_server import find_nats_server, write_private
 from edgeagents.embedded.full_store import FullStore
-from edgeagents.embedded.nats import MAX_PAYLOAD_BYTES
+from edgeagents.embedded.nats import MAX_PAYLOAD_BYTES, WAITING
 from edgeagents.errors import ConfigurationError
 from edgeagents.settings import PREFIX, check_environment
 
@@ -56,7 +56,7 @@ def server_config(settings: BrokerSettings, users: list[dict[str, Any]]) -> dict
         "listen": f"{settings.host}:{settings.port}",
         "http": MONITOR,
         "max_payload": MAX_PAYLOAD_BYTES,
-        "jetstream": {"store_dir": str(settings.store), "sync_interval": "always", **stored},
+        "jetstream": {"store_dir": str(settings.store), "sync_interval": "always", **WAITING, **stored},
         "authorization": {"users": users},
     }
     if settings.mqtt_host:
@@ -74,7 +74,7 @@ class Broker:
         self._settings = settings
         self._stopping = asyncio.Event()
         self._full = FullStore(Path("/dev/null"), settings.store)
-        self._news = b""
+        self._news: list[bytes] = []
 
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the server's exit code.
@@ -104,8 +104,8 @@ class Broker:
         try:
             while not (ended.done() or stop.done() or is_stuck):
                 await asyncio.wait({ended, stop}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-                is_stuck = self._full.heard(self._news)
-                self._news = b""
+                news, self._news = self._news, []
+                is_stuck = self._full.heard(b"".join(news))
                 seen = self._reload(process, seen)
             if not ended.done():
                 process.send_signal(signal.SIGKILL if is_stuck else signal.SIGTERM)
@@ -120,7 +120,7 @@ class Broker:
         async for line in output:
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()
-            self._news += line
+            self._news.append(line)
 
     def _reload(self, process: asyncio.subprocess.Process, seen: str) -> str:
         """Have the server take over users that changed; return what it has now."""

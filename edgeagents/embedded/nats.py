@@ -17,6 +17,9 @@ from edgeagents.permissions import Permissions
 __all__ = ["find_nats_server", "free_port", "write_config", "write_private"]
 
 MAX_PAYLOAD_BYTES = 8 << 20
+# Messages that wait to be stored, of one stream: what does not fit is refused. By default 10,000 may wait, each for a
+# sync of the disk, and so a flood makes everybody else wait for half a minute.
+WAITING = {"max_buffered_msgs": 1_000, "max_buffered_size": 32 << 20}
 
 
 def write_config(
@@ -45,8 +48,10 @@ def write_config(
         "server_name": "gateway",
         "listen": f"127.0.0.1:{port}",
         "max_payload": MAX_PAYLOAD_BYTES,
-        "jetstream": {"store_dir": str(folder / "jetstream"), **({"sync_interval": "always"} if sync_always else {})},
+        "jetstream": {"store_dir": str(folder / "jetstream"), **WAITING},
     }
+    if sync_always:
+        config["jetstream"]["sync_interval"] = "always"
     if entries:
         config["authorization"] = {"users": entries}
     if mqtt_port is not None:

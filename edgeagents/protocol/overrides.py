@@ -141,6 +141,15 @@ class Doubtful:
 
 
 @dataclass(frozen=True, slots=True)
+class Correcting:
+    """A correction is about to go out: it is under way, and `value` is reckoned with from now on, as after a crash."""
+
+    key: Key
+    value: Value
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Confirmed:
     """The guard has read a doubted resource itself.
 
@@ -185,7 +194,7 @@ class Tick:
     site_s: float
 
 
-Event: TypeAlias = Seen | Sending | Done | Void | Doubtful | Confirmed | Moving | Shifted | Tick
+Event: TypeAlias = Seen | Sending | Done | Void | Doubtful | Correcting | Confirmed | Moving | Shifted | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +263,13 @@ def step(watch: Watch, event: Event) -> tuple[Watch, list[Effect]]:
             known = _ended(watch.of(key))
             return _with(watch, key, replace(known, late=_without(known.late, settled))), []
         case Doubtful():
-            return _doubtful(watch, event), []
+            known = _reckoned(_ended(watch.of(event.key)), event.value, event.now_s)
+            if event.shown is not None:
+                known = replace(known, value=event.shown, is_certain=True)
+            return _with(watch, event.key, known), []
+        case Correcting(key, value, now_s):
+            known = _reckoned(watch.of(key), value, now_s)
+            return _with(watch, key, replace(known, under_way=known.under_way + 1, is_doubted=False)), []
         case Confirmed():
             return _confirmed(watch, event)
         case Moving(key):
@@ -301,14 +316,11 @@ def _seen(watch: Watch, event: Seen) -> tuple[Watch, list[Effect]]:
     return _with(watch, key, replace(known, value=value, steady=1)), []
 
 
-def _doubtful(watch: Watch, event: Doubtful) -> Watch:
-    known = _ended(watch.of(event.key))
+def _reckoned(known: Expected, value: Value, now_s: float) -> Expected:
+    """Return what is expected when one more value may still take effect, wanted after all others."""
     # Two SETs of one value are two: each may come.
-    older = tuple(replace(item, is_newest=same_value(item.value, event.value)) for item in known.late)
-    late = (*older, Late(event.value, event.now_s + LATE_S))[-MOST_LATE:]
-    if event.shown is None:
-        return _with(watch, event.key, replace(known, late=late))
-    return _with(watch, event.key, replace(known, late=late, value=event.shown, is_certain=True))
+    older = tuple(replace(item, is_newest=same_value(item.value, value)) for item in known.late)
+    return replace(known, late=(*older, Late(value, now_s + LATE_S))[-MOST_LATE:])
 
 
 def _confirmed(watch: Watch, event: Confirmed) -> tuple[Watch, list[Effect]]:

@@ -38,6 +38,7 @@ from services.guard.concerns import Concerns
 from services.guard.desk import LeaseDesk
 from services.guard.doorkeeper import METRICS as DOOR_METRICS
 from services.guard.doorkeeper import DoorSettings, open_door
+from services.guard.folder import AgentFolder, Change, Known, have_effect
 from services.guard.group_commit import GroupCommit
 from services.guard.intake import Intake, Teller
 from services.guard.jobs import Job, Means, end
@@ -50,7 +51,8 @@ from services.guard.owner import Owner
 from services.guard.past import NOTHING_LOST, Past, acknowledged, reconcile
 from services.guard.people import People, add_people_routes
 from services.guard.picture import KEPT_SETS, LivePicture
-from services.guard.streams import DAY_S, ensure_streams
+from services.guard.room import Room
+from services.guard.streams import DAY_S, LIMITS, ensure_streams
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     """Wire the guard into a started EdgeX service."""
     settings = GuardSettings()
     owner = Owner.read(settings.site_file, settings.agents_dir)
+    written = Known(dict(owner.agents), dict(owner.paths), dict(owner.doubled))  # before any mode by order
     approvals = Approvals(read_approvers(settings.approvers_file), time.monotonic, time.time_ns)
     if settings.command_token_file is not None:
         service.command.use_tokens(FileToken(settings.command_token_file))
@@ -139,6 +142,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         overrides,
     )  # fmt: skip
     guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone, ClockSteps(clocks, means))
+    guard.files = AgentFolder(settings.agents_dir, written, guard.take_over)
     _measure(service.metrics, guard)
     _listens(service, guard)
     bridge = await bridge_of(service, MqttSettings())
@@ -194,8 +198,10 @@ class Guard:
         )  # fmt: skip
         self.intake = Intake(service.bus, means, self.lanes, service.site_time, service.dead_letters)
         self.concerns: Concerns | None = None  # once the ledger was read
+        self.room = Room(service.bus, lambda: means.owner.agents, means.audit, means.clocks.now, LIMITS)
         self._tasks: list[asyncio.Task[None]] = []
         self._told: set[str] = set()
+        self.files: AgentFolder | None = None
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run a task until `stop`; an exception in it ends the service."""
@@ -220,7 +226,7 @@ class Guard:
     async def run(self) -> None:
         """Bring streams, leases and the picture up, settle what a crash left open, then serve for ever."""
         service, means = self.service, self.means
-        await ensure_streams(service.bus, service.edgex.base)
+        await ensure_streams(service.bus, service.edgex.base, len(means.owner.agents))
         await self.alone.come()
         self.start(means.audit.run(), "audit")
         generation, last_before, past = await self._generation()
@@ -239,6 +245,9 @@ class Guard:
         self._check_site()
         self.start(self.intake.run(last_before, past), "intake")
         self.start(self._housekeeping(), "housekeeping")
+        self.start(self.room.run(), "room")
+        if self.files is not None:
+            self.start(self.files.run(), "agent files")
         await means.desk.serve()
 
     def _load(self) -> None:
@@ -250,6 +259,12 @@ class Guard:
             means.picture.doubt(key, values)
         means.picture.on_reading = means.overrides.seen
         means.picture.knows = lambda name: self.service.devices.device(name) is not None
+
+    async def take_over(self, known: Known, change: Change) -> None:
+        """Have what the agents' files say now take effect."""
+        await have_effect(self.means, self.service.bus, known, change)
+        if self.concerns is not None:
+            self.concerns.forget()
 
     def _on_devices(self) -> None:
         self.means.overrides.forget_rules()
@@ -304,7 +319,8 @@ class Guard:
             if self.means.clocks.now() >= next_forget_s:
                 next_forget_s = self.means.clocks.now() + 3600
                 before_s = self.means.clocks.wall_ns() / 1e9 - 7 * DAY_S
-                sets_before_s = self.means.clocks.site() - self.means.owner.longest_s
+                # A day at least: a file that comes tomorrow may have a rate that looks back that far.
+                sets_before_s = self.means.clocks.site() - max(self.means.owner.longest_s, DAY_S)
                 await self.means.on_disk(self.means.ledger.forget, before_s, sets_before_s)
 
 
@@ -353,10 +369,12 @@ def _routes(service: EdgexService, guard: Guard, door: Mapping[str, int]) -> Non
                 for key, changes in sorted(table.leases.items())
                 if changes[-1].session is not None
             ],
-            "blocked": guard.lanes.blocked,
+            "blocked": await guard.means.on_disk(guard.means.ledger.blocked),
             "overrides": guard.means.overrides.listed(),
             "waiting": guard.lanes.waiting,
             "volumeFull": guard.means.ledger.reserve is not None and guard.means.ledger.reserve.is_full,
+            "notTaken": guard.room.cut,
+            "wrongFiles": {str(path): text for path, text in guard.files.known.wrong.items()} if guard.files else {},
             "doubledAgents": dict(guard.means.owner.doubled),
             **guard.people.orders(),
             "commands": dict(guard.intake.counts),

@@ -22,12 +22,15 @@ class Concerns:
 
     def __init__(self, owner: Owner, devices: DeviceCache, set_before: Iterable[str] = ()) -> None:
         """Take the names of resources from the owner's files; `set_before`: names of others the guard has set once."""
+        self._owner = owner
         self._devices = devices
-        self._names = frozenset((*_names_in(owner), *set_before))
+        self._set_before = frozenset(set_before)
+        self._names = self._set_before.union(_names_in(owner))
         self._known: dict[str, bool] = {}
 
     def forget(self) -> None:
-        """Find everything out anew: devices or profiles have changed."""
+        """Find everything out anew: devices, profiles or the agents' files have changed."""
+        self._names = self._set_before.union(_names_in(self._owner))
         self._known.clear()
 
     def reads(self, topic: str, base: str) -> bool:

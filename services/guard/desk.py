@@ -9,8 +9,8 @@ Source: design.md section 3.4.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from edgeagents import subjects
 from edgeagents.adapters import telemetry, wire
@@ -25,18 +25,12 @@ from edgeagents.protocol.effects import LeaseEffect, Reply, StoreLease
 from edgeagents.protocol.gate import Key
 from services.guard.orders import Orders
 from services.guard.owner import Owner
+from services.guard.reception import Handle, Kind, Reception
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING: Final = 64  # messages of one agent
-STRANGERS: Final = ""  # who no agent file declares: they share a queue
 INBOXES: Final = "_INBOX."
 M = TypeVar("M", bound=Message)
-Queues: TypeAlias = dict[str, asyncio.Queue[tuple[str, BusMessage]]]
-
-
-def _queues(owner: Owner) -> Queues:
-    return {agent: asyncio.Queue(MOST_WAITING) for agent in (*owner.agents, STRANGERS)}
 
 
 class LeaseDesk:
@@ -73,10 +67,11 @@ class LeaseDesk:
         self._site_now = site_now
         self._now = now
         self._turn = asyncio.Lock()
-        self._sessions, self._leases = _queues(owner), _queues(owner)
         self._stands_back = stands_back
         self.grants = 0
         self.counts: Counter[str] = Counter()
+        handlers: dict[Kind, Handle] = {"sessions": self._on_session, "leases": self._on_lease}
+        self._reception = Reception(bus, lambda: owner.agents, handlers, self.counts)
         self.table = lease.LeaseTable(generation=0)
         self.is_lost = False  # whether `read_back` found that state was lost
 
@@ -120,13 +115,8 @@ class LeaseDesk:
 
     async def serve(self) -> None:
         """Answer sessions and lease requests, and end the leases of silent sessions, for ever."""
-        gateway = self._bus.settings.gateway
         async with asyncio.TaskGroup() as tasks:
-            for agent in (*self._owner.agents, STRANGERS):
-                tasks.create_task(self._attend(self._sessions, agent, self._on_session), name=f"sessions {agent}")
-                tasks.create_task(self._attend(self._leases, agent, self._on_lease), name=f"leases {agent}")
-            await self._bus.subscribe(subjects.sessions(gateway), lambda message: self._sort(self._sessions, message))
-            await self._bus.subscribe(subjects.leases(gateway), lambda message: self._sort(self._leases, message))
+            tasks.create_task(self._reception.serve(tasks), name="reception")
             while True:
                 await asyncio.sleep(lease.HEARTBEAT_S / 2)
                 async with self._turn:
@@ -152,6 +142,14 @@ class LeaseDesk:
         """Note that a command went out under the lease of a resource."""
         self.table, _ = lease.step(self.table, lease.Used(key, self._site_now()))
 
+    async def end_unpermitted(self) -> None:
+        """End the leases of who may hold them no longer: the owner's files have changed."""
+        for key, changes in list(self.table.leases.items()):
+            session = changes[-1].session
+            if session is not None and self._owner.may_hold(session.agent, *key, self._devices):
+                async with self._turn:
+                    await self._step(lease.Released(session, key), None)
+
     async def call(self, agent: str) -> None:
         """Have an agent ask for its welcome at once: what it says has changed. An agent that misses it asks later."""
         try:
@@ -165,24 +163,6 @@ class LeaseDesk:
             session = changes[-1].session
             if session is not None and self._orders.problem(session.agent, key[0]):
                 await self._step(lease.Released(session, key), None)
-
-    async def _sort(self, queues: Queues, message: BusMessage) -> None:
-        """Put a message into its sender's own queue: who sends too much makes nobody else wait."""
-        try:
-            agent = subjects.sender(message.subject)
-        except InvalidInputError as error:
-            log.warning("set aside: %s", error)
-            return
-        queue = queues[agent if agent in queues else STRANGERS]
-        if queue.full():
-            self.counts["dropped"] += 1
-        else:
-            queue.put_nowait((agent, message))
-
-    async def _attend(self, queues: Queues, of: str, handle: Callable[[str, BusMessage], Awaitable[None]]) -> None:
-        while True:
-            agent, message = await queues[of].get()
-            await handle(agent, message)
 
     async def _on_session(self, agent: str, message: BusMessage) -> None:
         self.counts["sessions"] += 1

@@ -1,7 +1,8 @@
 """The guard's door over HTTP: knows agents by their tokens, carries out what `door.py` lets through, counts the rest.
 
-It listens on the agents' network alone. A refusal is audited once for each agent and cause: a confused agent would
-fill the chain.
+It listens on the agents' network alone, within the limits of `turnstile.py`: agents share a process with what
+commands devices, and none of them may hold it up. A refusal is audited once for each agent and cause: a confused agent
+would fill the chain.
 
 Source: design.md section 2.
 """
@@ -27,9 +28,10 @@ from edgeagents.adapters.bootstrap import EdgexService
 from edgeagents.adapters.keeper import RegistryAddress
 from edgeagents.adapters.middleware import error_body
 from edgeagents.adapters.rest import Address, FixedAddress, make_http
-from edgeagents.adapters.serving import bind, listening
+from edgeagents.adapters.serving import bind
 from edgeagents.adapters.startup import client_url, host_of_others
 from edgeagents.adapters.token_files import TokenFile
+from edgeagents.adapters.turnstile import guarded
 from edgeagents.audit import Audit
 from edgeagents.errors import (
     ConfigurationError,
@@ -48,7 +50,13 @@ log = logging.getLogger(__name__)
 
 WAIT_S: Final = 10.0
 MOST_AT_ONCE: Final = 8  # of one agent: the guard has other things to do
-METRICS: Final = ("GuardDoorPassed", "GuardDoorRefused")
+METRICS: Final = {
+    "GuardDoorPassed": "passed",
+    "GuardDoorRefused": "refused",
+    "GuardDoorTurnedAway": "turned-away",
+    "GuardDoorTimedOut": "timed-out",
+    "GuardDoorSlowed": "slowed",
+}
 NOBODY: Final = "nobody"
 
 
@@ -102,10 +110,10 @@ async def open_door(service: EdgexService, settings: DoorSettings, state: Path, 
     door = Doorkeeper(service, settings, tokens, relays, audit)
     relays.start()
     sock = bind(settings.host, settings.port, key=f"{service.key} (door)")
-    for name, word in zip(METRICS, ("passed", "refused"), strict=True):
+    for name, word in METRICS.items():
         service.metrics.counter(name, read=lambda word=word: door.counts[word])  # type: ignore[misc]
     try:
-        async with listening(door, sock, service.tasks):
+        async with guarded(door, sock, service.tasks, door.counts):
             yield door.counts
     finally:
         relays.stop()
@@ -128,7 +136,7 @@ class Doorkeeper:
         self._told: set[tuple[str, str]] = set()
         self._addresses = _addresses(service)
         self._busy: Counter[str] = Counter()
-        self.counts: Counter[str] = Counter(passed=0, refused=0)
+        self.counts: Counter[str] = Counter(dict.fromkeys(METRICS.values(), 0))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -9,8 +9,9 @@ Source: design.md section 3.7; group commit as in DeWitt et al. 1984.
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from itertools import islice
 from typing import Any, Final, ParamSpec, TypeVar
 
 from services.guard.ledger import Ledger
@@ -49,6 +50,7 @@ class GroupCommit(Executor):
         """Start the thread."""
         self._ledger = ledger
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._turn = threading.Lock()  # nothing is queued behind the end
         self._is_shut = False
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
@@ -59,42 +61,49 @@ class GroupCommit(Executor):
         Raises:
             RuntimeError: it was shut down before.
         """
-        if self._is_shut:
-            raise RuntimeError("the ledger's thread was shut down: no further call")
         call = _Call(lambda: fn(*args, **kwargs))
-        self._calls.put(call)
+        with self._turn:
+            if self._is_shut:
+                raise RuntimeError("the ledger's thread was shut down: no further call")
+            self._calls.put(call)
         return call.future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no further call and end the thread after those that wait; `cancel_futures`: without them."""
-        self._is_shut = True
-        if cancel_futures:
-            while not self._calls.empty():
-                call = self._calls.get()
-                if call is not None:
-                    call.future.cancel()
-        self._calls.put(None)
+        with self._turn:
+            self._is_shut = True
+            if cancel_futures:
+                for call in self._taken():
+                    if call is not None:
+                        call.future.cancel()
+            self._calls.put(None)
         if wait:
             self._thread.join()
 
     def _run(self) -> None:
         is_over = False
         while not is_over:
-            waiting = [self._calls.get()]
-            while len(waiting) < MOST_TOGETHER and not self._calls.empty():
-                waiting.append(self._calls.get())
+            waiting = [self._calls.get(), *islice(self._taken(), MOST_TOGETHER - 1)]
             is_over = None in waiting
             calls = [call for call in waiting if call is not None and call.future.set_running_or_notify_cancel()]
             if len(calls) < 2 or not self._together(calls):
                 for call in calls:
                     call.alone()
 
+    def _taken(self) -> Iterator[_Call | None]:
+        """Yield what waits, without waiting: the other thread may take the last one at any moment."""
+        while True:
+            try:
+                yield self._calls.get_nowait()
+            except queue.Empty:
+                return
+
     def _together(self, calls: list[_Call]) -> bool:
         """Make calls in one transaction; return False when nothing of it was done."""
         try:
             with self._ledger.together():
                 results = [call.made() for call in calls]
-        except Exception:  # noqa: BLE001  # whatever it was comes again, to whom it concerns
+        except BaseException:  # noqa: BLE001  # whatever it was comes again, to whom it concerns; the thread lives on
             return False
         for call, result in zip(calls, results, strict=True):
             call.future.set_result(result)

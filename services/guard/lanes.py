@@ -148,11 +148,6 @@ class Lanes:
         """How many commands wait or are under way."""
         return self._under_way.total()
 
-    @property
-    def blocked(self) -> dict[str, str]:
-        """Devices that take no command now, and why."""
-        return self._means.ledger.blocked()
-
 
 class Lane:
     """The commands of one device, or of a few that an interlock ties together, one after the other."""

@@ -197,6 +197,28 @@ class Orders:
             if self._modes.get(agent) is before:
                 self._apply(order)
 
+    async def take_over(self) -> None:
+        """Take in that `owner` has other agents' files now: orders given on what one says no more are over.
+
+        Raises:
+            StoreError: that is not on disk; they are over all the same, until the guard is restarted.
+        """
+        self._written = {name: agent.mode for name, agent in self._owner.agents.items()}
+        over = []
+        for order in list(self._modes.values()):
+            written = self._written.get(order.agent)
+            if written == order.written:
+                self._apply(order)
+            elif order.agent not in self._owner.doubled:
+                del self._modes[order.agent]
+                over.append(order)
+                log.warning("mode %s of agent %r by %s is over: its file says %s now", order.mode, order.agent,
+                            order.approver, written or "nothing")  # fmt: skip
+        async with self._turn:
+            for order in over:
+                if order.agent not in self._modes:  # nor ordered anew meanwhile
+                    await self._on_disk(self._ledger.drop_mode, order.agent)
+
     def check_agent(self, name: str) -> None:
         """Refuse a name that no agent file declares.
 

@@ -188,6 +188,11 @@ class Overrides:
         self._step(overrides.Doubtful(key, value, shown, self._now()))
         await self._keep(key)
 
+    async def correcting(self, key: Key, value: Value) -> None:
+        """Take in that a correction is about to go out; on disk when this returns: its effect is known to be ours."""
+        self._step(overrides.Correcting(key, value, self._now()))
+        await self._keep(key)
+
     async def confirmed(self, key: Key, value: Value, *, may_set: bool) -> overrides.Correct | None:
         """Take in what the guard has read itself; return the correction it has to make, if any."""
         rule = self.rule_of(key)

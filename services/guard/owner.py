@@ -24,17 +24,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What the owner wrote down, read once at start.
+    """What the owner wrote down: `site.yaml` as it was at the start, the agents' files as they are (`folder.py`).
 
     Args:
         site: the owner's `site.yaml`.
         agents: by name.
         doubled: names that two files declare, with what to do: such an agent has no permissions, all others go on.
+        paths: by name, which file declares it.
     """
 
     site: Site
     agents: dict[str, AgentDefinition]
-    doubled: Mapping[str, str] = field(default_factory=dict)
+    doubled: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def read(cls, site_file: Path, agents_folder: Path) -> "Owner":
@@ -47,8 +49,15 @@ class Owner:
         for problem in files.wrong.values():
             raise ConfigurationError(problem)
         for problem in files.doubled.values():
-            log.error("%s, and restart the guard: until then this agent has no permissions", problem)
-        return cls(site, files.agents, files.doubled)
+            log.error("%s: until then this agent has no permissions", problem)
+        return cls(site, files.agents, files.doubled, files.paths)
+
+    def take_over(self, agents: Mapping[str, AgentDefinition], doubled: Mapping[str, str]) -> None:
+        """Have what the agents' files say now count from here on."""
+        self.agents.clear()  # in place: others hold it
+        self.agents.update(agents)
+        self.doubled.clear()
+        self.doubled.update(doubled)
 
     def rules(self, devices: DeviceCache) -> Rules:
         """Return what the gate judges by now."""
@@ -82,9 +91,9 @@ class Owner:
         """Return why an agent gets no session; empty when it does."""
         definition = self.agents.get(agent)
         if agent in self.doubled:
-            return f"{self.doubled[agent]}, and restart the guard"
+            return self.doubled[agent]
         if definition is None:
-            return f"no agent file declares {agent!r}: add it to the guard's agents folder and restart the guard"
+            return f"no agent file declares {agent!r}: add it to the guard's agents folder"
         return "; ".join(file_problems(definition, devices.devices_by_name, devices.profiles_by_name))
 
     def site_problems(self, devices: DeviceCache) -> list[str]:

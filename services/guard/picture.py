@@ -8,9 +8,9 @@ Source: design.md section 3.6.
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
@@ -28,6 +28,7 @@ from services.guard.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
+PastRow: TypeAlias = tuple[str, str, str, str, float]  # device, resource, agent, value, site time
 KEPT_SETS: Final = 512  # per resource; more than any sane rate limit counts
 
 
@@ -38,10 +39,11 @@ class LivePicture:
         self, site_time: SiteTime, wall_ns: Callable[[], int] = time.time_ns, kept_sets: int = KEPT_SETS
     ) -> None:
         """Start knowing nothing; `kept_sets` is how many past sets of a resource the owner's rates can count."""
+        self._kept_sets = kept_sets
         self._site_time = site_time
         self._wall_ns = wall_ns
         self._readings: dict[Key, Sample] = {}
-        self._sets: defaultdict[Key, deque[PastSet]] = defaultdict(lambda: deque(maxlen=kept_sets))
+        self._sets: defaultdict[Key, deque[PastSet]] = defaultdict(lambda: deque(maxlen=self._kept_sets))
         self._unresolved: dict[Key, list[Value]] = {}
         self.view: Final = Picture(self._readings, self._sets, self._unresolved)  # live: the gate judges in one go
         self.on_reading: Callable[[Key, Value], None] = lambda key, value: None
@@ -115,7 +117,20 @@ class LivePicture:
 
     def load(self, ledger: Ledger, devices: DeviceCache, since_site_s: float) -> None:
         """Take in what the ledger says was set."""
-        for device, resource, agent, text, site_s in ledger.past_sets(since_site_s):
+        self._take(ledger.past_sets(since_site_s), devices)
+
+    def widen(self, rows: Iterable[PastRow], devices: DeviceCache, kept_sets: int) -> None:
+        """Take in what the ledger says was set before all that is known: the owner's rules look further back now."""
+        self._kept_sets = max(self._kept_sets, kept_sets)
+        known = {key: list(past) for key, past in self._sets.items() if past}
+        self._sets.clear()
+        self._take(rows, devices)
+        for key, past in known.items():
+            older = [item for item in self._sets[key] if item.site_s < past[0].site_s]
+            self._sets[key] = deque([*older, *past], maxlen=self._kept_sets)
+
+    def _take(self, rows: Iterable[PastRow], devices: DeviceCache) -> None:
+        for device, resource, agent, text, site_s in rows:
             profile = devices.profile_of(device)
             found = profile.resource(resource) if profile else None
             if found is None:

@@ -13,16 +13,29 @@ from edgeagents.errors import UnavailableError
 DAY_S: Final = 86_400.0
 LIMITS: Final[dict[str, dict[str, Any]]] = {
     subjects.EVENTS_STREAM: {"max_age_s": 15 * DAY_S, "max_bytes": 1 << 30},  # agents learn habits from two weeks
-    # The guard holds what it has asked for in memory, and an agent may write what it likes here.
+    # The guard holds what it has asked for in memory, and an agent may write what it likes here: see `room.py`.
     subjects.COMMANDS_STREAM: {"max_age_s": 30 * DAY_S, "max_bytes": 1 << 30, "max_message_bytes": 128 << 10},
-    subjects.AUDIT_STREAM: {"max_age_s": 365 * DAY_S, "max_bytes": 4 << 30},
-    subjects.TRIGGERS_STREAM: {"max_age_s": DAY_S, "max_bytes": 64 << 20},
-    subjects.DEAD_LETTERS_STREAM: {"max_age_s": 7 * DAY_S, "max_bytes": 64 << 20},
+    subjects.AUDIT_STREAM: {"max_age_s": 365 * DAY_S, "max_bytes": 4 << 30, "max_message_bytes": 256 << 10},
+    # A subject a service: so who writes too much loses its own oldest, and nobody else's.
+    subjects.TRIGGERS_STREAM: {"max_age_s": DAY_S, "max_per_subject": 256, "max_message_bytes": 128 << 10},
+    subjects.DEAD_LETTERS_STREAM: {"max_age_s": 7 * DAY_S, "max_per_subject": 128, "max_message_bytes": 72 << 10},
 }
+LEAST_BYTES: Final = 64 << 20  # of the two that have a subject a service
+OTHERS: Final = 8  # services that are no agents, and may have dead letters
 
 
-async def ensure_streams(bus: Bus, base: str) -> None:
-    """Create the gateway's streams, waiting for the broker if it has to be waited for.
+def limits_of(stream: str, agents: int) -> dict[str, Any]:
+    """Return a stream's limits on a gateway with so many agents: room for all that all subjects may hold."""
+    limits = LIMITS[stream]
+    if "max_per_subject" not in limits:
+        return limits
+    writers = agents + (OTHERS if stream == subjects.DEAD_LETTERS_STREAM else 0)
+    needed = writers * limits["max_per_subject"] * limits["max_message_bytes"]
+    return {**limits, "max_bytes": max(LEAST_BYTES, needed)}
+
+
+async def ensure_streams(bus: Bus, base: str, agents: int = 0) -> None:
+    """Create the gateway's streams, waiting for the broker if it has to be waited for; for so many agents.
 
     Raises:
         UnavailableError: the broker refuses one, such as for subjects that another stream captures already.
@@ -30,11 +43,22 @@ async def ensure_streams(bus: Bus, base: str) -> None:
     kind = bus.settings.edgex_bus
     sources = subjects.stream_sources(base, kind)
     for name, captured in subjects.stream_subjects(bus.settings.gateway, base, kind).items():
-        await _ensure(bus, name, captured, sources=sources.get(name), **LIMITS[name])
+        await _ensure(bus, name, captured, sources=sources.get(name), **limits_of(name, agents))
     if kind == "nats-jetstream":
         # EdgeX's own: its services need it when they start, and would make it without limits.
         captured, limit = [subjects.topic_to_subject(f"{base}/#", kind)], LIMITS[subjects.EVENTS_STREAM]
         await _ensure(bus, subjects.edgex_stream(base), captured, keeps_existing=True, **limit)
+
+
+async def fit_streams(bus: Bus, agents: int) -> None:
+    """Give the streams that have a subject a service room for so many agents.
+
+    Raises:
+        UnavailableError: the broker refuses, or does not answer.
+    """
+    captured = subjects.stream_subjects(bus.settings.gateway)
+    for name in (subjects.TRIGGERS_STREAM, subjects.DEAD_LETTERS_STREAM):
+        await bus.ensure_stream(name, captured[name], **limits_of(name, agents))
 
 
 async def _ensure(bus: Bus, name: str, captured: list[str], **options: Any) -> None:

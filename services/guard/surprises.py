@@ -121,10 +121,7 @@ class Surprises:
         )  # fmt: skip
         log.warning("%s/%s: a SET came late (%s): setting %s again", *key, correction.straggler, text)
         means.overrides.counts["stragglers"] += 1
-        means.overrides.sending(key)
-        # On disk before it goes out: after a crash its effect is known to be ours.
-        await means.overrides.doubtful(key, correction.value, None)
-        means.overrides.sending(key)
+        await means.overrides.correcting(key, correction.value)
         # Whoever judges meanwhile, for another device, sees that it may be so.
         past = gate.PastSet(GUARD, correction.value, means.clocks.site())
         means.picture.went_out(key, past)

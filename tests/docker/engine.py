@@ -15,9 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from tests.homes import NEVER_DONE
+from tests.homes import LAMPS, NEVER_DONE, edit, home_with_lamps
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = "edgeagents-test"
@@ -107,18 +105,15 @@ def compose_commands(engine: Engine) -> list[list[str]]:
 
 def busy_home(folder: Path) -> Path:
     """Return a copy of the home's files, in a folder, where agent `air` has something to command every few seconds."""
-    site = folder / "site"
-    shutil.copytree(ROOT / "edgex-profiles" / "home", site)
+
+    def never_done(agent: Any) -> None:
+        agent["rules"].append(NEVER_DONE)
+        agent["may"].append(LAMPS)
+
+    site = home_with_lamps(folder / "site")
+    edit(site / "agents" / "air.yaml", never_done)
     for path in (site, *site.rglob("*")):  # the containers' user is another one
         path.chmod(0o755 if path.is_dir() else 0o644)
-    rules = yaml.safe_load((site / "site.yaml").read_text())
-    brightness = {"profile": "Light", "resource": "Brightness", "risk_class": "A", "kind": "absolute"}
-    rules["resources"].append({**brightness, "proof": {"resource": "Brightness", "wait": "3s"}})
-    (site / "site.yaml").write_text(yaml.safe_dump(rules))
-    agent = yaml.safe_load((site / "agents" / "air.yaml").read_text())
-    agent["rules"].append(NEVER_DONE)
-    agent["may"].append({"profile": "Light", "resource": "Brightness"})
-    (site / "agents" / "air.yaml").write_text(yaml.safe_dump(agent))
     return site
 
 

@@ -7,14 +7,11 @@ import asyncio
 import contextlib
 import itertools
 import random
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import load_site
@@ -26,10 +23,10 @@ from edgeagents.embedded.tally import Tally, tally
 from edgeagents.errors import EdgeAgentsError, UnavailableError
 from edgeagents.model.device import Device
 from tests.faults.machine import Share
-from tests.faults.player import RESOURCE, Player
+from tests.faults.player import Player
 from tests.faults.score import Score
+from tests.homes import LAMPS, home_with_lamps
 
-HOME = Path(__file__).resolve().parents[2] / "edgex-profiles" / "home"
 PROBED = "light-office"  # by the probe alone
 LIGHTS = ("light-living", "light-bedroom", "light-kitchen")
 LONGEST_RECOVERY_S = 10.0
@@ -39,19 +36,11 @@ PLAYED = {"probe": "economy", "rival": "health"}
 
 def scenario(folder: Path) -> Path:
     """Return a copy of the home's files in which two more agents, to be played, may dim its lights."""
-    profiles = folder / "profiles-of-the-owner"
-    shutil.copytree(HOME, profiles)
-    site = yaml.safe_load((profiles / "site.yaml").read_text())
-    rule = {"profile": "Light", "resource": RESOURCE, "risk_class": "A", "kind": "absolute"}
-    site["resources"].append({**rule, "proof": {"resource": RESOURCE, "wait": "3s"}})
-    (profiles / "site.yaml").write_text(yaml.safe_dump(site))
-    for name, priority in PLAYED.items():
-        agent = {
-            "name": name, "mode": "act", "priority": priority, "watches": [{"profile": "Light"}],
-            "may": [{"profile": "Light", "resource": RESOURCE}],
-        }  # fmt: skip
-        (profiles / "agents" / f"{name}.yaml").write_text(yaml.safe_dump(agent))
-    return profiles
+    agents = [
+        {"name": name, "mode": "act", "priority": priority, "watches": [{"profile": "Light"}], "may": [LAMPS]}
+        for name, priority in PLAYED.items()
+    ]
+    return home_with_lamps(folder / "profiles-of-the-owner", agents)
 
 
 @dataclass(frozen=True)

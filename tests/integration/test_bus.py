@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.adapters.bus import MOST_GATHERED, MOST_GATHERED_BYTES, Bus, BusMessage
 from edgeagents.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -76,6 +77,46 @@ async def test_a_flush_returns_after_the_server_has_seen_what_came_before(bus: B
         async with asyncio.timeout(5):
             await seen.get()
     await other.close()
+
+
+async def test_answers_to_all_are_bounded_in_number_and_bytes(
+    bus: Bus, nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = await Bus.connect(nats_server.settings(), "loud")
+
+    async def answer(message: BusMessage) -> None:
+        size = int(message.data)
+        for _ in range(3 * MOST_GATHERED if size < 10 else 3 * MOST_GATHERED_BYTES // size):
+            await other.respond(message, b"x" * size)
+
+    await other.subscribe("q.all", answer)
+    try:
+        began_s = time.monotonic()
+        found = await bus.gather("q.all", b"1", inbox="_INBOX.micro", wait_s=30)
+        assert len(found) == MOST_GATHERED
+        assert time.monotonic() - began_s < 20, "the rest is not waited for"
+        large = await bus.gather("q.all", b"100000", inbox="_INBOX.micro", wait_s=30)
+        assert 0 < sum(map(len, large)) <= MOST_GATHERED_BYTES
+        assert "cut off" in caplog.text
+        assert await bus.gather("q.none", b"", inbox="_INBOX.micro", wait_s=5) == []
+    finally:
+        await other.close()
+
+
+async def test_the_broker_sends_no_more_than_was_asked_for_and_all_of_that_arrives(bus: Bus) -> None:
+    seen: list[bytes] = []
+
+    async def take(message: BusMessage) -> None:
+        seen.append(message.data)
+
+    await bus.subscribe("q.few", take, most=5)
+    before = bus.client.stats["in_msgs"]
+    for number in range(50):
+        await bus.publish("q.few", b"%d" % number)
+    await bus.flush()
+    await until(lambda: len(seen) == 5)
+    assert seen == [b"0", b"1", b"2", b"3", b"4"]
+    assert bus.client.stats["in_msgs"] - before == 5, "what follows is not even sent"
 
 
 async def test_an_answer_to_what_asked_for_none_is_not_sent(bus: Bus) -> None:

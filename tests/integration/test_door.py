@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,14 @@ import httpx
 import pytest
 import yaml
 
+from edgeagents.adapters.turnstile import Limits
 from tests.contract.waiting import until
 from tests.guarded import AGENTS, Client, Gateway, client_of
 from tests.nats import free_port
 from tests.services import ServiceProcess
 
+ACCESS_S = 5.0  # at most so long one agent can keep others from the door: a new attempt of TCP takes 1 s, then 2 s
+COMMAND_S = 5.0  # the whole way of a command, on a busy machine
 TOKENS = {"air": "token-of-agent-air-01", "heat": "token-of-agent-heat-1"}
 
 
@@ -175,10 +180,59 @@ async def test_nobody_gets_in_without_a_token_or_with_bytes_that_are_none(gatewa
 
 
 async def test_one_agent_cannot_keep_the_guard_busy(gateway: Doors, client: Client) -> None:
-    found = await asyncio.gather(*(ask(gateway, "GET", "/api/v3/device/all?limit=100") for _ in range(60)))
-    statuses = {answer.status_code for answer in found}
-    assert statuses == {200, 429}
+    asked = (ask(gateway, "GET", "/api/v3/device/all?limit=100") for _ in range(60))
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    answered = [answer.status_code for answer in found if isinstance(answer, httpx.Response)]
+    assert set(answered) == {200, 429}
+    assert len(answered) <= 2 * Limits().of_peer, "further connections are hung up on"
+    assert all(isinstance(answer, (httpx.Response, httpx.TransportError)) for answer in found)
     assert (await ask(gateway, "GET", "/api/v3/ping")).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["silent", "dribbling"])
+async def test_two_thousand_connections_of_one_agent_stop_neither_commands_nor_other_agents(
+    gateway: Doors, client: Client, how: str
+) -> None:
+    before = (await client.state())["door"]
+
+    async def turned_away() -> int:
+        return int((await client.state())["door"]["turned-away"] - before["turned-away"])
+
+    flood = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.flood", str(gateway.door_port), "2000", how
+    )
+    try:
+        await until(lambda: _is_more(turned_away, 2000), "it has begun", timeout_s=60)
+        access_s, commanding_s = [], []
+        async with client.agent("air") as air:
+            for number in range(12):
+                began_s = time.monotonic()
+                assert (await ask(gateway, "GET", "/api/v3/ping", token=TOKENS["heat"])).status_code == 200
+                access_s.append(time.monotonic() - began_s)
+                began_s = time.monotonic()
+                done = await air.do("valve-3", f"{20 + number % 3}")
+                assert done.status == "proven", done.reason
+                commanding_s.append(time.monotonic() - began_s)
+        assert flood.returncode is None
+    finally:
+        flood.kill()
+        await flood.wait()
+    print(
+        f"\n{await turned_away()} turned away: access at most {max(access_s):.2f} s, commands {max(commanding_s):.2f} s"
+    )
+    assert max(access_s) < ACCESS_S, access_s
+    assert max(commanding_s) < COMMAND_S, commanding_s
+    assert gateway.guard is not None
+    assert open_files(gateway.guard) < Limits().of_peer + 100
+
+
+async def _is_more(count: Callable[[], Awaitable[int]], than: int) -> bool:
+    return await count() > than
+
+
+def open_files(process: ServiceProcess) -> int:
+    """Return how many descriptors a process has open."""
+    return len(list(Path(f"/proc/{process.process.pid}/fd").iterdir()))
 
 
 async def test_a_rotated_token_counts_at_once_and_the_old_one_no_more(gateway: Doors, client: Client) -> None:

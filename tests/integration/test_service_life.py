@@ -18,6 +18,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec, serve
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.edgex_bus import NatsTransport
+from edgeagents.adapters.health import is_healthy, url_in
 from edgeagents.adapters.options import Options
 from edgeagents.errors import ConfigurationError
 from edgeagents.model.envelope import Envelope
@@ -233,6 +234,20 @@ async def test_a_port_that_is_taken_ends_the_start_with_a_remedy(
     edgex.kvs[f"{OWN}/Service/Host"] = "127.0.0.1"
     assert await asyncio.wait_for(running.start(), 10) == 1
     assert "is taken: set Service/Port" in caplog.text
+
+
+async def test_a_service_writes_down_where_it_listens_and_a_health_check_finds_it_there(
+    edgex: FakeEdgex, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    running = Running(edgex, nats_server)
+    running.settings = running.settings.model_copy(update={"place_file": tmp_path / "place"})
+    edgex.kvs[f"{OWN}/Service/Port"] = str(port := free_port())  # not the one of its start
+    task = running.start()
+    await running.up()
+    assert (tmp_path / "place").read_text() == f"127.0.0.1:{port}\n"
+    assert await asyncio.to_thread(is_healthy, url_in(str(tmp_path / "place"), "/api/v3/ping"))
+    running.stopping.set()
+    assert await asyncio.wait_for(task, 10) == 0
 
 
 async def test_what_cannot_be_decoded_is_set_aside_with_its_cause(edgex: FakeEdgex, nats_server: NatsServer) -> None:

@@ -1,18 +1,16 @@
 """Whole gateways for scenario tests: one process tree a test, everything in a temporary folder."""
 
 import json
-import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from edgeagents.embedded.demo import WINTER_MORNING_S, figures
 from edgeagents.embedded.gateway import Gateway, Plan
-from tests.homes import NEVER_DONE
+from tests.homes import LAMPS, NEVER_DONE, home_with_lamps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +22,7 @@ DIMMER = {
     "priority": "economy",
     "watches": [{"profile": "Room-Sensor"}],
     "rules": [NEVER_DONE],
-    "may": [{"profile": "Light", "resource": "Brightness"}],
+    "may": [LAMPS],
 }
 
 
@@ -34,14 +32,7 @@ def never_done(folder: Path) -> Path:
     A home that goes on as it was left may have nothing to do.
     """
     profiles = folder / "profiles-of-the-owner"
-    if not profiles.exists():
-        shutil.copytree(ROOT / "edgex-profiles" / "home", profiles)
-        site = yaml.safe_load((profiles / "site.yaml").read_text())
-        rule = {"profile": "Light", "resource": "Brightness", "risk_class": "A", "kind": "absolute"}
-        site["resources"].append({**rule, "proof": {"resource": "Brightness", "wait": "3s"}})
-        (profiles / "site.yaml").write_text(yaml.safe_dump(site))
-        (profiles / "agents" / "dimmer.yaml").write_text(yaml.safe_dump(DIMMER))
-    return profiles
+    return profiles if profiles.exists() else home_with_lamps(profiles, [DIMMER])
 
 
 @pytest.fixture

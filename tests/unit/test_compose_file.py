@@ -132,3 +132,10 @@ def test_versions_in_env_are_the_files_own_defaults() -> None:
     lines = (line.partition("=") for line in (ROOT / ".env").read_text().splitlines() if "_VERSION=" in line)
     for name, _, version in lines:
         assert f"${{{name}:-{version}}}" in TEXT, name
+
+
+@pytest.mark.parametrize("name", [f"agent-{name}" for name in AGENTS])
+def test_an_agent_is_asked_for_its_health_where_it_listens_and_at_no_port_of_ours(name: str) -> None:
+    place = OURS[name]["environment"]["EDGEAGENTS_PLACE_FILE"]
+    assert OURS[name]["healthcheck"]["test"][-2:] == [place, "/api/v3/ping"]
+    assert any(place.startswith(mount.partition(":")[0] + "/") for mount in OURS[name]["tmpfs"]), "it may be written"

@@ -39,7 +39,7 @@ class FileFacts:
 
 def file_findings(facts: FileFacts) -> list[Finding]:
     """Return how agent files and site.yaml stand."""
-    remedy = "correct the file, then restart guard and agent"
+    remedy = "correct the file (the guard sees it by itself), then restart the agent"
     found = [failed("agent files", text, remedy) for text in facts.problems]
     if not facts.problems:
         found.append(_agents(facts.agents))

@@ -61,8 +61,13 @@ def guard_findings(facts: GuardFacts) -> list[Finding]:
         found.append(
             warning("guard", f"paused: {what}, by {item.get('by')}", "resume it when it is time: `edgeagents resume`")
         )
-    remedy = "then restart the guard: until then this agent may command nothing"
+    remedy = "the guard sees it some seconds later: until then this agent may command nothing"
     found += [failed("guard", str(text), remedy) for text in dict(state.get("doubledAgents", {})).values()]
+    remedy = "correct the file: until then what it said before counts"
+    found += [failed("guard", str(text), remedy) for text in dict(state.get("wrongFiles", {})).values()]
+    for stream, names in dict(state.get("notTaken", {})).items():
+        remedy = "see what makes it write so much; it is taken again after a while: docs/operations.md"
+        found.append(warning("guard", f"stream {stream} takes nothing of {', '.join(names)}: a flood", remedy))
     overrides = len(state.get("overrides", []))
     if overrides:
         found.append(ok("guard", f"{overrides} resources were set by hand and are left alone: `edgeagents orders`"))

@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
-from edgeagents.adapters.health import is_healthy
+from edgeagents.adapters.health import is_healthy, url_in
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -39,3 +40,11 @@ def test_a_success_is_healthy(url: str, status: int, healthy: bool) -> None:
 @pytest.mark.parametrize("wrong", ["http://127.0.0.1:1/", "http://nowhere.invalid:80/", "nonsense", "http://x:y/"])
 def test_nobody_and_nonsense_are_not_healthy(wrong: str) -> None:
     assert not is_healthy(wrong)
+
+
+def test_a_service_is_asked_where_it_wrote_that_it_listens(url: str, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    assert not is_healthy(url_in(str(place), "/200")), "it has not started yet"
+    place.write_text(url.removeprefix("http://") + "\n")
+    assert is_healthy(url_in(str(place), "/200"))
+    assert not is_healthy(url_in(str(place), "/503"))

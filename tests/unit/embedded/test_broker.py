@@ -6,14 +6,14 @@ import pytest
 
 from edgeagents.embedded.broker import BrokerSettings, main, server_config
 from edgeagents.embedded.full_store import FullStore
-from edgeagents.embedded.nats import MAX_PAYLOAD_BYTES
+from edgeagents.embedded.nats import MAX_PAYLOAD_BYTES, WAITING
 
 USERS = [{"user": "edgex", "password": "p"}]
 
 
 def test_everything_stored_is_on_disk_before_it_is_acknowledged_and_users_are_demanded() -> None:
     found = server_config(BrokerSettings(users_file=Path("users.json"), store=Path("/state/jetstream")), USERS)
-    assert found["jetstream"] == {"store_dir": "/state/jetstream", "sync_interval": "always"}
+    assert found["jetstream"] == {"store_dir": "/state/jetstream", "sync_interval": "always", **WAITING}
     assert found["authorization"] == {"users": USERS}
     assert found["max_payload"] == MAX_PAYLOAD_BYTES
     assert found["http"].startswith("127.0.0.1:"), "the monitoring page is for the health check alone"

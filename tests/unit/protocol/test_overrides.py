@@ -16,6 +16,7 @@ from edgeagents.protocol.overrides import (
     Confirm,
     Confirmed,
     Correct,
+    Correcting,
     Done,
     Doubtful,
     Effect,
@@ -142,6 +143,17 @@ def test_two_sets_of_one_value_are_two_and_a_third_that_is_proven_ends_neither()
         assert effects == [Correct(KEY, 24.0, 23.0)]
         watch, _ = run(Sending(KEY), Done(KEY, 24.0, settled=(23.0,)), watch=watch)
     assert isinstance(run(Seen(KEY, 23.0), confirmed(23.0), watch=watch)[1][0], Overridden), "this is a hand"
+
+
+def test_a_correction_is_under_way_and_reckoned_with_before_it_goes_out() -> None:
+    watch, _ = run(Sending(KEY), Doubtful(KEY, 23.0, 21.0, 0.0), Sending(KEY), Done(KEY, 24.0), watch=PROVEN)
+    watch, effects = run(Seen(KEY, 23.0), confirmed(23.0), Correcting(KEY, 24.0, 11.0), watch=watch)
+    assert effects == []
+    known = watch.of(KEY)
+    assert (known.under_way, known.is_doubted, known.value) == (1, False, 24.0)
+    assert [(item.value, item.is_newest) for item in known.late] == [(23.0, False), (24.0, True)]
+    assert run(Seen(KEY, 23.0), watch=watch)[1] == [], "no reading means anything while it is under way"
+    assert run(Void(KEY), watch=watch)[0].of(KEY).under_way == 0, "one SET ends it"
 
 
 @pytest.mark.parametrize("hand", [True, False])

@@ -38,6 +38,8 @@ def test_a_guard_that_is_away_fails_with_the_setting() -> None:
         ({"volumeFull": True}, "failed", "its volume is full: only safety commands are taken"),
         ({"paused": [{"scope": "all", "name": "", "by": "ann"}]}, "warning", "paused: everything, by ann"),
         ({"paused": [{"scope": "agent", "name": "air", "by": "ann"}]}, "warning", "paused: agent air, by ann"),
+        ({"wrongFiles": {"/a/x.yaml": "/a/x.yaml: mode: wrong"}}, "failed", "/a/x.yaml: mode: wrong"),
+        ({"notTaken": {"audit": ["air"]}}, "warning", "stream audit takes nothing of air"),
         ({"doubledAgents": {"x": "a and b both declare agent 'x'"}}, "failed", "both declare agent 'x'"),
         ({"overrides": [{}, {}]}, "ok", "2 resources were set by hand"),
     ],

@@ -1,7 +1,7 @@
 """A broker in memory: one stream of commands, requests, and what was published."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from edgeagents.adapters.bus import BusMessage, Handler, StoredMessage
@@ -20,6 +20,17 @@ class Delivered(StoredMessage):
         self.acked.append(self.sequence)  # type: ignore[attr-defined]
 
 
+class Ended:
+    """A subscription that can be ended; a later one of the same subject stays."""
+
+    def __init__(self, bus: "MemoryBus", subject: str, handler: Handler) -> None:
+        self._bus, self._subject, self._handler = bus, subject, handler
+
+    async def unsubscribe(self) -> None:
+        if self._bus.handlers.get(self._subject) is self._handler:
+            del self._bus.handlers[self._subject]
+
+
 class MemoryBus:
     """`plan` says how each store goes: ok, lost (not stored), unheard (stored without an acknowledgement)."""
 
@@ -30,6 +41,8 @@ class MemoryBus:
         self.plan: list[str] = []
         self.answers: list[BusMessage] = []
         self.handlers: dict[str, Handler] = {}
+        self.budgets: dict[str, int] = {}
+        self.watchers: list[Callable[[], None]] = []
         self.subscribed = asyncio.Event()
         self.has_stream = True
         self.acked: list[int] = []
@@ -104,10 +117,19 @@ class MemoryBus:
 
     # --- requests --------------------------------------------------------------------------------
 
-    async def subscribe(self, subject: str, handler: Handler) -> None:
+    async def subscribe(self, subject: str, handler: Handler, *, most: int = 0, pending_bytes: int = 0) -> "Ended":
         self.handlers[subject] = handler
-        if len(self.handlers) == 2:
+        self.budgets[subject] = most
+        if subject == "gw.leases.*":
             self.subscribed.set()
+        return Ended(self, subject, handler)
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        self.watchers.append(callback)
+
+    def handler(self, subject: str) -> Handler | None:
+        """Return who hears a subject of two or three tokens: by its own name, or with all others."""
+        return self.handlers.get(subject) or self.handlers.get(f"{subject.rpartition('.')[0]}.*")
 
     async def publish(self, subject: str, data: bytes) -> None:
         self.published.append((subject, data))

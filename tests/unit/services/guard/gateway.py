@@ -438,8 +438,7 @@ class Gateway:
     def ask(self, subject: str, message: Any) -> BusMessage | None:
         """Send a request to the guard and return its answer, if there is one at once."""
         reply = f"_INBOX.{next(self.inboxes)}"
-        pattern = subjects.sessions("gw") if isinstance(message, Heartbeat) else subjects.leases("gw")
-        handler = self.broker.handlers.get(pattern)
+        handler = self.broker.handler(subject)
         if handler is None:
             return None
         self.loop.create_task(handler(BusMessage(subject, wire.encode(message), {}, reply)))
@@ -448,7 +447,7 @@ class Gateway:
 
     def beat(self, session: Session) -> None:
         """Send a sign of life; nobody waits for the answer."""
-        handler = self.broker.handlers.get(subjects.sessions("gw"))
+        handler = self.broker.handler(subjects.session("gw", session.agent))
         if handler is not None:
             self.witness.heard(session)
             message = BusMessage(

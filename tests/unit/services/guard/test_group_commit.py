@@ -1,5 +1,7 @@
 """Ledger calls that wait together are on disk together, in order, and fail each by itself."""
 
+import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -161,3 +163,48 @@ def test_shutdown_without_those_that_wait_cancels_them(ledger: Ledger) -> None:
     busy.result(10)
 
     assert future.cancelled()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_whatever_a_call_raises_the_thread_goes_on_with_the_others(
+    ledger: Ledger, tmp_path: Path, error: type[BaseException]
+) -> None:
+    calls = GroupCommit(ledger)
+    go_on, _ = held_up(calls)
+
+    def fail() -> None:
+        raise error
+
+    before, wrong = calls.submit(ledger.remember, "before", 1), calls.submit(fail)
+    go_on.set()
+
+    before.result(10)
+    with pytest.raises(error):
+        wrong.result(10)
+    calls.submit(ledger.remember, "later", 1).result(10)
+    assert {"before", "later"} <= stored(tmp_path).keys()
+    calls.shutdown()
+
+
+def test_shutdown_that_cancels_leaves_nobody_waiting_whoever_takes_the_last_call(ledger: Ledger) -> None:
+    for _ in range(200):
+        calls = GroupCommit(ledger)
+        futures = [calls.submit(ledger.number, "n") for _ in range(20)]
+        ending = threading.Thread(target=calls.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+        ending.start()
+        ending.join(10)
+        assert not ending.is_alive(), "it waits for a call that the ledger's thread took"
+        assert all(future.done() for future in futures)
+
+
+def test_a_call_is_made_or_refused_while_another_thread_shuts_down(ledger: Ledger) -> None:
+    for _ in range(200):
+        calls = GroupCommit(ledger)
+        ending = threading.Thread(target=calls.shutdown, daemon=True)
+        ending.start()
+        taken = []
+        with contextlib.suppress(RuntimeError):
+            while len(taken) < 50:
+                taken.append(calls.submit(ledger.number, "n"))
+        ending.join(10)
+        assert all(future.done() for future in taken), "none is queued behind the end"

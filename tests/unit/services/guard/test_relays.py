@@ -81,6 +81,16 @@ async def test_a_byte_now_and_then_holds_nothing_up(tmp_path: Path, monkeypatch:
     assert len(agent.asked) == MOST_AT_ONCE
 
 
+async def test_no_token_reaches_an_agent(tmp_path: Path) -> None:
+    agent = Agent(b"{}")
+    async with asyncio.TaskGroup() as tasks:
+        relays = await relays_to(agent, tmp_path, tasks)
+        answer = await relays._relay("air", request(authorization="Bearer eyJ", cookie="a=b", traceparent="00-1-2-01"))
+    assert answer.status_code == 200
+    assert not {"authorization", "cookie"} & agent.asked[0].headers.keys()
+    assert agent.asked[0].headers["traceparent"] == "00-1-2-01"
+
+
 async def test_a_header_that_is_no_ascii_stays_here(tmp_path: Path) -> None:
     agent = Agent(b"{}")
     async with asyncio.TaskGroup() as tasks:

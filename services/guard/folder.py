@@ -1,0 +1,158 @@
+"""The folder of agent files while the guard runs: a new, changed or removed file counts some seconds later.
+
+Looked at every `LOOK_S`, and read once it has kept still for one look, so that a file that is being written is not
+taken for a wrong one. The checks are those of the start. A file that cannot be read leaves in force what it said
+before, which is logged once and shown on the guard's page, where `doctor` finds it. Who may command no longer loses
+its leases. The broker's users are not made here: they are `edgeagents credentials`' business.
+
+Source: design.md sections 2 and 3.8.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.files import AgentFiles, agent_files
+from edgeagents.errors import ConfigurationError, StoreError, UnavailableError
+from edgeagents.model.agent import AgentDefinition
+from services.guard.jobs import Means
+from services.guard.owner import Owner
+from services.guard.streams import fit_streams
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 2.0
+Looks: TypeAlias = Mapping[Path, tuple[int, int, int]]  # time of change in ns, size, inode
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What counts of the agent files.
+
+    Args:
+        agents: by name, as written.
+        paths: by name, where.
+        doubled: names that two files declare, with what to do: neither counts.
+        wrong: files that cannot be read, with what is wrong; what they said before counts on.
+    """
+
+    agents: Mapping[str, AgentDefinition]
+    paths: Mapping[str, Path]
+    doubled: Mapping[str, str] = field(default_factory=dict)
+    wrong: Mapping[Path, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Names of agents that are new, that say something else, and that are gone."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Say whether there is any."""
+        return bool(self.added or self.changed or self.removed)
+
+
+def taken_in(known: Known, found: AgentFiles) -> tuple[Known, Change]:
+    """Return what counts once a folder was read again, and what is different about it."""
+    agents, paths = dict(found.agents), dict(found.paths)
+    for name, path in known.paths.items():
+        if path in found.wrong and name not in agents and name not in found.doubled:
+            agents[name], paths[name] = known.agents[name], path
+    change = Change(
+        tuple(sorted(agents.keys() - known.agents.keys())),
+        tuple(sorted(name for name in agents.keys() & known.agents.keys() if agents[name] != known.agents[name])),
+        tuple(sorted(known.agents.keys() - agents.keys())),
+    )
+    return Known(agents, paths, found.doubled, found.wrong), change
+
+
+class AgentFolder:
+    """Watches the folder; `on_change` has what counts now take effect."""
+
+    def __init__(self, folder: Path, known: Known, on_change: Callable[[Known, Change], Awaitable[None]]) -> None:
+        """Begin with what was read at the start."""
+        self._folder = folder
+        self._on_change = on_change
+        self.known = known
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        seen: Looks | None = None
+        read: Looks | None = None
+        while True:
+            looks = await asyncio.to_thread(_looks, self._folder)
+            if looks == seen and looks != read:
+                read = looks
+                await self._read()
+            seen = looks
+            await asyncio.sleep(LOOK_S)
+
+    async def _read(self) -> None:
+        try:
+            found = await asyncio.to_thread(agent_files, self._folder)
+        except ConfigurationError as error:
+            # A volume that is not mounted is not the owner's word that there are no agents.
+            known = Known(self.known.agents, self.known.paths, self.known.doubled, {self._folder: str(error)})
+            change = Change()
+        else:
+            known, change = taken_in(self.known, found)
+        for path, problem in known.wrong.items():
+            if self.known.wrong.get(path) != problem:
+                log.error("%s: what was known before counts on", problem)
+        for name, problem in known.doubled.items():
+            if self.known.doubled.get(name) != problem:
+                log.error("%s: until then this agent has no permissions", problem)
+        self.known = known
+        if change:
+            log.warning("agent files: added %s, changed %s, removed %s", *map(_listed, _parts(change)))
+        await self._on_change(known, change)
+
+
+def _parts(change: Change) -> tuple[tuple[str, ...], ...]:
+    return change.added, change.changed, change.removed
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _looks(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    found = {}
+    for path in (*folder.glob("*.yaml"), *folder.glob("*.yml")):
+        try:
+            stat = path.stat()
+        except OSError:  # gone meanwhile
+            continue
+        found[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    return found
+
+
+async def have_effect(means: Means, bus: Bus, known: Known, change: Change) -> None:
+    """Have what the agents' files say now count in the guard: permissions, modes, leases, streams."""
+    owner, wanted = means.owner, Owner(means.owner.site, dict(known.agents))
+    if wanted.longest_s > owner.longest_s or wanted.most_sets > owner.most_sets:
+        # First: a rate that looks further back must not find an empty past.
+        since_s = means.clocks.site() - wanted.longest_s
+        rows = await means.on_disk(lambda: list(means.ledger.past_sets(since_s)))
+        means.picture.widen(rows, means.devices, wanted.most_sets)
+    owner.take_over(known.agents, known.doubled)
+    try:
+        await means.orders.take_over()
+    except StoreError as error:
+        log.error("agent files: %s", error)
+    await means.desk.end_unpermitted()
+    try:
+        await fit_streams(bus, len(known.agents))
+    except UnavailableError as error:
+        log.error("agent files: %s", error)
+    if change:
+        means.audit.append("agent-files", added=change.added, changed=change.changed, removed=change.removed)
+    for name in (*change.added, *change.changed):
+        await means.desk.call(name)

@@ -1,0 +1,167 @@
+"""Room for everybody in the streams that agents and the guard share, `commands` and `audit`.
+
+An agent may publish under any number of subjects there, so no limit of the broker's is one of an agent. Twice a
+second the guard looks at what was published and at what lies there; the decisions are `protocol/ration.py`. Of whom
+is cut the stream captures nothing for a while: its publishers hear that no stream takes it, at no cost to anybody, and
+its commands that wait are taken out, as the guard reads commands in order.
+
+Source: docs/decisions/0012.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from edgeagents import subjects
+from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.adapters.stream_room import Lying, sampled, trim
+from edgeagents.audit import Audit
+from edgeagents.errors import EdgeAgentsError, InvalidInputError
+from edgeagents.protocol.ration import Book, Cut, Ration, Sample, charge, over_share
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.5
+MOST_SEEN: Final = 256  # messages between two looks that the broker lets us see; it ends our subscription then
+MORE: Final = 8  # when it did, far more came: each that was seen counts for as many
+MOST_PENDING_BYTES: Final = 32 << 20
+SAMPLES_OF_ALL: Final = 256  # of what lies there
+# The guard takes some hundred commands a second in; audit records wait for nobody.
+COMMANDS: Final = Ration(per_s=100.0, burst=1_000.0)
+AUDITS: Final = Ration(per_s=200.0, burst=2_000.0)
+OTHERS: Final = (subjects.GUARD, "coordinator", "resource", "inference", "console")  # who is no agent and may write
+
+
+class _Subscribed(Protocol):
+    async def unsubscribe(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A stream that is looked after, and how far it was seen."""
+
+    name: str
+    book: Book
+    seen: list[Sample] = field(default_factory=list)  # since the last look
+    subscription: _Subscribed | None = None
+    left: int = 0  # messages that the subscription still gets
+    cut: frozenset[str] = field(default_factory=frozenset)
+
+
+class Room:
+    """Looks after the shared streams."""
+
+    def __init__(
+        self, bus: Bus, names: Callable[[], Collection[str]], audit: Audit, now: Callable[[], float],
+        limits: dict[str, dict[str, Any]],
+    ) -> None:  # fmt: skip
+        """Prepare; `run` does the rest. `names` says which agents there are, `limits` are those of the streams."""
+        self._bus = bus
+        self._names = names
+        self._audit = audit
+        self._now = now
+        self._limits = limits
+        rations = {subjects.COMMANDS_STREAM: COMMANDS, subjects.AUDIT_STREAM: AUDITS}
+        self._streams = [_Shared(name, Book(ration)) for name, ration in rations.items()]
+
+    @property
+    def cut(self) -> dict[str, list[str]]:
+        """Whom each stream takes nothing of now."""
+        return {shared.name: sorted(shared.cut) for shared in self._streams if shared.cut}
+
+    async def run(self) -> None:
+        """Look for ever; a broker that is away is asked again."""
+        is_told = False
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                for shared in self._streams:
+                    await self._look(shared)
+                is_told = False
+            except EdgeAgentsError as error:
+                if not is_told:
+                    log.warning("nobody sees now who fills the streams: %s", error)
+                    is_told = True
+
+    async def _look(self, shared: _Shared) -> None:
+        seen, shared.seen = shared.seen, []
+        stored = len(seen) * (MORE if shared.left <= 0 and shared.subscription is not None else 1)
+        shared.book, effects = charge(shared.book, seen, stored, self._now())
+        for effect in effects:
+            if effect.writer != subjects.GUARD:
+                self._tell(shared, effect)
+        await self._apply(shared)
+        if shared.name == subjects.COMMANDS_STREAM:
+            # Again and again: what the broker had taken before, and waited to be stored, comes after the cut.
+            for writer in sorted(shared.cut):
+                await trim(self._bus, shared.name, subjects.own_commands(self._bus.settings.gateway, writer))
+        await self._renew(shared)
+        held = await self._bus.held(shared.name)
+        if held.max_bytes > 0 and held.size_bytes > held.max_bytes // 2:
+            first = max(1, held.last_sequence - held.messages + 1)
+            lying = await sampled(self._bus, shared.name, first, held.last_sequence, SAMPLES_OF_ALL)
+            share_bytes = held.max_bytes / 2 / (len(self._names()) + 1)
+            await self._trim(shared, _samples(lying), held.messages, held.size_bytes, share_bytes)
+
+    async def _renew(self, shared: _Shared) -> None:
+        """Be told of what is published, whether the stream has stored it yet or not."""
+        if shared.subscription is not None and shared.left > MOST_SEEN // 2:
+            return
+
+        async def see(message: BusMessage) -> None:
+            shared.left -= 1
+            shared.seen += _samples([Lying(0, message.subject, len(message.data))])
+
+        gateway, former = self._bus.settings.gateway, shared.subscription
+        pattern = subjects.commands(gateway) if shared.name == subjects.COMMANDS_STREAM else subjects.audits(gateway)
+        shared.left, shared.subscription = (
+            MOST_SEEN,
+            await self._bus.subscribe(pattern, see, most=MOST_SEEN, pending_bytes=MOST_PENDING_BYTES),
+        )
+        if former is not None:
+            await former.unsubscribe()
+
+    def _tell(self, shared: _Shared, effect: Any) -> None:
+        what = "flood" if isinstance(effect, Cut) else "flood-over"
+        about = {"for_s": effect.for_s} if isinstance(effect, Cut) else {}
+        self._audit.append(what, agent=effect.writer, stream=shared.name, **about)
+        if isinstance(effect, Cut):
+            log.error("agent %s floods stream %s: nothing of it is taken for %.0f s", effect.writer, shared.name,
+                      effect.for_s)  # fmt: skip
+
+    async def _apply(self, shared: _Shared) -> None:
+        """Have the broker take messages of all but those that are cut."""
+        wanted = shared.book.cut - {subjects.GUARD}
+        if wanted == shared.cut:
+            return
+        gateway = self._bus.settings.gateway
+        captured = subjects.stream_subjects(gateway)[shared.name]
+        if wanted:
+            captured = subjects.of_writers(gateway, shared.name, {*OTHERS, *self._names()} - wanted)
+        await self._bus.ensure_stream(shared.name, captured, **self._limits[shared.name])
+        shared.cut = wanted
+
+    async def _trim(
+        self, shared: _Shared, samples: list[Sample], messages: int, size_bytes: int, share_bytes: float
+    ) -> None:
+        for item in over_share(samples, messages, size_bytes, share_bytes):
+            if item.writer == subjects.GUARD:
+                continue
+            gone = 0
+            for pattern in subjects.filters_of_writer(self._bus.settings.gateway, shared.name, item.writer):
+                gone += await trim(self._bus, shared.name, pattern, item.keep or 1)
+            log.warning("stream %s is half full, and agent %s holds more than its share of it: its %d oldest are gone",
+                        shared.name, item.writer, gone)  # fmt: skip
+            self._audit.append("trimmed", agent=item.writer, stream=shared.name, messages=gone)
+
+
+def _samples(found: list[Lying]) -> list[Sample]:
+    samples = []
+    for lying in found:
+        try:
+            samples.append(Sample(subjects.writer(lying.subject), lying.size_bytes))
+        except InvalidInputError:  # nobody's that we know
+            continue
+    return samples
