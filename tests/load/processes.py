@@ -1,7 +1,7 @@
 """What each process of a gateway costs while a load runs: memory and processor time, and whether memory is flat.
 
 PSS is what a process has for itself, and its part of what it shares with others: the sum over all processes is what
-the gateway needs. Source: proc(5), `smaps_rollup`, `stat`.
+the gateway needs. Source: proc(5), `smaps_rollup`, `stat`, `schedstat`.
 """
 
 import asyncio
@@ -25,9 +25,10 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of one process at one moment: CPU seconds so far, PSS and RSS in bytes."""
+    """Of one process at one moment: CPU seconds, seconds its main thread waited for a core, PSS and RSS in bytes."""
 
     cpu_s: float
+    waited_s: float
     pss: int
     rss: int
 
@@ -43,7 +44,8 @@ def usage_of(pid: int) -> Usage:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, _, rest = line.partition(":")
         sizes[name] = int(rest.split()[0]) * 1024
-    return Usage((int(fields[11]) + int(fields[12])) / _TICKS, sizes["Pss"], sizes["Rss"])
+    waited_s = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return Usage((int(fields[11]) + int(fields[12])) / _TICKS, waited_s, sizes["Pss"], sizes["Rss"])
 
 
 @dataclass(slots=True)
@@ -92,10 +94,14 @@ def growing(memory: Mapping[str, Mapping[str, float]]) -> list[str]:
     ]
 
 
-def processor_of(samples: Sequence[tuple[float, Usage]]) -> float:
-    """Return percent of one core that a process took from its first sample to its last."""
+def processor_of(samples: Sequence[tuple[float, Usage]]) -> dict[str, float]:
+    """Return percent of a core that a process took, and of the time in which its main thread waited for one."""
     (begin_s, first), (end_s, last) = samples[0], samples[-1]
-    return round(100 * (last.cpu_s - first.cpu_s) / max(end_s - begin_s, 1e-9), 1)
+    percent = 100 / max(end_s - begin_s, 1e-9)
+    return {
+        "used": round(percent * (last.cpu_s - first.cpu_s), 1),
+        "waited": round(percent * (last.waited_s - first.waited_s), 1),
+    }
 
 
 def costs(watch: Watch) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tests.load.machines import KEY, line_name, machine_name
 
 SHARE: Final = 100  # one event in so many lets a rule fire
 LOOK_S: Final = 1.0
+WAIT_S: Final = 0.05
 SILENCE_S: Final = 10.0  # what the stream did not tell of after this it does not hold
 _SEQUENCE: Final = re.compile(rb'"seq":\s*(\d+)')
 
@@ -54,6 +55,7 @@ class Seen:
         unstored: how many the stream had not told of, once a look.
         unread: how many agents had not handled, once a look.
         held_s: how long the publisher waited: for the stream, and for agents.
+        first: the first event that is measured; those before only had leases asked for.
         sent_in_s: from the first event to the last.
         read_in_s: from the first event until agents had handled all.
     """
@@ -66,34 +68,38 @@ class Seen:
     unread: list[int] = field(default_factory=list)
     held_s: dict[str, float] = field(default_factory=lambda: {"stream": 0.0, "agents": 0.0})
     stored: int = 0
+    first: int = 0
     sent_in_s: float = 0.0
     read_in_s: float = 0.0
 
 
-def is_marked(number: int) -> bool:
-    """Say whether a rule fires on an event."""
-    return number % SHARE == 0
-
-
-def level_of(number: int) -> float:
-    """Return the level an event tells: as none before where it is marked, else one below that fires nothing."""
-    return FIRES_FROM + number // SHARE if is_marked(number) else float(number % 97)
-
-
 class Machinery:
-    """Which machine an event is of: all lines in turn, and marked events on all machines in turn."""
+    """Which machine an event is of, and what it tells: all lines in turn, and marked events on all machines in turn.
+
+    A rule fires on marked events: on the first of every machine, so that each lease is asked for before anything is
+    measured, then on one in `SHARE`. Each marked level is another, so that none is wanted already.
+    """
 
     def __init__(self, lines: int, machines: int) -> None:
         """Prepare subjects of so many lines of so many machines each."""
         self.lines = lines
+        self.first = lines * machines  # that many are all marked
         self._names = [(line, machine_name(line, number)) for number in range(machines) for line in range(lines)]
         self._subjects = [
             subjects.topic_to_subject(f"edgex/events/device/{KEY}/{line_name(line)}/{name}/Level")
             for line, name in self._names
         ]
 
+    def is_marked(self, number: int) -> bool:
+        """Say whether a rule fires on an event."""
+        return number < self.first or number % SHARE == 0
+
+    def level(self, number: int) -> float:
+        """Return the level an event tells: as none before where it is marked, else one below that fires nothing."""
+        return FIRES_FROM + number if self.is_marked(number) else float(number % 97)
+
     def _index(self, number: int) -> int:
-        return (number + number // SHARE) % len(self._names)
+        return (number if number < self.first else number + number // SHARE) % len(self._names)
 
     def line(self, number: int) -> int:
         """Return the line an event is of."""
@@ -102,10 +108,10 @@ class Machinery:
     def message(self, number: int, now_ns: int) -> tuple[str, bytes]:
         """Return subject and bytes of an event."""
         index = self._index(number)
-        return self._subjects[index], message_of(number, *self._names[index], now_ns)
+        return self._subjects[index], message_of(number, *self._names[index], self.level(number), now_ns)
 
 
-def message_of(number: int, line: int, machine: str, now_ns: int) -> bytes:
+def message_of(number: int, line: int, machine: str, level: float, now_ns: int) -> bytes:
     """Return an event of one reading in EdgeX's envelope, as a Go device service writes it: some 650 bytes."""
     identity, profile = event_id(number), line_name(line)
     return (
@@ -113,7 +119,7 @@ def message_of(number: int, line: int, machine: str, now_ns: int) -> bytes:
         f'{{"apiVersion":"v3","requestId":"{identity}","event":{{"apiVersion":"v3","id":"{identity}",'
         f'"deviceName":"{machine}","profileName":"{profile}","sourceName":"Level","origin":{now_ns},"readings":'
         f'[{{"id":"{identity}","origin":{now_ns},"deviceName":"{machine}","resourceName":"Level","profileName":'
-        f'"{profile}","valueType":"Float64","value":"{level_of(number)!r}"}}]}}}},'
+        f'"{profile}","valueType":"Float64","value":"{level!r}"}}]}}}},'
         f'"contentType":"application/json"}}'
     ).encode()
 
@@ -149,16 +155,27 @@ class Traffic:
         number = number_of(wire.decode(Command, message.data).cause.event_id)
         self.seen.decided_ns.setdefault(number, now_ns)
 
+    async def warm_up(self, rate: float) -> None:
+        """Have a rule fire on every machine, at a gentle rate, and wait until all commands for that were given."""
+        while len(self.seen.sent_ns) < self._machinery.first:
+            await self._send()
+            await asyncio.sleep(1 / rate)
+        for _ in range(int(SILENCE_S / WAIT_S)):
+            if len(self.seen.decided_ns) >= self._machinery.first:
+                return
+            await asyncio.sleep(WAIT_S)
+
     async def run(self, rate: float, seconds: float) -> Seen:
         """Send `rate` events a second for so long, then wait until the stream and all agents have caught up."""
         self._began_s, self._all_sent = time.monotonic(), False
+        self.seen.first = len(self.seen.sent_ns)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publish(rate, seconds))
             tasks.create_task(self._look(rate))
         return self.seen
 
     async def _publish(self, rate: float, seconds: float) -> None:
-        first, total = len(self.seen.sent_ns), int(rate * seconds)
+        first, total = self.seen.first, int(rate * seconds)
         while (elapsed_s := time.monotonic() - self._began_s) < seconds and len(self.seen.sent_ns) - first < total:
             due = first + min(int(elapsed_s * rate) + 1, total)
             while len(self.seen.sent_ns) < due and not await self._held():
@@ -196,7 +213,7 @@ class Traffic:
             self._unread = await self._behind()
             sent = len(seen.sent_ns)
             if not self._all_sent:
-                seen.late_s.append(max(0.0, time.monotonic() - self._began_s - sent / rate))
+                seen.late_s.append(max(0.0, time.monotonic() - self._began_s - (sent - seen.first) / rate))
                 seen.unstored.append(sent - seen.stored)
                 seen.unread.append(self._unread)
             now = (seen.stored, self._unread)

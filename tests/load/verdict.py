@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from edgeagents.adapters.bus import Bus
 from edgeagents.embedded.evidence import audited, commands_and_outcomes
@@ -16,8 +16,9 @@ from edgeagents.journal import read_journal
 from tests.bench.events_traffic import number_of
 from tests.load.gateway import agent_name
 from tests.load.machines import inventory
-from tests.load.traffic import Machinery, Seen, is_marked
+from tests.load.traffic import Machinery, Seen
 
+T = TypeVar("T")
 GRACE_S: Final = 3.0  # the last events are handled a little after the last is sent, and looked at once a second
 GRACE_SHARE: Final = 0.02
 
@@ -56,9 +57,12 @@ async def judge(bus: Bus, seen: Seen, machinery: Machinery, folder: Path, asked:
         "lag": lag(seen),
         **promised,
         "delivered_again": repeated,
-        "commands": {"sent": len({command.id for command in commands}), "outcomes": dict(result.outcomes),
-                     "without_command": sum(1 for n in marked(seen) if n not in decided)},
-        "decision_ms": spread((seen.decided_ns[n] - seen.sent_ns[n]) / 1e6 for n in marked(seen) if n in seen.decided_ns),
+        "commands": {
+            "sent": len({command.id for command in commands}), "outcomes": dict(result.outcomes),
+            "reasons": dict(result.reasons.most_common(5)),
+            "without_command": sum(1 for number in marked(seen, machinery) if number not in decided),
+        },
+        "decision_ms": spread(decision_ms(seen)),
         "set_ms": spread(set_ms(seen, decided, world)),
     }  # fmt: skip
     return Verdict(report, problems(result)[:20] if any(promised.values()) else [], shortfall(report))
@@ -82,16 +86,26 @@ def lost_events(result: Tally, seen: Seen, machinery: Machinery, journals: Path)
     return again
 
 
-def marked(seen: Seen) -> Iterable[int]:
+def marked(seen: Seen, machinery: Machinery) -> Iterable[int]:
     """Return the numbers of stored events that let a rule fire."""
-    return (number for number in range(len(seen.sent_ns)) if is_marked(number) and seen.sequences[number])
+    return (number for number, sequence in enumerate(seen.sequences) if sequence and machinery.is_marked(number))
+
+
+def decision_ms(seen: Seen) -> list[float]:
+    """Return milliseconds from an event's publication until the command it caused was on NATS."""
+    return [(at_ns - seen.sent_ns[number]) / 1e6 for number, at_ns in measured(seen.decided_ns.items(), seen)]
 
 
 def set_ms(seen: Seen, decided: Mapping[int, str], world: Sequence[Mapping[str, Any]]) -> list[float]:
     """Return milliseconds from an event's publication until the SET it caused was received."""
     received = {str(line["correlation"]): int(line["received_ns"]) for line in world if line.get("applied")}
-    ends = ((number, received.get(command)) for number, command in decided.items())
+    ends = ((number, received.get(command)) for number, command in measured(decided.items(), seen))
     return [(at_ns - seen.sent_ns[number]) / 1e6 for number, at_ns in ends if at_ns is not None]
+
+
+def measured(pairs: Iterable[tuple[int, T]], seen: Seen) -> Iterable[tuple[int, T]]:
+    """Return what is of events after the warm-up."""
+    return ((number, value) for number, value in pairs if number >= seen.first)
 
 
 def spread(values: Iterable[float]) -> dict[str, float | None]:
@@ -102,11 +116,11 @@ def spread(values: Iterable[float]) -> dict[str, float | None]:
 
 def reached(seen: Seen, asked: tuple[float, float]) -> dict[str, Any]:
     """Return the rates that came about, and what held them back."""
-    sent = len(seen.sent_ns)
+    sent = len(seen.sent_ns) - seen.first
     held = {who: round(seconds, 1) for who, seconds in seen.held_s.items()}
     rate = sent / seen.read_in_s if seen.read_in_s else 0.0
     return {
-        "published": sent, "stored": seen.stored, "not_stored": sent - seen.stored,
+        "published": sent, "not_stored": len(seen.sent_ns) - seen.stored,
         "published_per_s": round(sent / seen.sent_in_s, 1) if seen.sent_in_s else 0.0,
         "handled_per_s": round(rate, 1), "behind_at_the_end_s": round(seen.read_in_s - seen.sent_in_s, 1),
         "held_back_s": held, "limited_by": limit_of(seen, asked),
@@ -116,7 +130,10 @@ def reached(seen: Seen, asked: tuple[float, float]) -> dict[str, Any]:
 def limit_of(seen: Seen, asked: tuple[float, float]) -> str:
     """Return who was behind when the rate was not reached: stream, agents or publisher; empty when it was."""
     rate, seconds = asked
-    if len(seen.sent_ns) >= int(rate * seconds) and seen.read_in_s <= seconds * (1 + GRACE_SHARE) + GRACE_S:
+    if (
+        len(seen.sent_ns) - seen.first >= int(rate * seconds)
+        and seen.read_in_s <= seconds * (1 + GRACE_SHARE) + GRACE_S
+    ):
         return ""
     held = max(seen.held_s, key=lambda who: seen.held_s[who])
     if seen.held_s[held] > GRACE_SHARE * seconds:
@@ -139,6 +156,7 @@ def shortfall(report: Mapping[str, Any]) -> str:
         return ""
     by = found["limited_by"] or "stream"
     return (
-        f"{asked['events_per_s']:g} events/s for {asked['seconds']:g} s were asked for, {found['handled_per_s']:g}/s were "
-        f"handled ({found['published_per_s']:g}/s published, {found['not_stored']} not stored), limited by: {by}"
+        f"{asked['events_per_s']:g} events/s for {asked['seconds']:g} s were asked for, "
+        f"{found['handled_per_s']:g}/s were handled ({found['published_per_s']:g}/s published, "
+        f"{found['not_stored']} not stored), limited by: {by}"
     )
