@@ -89,20 +89,17 @@ class Watched:
             await bus.close()
 
     def _stop_deciding(self, agent: str) -> None:
-        registered = self.gateway.get("core", "http://127.0.0.1:59890/api/v3/registry/all")["registrations"]
-        known = next(item for item in registered if item["serviceId"] == f"app-agent-{agent}")
         # The guard passes no such word on: it is said inside the container, on the port the agent listens on.
         code = (
-            "import re, urllib.request as r\n"
+            "import os, urllib.request as r\n"
             "rows = [line.split() for line in open('/proc/net/tcp').read().splitlines()[1:]]\n"
-            "ports = {int(row[1].split(':')[1], 16) for row in rows if row[3] == '0A'}\n"
-            "for port in sorted(ports):\n"
-            "    url = f'http://127.0.0.1:{port}/api/v3/deciding/off'\n"
-            "    try: print(r.urlopen(r.Request(url, method='POST')).read())\n"
-            "    except OSError as error: print(error)\n"
+            "for port in {int(row[1].split(':')[1], 16) for row in rows if row[3] == '0A'}:\n"
+            "    url = f'http://{os.environ[\"SERVICE_HOST\"]}:{port}/api/v3/deciding/off'\n"
+            "    try: print(r.urlopen(r.Request(url, method='POST')).read().decode())\n"
+            "    except OSError as error: print(url, error)\n"
         )
         said = self.gateway.python(f"agent-{agent}", code)
-        assert '"deciding":false' in said.replace(" ", ""), f"{agent} ({known['host']}:{known['port']}): {said}"
+        assert '"deciding":false' in said.replace(" ", ""), f"{agent} does not stop deciding: {said}"
 
     def _owner(self) -> BusSettings:
         users = json.loads(self.gateway.python("nats", "print(open('/run/credentials/users.json').read())"))["users"]
