@@ -55,7 +55,7 @@ test: setup ## all tests that this machine can run; says what it leaves out
 	$(BIN)/pytest -m "not edgex and not long and not faults and not docker" -n auto --dist loadgroup $(ARGS)
 	@echo "left out: the contract suite on a running EdgeX of yours (make test-edgex), faults (make test-faults)," \
 	"containers (make test-compose)," \
-	"all faults and minutes of fuzzing (make test-long)"
+	"all faults, minutes of load and of fuzzing (make test-long)"
 
 FUZZ_SECONDS ?= 600
 

@@ -4,8 +4,10 @@ core-data keeps no events: the embedded one shares its process with core-command
 """
 
 import os
+import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,10 @@ from tests.load.machines import LINES, MACHINES, SCENARIO, line_name, machine_na
 __all__ = ["GATEWAY", "LoadGateway", "agent_name", "plan_of"]
 
 FIRES_FROM: Final = 100.0  # a machine's level from which its rule fires; what it sets is the level itself
+NOTHING: Final[Mapping[str, str]] = {}
+IMPORTED: Final = (
+    "uvloop", "services.agent.app", "services.guard.app", "edgeagents.embedded.core", "tests.load.machines",
+)  # fmt: skip
 _OF_THE_DEMO: Final = ("EDGEAGENTS_WORLD_", "DEVICE_")
 
 
@@ -56,27 +62,32 @@ def agent_file(line: int, machines: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plan_of(folder: Path, lines: int, machines: int, *, journals: bool = True) -> Plan:
+def as_in_an_image(folder: Path) -> dict[str, str]:
+    """Return an environment in which all that services import is compiled already, whatever ours says; compiles it."""
+    prefix = os.environ.get("PYTHONPYCACHEPREFIX") or str(folder / "compiled")
+    environ = {"PYTHONPYCACHEPREFIX": prefix, "PYTHONDONTWRITEBYTECODE": ""}
+    words = [sys.executable, "-c", f"import {', '.join(IMPORTED)}"]
+    subprocess.run(words, env={**os.environ, **environ}, check=True)
+    return environ
+
+
+def plan_of(folder: Path, lines: int, machines: int, environ: Mapping[str, str] = NOTHING) -> Plan:
     """Return what to run in a folder; writes the owner's files there.
 
     Args:
         folder: for all it keeps.
         lines: how many, each with an agent.
         machines: on each line.
-        journals: whether services write down what they consumed and set.
+        environ: of every process, in place of ours.
     """
     owner = folder / "owner"
     (owner / "agents").mkdir(parents=True)
     (owner / "site.yaml").write_text(yaml.safe_dump(site_file(lines)))
     for line in range(lines):
         (owner / "agents" / f"{agent_name(line)}.yaml").write_text(yaml.safe_dump(agent_file(line, machines)))
-    compiled = {"PYTHONPYCACHEPREFIX": os.environ.get("PYTHONPYCACHEPREFIX", str(folder.parent / "compiled"))}
-    left_out = _OF_THE_DEMO if journals else (*_OF_THE_DEMO, "EDGEAGENTS_JOURNAL_")
 
     def adapt(child: Child) -> Child:
-        # As in an image: what Python compiled is there, and no start compiles it again.
-        own = {name: value for name, value in child.env.items() if not name.startswith(left_out)} | compiled
-        own["PYTHONDONTWRITEBYTECODE"] = ""
+        own = {name: value for name, value in child.env.items() if not name.startswith(_OF_THE_DEMO)} | environ
         if child.name != "world":
             return replace(child, env=own)
         command = [sys.executable, "-m", "tests.load.machines"]

@@ -16,7 +16,7 @@ import uvloop
 
 from tests.bench.events import fsyncs_per_s
 from tests.faults.machine import Share
-from tests.load.gateway import LoadGateway, plan_of
+from tests.load.gateway import LoadGateway, as_in_an_image, plan_of
 from tests.load.processes import Watch, costs, growing
 from tests.load.traffic import Machinery, Traffic, Windows
 from tests.load.verdict import Verdict, judge
@@ -31,7 +31,7 @@ SETTLE_S = 300.0  # a guard that is behind ends what it took when its time is ov
 async def under_load(folder: Path, rate: float, seconds: float) -> Verdict:
     """Return what came of a load on a fresh gateway: see `verdict.judge`, with costs and the machine added."""
     disk = fsyncs_per_s(folder)
-    gateway = LoadGateway(plan_of(folder, AGENTS, MACHINES), devices=AGENTS * MACHINES)
+    gateway = LoadGateway(plan_of(folder, AGENTS, MACHINES, as_in_an_image(folder)), devices=AGENTS * MACHINES)
     machinery = Machinery(AGENTS, MACHINES)
     gateway.start()
     try:

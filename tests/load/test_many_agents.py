@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from tests.faults.machine import Share
-from tests.load.gateway import LoadGateway, agent_name, plan_of
+from tests.load.gateway import LoadGateway, agent_name, as_in_an_image, plan_of
 from tests.load.processes import usage_of
 from tests.load.traffic import Machinery, Traffic, Windows
 from tests.load.verdict import Verdict, judge
@@ -30,7 +30,7 @@ EVENTS_PER_S, SECONDS = 100.0, 20.0
 
 async def started(folder: Path, report: dict[str, object]) -> Verdict:
     """Start all, note what that took, and return what comes of events to every one of them."""
-    plan = plan_of(folder, AGENTS, MACHINES)
+    plan = plan_of(folder, AGENTS, MACHINES, as_in_an_image(folder))
     gateway = LoadGateway(plan, devices=AGENTS * MACHINES)
     share, began_s = Share(), time.monotonic()
     gateway.start()
