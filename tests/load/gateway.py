@@ -3,6 +3,7 @@
 core-data keeps no events: the embedded one shares its process with core-command, which EdgeX's does not.
 """
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -112,13 +113,41 @@ class LoadGateway(Gateway):
         url = f"{self.url('keeper')}/api/v3/kvs/key/edgex/v4/core-data/Writable/PersistData"
         (await self.http.put(url, json={"value": "false"})).raise_for_status()
 
+    async def only_agents_missing(self, timeout_s: float) -> list[Child]:
+        """Start all but the agents, wait until the machines are known, and return the agents to be started.
+
+        Raises:
+            UnavailableError: the machines did not become known.
+        """
+        children = self.prepare()
+        agents = [child for name, child in children.items() if name.startswith("agent-")]
+        for child in children.values():
+            if child not in agents:
+                self.supervisor.start(child)
+        until_s = time.monotonic() + timeout_s
+        while True:
+            missing = await self._missing_machines()
+            if not missing:
+                return agents
+            if time.monotonic() > until_s:
+                raise UnavailableError(f"not up in {timeout_s:g} s: {missing}")
+            await asyncio.sleep(0.2)
+
+    async def _missing_machines(self) -> str:
+        """Return what is missing of guard, metadata and machines."""
+        try:
+            await self._get(f"{self.url('guard')}/api/v3/guard")
+            known = (await self._get(f"{self.url('metadata')}/api/v3/device/all?limit=1")).get("totalCount", 0)
+        except UnavailableError as error:
+            return str(error)
+        return "" if known >= self.devices else f"world: {known} of {self.devices} machines in core-metadata"
+
     async def _missing(self) -> str:
         try:
             sessions = set((await self._get(f"{self.url('guard')}/api/v3/guard")).get("sessions", []))
-            known = (await self._get(f"{self.url('metadata')}/api/v3/device/all?limit=1")).get("totalCount", 0)
         except UnavailableError as error:
             return str(error)
         missing = [name for name in self.running if name not in sessions]
         if missing:
             return f"agent-{missing[0]}: no session with the guard ({len(missing)} of {len(self.running)} have none)"
-        return "" if known >= self.devices else f"world: {known} of {self.devices} machines in core-metadata"
+        return await self._missing_machines()
