@@ -59,11 +59,11 @@ async def judge(bus: Bus, seen: Seen, machinery: Machinery, folder: Path, asked:
         "delivered_again": repeated,
         "commands": {
             "sent": len({command.id for command in commands}), "outcomes": dict(result.outcomes),
-            "reasons": dict(result.reasons.most_common(5)),
+            "reasons": dict(result.reasons.most_common(5)), "agents": len({command.agent for command in commands}),
             "without_command": sum(1 for number in marked(seen, machinery) if number not in decided),
         },
-        "decision_ms": spread(decision_ms(seen)),
-        "set_ms": spread(set_ms(seen, decided, world)),
+        "decision_ms": spread(decision_ms(seen, machinery)),
+        "set_ms": spread(set_ms(seen, machinery, decided, world)),
     }  # fmt: skip
     return Verdict(report, problems(result)[:20] if any(promised.values()) else [], shortfall(report))
 
@@ -91,21 +91,23 @@ def marked(seen: Seen, machinery: Machinery) -> Iterable[int]:
     return (number for number, sequence in enumerate(seen.sequences) if sequence and machinery.is_marked(number))
 
 
-def decision_ms(seen: Seen) -> list[float]:
+def decision_ms(seen: Seen, machinery: Machinery) -> list[float]:
     """Return milliseconds from an event's publication until the command it caused was on NATS."""
-    return [(at_ns - seen.sent_ns[number]) / 1e6 for number, at_ns in measured(seen.decided_ns.items(), seen)]
+    return [(at_ns - seen.sent_ns[number]) / 1e6 for number, at_ns in measured(seen.decided_ns, seen, machinery)]
 
 
-def set_ms(seen: Seen, decided: Mapping[int, str], world: Sequence[Mapping[str, Any]]) -> list[float]:
+def set_ms(
+    seen: Seen, machinery: Machinery, decided: Mapping[int, str], world: Sequence[Mapping[str, Any]]
+) -> list[float]:
     """Return milliseconds from an event's publication until the SET it caused was received."""
     received = {str(line["correlation"]): int(line["received_ns"]) for line in world if line.get("applied")}
-    ends = ((number, received.get(command)) for number, command in measured(decided.items(), seen))
+    ends = ((number, received.get(command)) for number, command in measured(decided, seen, machinery))
     return [(at_ns - seen.sent_ns[number]) / 1e6 for number, at_ns in ends if at_ns is not None]
 
 
-def measured(pairs: Iterable[tuple[int, T]], seen: Seen) -> Iterable[tuple[int, T]]:
-    """Return what is of events after the warm-up."""
-    return ((number, value) for number, value in pairs if number >= seen.first)
+def measured(found: Mapping[int, T], seen: Seen, machinery: Machinery) -> Iterable[tuple[int, T]]:
+    """Return what is of marked events after the warm-up; a wish that was held back goes out at any event after it."""
+    return ((number, item) for number, item in found.items() if number >= seen.first and machinery.is_marked(number))
 
 
 def spread(values: Iterable[float]) -> dict[str, float | None]:

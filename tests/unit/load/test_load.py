@@ -86,13 +86,13 @@ def test_an_event_in_another_agents_journal_is_lost_all_the_same(tmp_path: Path)
     assert len(result.lost_events) == 2
 
 
-def test_latencies_leave_the_warm_up_out() -> None:
-    seen = seen_of(4, first=2)
-    seen.decided_ns = {0: 9_000_000_000, 3: 1_005_000_003}
-    assert decision_ms(seen) == [5.0]
-    world = [{"correlation": "c", "received_ns": 1_007_000_003, "applied": True},
+def test_latencies_are_of_marked_events_after_the_warm_up() -> None:
+    machinery, seen = Machinery(1, 2), seen_of(201, first=2)
+    seen.decided_ns = {0: 9_000_000_000, 100: 1_005_000_100, 150: 9_000_000_000}
+    assert decision_ms(seen, machinery) == [5.0]
+    world = [{"correlation": "c", "received_ns": 1_007_000_200, "applied": True},
              {"correlation": "d", "received_ns": 1, "applied": False}]  # fmt: skip
-    assert set_ms(seen, {3: "c", 2: "d"}, world) == [7.0]
+    assert set_ms(seen, machinery, {200: "c", 100: "d", 0: "c"}, world) == [7.0]
 
 
 @pytest.mark.parametrize(
