@@ -26,6 +26,7 @@ from tests.load.machines import KEY, line_name, machine_name
 SHARE: Final = 100  # one event in so many lets a rule fire
 LOOK_S: Final = 1.0
 WAIT_S: Final = 0.05
+LATE_S: Final = 1.0
 SILENCE_S: Final = 10.0  # what the stream did not tell of after this it does not hold
 _SEQUENCE: Final = re.compile(rb'"seq":\s*(\d+)')
 
@@ -176,7 +177,8 @@ class Traffic:
 
     async def _publish(self, rate: float, seconds: float) -> None:
         first, total = self.seen.first, int(rate * seconds)
-        while (elapsed_s := time.monotonic() - self._began_s) < seconds and len(self.seen.sent_ns) - first < total:
+        end_s = seconds + LATE_S  # the last ones are not lost to a publisher that comes a little late
+        while (elapsed_s := time.monotonic() - self._began_s) < end_s and len(self.seen.sent_ns) - first < total:
             due = first + min(int(elapsed_s * rate) + 1, total)
             while len(self.seen.sent_ns) < due and not await self._held():
                 for _ in range(min(20, due - len(self.seen.sent_ns))):
