@@ -6,6 +6,7 @@ are behind by (`Windows`); what that costs is told as time, and as a rate that w
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from array import array
@@ -26,6 +27,7 @@ from tests.load.machines import KEY, line_name, machine_name
 SHARE: Final = 100  # one event in so many lets a rule fire
 LOOK_S: Final = 1.0
 WAIT_S: Final = 0.05
+WATCHED_S: Final = 60.0
 LATE_S: Final = 1.0
 SILENCE_S: Final = 10.0  # what the stream did not tell of after this it does not hold
 _SEQUENCE: Final = re.compile(rb'"seq":\s*(\d+)')
@@ -157,7 +159,12 @@ class Traffic:
         self.seen.decided_ns.setdefault(number, now_ns)
 
     async def warm_up(self, rate: float) -> None:
-        """Have a rule fire on every machine, at a gentle rate, and wait until all commands for that were given."""
+        """Have a rule fire on every machine, at a gentle rate, and wait until all commands for that were given.
+
+        Raises:
+            UnavailableError: an agent does not watch; what was stored before it does is none of its business.
+        """
+        await self._watched()
         while len(self.seen.sent_ns) < self._machinery.first:
             await self._send()
             await asyncio.sleep(1 / rate)
@@ -165,6 +172,17 @@ class Traffic:
             if len(self.seen.decided_ns) >= self._machinery.first:
                 return
             await asyncio.sleep(WAIT_S)
+
+    async def _watched(self) -> None:
+        """Wait until every agent's consumer is there: it has a session before."""
+        for line in range(self._machinery.lines):
+            for _ in range(int(WATCHED_S / WAIT_S)):
+                with contextlib.suppress(NotFoundError, UnavailableError):
+                    await self._bus.unhandled(subjects.EVENTS_STREAM, subjects.agent_durable(agent_name(line)))
+                    break
+                await asyncio.sleep(WAIT_S)
+            else:
+                raise UnavailableError(f"{agent_name(line)} watches nothing after {WATCHED_S:g} s: is it up?")
 
     async def run(self, rate: float, seconds: float) -> Seen:
         """Send `rate` events a second for so long, then wait until the stream and all agents have caught up."""
