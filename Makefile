@@ -55,7 +55,7 @@ test: setup ## all tests that this machine can run; says what it leaves out
 	$(BIN)/pytest -m "not edgex and not long and not faults and not docker" -n auto --dist loadgroup $(ARGS)
 	@echo "left out: the contract suite on a running EdgeX of yours (make test-edgex), faults (make test-faults)," \
 	"containers (make test-compose)," \
-	"all faults and minutes of fuzzing (make test-long)"
+	"all faults, minutes of load and of fuzzing (make test-long)"
 
 FUZZ_SECONDS ?= 600
 
@@ -65,14 +65,14 @@ FAULTS_SEED ?= 1
 test-faults: setup ## some 5 minutes of kills, stops, power cuts, full disks, clock steps: FAULTS_SEED=1
 	FAULTS_ROUNDS=1 FAULTS_SEED=$(FAULTS_SEED) $(BIN)/pytest tests/faults -m "faults and not long" -n 0 -q $(ARGS)
 
-test-long: setup ## hours: every fault 20 times at random and at each await, then bad input for FUZZ_SECONDS=600
+test-long: setup ## hours: every fault 20 times, in containers too, a load (LOAD_SECONDS=600 LOAD_RATE=2000), bad input for FUZZ_SECONDS=600
 	FAULTS_ROUNDS=20 FAULTS_SEED=$(FAULTS_SEED) FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -m "faults or long" -n 0 -q $(ARGS)
 
 images: setup ## container images of all services, at the project's version: BASE_IMAGE=python:3.11-slim-bookworm
 	@services/images.sh
 
 test-compose: setup ## the gateway in containers: up, proven, fenced, restarted, killed, paused (builds images first)
-	$(BIN)/pytest tests/docker -m docker -n 0 -q $(ARGS)
+	$(BIN)/pytest tests/docker -m "docker and not long" -n 0 -q $(ARGS)
 
 # HOST counts only on the command line: some shells export one of their own.
 EDGEX_HOST := $(if $(findstring command,$(origin HOST)),--edgex-host="$(HOST)")

@@ -9,7 +9,6 @@ Source: edgex-wire.md section 4, "Secure mode"; RFC 7515, 7518, 7519, 8725.
 """
 
 import base64
-import json
 import logging
 import math
 import time
@@ -23,25 +22,18 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edgeagents.adapters.middleware import error_body
 from edgeagents.adapters.rest import Rest, segment
 from edgeagents.errors import (
-    EdgeAgentsError,
     NotFoundError,
-    TheirError,
     UnauthorisedError,
     UnavailableError,
     UpstreamError,
-    meaning_of,
 )
 
 log = logging.getLogger(__name__)
 
 OPENBAO_ISSUER: Final = "/v1/identity/oidc"
-OPEN_PATH: Final = "/api/v3/ping"
 _HMAC: Final = ("HS256", "HS384", "HS512")
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
@@ -54,7 +46,6 @@ _KEYS: Final = 64
 _ODD: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
 IsActive = Callable[[str], Awaitable[bool]]
-Check = Callable[[str], Awaitable[None]]
 
 
 class RefusedError(UnauthorisedError):
@@ -277,34 +268,3 @@ class JwtCheck:
                 raise
             # The issuer may have another key by now.
             verify(token, await self._keys.get(claims.issuer, fresh_s=_KEY_FRESH_S), claims, self._leeway_s)
-
-
-class AuthMiddleware:
-    """Lets a request pass when its token does; ping is open to all, since keeper asks it without one."""
-
-    def __init__(self, app: ASGIApp, check: Check) -> None:
-        """Wrap `app`."""
-        self._app = app
-        self._check = check
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != "http" or scope["path"] == OPEN_PATH:
-            await self._app(scope, receive, send)
-            return
-        try:
-            await self._check(Headers(scope=scope).get("authorization", ""))
-        except TheirError as error:
-            await _refuse(send, error)
-            return
-        await self._app(scope, receive, send)
-
-
-async def _refuse(send: Send, error: EdgeAgentsError) -> None:
-    status = meaning_of(error).status
-    body = json.dumps(error_body(status, str(error)), ensure_ascii=False).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -10,21 +10,22 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from edgeagents.adapters.auth import Check
 from edgeagents.adapters.config import private_key
-from edgeagents.adapters.jwt_auth import Check, IssuerKeys, JwtCheck
 from edgeagents.adapters.keeper import KeeperClient
 from edgeagents.adapters.live_config import LiveConfig
 from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.options import Options
 from edgeagents.adapters.rest import Rest, Tokens
 from edgeagents.adapters.secret_settings import JwtSettings
-from edgeagents.adapters.secret_store import SecretStore
-from edgeagents.adapters.secrets_file import seed
 from edgeagents.adapters.startup import Budget
 from edgeagents.adapters.web import secret_keys
 from edgeagents.errors import NotAllowedError, NotFoundError
+
+if TYPE_CHECKING:
+    from edgeagents.adapters.secret_store import SecretStore
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def measured(secrets: Secrets, metrics: Metrics) -> Secrets:
 class Security:
     """What `open_security` found; in insecure mode it asks and sends nothing."""
 
-    def __init__(self, store: SecretStore | None, due_in_s: float | None, check_jwt: bool) -> None:
+    def __init__(self, store: "SecretStore | None", due_in_s: float | None, check_jwt: bool) -> None:
         """Use a connected secret store, None in insecure mode; `due_in_s`: when its token is due."""
         self._store = store
         self._due_in_s = due_in_s
@@ -133,6 +134,8 @@ class Security:
         if not self._check_jwt:
             log.warning("EDGEX_DISABLE_JWT_VALIDATION is set: whoever reaches this service may use it")
             return None
+        from edgeagents.adapters.jwt_auth import IssuerKeys, JwtCheck
+
         return JwtCheck(self._store.is_active, IssuerKeys(proxy_auth), JwtSettings().leeway_s).check
 
     async def run(self) -> None:
@@ -153,6 +156,10 @@ async def open_security(options: Options, budget: Budget) -> AsyncIterator[Secur
     if settings is None:
         yield Security(None, None, options.check_jwt)
         return
+    # Imported in secure mode alone: tokens and cryptography are a twentieth of what an agent's start costs.
+    from edgeagents.adapters.secret_store import SecretStore
+    from edgeagents.adapters.secrets_file import seed
+
     store = SecretStore(settings)
     try:
         due_in_s = await budget.until(f"the secret store at {settings.url}", store.connect)

@@ -299,8 +299,15 @@ class Streams:
 
     async def is_caught_up(self, stream: str, durable: str) -> bool:
         """Say whether a durable consumer has acknowledged all there is for it now; raises like `acknowledged`."""
+        return not await self.unhandled(stream, durable)
+
+    async def unhandled(self, stream: str, durable: str) -> int:
+        """Return how many messages there are for a durable consumer without its acknowledgement.
+
+        Raises like `acknowledged`.
+        """
         info = await self._consumer(stream, durable)
-        return not info.num_pending and not info.num_ack_pending
+        return int(info.num_pending or 0) + int(info.num_ack_pending or 0)
 
     async def forget_consumer(self, stream: str, durable: str) -> None:
         """Delete a durable consumer, so that all is delivered again; one that is not there is none to forget.

@@ -16,8 +16,8 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError, field_validator
 from starlette.exceptions import HTTPException
 
+from edgeagents.adapters.auth import AuthMiddleware, Check
 from edgeagents.adapters.config import shown
-from edgeagents.adapters.jwt_auth import AuthMiddleware, Check
 from edgeagents.adapters.middleware import (
     CorrelationMiddleware,
     CorsMiddleware,

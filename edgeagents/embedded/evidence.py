@@ -35,7 +35,7 @@ async def collect(
         until_ns: events stored after this wall time are left out: nobody had to see them any more.
         site: the owner's word on what may be set twice.
     """
-    commands, outcomes = await _commands(bus)
+    commands, outcomes = await commands_and_outcomes(bus)
     consumed = {
         name: frozenset(line["id"] for line in _journal(journals / f"{name}.jsonl") if line["kind"] == "consumed")
         for name in agents
@@ -43,7 +43,7 @@ async def collect(
     since = {name: await _watching_since(bus, name) for name in agents}
     events = await _events(bus, agents, devices, until_ns)
     world = _journal(journals / "world.jsonl")
-    decisions, again = await _audited(bus)
+    decisions, again = await audited(bus)
     absolute = frozenset(
         (device.name, rule.resource)
         for device in devices.values()
@@ -53,7 +53,7 @@ async def collect(
     return Evidence(events, commands, outcomes, world, consumed, since, decisions, again, absolute)
 
 
-async def _audited(bus: Bus) -> tuple[int, dict[str, str]]:
+async def audited(bus: Bus) -> tuple[int, dict[str, str]]:
     """Return how many decisions there were, and which commands were set once more, by the correlation id of that."""
     count, again = 0, dict[str, str]()
     async for stored in bus.read(subjects.AUDIT_STREAM, [], name="tally-audit"):
@@ -91,7 +91,8 @@ def _watches(agent: AgentDefinition, event: Event, devices: dict[str, Device]) -
     )
 
 
-async def _commands(bus: Bus) -> tuple[list[SentCommand], list[Ended]]:
+async def commands_and_outcomes(bus: Bus) -> tuple[list[SentCommand], list[Ended]]:
+    """Return what agents sent and what the guard told of it, as the command stream holds them, oldest first."""
     commands: list[SentCommand] = []
     outcomes: list[Ended] = []
     async for stored in bus.read(subjects.COMMANDS_STREAM, [], name="tally-commands"):

@@ -100,7 +100,8 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
     async def build(service: EdgexService) -> AsyncIterator[None]:
         rules = RuleBook(agent, str(path))
         incarnation = secrets.token_hex(8)
-        twin = Twin(service.site_time, rules.keys, max(rules.longest_s, SHORTEST_HISTORY_S), rules.usual)
+        keep_s = max(rules.longest_s, SHORTEST_HISTORY_S)
+        twin = Twin(service.site_time, rules.keys, keep_s, rules.usual, rules.looked_back)
         commander = Commander(service.bus, agent, service.devices, twin, service.site_time, incarnation)
         audit = Audit(service.bus, agent.name, incarnation)
         stages = stages_of(agent, rules)

@@ -31,8 +31,9 @@ class Twin:
     """What an agent knows of its devices."""
 
     def __init__(
-        self, site_time: SiteTime, matters: Collection[Key], keep_s: float, usual: Collection[Key] = ()
-    ) -> None:
+        self, site_time: SiteTime, matters: Collection[Key], keep_s: float, usual: Collection[Key] = (),
+        looked_back: Collection[Key] | None = None,
+    ) -> None:  # fmt: skip
         """Start empty.
 
         Args:
@@ -40,11 +41,13 @@ class Twin:
             matters: the resources some rule reads or sets.
             keep_s: how far back samples are kept, site seconds.
             usual: the resources of which it is kept for weeks at which time of day they were so.
+            looked_back: the resources of which more than the newest sample is kept; None: all.
         """
         self._site_time = site_time
         self._matters = frozenset(matters)
         self._keep_s = keep_s
         self._habits = {key: Habit() for key in usual}
+        self._looked_back = None if looked_back is None else frozenset(looked_back)
         self._samples: dict[Key, deque[Sample]] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._looked_s: dict[Key, float] = {}
@@ -168,7 +171,10 @@ class Twin:
         return site_s - self._looked_s.get(key, -math.inf) >= UNCHANGED_S
 
     def _add(self, key: Key, sample: Sample) -> None:
-        samples = self._samples.setdefault(key, deque(maxlen=KEPT_SAMPLES))
+        samples = self._samples.get(key)
+        if samples is None:
+            is_kept = self._looked_back is None or key in self._looked_back
+            samples = self._samples[key] = deque(maxlen=KEPT_SAMPLES if is_kept else 1)
         samples.append(sample)
         if key in self._matters:
             self._touched.add(key)

@@ -108,6 +108,11 @@ class RuleBook:
         return found
 
     @property
+    def looked_back(self) -> frozenset[Key]:
+        """Return the resources of which some rule looks at single readings of the past."""
+        return frozenset(_key_of(item) for item in self._statistics if item.take != "usual")
+
+    @property
     def _statistics(self) -> list[Recent]:
         return [item for rule in self._rules for item in rule.given.values() if isinstance(item, Recent)]
 

@@ -74,6 +74,8 @@ class LeaseDesk:
         self._reception = Reception(bus, lambda: owner.agents, handlers, self.counts)
         self.table = lease.LeaseTable(generation=0)
         self.is_lost = False  # whether `read_back` found that state was lost
+        self._problems: dict[str, str] = {}  # by agent, until something about devices or the owner's files changes
+        devices.on_change(lambda change: self._problems.clear())
 
     async def read_back(self, known_generation: int, last_sequence: int, wall_ms: int, floor: int = 0) -> int:
         """Read all lease records and return the generation in force, higher than any before when state was lost.
@@ -143,7 +145,8 @@ class LeaseDesk:
         self.table, _ = lease.step(self.table, lease.Used(key, self._site_now()))
 
     async def end_unpermitted(self) -> None:
-        """End the leases of who may hold them no longer: the owner's files have changed."""
+        """Take in that the owner's files have changed: end the leases of who may hold them no longer."""
+        self._problems.clear()
         for key, changes in list(self.table.leases.items()):
             session = changes[-1].session
             if session is not None and self._owner.may_hold(session.agent, *key, self._devices):
@@ -169,7 +172,7 @@ class LeaseDesk:
         heartbeat = self._decode(message, Heartbeat)
         if heartbeat is None:
             return
-        problem = self._owner.problem(agent, self._devices)
+        problem = self._problem(agent)
         if not problem:
             session = lease.Session(agent, heartbeat.incarnation)
             self.table, _ = lease.step(self.table, lease.Heard(session, self._now()))
@@ -189,13 +192,19 @@ class LeaseDesk:
             ),
         )
 
+    def _problem(self, agent: str) -> str:
+        """Return why an agent gets no session; asked at every heartbeat, judged once over all devices."""
+        if agent not in self._problems:
+            self._problems[agent] = self._owner.problem(agent, self._devices)
+        return self._problems[agent]
+
     async def _on_lease(self, agent: str, message: BusMessage) -> None:
         self.counts["leases"] += 1
         request = self._decode(message, LeaseRequest)
         if request is None:
             await self._answer(message, LeaseReply(granted=False, reason="not a lease request"))
             return
-        problem = self._owner.problem(agent, self._devices)
+        problem = self._problem(agent)
         problem = problem or self._owner.may_hold(agent, request.device, request.resource, self._devices)
         problem = problem or self._orders.problem(agent, request.device)
         if not problem and not request.release:

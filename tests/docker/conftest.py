@@ -16,7 +16,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.docker)
-            item.add_marker(pytest.mark.timeout(1200))
+            # Also a long one does not take all the time there is: rounds of faults, each of seconds.
+            item.add_marker(pytest.mark.timeout(1200 if item.get_closest_marker("long") is None else 4 * 3600))
 
 
 @pytest.fixture(scope="session")

@@ -120,11 +120,25 @@ def busy_home(folder: Path) -> Path:
 class Gateway:
     """The gateway of docker-compose.yml, profiles embedded and demo."""
 
-    def __init__(self, engine: Engine, site: Path) -> None:
-        """Prepare a gateway with the owner's files in `site`; `up` starts it."""
-        self.engine = engine
-        self._compose = compose_commands(engine)[0]
-        self.env = {**engine.env, **CHOSEN, "SITE_DIR": str(site), "SITE_TIME_WALL_START_S": str(int(time.time()))}
+    def __init__(
+        self, engine: Engine, site: Path, *, project: str = PROJECT, more: Path | None = None,
+        chosen: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Prepare a gateway with the owner's files in `site`; `up` starts it.
+
+        Args:
+            engine: runs it.
+            site: folder of the owner's files.
+            project: compose's name for it.
+            more: a further compose file, over ours.
+            chosen: settings in place of those of the short tests.
+        """
+        self.engine, self.project = engine, project
+        files = ["-f", "docker-compose.yml", "-f", str(more)] if more is not None else []
+        self._compose = [*compose_commands(engine)[0], *files]
+        own = {"COMPOSE_PROJECT_NAME": project, "EDGEX_NETWORK": f"{project}_edgex", **(chosen or {})}
+        began = {"SITE_DIR": str(site), "SITE_TIME_WALL_START_S": str(int(time.time()))}
+        self.env = {**engine.env, **CHOSEN, **own, **began}
         self.up_s = 0.0
         self._containers: dict[str, str] = {}
 
@@ -147,7 +161,7 @@ class Gateway:
         """Return the id of a service's container."""
         if service not in self._containers:
             name = f"label=com.docker.compose.service={service}"
-            project = f"label=com.docker.compose.project={PROJECT}"
+            project = f"label=com.docker.compose.project={self.project}"
             found = self.engine.docker("ps", "-aq", "--no-trunc", "--filter", project, "--filter", name)
             self._containers[service] = found.split()[0]
         return self._containers[service]
@@ -187,6 +201,11 @@ class Gateway:
         code = "import sys, urllib.request as r\nprint(r.urlopen(sys.argv[1], timeout=10).read().decode())"
         answer: dict[str, Any] = json.loads(self.python(service, code, url))
         return answer
+
+    def address(self, service: str, network: str = "edgex") -> str:
+        """Return the IP address that a service's container has now on one of the gateway's networks."""
+        networks = self.engine.inspect(self.container(service))[0]["NetworkSettings"]["Networks"]
+        return str(networks[f"{self.project}_{network}"]["IPAddress"])
 
     def guard(self) -> dict[str, Any]:
         """Return the guard's state, by its published port."""

@@ -11,8 +11,9 @@ import pytest
 from fastapi import FastAPI
 
 from edgeagents.adapters import secret_store
+from edgeagents.adapters.auth import AuthMiddleware
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec, serve
-from edgeagents.adapters.jwt_auth import AuthMiddleware, IssuerKeys, JwtCheck
+from edgeagents.adapters.jwt_auth import IssuerKeys, JwtCheck
 from edgeagents.adapters.options import read_options
 from edgeagents.adapters.rest import FixedAddress, Rest, make_http
 from edgeagents.adapters.secret_store import SecretStore

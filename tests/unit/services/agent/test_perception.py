@@ -1,6 +1,7 @@
 """What an agent makes of events: what is new, what is late, what came before."""
 
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from edgeagents.model.agent import Observation, Recent
 from edgeagents.model.device import Event, make_reading
 from edgeagents.model.message import Cause
 from edgeagents.model.values import Value
+from edgeagents.protocol.gate import Key
 from edgeagents.settings import SiteTime
 from services.agent.perception import UNCHANGED_S, Twin
 
@@ -52,6 +54,18 @@ def test_an_unchanged_value_is_none_until_some_time_has_passed(twin: Twin) -> No
     assert again is None
     assert later is not None
     assert twin.counts["unchanged"] == 1
+
+
+@pytest.mark.parametrize(("looked_back", "lowest"), [(None, 20.0), ({KEY}, 20.0), ((), 22.0)])
+def test_the_past_is_kept_only_where_a_rule_looks_back(looked_back: Collection[Key] | None, lowest: float) -> None:
+    twin = Twin(SiteTime(), {KEY}, keep_s=600, looked_back=looked_back)
+    see(twin, event(20.0, 10), event(22.0, 20))
+
+    found = twin.recent(Recent(of="sensor/Temperature", over=20.0, take="minimum"), 25.0)
+
+    assert found is not None
+    assert found.value == lowest
+    assert twin.readings[KEY].value == 22.0
 
 
 def test_the_same_event_twice_is_one_observation(twin: Twin) -> None:

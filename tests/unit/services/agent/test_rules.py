@@ -162,6 +162,7 @@ def test_only_habits_are_kept_for_weeks() -> None:
 
     assert rules.longest_s == 7200.0
     assert rules.usual == {("sensor", "Presence"): 14 * 86_400.0}
+    assert rules.looked_back == {("sensor", "Temperature")}
 
 
 def test_expressions_may_use_least_greatest_and_round() -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from edgeagents.adapters.command_route import Commands
-from edgeagents.adapters.device_cache import DeviceCache
+from edgeagents.adapters.device_cache import Change, DeviceCache
 from edgeagents.audit import Audit
 from edgeagents.errors import NotFoundError
 from edgeagents.model.agent import AgentDefinition
@@ -174,6 +174,7 @@ class Rig:
         self.waited_for_told = 0
         self.known = {name: Device(name=name, profile_name="Valve") for name in ("valve", "pump", "fan")}
         self.profiles = {"Valve": PROFILE}
+        self.watchers: list[Any] = []
         self.is_ready = True
         self.table = LeaseTable(1)
         self.ledger = Ledger(folder)
@@ -219,11 +220,17 @@ class Rig:
 
         return cast(DeviceCache, SimpleNamespace(
             device=self.known.get, profile_of=profile_of, devices_by_name=self.known, profiles_by_name=self.profiles,
-            is_ready=self.is_ready,
+            is_ready=self.is_ready, on_change=self.watchers.append,
         ))  # fmt: skip
 
     async def _all_told(self) -> None:
         self.waited_for_told += 1
+
+    def change_profile(self, profile: Profile) -> None:
+        """Have core-metadata tell of a profile that changed."""
+        self.profiles[profile.name] = profile
+        for watcher in self.watchers:
+            watcher(Change("profile", "update", profile.name))
 
     def _append(self, kind: str, **body: Any) -> None:
         self.records.append({"kind": kind, **body})

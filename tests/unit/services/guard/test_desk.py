@@ -14,6 +14,7 @@ from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.audit import Audit
 from edgeagents.errors import StoreError
 from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.device import Profile
 from edgeagents.model.message import Epoch, Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Message, SessionWelcome
 from edgeagents.protocol.lease import SESSION_S, Session
 from services.guard.desk import LeaseDesk
@@ -106,6 +107,31 @@ async def test_a_file_that_does_not_fit_gets_neither_session_nor_lease(desk: Des
     welcome = await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)
     assert "outside the profile's range" in welcome.refused
     assert "outside the profile's range" in (await desk.ask("air")).reason
+
+
+async def test_a_file_that_a_changed_profile_does_not_fit_loses_its_session(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    problem = desk.rig.owner.problem
+    monkeypatch.setattr(
+        type(desk.rig.owner), "problem", lambda _, agent, devices: judged.append(agent) or problem(agent, devices)
+    )
+    for _ in range(3):
+        assert (await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)).refused == ""
+    assert judged == ["air"], "judged at every heartbeat, over all devices"
+
+    desk.rig.change_profile(Profile(name="Valve"))
+
+    refused = (await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)).refused
+    assert "profile 'Valve' of 'valve' has no 'Setpoint'" in refused
+
+
+async def test_an_agent_whose_file_was_added_or_mended_is_judged_anew(desk: Desk) -> None:
+    assert "no agent file declares 'late'" in (await desk.ask("late")).reason
+    desk.rig.owner.agents["late"] = AgentDefinition.model_validate(AGENTS[0] | {"name": "late"})
+    await desk.desk.end_unpermitted()
+    assert (await desk.answer("late", Heartbeat(incarnation="i1"), SessionWelcome)).refused == ""
 
 
 async def test_a_lease_is_written_down_before_it_is_granted(desk: Desk) -> None:
