@@ -184,9 +184,11 @@ class RuleBook:
         return value
 
     def _computed(self, rule: CompiledRule, inputs: Mapping[str, Value], site_s: float) -> Value:
+        now = datetime.fromtimestamp(site_s, UTC)
+        hour, weekday = now.hour + now.minute / 60 + now.second / 3600, float(now.weekday())
         try:
             known = {name: _cel_value(value) for name, value in inputs.items()}
-            data = {**self._goals, **(_time_of(site_s) if rule.uses_time else {}), **known}
+            data = {**self._goals, "time.hour": hour, "time.weekday": weekday, **known}
         except InvalidInputError as error:
             self._failed(rule, str(error))
             return None
@@ -214,11 +216,6 @@ class RuleBook:
         if rule.name not in self._told:
             self._told.add(rule.name)
             log.warning("rule %r stays silent: %s (further failures are only counted)", rule.name, text)
-
-
-def _time_of(site_s: float) -> dict[str, float]:
-    now = datetime.fromtimestamp(site_s, UTC)
-    return {"time.hour": now.hour + now.minute / 60 + now.second / 3600, "time.weekday": float(now.weekday())}
 
 
 def _combinations(for_each: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:

@@ -25,8 +25,7 @@ from edgeagents.audit import Audit
 from edgeagents.clock import SteppedClock
 from edgeagents.errors import DeviceSilentError, LockedError, NotFoundError, UpstreamError
 from edgeagents.model.agent import PRIORITIES, AgentDefinition
-from edgeagents.model.device import Device, Profile
-from edgeagents.model.envelope import Envelope, EventMessage
+from edgeagents.model.device import Device, Event, Profile
 from edgeagents.model.message import Command, Epoch, Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Outcome
 from edgeagents.model.site import Site
 from edgeagents.protocol.gate import Key
@@ -348,6 +347,7 @@ class Gateway:
     def start(self) -> None:
         """Start the guard as `app.py` does, on the volume there is."""
         self.handler: Any = None
+        self.wants: Any = None
         self.is_up = True
         self.ledger, self.tasks, self.on_device = Ledger(self.folder), Tasks(self.loop), []
         self.broker.arrived, self.broker.handlers = asyncio.Queue(), {}
@@ -369,7 +369,7 @@ class Gateway:
         service = SimpleNamespace(
             bus=self.broker, devices=cache, site_time=SiteTime(), tasks=self.tasks, dead_letters=self._dead_letter,
             settings=SimpleNamespace(gateway="gw"),
-            edgex=SimpleNamespace(base="edgex", subscribe=self._subscribe, decode=self._decode),
+            edgex=SimpleNamespace(base="edgex", subscribe_events=self._subscribe, event=self._event),
         )  # fmt: skip
         notices = cast(Any, SimpleNamespace(run=_for_ever))
         # That there is one guard only is looked after elsewhere.
@@ -419,19 +419,20 @@ class Gateway:
     async def _dead_letter(self, subject: str, data: bytes, cause: str, text: str) -> None:
         self.dead_letters.append(cause)
 
-    async def _subscribe(self, topic: str, handler: Any) -> None:
-        self.handler = handler
+    async def _subscribe(self, topic: str, handler: Any, wants: Any) -> None:
+        self.handler, self.wants = handler, wants
 
-    async def _decode(self, topic: str, data: bytes, headers: Any) -> Any:
-        return self._message(self.broker.events[data.decode()])
+    async def _event(self, topic: str, data: bytes, headers: Any) -> Any:
+        return self.broker.events[data.decode()]
 
-    def _message(self, found: Any) -> EventMessage:
-        return EventMessage("t", cast(Envelope, None), found)
+    async def _deliver(self, found: Event) -> None:
+        if self.wants(f"edgex/events/device/svc/{found.profile_name}/{found.device_name}/{found.source_name}"):
+            self.handler(found)
 
     def hear(self, found: Any) -> None:
         """Give the guard, if it is up, an event of the message bus."""
         if self.handler is not None:
-            self.loop.create_task(self.handler(self._message(found)))
+            self.loop.create_task(self._deliver(found))
 
     # --- what agents do ------------------------------------------------------------------------------
 
