@@ -110,7 +110,7 @@ class RuleBook:
     @property
     def looked_back(self) -> frozenset[Key]:
         """Return the resources of which some rule looks at single readings of the past."""
-        return frozenset(_key_of(item) for item in self._statistics if item.take != "usual")
+        return frozenset(key_of(item) for item in self._statistics if item.take != "usual")
 
     @property
     def _statistics(self) -> list[Recent]:
