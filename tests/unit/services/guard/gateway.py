@@ -376,6 +376,8 @@ class Gateway:
         alone = cast(Any, SimpleNamespace(come=_at_once, begin=_at_once, watch=_for_ever))
         steps = ClockSteps(cast(Any, clocks), means)
         self.guard = Guard(cast(Any, service), means, approvals, teller, notices, Path("site.yaml"), alone, steps)
+        # Who floods the streams is looked after on a real broker (`tests/integration/test_flood.py`).
+        self.guard.room = cast(Any, SimpleNamespace(run=_for_ever))
         self.guard.start(self.guard.run(), "guard")
         self.loop.run()
         assert self.handler is not None, "the guard is up"
