@@ -184,7 +184,7 @@ def _coupled(wishes: Sequence[Wish], couplings: Sequence[Coupling]) -> Iterator[
                     holding.setdefault(wish.id, (wish, set()))[1].add(place)
         for one, other in _meeting(wish for wish, _ in holding.values()):
             if len(holding[one.id][1] | holding[other.id][1]) > 1 and _differ(one, other):
-                text = f"{coupling.name}: {_what(one)} by {_who(one)} while {_what(other)} by {_who(other)}"
+                text = f"{coupling.name}: {_what(one)} while {_what(other)}"
                 yield Conflict("coupling", one.id, other.id, text)
 
 
@@ -197,7 +197,8 @@ def _same_place(wishes: Iterable[Wish], clearance_s: float) -> Iterator[Conflict
     for group in _by(bodies, lambda wish: wish.space):
         for one, other in _meeting(group, clearance_s):
             if _overlap(one.where or (), other.where or ()):
-                text = f"{_who(one)} and {_who(other)} in one place of {one.space or 'the site'} at one time"
+                who = " and ".join(wish.agent or "a body" for wish in (one, other))
+                text = f"{who} in one place of {one.space or 'the site'} at one time"
                 yield Conflict("space", one.id, other.id, text)
 
 
@@ -211,7 +212,7 @@ def _who(wish: Wish) -> str:
 
 
 def _what(wish: Wish) -> str:
-    return f"{wish.device}/{wish.resource} = {_text(wish.value)}"
+    return f"{wish.device}/{wish.resource} = {_text(wish.value)} ({wish.agent or 'as it is'})"
 
 
 def _text(value: Value) -> str:
