@@ -11,7 +11,7 @@ from edgeagents.protocol.contract_net import Begin, Closed, Planned, Terms
 from edgeagents.protocol.contract_net_participant import Ended, Estimate, Estimated, Listening, Perform, Setting
 from edgeagents.protocol.conversation import Recovered, act
 from tests.society import Party, Society, classes
-from tests.unit.protocol.society_machine import MACHINE_SETTINGS, SocietyMachine
+from tests.unit.protocol.society_machine import MACHINE_SETTINGS, PATIENT, SocietyMachine
 
 TASK = "t-1"
 AGENTS = ("anna", "bert", "carl")
@@ -52,6 +52,9 @@ def net(costs: dict[str, float | None], leads_s: dict[str, float] | None = None,
 
 def performers(society: Society) -> set[str]:
     return {name for name, party in society.parties.items() if any(isinstance(did, Perform) for did in party.done)}
+
+
+pytestmark = PATIENT
 
 
 class ContractNetMachine(SocietyMachine):
