@@ -29,7 +29,12 @@ def to_bytes(state: object) -> bytes:
 
 def by_name(classes: Iterable[type]) -> dict[str, type]:
     """Return classes by the names they are saved under."""
-    return {cls.__name__: cls for cls in classes}
+    return {name_of(cls): cls for cls in classes}
+
+
+def name_of(cls: type) -> str:
+    """Return the name a class is saved under: two protocols may both have a state `Planned`."""
+    return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
 
 def from_bytes(data: bytes, classes: Mapping[str, type]) -> Any:
@@ -55,7 +60,7 @@ def _plain(value: object) -> Any:
         case float():
             return value if math.isfinite(value) else {_CLASS: "float", "value": str(value)}
         case Message():
-            return {_CLASS: type(value).__name__, "value": value.model_dump(mode="json")}
+            return {_CLASS: name_of(type(value)), "value": value.model_dump(mode="json")}
         case tuple() | list():
             return [_plain(item) for item in value]
         case frozenset():
@@ -63,7 +68,7 @@ def _plain(value: object) -> Any:
         case Mapping():
             return {_CLASS: "map", "value": [[_plain(key), _plain(item)] for key, item in value.items()]}
         case _ if is_dataclass(value):
-            return {_CLASS: type(value).__name__, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
+            return {_CLASS: name_of(type(value)), **{f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
         case _:
             raise TypeError(f"a {type(value).__name__} cannot be part of a saved state")
 
