@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from operator import sub
 from typing import Final, TypeAlias
 
 from edgeagents.errors import InvalidInputError
@@ -64,21 +65,20 @@ def nash(rows: Sequence[Row], disagreement: Row) -> Bargain:
     best_count, best_product = 0, -1.0
     near: list[int] = []
     for place, row in enumerate(rows):
-        product, count = 1.0, 0
-        for utility, least in zip(row, disagreement, strict=True):
-            if utility < least:
-                break
-            if utility > least:
-                product *= utility - least
-                count += 1
-        else:
-            if count < best_count or (count == best_count and product < best_product * (1 - NEAR)):
-                continue
-            if count > best_count or product > best_product * (1 + NEAR):
-                near = []
-            if count > best_count or product > best_product:
-                best_count, best_product = count, product
-            near.append(place)
+        gains = [*map(sub, row, disagreement)]
+        least = min(gains)
+        if least < 0:
+            continue
+        if least == 0:
+            gains = [gain for gain in gains if gain]
+        product, count = math.prod(gains), len(gains)
+        if count < best_count or (count == best_count and product < best_product * (1 - NEAR)):
+            continue
+        if count > best_count or product > best_product * (1 + NEAR):
+            near = []
+        if count > best_count or product > best_product:
+            best_count, best_product = count, product
+        near.append(place)
     if not near:
         return Bargain(None, (), f"none of {len(rows)} outcomes is worth as much as no agreement to everybody")
     if best_product < TINY:  # too small for floats: all that suit everybody are compared exactly
