@@ -31,6 +31,7 @@ from edgeagents.protocol.conversation import (
     act,
     answered,
     counted,
+    is_over,
     objection,
 )
 from edgeagents.protocol.effects import StartTimer
@@ -142,11 +143,11 @@ def step(state: State, event: Event) -> Result:
             return state, [Refuse(sender, "late", "nothing is asked here")]
         case ((Planned() | Allotted()), _):
             return state, []
-        case _, (Tick(now_s) | Recovered(now_s) | LedgerSaid(_, now_s)) if now_s >= state.lot.deadline_s:
+        case _, (Tick(now_s) | Recovered(now_s) | LedgerSaid(_, now_s)) if is_over(now_s, state.lot.deadline_s):
             return _over(state)
         case Asking(), Heard():
             return _heard(state, event)
-        case Asking(), Tick(now_s) if now_s >= state.until_s and state.waiting:
+        case Asking(), Tick(now_s) if is_over(now_s, state.until_s) and state.waiting:
             return _without_the_silent(state, now_s)
         case Asking(), Recovered(now_s):
             return _asked(state, now_s)
@@ -154,7 +155,7 @@ def step(state: State, event: Event) -> Result:
             return _heard_of_award(state, event)
         case Awarding(), LedgerSaid(answer, now_s):
             return _ledger_said(state, answer, now_s)
-        case Awarding(), Tick(now_s) if now_s >= state.until_s:
+        case Awarding(), Tick(now_s) if is_over(now_s, state.until_s):
             return _over(state)
         case Awarding(), Recovered(now_s):
             return state, [*_award_requests(state), StartTimer(max(0.0, state.until_s - now_s))]

@@ -14,7 +14,18 @@ from typing import Final, Literal, TypeAlias
 
 from edgeagents.model.cooperation import Act, Award, BundleCost, Inquiry, Quote, Report
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
-from edgeagents.protocol.conversation import Heard, Recovered, Refuse, Save, Tell, Tick, act, answered, objection
+from edgeagents.protocol.conversation import (
+    Heard,
+    Recovered,
+    Refuse,
+    Save,
+    Tell,
+    Tick,
+    act,
+    answered,
+    is_over,
+    objection,
+)
 from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.plans import INFEASIBLE
 from edgeagents.protocol.task_ledger import CloseTask, LedgerAnswer, ReadTask, TakeTask
@@ -99,7 +110,7 @@ def step(state: State, event: Event) -> Result:
     """Return the next state and what must be done about it; what does not fit the state changes nothing."""
     if isinstance(state, Ended):
         return state, [Refuse(event.sender, "late", "it is over here")] if isinstance(event, Heard) else []
-    if isinstance(event, (Tick, Recovered, LedgerSaid, Heard)) and event.now_s >= state.setting.deadline_s:
+    if isinstance(event, (Tick, Recovered, LedgerSaid, Heard)) and is_over(event.now_s, state.setting.deadline_s):
         return _over(state)
     match event:
         case Heard():

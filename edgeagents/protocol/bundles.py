@@ -34,6 +34,7 @@ from edgeagents.protocol.conversation import (
     act,
     answered,
     counted,
+    is_over,
     objection,
 )
 from edgeagents.protocol.effects import StartTimer
@@ -199,13 +200,13 @@ def _in_time(state: Live, now_s: float) -> tuple[Live | Ended, list[Effect]]:
     """Return the state that the clock asks for, and what must be said at once when it is a new one."""
     effects: list[Effect] = []
     batch = state.batch
-    if isinstance(state, Bidding) and now_s >= batch.close_s:
+    if isinstance(state, Bidding) and is_over(now_s, batch.close_s):
         state = Closing(batch, state.bundle, state.number + 1, state.told, state.heard)
         effects = [Save(), *_say(state)]
-    if isinstance(state, Closing) and now_s >= batch.vote_s:
+    if isinstance(state, Closing) and is_over(now_s, batch.vote_s):
         state = Voting(batch, state.bundle, state.number + 1, {batch.me: _votes(state)}, state.heard)
         effects = [Save(), *_say(state)]
-    if isinstance(state, Voting) and now_s >= batch.end_s:
+    if isinstance(state, Voting) and is_over(now_s, batch.end_s):
         return _ended(state), [Save()]
     return state, effects
 

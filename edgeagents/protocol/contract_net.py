@@ -32,6 +32,7 @@ from edgeagents.protocol.conversation import (
     act,
     answered,
     counted,
+    is_over,
     objection,
 )
 from edgeagents.protocol.effects import StartTimer
@@ -163,13 +164,13 @@ def step(state: State, event: Event) -> Result:
             return _begun(terms, now_s, epoch)
         case Planned(), _:
             return state, []
-        case _, (Tick(now_s) | Recovered(now_s) | LedgerSaid(_, now_s)) if now_s >= _terms(state).deadline_s:
+        case _, (Tick(now_s) | Recovered(now_s) | LedgerSaid(_, now_s)) if is_over(now_s, _terms(state).deadline_s):
             return _over(state)
         case _, Heard():
             return _heard(state, event)
         case Calling(), Tick(now_s):
-            return _counted_out(state, now_s) if now_s >= state.until_s else (state, [])
-        case Awarded(), Tick(now_s) if now_s >= state.until_s:
+            return _counted_out(state, now_s) if is_over(now_s, state.until_s) else (state, [])
+        case Awarded(), Tick(now_s) if is_over(now_s, state.until_s):
             return state, [AskLedger(ReopenTask(_task(state), state.epoch)), StartTimer(state.bidding.terms.take_s)]
         case Awarding(), Tick():
             return state, [_award_request(state), StartTimer(state.bidding.terms.take_s)]

@@ -14,7 +14,18 @@ from typing import Final, Literal, TypeAlias
 
 from edgeagents.model.cooperation import Award, Bid, CallForProposals, Report
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
-from edgeagents.protocol.conversation import Heard, Recovered, Refuse, Save, Tell, Tick, act, answered, objection
+from edgeagents.protocol.conversation import (
+    Heard,
+    Recovered,
+    Refuse,
+    Save,
+    Tell,
+    Tick,
+    act,
+    answered,
+    is_over,
+    objection,
+)
 from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.task_ledger import CloseTask, Entry, ReadTask, TakeTask
 
@@ -126,14 +137,14 @@ def step(state: State, event: Event) -> Result:
     """Return the next state and what must be done about it; what does not fit the state changes nothing."""
     if isinstance(state, Ended):
         return state, [Refuse(event.sender, "late", "it is over here")] if isinstance(event, Heard) else []
-    if isinstance(event, (Tick, Recovered, LedgerSaid)) and event.now_s >= state.setting.deadline_s:
+    if isinstance(event, (Tick, Recovered, LedgerSaid)) and is_over(event.now_s, state.setting.deadline_s):
         return _over(state)
     match state, event:
         case _, Heard():
             return _heard(state, event)
         case Estimating(), Estimated(cost, now_s, reason):
             return _estimated(state, cost, now_s, reason)
-        case Estimating(setting), Tick(now_s) if now_s > state.until_s:
+        case Estimating(setting), Tick(now_s) if is_over(now_s, state.until_s):
             return Listening(setting), []
         case Taking(setting, award), Tick():
             return state, [_take(setting, award), StartTimer(ASK_AGAIN_S)]

@@ -16,6 +16,7 @@ RefusalCause: TypeAlias = Literal[
     "unknown-performative", "newer-version", "other-conversation", "not-invited", "no-content", "late", "repeated",
     "too-many", "stale-epoch", "out-of-turn", "no-number", "unknown-name", "not-allowed",
 ]  # fmt: skip
+ROUNDING_S: Final = 1e-6
 MOST_ACTS: Final = 256  # of one sender in one conversation; what comes after that is counted and not looked at
 
 
@@ -99,6 +100,11 @@ def answered(refused: Refuse, heard: Heard) -> list[Tell | Refuse]:
         return [refused]
     told = act("not-understood", heard.act.conversation, reason=refused.text)
     return [Tell(refused.sender, told), refused]
+
+
+def is_over(now_s: float, until_s: float) -> bool:
+    """Say whether a time has come. A timer for the time that was left may fire a rounding too early: that counts."""
+    return now_s >= until_s - ROUNDING_S
 
 
 def counted(heard: Mapping[str, int], sender: str) -> dict[str, int]:

@@ -27,6 +27,7 @@ from edgeagents.protocol.conversation import (
     act,
     answered,
     counted,
+    is_over,
     objection,
 )
 from edgeagents.protocol.effects import StartTimer
@@ -123,7 +124,7 @@ def step(state: State, event: Event) -> Result:
             return state, [Refuse(sender, "late", "it is agreed"), Tell(sender, _result(table, outcome))]
         case ((Planned() | Agreed() | Parted()), Heard(sender=sender)):
             return state, [Refuse(sender, "late", "nobody sits here")]
-        case Seated(), (Tick(now_s) | Recovered(now_s)) if now_s >= min(state.until_s, state.table.deadline_s):
+        case Seated(), (Tick(now_s) | Recovered(now_s)) if is_over(now_s, min(state.until_s, state.table.deadline_s)):
             late = "the deadline has passed" if now_s >= state.table.deadline_s else f"{state.speaker} gave no answer"
             return _parted(state, f"{late} on turn {state.turn}")
         case Seated(), Recovered(now_s):

@@ -15,7 +15,18 @@ from typing import Any, Final, Literal, TypeAlias
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.cooperation import Offer
-from edgeagents.protocol.conversation import Heard, Recovered, Refuse, Save, Tell, Tick, act, answered, objection
+from edgeagents.protocol.conversation import (
+    Heard,
+    Recovered,
+    Refuse,
+    Save,
+    Tell,
+    Tick,
+    act,
+    answered,
+    is_over,
+    objection,
+)
 from edgeagents.protocol.effects import StartTimer
 
 Tactic: TypeAlias = Literal["boulware", "linear", "conceder", "micro"]
@@ -111,7 +122,7 @@ def step(state: State, event: Event, taste: Taste) -> Result:
     if isinstance(state, Ended):
         return state, [Refuse(event.sender, "late", "it is over here")] if isinstance(event, Heard) else []
     chair = state.chair
-    if event.now_s >= chair.deadline_s:
+    if is_over(event.now_s, chair.deadline_s):
         return Ended("", "our deadline passed"), [Save()]
     match event:
         case Recovered(now_s):

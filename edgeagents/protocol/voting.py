@@ -28,6 +28,7 @@ from edgeagents.protocol.conversation import (
     act,
     answered,
     counted,
+    is_over,
     objection,
 )
 from edgeagents.protocol.effects import StartTimer
@@ -206,7 +207,7 @@ def step(state: State, event: Event) -> Result:
             return Polling(poll), [Save(), *_calls(Polling(poll), now_s)]
         case ((Planned() | Counted()), Heard(sender=sender)):
             return state, [Refuse(sender, "late", "no ballots are taken here")]
-        case Polling(), (Tick(now_s) | Recovered(now_s)) if now_s >= state.poll.deadline_s:
+        case Polling(), (Tick(now_s) | Recovered(now_s)) if is_over(now_s, state.poll.deadline_s):
             return _counted(state), [Save()]
         case Polling(), Recovered(now_s):
             return state, [*_calls(state, now_s)]

@@ -1,6 +1,7 @@
 """What is not listened to, and why; older agents beside newer ones."""
 
 import json
+import math
 
 import pytest
 
@@ -8,7 +9,7 @@ from edgeagents.adapters import wire
 from edgeagents.errors import MalformedMessageError
 from edgeagents.model.cooperation import PERFORMATIVES, VERSION, Act, Bid, CallForProposals
 from edgeagents.pb import cooperation_pb2
-from edgeagents.protocol.conversation import Heard, Tell, act, answered, objection
+from edgeagents.protocol.conversation import Heard, Tell, act, answered, is_over, objection
 
 BID = act("propose", "t-1", bid=Bid(cost=2.0))
 
@@ -72,6 +73,13 @@ def test_a_cost_that_is_none_does_not_come_off_the_wire(cost: object) -> None:
     with pytest.raises(MalformedMessageError, match=r"Act.bid.cost") as caught:
         wire.decode(Act, json.dumps(body).encode(), wire.JSON)
     assert caught.value.cause_kind == "out-of-contract"
+
+
+def test_a_timer_that_fires_a_rounding_too_early_counts() -> None:
+    now_s = 1.2000000000000002
+    fires_s = now_s + (12.1 - now_s)
+    assert is_over(min(fires_s, math.nextafter(12.1, 0)), 12.1)
+    assert not is_over(12.0, 12.1)
 
 
 def test_json_reads_as_a_person_would_write_it() -> None:
