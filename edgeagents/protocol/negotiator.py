@@ -31,6 +31,9 @@ from edgeagents.protocol.effects import StartTimer
 
 Tactic: TypeAlias = Literal["boulware", "linear", "conceder", "micro"]
 EXPONENTS: Final[Mapping[str, float]] = {"boulware": 0.2, "linear": 1.0, "conceder": 5.0}
+DEFAULT_TACTIC: Final[Tactic] = (
+    "boulware"  # the largest share of the best Nash product among our own (bench-negotiation)
+)
 MOST_REMEMBERED: Final = 4096
 
 
@@ -161,13 +164,13 @@ def _turn(state: Waiting, heard: Heard, taste: Taste) -> Result:
         return state, [_said(state, turn, offered.outcome if offered is not None else "")]  # asked again: it was lost
     if turn <= state.turn:
         return state, [Refuse(heard.sender, "stale-epoch", f"turn {turn} is over")]
+    state = replace(state, turn=turn)
+    # What it would have offered before it heard this one, or has offered already, it takes.
+    bar = taste.utilities[max(next_place(state, taste, heard.now_s), state.conceded - 1)]
     if offered is not None and len(state.seen) < MOST_REMEMBERED:
         state = replace(state, seen=state.seen | {offered.outcome})
-    state = replace(state, turn=turn)
     place = next_place(state, taste, heard.now_s)
     worth = taste.of(offered.outcome) if offered is not None else None
-    # What it has offered itself already, it takes.
-    bar = taste.utilities[max(place, state.conceded - 1)]
     if offered is not None and worth is not None and worth >= bar:
         state = replace(state, last=offered.outcome)
         return state, [Save(), _said(state, turn, offered.outcome)]

@@ -26,7 +26,7 @@ from edgeagents.model.cooperation import Offer
 from edgeagents.protocol import negotiator
 from edgeagents.protocol.conversation import Heard, Tell, act
 from edgeagents.protocol.nash import nash
-from edgeagents.protocol.negotiator import Chair, Tactic, Taste, Waiting, taste_of
+from edgeagents.protocol.negotiator import DEFAULT_TACTIC, Chair, Tactic, Taste, Waiting, taste_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 ENVIRONMENT: Final = ROOT / "var" / "negmas"
@@ -192,7 +192,7 @@ def means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def goals(found: dict[str, dict[str, float]], took_ms: float) -> dict[str, dict[str, Any]]:
     """Return the goals with what was reached."""
-    ours, theirs = found["our micro"]["nash"], found["negmas micro"]["nash"]
+    ours, theirs = found[f"our {DEFAULT_TACTIC}"]["nash"], found["negmas micro"]["nash"]
     share = found["mediated"]["nash"]
     return {
         "mediated_nash_share": {"value": share, "goal": 1.0, "met": share >= 1.0 - 1e-9},

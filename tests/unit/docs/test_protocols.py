@@ -1,4 +1,4 @@
-"""docs/protocols.md: its diagrams are what the code does, and its example of a preferences file exists."""
+"""docs/protocols.md: its diagrams are what the code does."""
 
 import pytest
 
