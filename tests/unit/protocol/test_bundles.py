@@ -30,7 +30,7 @@ def bundle_value(table: dict[str, float], tasks: tuple[str, ...]) -> float:
     return sum(value / 2**place for place, value in enumerate(best))
 
 
-@settings(max_examples=CASES // 5)
+@settings(max_examples=CASES)
 @given(st.lists(values, min_size=2, max_size=3), st.integers(1, 4))
 def test_the_result_is_free_of_conflicts_and_worth_at_least_half_of_the_best(rows: list[list[int]], most: int) -> None:
     tables = {f"p{n}": dict(zip(TASKS, map(float, row), strict=True)) for n, row in enumerate(rows)}

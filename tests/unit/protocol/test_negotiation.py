@@ -47,7 +47,7 @@ worths_of_two = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2
 )
 
 
-@settings(max_examples=CASES // 5)
+@settings(max_examples=CASES)
 @given(worths_of_two, st.tuples(st.sampled_from(TACTICS), st.sampled_from(TACTICS)))
 def test_an_agreement_is_the_same_for_all_and_nobody_loses_by_it(worths: Worths, tactics: Any) -> None:
     society = negotiated(worths, tactics)
@@ -61,7 +61,7 @@ def test_an_agreement_is_the_same_for_all_and_nobody_loses_by_it(worths: Worths,
         assert told == {""}
 
 
-@settings(max_examples=CASES // 5)
+@settings(max_examples=CASES)
 @given(worths_of_two)
 def test_two_that_give_in_step_by_step_always_agree_when_all_suits_both(worths: Worths) -> None:
     assert isinstance(negotiated(worths, ("micro", "micro"), least=0.0).parties["table"].state, Agreed)
