@@ -5,7 +5,8 @@
 The auctioneer asks what sets of tasks would cost each agent, and remembers the answers. In each round of the auction
 the task and the agent with the best bid meet; then tasks are transferred or swapped while that makes the whole better,
 at most `most_moves` times. For the sum a bid is what a task adds to its agent's cost: twice the best possible sum at
-most where costs are paths in a metric. For the makespan it is what the agent's whole work would then cost.
+most where costs are paths in a metric. For the makespan it is what the agent's whole work would then cost; all is done
+once more from bids for the sum, and the better plan counts.
 
 An agent that does not answer in time is left out of what follows, so silence blocks nobody. Awards take effect in the
 ledger alone (`task_ledger.py`); what nobody has taken in time is open again. `auction_bidder.py` is the other side.
@@ -44,6 +45,7 @@ from edgeagents.protocol.plans import (
     best_bid,
     better,
     costs_of,
+    team_cost,
     wanted_bundles,
 )
 from edgeagents.protocol.task_ledger import AwardTask, LedgerAnswer, ReadTask, ReopenTask
@@ -96,6 +98,7 @@ class Asking:
     moves: int = 0
     heard: Mapping[str, int] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    first: Plan | None = None  # what the first start came to, while the second one is tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +184,36 @@ def _go_on(state: Asking, now_s: float) -> Result:
         want = wanted_bundles(state.plan, state.costs, state.open, state.moves < state.lot.most_moves)
         if want:
             return _ask(state, want, now_s)
-        following = _bid_won(state) if state.open else _moved(state)
+        following = (_bid_won(state) if state.open else _moved(state)) or _second_start(state)
         if following is None:
-            return _award(state, now_s)
+            return _award(_best_of_both(state), now_s)
         state = following
+
+
+def _second_start(state: Asking) -> Asking | None:
+    """Return the state with all tasks open again, to be bid for as for the sum; None when that is not worth a try.
+
+    A makespan has many local optima, and most costs are known by now.
+    """
+    lot = state.lot
+    if lot.objective == "sum" or not lot.most_moves or state.first is not None or state.open or len(state.plan) < 2:
+        return None
+    plan: Plan = dict.fromkeys(state.plan, ())
+    reasons = (*state.reasons, "all once more, from bids for the sum")
+    return replace(state, plan=plan, open=tuple(sorted(lot.tasks)), moves=0, first=state.plan, reasons=reasons)
+
+
+def _best_of_both(state: Asking) -> Asking:
+    """Return the state with the better of the plans of both starts."""
+    if state.first is None:
+        return state
+    first, second = (
+        team_cost({agent: state.costs[agent][own] for agent, own in plan.items()}, state.lot.objective)
+        for plan in (state.first, state.plan)
+    )
+    if state.open or first <= second:
+        return replace(state, plan=state.first, open=(), reasons=(*state.reasons, "the first plan was the better one"))
+    return state
 
 
 def _ask(state: Asking, want: Want, now_s: float) -> Result:
@@ -205,7 +234,8 @@ def _asked(state: Asking, now_s: float) -> Result:
 
 def _bid_won(state: Asking) -> Asking | None:
     """Return the state after the best bid of a round, None when nobody can do any of the open tasks."""
-    best = best_bid(state.plan, state.costs, state.open, state.lot.objective)
+    objective = state.lot.objective if state.first is None else "sum"
+    best = best_bid(state.plan, state.costs, state.open, objective)
     if best is None:
         return None
     agent, task, bid = best
@@ -277,7 +307,9 @@ def _left_out(state: Asking, names: list[str], text: str, now_s: float) -> Resul
     plan = {agent: tasks for agent, tasks in state.plan.items() if agent not in names}
     reasons = (*state.reasons, f"{text}: left out")
     waiting = state.waiting - set(names)
-    state = replace(state, plan=plan, open=tuple(sorted((*state.open, *back))), reasons=reasons, waiting=waiting)
+    state = replace(
+        state, plan=plan, open=tuple(sorted((*state.open, *back))), reasons=reasons, waiting=waiting, first=None
+    )
     if not plan:
         return Allotted({}, state.open, (*reasons, "nobody is left")), [Save()]
     return (state, [Save()]) if waiting else _go_on(state, now_s)

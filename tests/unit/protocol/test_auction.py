@@ -77,6 +77,14 @@ def test_what_was_auctioned_one_by_one_is_moved_while_that_helps() -> None:
     assert max(loads(found, starts, places).values()) == optimum(starts, places, "makespan")
 
 
+def test_a_makespan_is_tried_from_two_starts_and_the_better_plan_counts() -> None:
+    found = run(auction_of({"anna": 0.0, "bert": 10.0}, {"t0": 4.0, "t1": 20.0}, "makespan"))
+    assert "all once more, from bids for the sum" in found.reasons
+    assert found.reasons[-2] == "the first plan was the better one"
+    one = run(auction_of({"anna": 0.0}, {"t0": 4.0}, "makespan"))
+    assert "all once more, from bids for the sum" not in one.reasons, "one alone has one plan"
+
+
 def test_one_that_stays_silent_is_left_out_and_blocks_nobody() -> None:
     society = auction_of({"anna": 0.0, "bert": 1.0}, {"t0": 1.0, "t1": 9.0})
     society.crash("bert")
