@@ -35,6 +35,9 @@ proto: setup ## generate edgeagents/pb from proto/
 	$(BIN)/python proto/generate.py
 
 
+diagrams: setup ## draw the protocols' state diagrams into docs/protocols.md
+	$(BIN)/python -m tests.diagrams
+
 demo: setup ## a home run by three agents and a guard, on a live page (ARGS="--help")
 	@$(BIN)/python -m edgeagents.embedded.demo $(ARGS)
 
@@ -58,6 +61,7 @@ test: setup ## all tests that this machine can run; says what it leaves out
 	"all faults, minutes of load and of fuzzing (make test-long)"
 
 FUZZ_SECONDS ?= 600
+PROTOCOL_CASES ?= 20000
 
 # One whole gateway at a time: a fault test shares its machine with nobody.
 FAULTS_SEED ?= 1
@@ -67,6 +71,7 @@ test-faults: setup ## some 5 minutes of kills, stops, power cuts, full disks, cl
 
 test-long: setup ## hours: every fault 20 times, in containers too, a load (LOAD_SECONDS=600 LOAD_RATE=2000), bad input for FUZZ_SECONDS=600
 	FAULTS_ROUNDS=20 FAULTS_SEED=$(FAULTS_SEED) FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest -m "faults or long" -n 0 -q $(ARGS)
+	PROTOCOL_CASES=$(PROTOCOL_CASES) $(BIN)/pytest tests/unit/protocol -m society -n 0 -q $(ARGS)
 
 images: setup ## container images of all services, at the project's version: BASE_IMAGE=python:3.11-slim-bookworm
 	@services/images.sh
@@ -96,8 +101,14 @@ bench-home: setup ## agents, best schedule and best rules run a house: cost, com
 bench-events: setup ## events/s of an agent, event to command and to SET, beside a peer: ARGS="--peer-topic edgex/rules-events"
 	@$(BIN)/python -m tests.bench.events $(ARGS)
 
+bench-allocation: setup ## auctions, contract net and peers against the exact optimum; decisions/s (ARGS="--seeds 20")
+	@$(BIN)/python -m tests.bench.allocation $(ARGS)
+
+bench-negotiation: setup ## mediated and private negotiations beside negmas, a judge in its own process (ARGS="--domains 9")
+	@$(BIN)/python -m tests.bench.negotiation $(ARGS)
+
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home bench-events images test-compose
+	bench-home bench-events bench-allocation bench-negotiation diagrams images test-compose

@@ -15,8 +15,9 @@ from google.protobuf.message import Message as PbMessage
 from pydantic import ValidationError
 
 from edgeagents.errors import MalformedMessageError
+from edgeagents.model import cooperation
 from edgeagents.model import message as model
-from edgeagents.pb import audit_pb2, guard_pb2
+from edgeagents.pb import audit_pb2, cooperation_pb2, guard_pb2
 
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
@@ -34,6 +35,20 @@ PB_CLASSES: Final[dict[type[model.Message], Callable[..., PbMessage]]] = {
     model.Command: guard_pb2.Command,
     model.Outcome: guard_pb2.Outcome,
     model.AuditRecord: audit_pb2.AuditRecord,
+    cooperation.Act: cooperation_pb2.Act,
+    cooperation.CallForProposals: cooperation_pb2.CallForProposals,
+    cooperation.Bid: cooperation_pb2.Bid,
+    cooperation.Award: cooperation_pb2.Award,
+    cooperation.Report: cooperation_pb2.Report,
+    cooperation.Bundle: cooperation_pb2.Bundle,
+    cooperation.Inquiry: cooperation_pb2.Inquiry,
+    cooperation.BundleCost: cooperation_pb2.BundleCost,
+    cooperation.Quote: cooperation_pb2.Quote,
+    cooperation.Offer: cooperation_pb2.Offer,
+    cooperation.Ballot: cooperation_pb2.Ballot,
+    cooperation.Claim: cooperation_pb2.Claim,
+    cooperation.PeerVote: cooperation_pb2.PeerVote,
+    cooperation.Claims: cooperation_pb2.Claims,
 }
 M = TypeVar("M", bound=model.Message)
 

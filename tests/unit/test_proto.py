@@ -1,14 +1,14 @@
 """`proto/` and the messages in `edgeagents/model` say the same, field by field."""
 
 import types
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from edgeagents.adapters.wire import PB_CLASSES
 from edgeagents.model import message as model
-from edgeagents.pb import audit_pb2, guard_pb2
+from edgeagents.pb import audit_pb2, cooperation_pb2, guard_pb2
 
 SCALARS: dict[type, set[int]] = {
     str: {FieldDescriptor.TYPE_STRING},
@@ -29,7 +29,9 @@ def without_none(annotation: Any) -> tuple[Any, bool]:
 
 
 def scalar(annotation: Any) -> type:
-    """Return the plain type that a NewType or a Literal of text stands for."""
+    """Return the plain type that a NewType, a bounded type or a Literal of text stands for."""
+    if get_origin(annotation) is Annotated:
+        return scalar(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return str
     found: type = getattr(annotation, "__supertype__", annotation)
@@ -42,7 +44,8 @@ def all_messages(base: type[model.Message] = model.Message) -> set[type[model.Me
 
 
 def test_every_message_is_in_proto_and_the_other_way_round() -> None:
-    declared = {*guard_pb2.DESCRIPTOR.message_types_by_name, *audit_pb2.DESCRIPTOR.message_types_by_name}
+    files = (guard_pb2, audit_pb2, cooperation_pb2)
+    declared = {name for file in files for name in file.DESCRIPTOR.message_types_by_name}
     assert {cls.__name__ for cls in all_messages()} == declared == set(NAMES)
 
 

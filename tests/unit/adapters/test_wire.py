@@ -3,7 +3,7 @@
 import json
 import math
 import types
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 from hypothesis import given
@@ -47,6 +47,8 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
         return st.none()
     if origin is Literal:
         return st.sampled_from(parts)
+    if origin is Annotated:
+        return words if any(getattr(item, "pattern", None) for item in parts[1].metadata) else values(parts[0])
     if origin is tuple:
         return st.lists(values(parts[0]), max_size=3).map(tuple)
     plain = getattr(annotation, "__supertype__", annotation)

@@ -1,0 +1,148 @@
+"""What agents say to each other when they share work or settle a conflict: FIPA's communicative acts.
+
+One envelope, `Act`; the content field that fits its performative says what it is about. Who sent it is a token of
+its subject, never a field, so nobody speaks for another. An act says which version of the contract its writer speaks
+and which one its reader needs: an older agent understands a newer one that only added fields, and refuses by name
+what it cannot act on.
+
+Source: proto/edgeagents/v1/cooperation.proto; FIPA SC00037J (communicative acts), SC00029H (contract net).
+"""
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import Field
+
+from edgeagents.model.message import MAX_REASON_CHARS, Message, Word
+
+VERSION: Final = 1
+MOST_ITEMS: Final = 1024  # of any list in an act
+
+Performative: TypeAlias = Literal[
+    "cfp", "propose", "refuse", "accept-proposal", "reject-proposal", "inform", "failure", "cancel", "not-understood"
+]
+PERFORMATIVES: Final[tuple[Performative, ...]] = (
+    "cfp", "propose", "refuse", "accept-proposal", "reject-proposal", "inform", "failure", "cancel", "not-understood",
+)  # fmt: skip
+Phase: TypeAlias = Literal["bidding", "final", "voting"]
+Words: TypeAlias = Annotated[tuple[Word, ...], Field(max_length=MOST_ITEMS)]
+Amount: TypeAlias = Annotated[float, Field(ge=0, le=1e9)]  # keeps sums and products of them finite
+
+
+class CallForProposals(Message):
+    """A task that somebody may do."""
+
+    task: Word
+    skill: Word
+    requires: Words = ()
+    epoch: int = Field(0, ge=0)
+
+
+class Bid(Message):
+    """What doing it would cost the sender."""
+
+    cost: Amount
+    epoch: int = Field(0, ge=0)
+
+
+class Award(Message):
+    """Who won: whoever this is sent to; from the winner: it has taken it."""
+
+    task: Word
+    epoch: int = Field(ge=0)
+    price: Amount = 0.0
+
+
+class Report(Message):
+    """How a task ended."""
+
+    task: Word
+    epoch: int = Field(ge=0)
+    status: Literal["done", "failed"]
+
+
+class Bundle(Message):
+    """A set of tasks for one agent."""
+
+    tasks: Words = ()
+
+
+class Inquiry(Message):
+    """Asks what each of some sets of tasks would cost."""
+
+    round: int = Field(0, ge=0)
+    bundles: Annotated[tuple[Bundle, ...], Field(max_length=MOST_ITEMS)] = ()
+
+
+class BundleCost(Message):
+    """What one set of tasks would cost."""
+
+    tasks: Words = ()
+    cost: Amount
+
+
+class Quote(Message):
+    """The answer to an `Inquiry`; sets that cannot be done are left out."""
+
+    round: int = Field(0, ge=0)
+    costs: Annotated[tuple[BundleCost, ...], Field(max_length=MOST_ITEMS)] = ()
+
+
+class Offer(Message):
+    """An outcome that the sender would have."""
+
+    round: int = Field(0, ge=0)
+    outcome: Word
+
+
+class Ballot(Message):
+    """What a voter thinks of the options; what its ranking leaves out ranks last, all equal."""
+
+    ranking: Words = ()
+    approved: Words = ()
+    vetoed: Words = ()
+
+
+class Claim(Message):
+    """The sender's own bid for one task."""
+
+    task: Word
+    score: Amount
+
+
+class PeerVote(Message):
+    """Who the sender thinks has won a task."""
+
+    task: Word
+    peer: Word
+
+
+class Claims(Message):
+    """All that one peer bids for, as of now."""
+
+    number: int = Field(ge=0)
+    phase: Phase
+    claims: Annotated[tuple[Claim, ...], Field(max_length=MOST_ITEMS)] = ()
+    votes: Annotated[tuple[PeerVote, ...], Field(max_length=MOST_ITEMS)] = ()
+
+
+class Act(Message):
+    """One communicative act of a conversation.
+
+    `performative` is any word: one that is not known is answered, not dropped.
+    """
+
+    version: int = Field(0, ge=0)
+    needs: int = Field(0, ge=0)
+    performative: Word
+    conversation: Word
+    reply_by_s: float = Field(0.0, ge=0, le=86_400)
+    reason: str = Field("", max_length=MAX_REASON_CHARS)
+    call: CallForProposals | None = None
+    bid: Bid | None = None
+    award: Award | None = None
+    report: Report | None = None
+    inquiry: Inquiry | None = None
+    quote: Quote | None = None
+    offer: Offer | None = None
+    ballot: Ballot | None = None
+    claims: Claims | None = None

@@ -1,0 +1,129 @@
+"""The ladder under any network: it always ends, at one outcome, that nobody loses by, with its reasons."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize
+
+from edgeagents.model.cooperation import Ballot, Offer
+from edgeagents.protocol import ladder, negotiation, negotiator, voting
+from edgeagents.protocol.conversation import Heard, Recovered, act
+from edgeagents.protocol.ladder import Begin, Dispute, Settled
+from edgeagents.protocol.ladder import Party as Side
+from edgeagents.protocol.negotiator import Chair, Waiting, taste_of
+from edgeagents.protocol.voting import ballot_of
+from tests.society import Party, Society, classes
+from tests.unit.protocol.society_machine import MACHINE_SETTINGS, PATIENT, SocietyMachine
+
+pytestmark = PATIENT
+NAME = "t-1"
+AGENTS = ("anna", "bert", "carl")
+OPTIONS = ("off", "low", "high")
+END_S = 12.1  # offers, then the vote
+CLASSES = classes(ladder, negotiation, negotiator, voting)
+TACTICS: Any = ("boulware", "linear", "conceder", "micro")
+LEAST = 0.3
+
+
+def voter(worth: dict[str, float], tactic: Any = "micro") -> Any:
+    """Return how a party answers: with ballots while it is asked for one, else at the table."""
+    suits = max(worth.values()) >= LEAST
+    taste = taste_of(worth if suits else {"never": 1.0}, LEAST)
+
+    def answer(state: Any, event: Any) -> tuple[Any, list[Any]]:
+        if isinstance(event, Heard) and event.act.ballot is not None:
+            ballot = ballot_of(worth, LEAST, len(AGENTS))
+            return state, [negotiator.Tell("lead", act("inform", NAME, ballot=ballot))]
+        if not suits and isinstance(event, Heard):  # nothing is worth it: it leaves the table
+            return negotiator.Ended("", "nothing suits"), [negotiator.Tell("lead", act("refuse", NAME))]
+        return negotiator.step(state, event, taste)
+
+    return answer
+
+
+def dispute_of(worths: dict[str, dict[str, float]], *, is_private: bool, **others: Any) -> Dispute:
+    sides = tuple(
+        Side(name, "comfort", max(worth, key=lambda option: worth[option]), None, None if is_private else worth, LEAST)
+        for name, worth in worths.items()
+    )
+    return Dispute(NAME, sides, OPTIONS, **others)
+
+
+def society_of(dispute: Dispute, worths: dict[str, dict[str, float]], tactics: Any = ("micro",) * 3) -> Society:
+    """Return a mediator and the parties, started."""
+    parties = [Party("lead", ladder.Planned(dispute), ladder.step, CLASSES)]
+    for (name, worth), tactic in zip(worths.items(), tactics, strict=True):
+        chair = Chair(name, "lead", NAME, tactic, dispute.most_turns, 0.0, END_S, LEAST)
+        parties.append(Party(name, Waiting(chair), voter(worth), CLASSES))
+    society = Society(parties)
+    for name in worths:
+        society.start(name, Recovered(0.0))
+    society.start("lead", Begin(0.0))
+    return society
+
+
+class LadderMachine(SocietyMachine):
+    people = ("lead", *AGENTS)
+    own = ("a_member_lies",)
+    worths: dict[str, dict[str, float]]
+    liar: str | None = None
+    outcome: Settled | None = None
+
+    @initialize(
+        rows=st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), min_size=3, max_size=3),
+        is_private=st.booleans(), tactics=st.lists(st.sampled_from(TACTICS), min_size=3, max_size=3),
+        liar=st.sampled_from([None, None, *AGENTS]),
+    )  # fmt: skip
+    def begin(self, rows: list[list[int]], is_private: bool, tactics: list[Any], liar: str | None) -> None:
+        self.worths = {
+            name: {option: value / 5 for option, value in zip(OPTIONS, row, strict=True)}
+            for name, row in zip(AGENTS, rows, strict=True)
+        }
+        self.liar, self.outcome = liar, None
+        dispute = dispute_of(self.worths, is_private=is_private, offers_s=10.0, turn_s=1.0, vote_s=2.0)
+        self.society = society_of(dispute, self.worths, tactics)
+
+    def a_member_lies(self, place: int) -> None:
+        if self.liar is None:
+            return
+        option = OPTIONS[place % 3]
+        for said in (
+            act("accept-proposal", NAME, offer=Offer(round=place, outcome=option)),
+            act("propose", NAME, offer=Offer(round=place // 2, outcome="nowhere" if place == 7 else option)),
+            act("inform", NAME, ballot=Ballot(ranking=(option,), vetoed=(OPTIONS[(place + 1) % 3],))),
+        ):
+            self.world.inject(self.liar, "lead", said)
+
+    def must_hold(self, society: Society) -> None:
+        state = society.parties["lead"].state
+        if isinstance(state, Settled):
+            if self.outcome is not None and society.parties["lead"].disk:
+                assert state == self.outcome or self.outcome is None, "one outcome, ever"
+            self.outcome = state
+            self.nobody_loses(state)
+
+    def nobody_loses(self, state: Settled) -> None:
+        assert state.reasons
+        if state.rung in ("nash", "offers"):
+            for name, worth in self.worths.items():
+                assert name == self.liar or worth[state.option] >= LEAST, "individually rational"
+        if state.rung == "nash":
+            chosen = [worth[state.option] for worth in self.worths.values()]
+            for option in OPTIONS:
+                row = [worth[option] for worth in self.worths.values()]
+                assert row == chosen or any(a < b for a, b in zip(row, chosen, strict=True)), "Pareto-optimal"
+
+    def at_the_end(self, society: Society) -> None:
+        society.network = []
+        society.advance(END_S)
+        for name, party in society.parties.items():
+            party.crash_after = None
+            assert not party.is_up or isinstance(party.state, (Settled, negotiator.Ended, ladder.Planned)), name
+        for name in society.parties:
+            society.restart(name)
+        society.advance(END_S)
+        assert isinstance(society.parties["lead"].state, (Settled, ladder.Planned))
+
+
+TestLadder = LadderMachine.TestCase
+TestLadder.settings = MACHINE_SETTINGS
