@@ -10,8 +10,9 @@ Source: NATS client protocol (MSG, HMSG); nats-py 2.16 `Parser.parse`.
 from typing import Final
 
 from nats.errors import ProtocolError
-from nats.protocol.parser import AWAITING_CONTROL_LINE, MAX_CONTROL_LINE_SIZE, Parser
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+MOST_LINE_BYTES: Final = 1 << 20  # MQTT topics alone may have 64 KiB, and more as subjects
 _CRLF: Final = b"\r\n"
 _PREFIXES: Final = (b"MSG ", b"HMSG ", b"MSG\t", b"HMSG\t")
 
@@ -30,7 +31,7 @@ class QuickParser(Parser):
             await self._messages()
             end = self.buf.find(_CRLF)
             if end < 0 or self.buf.startswith(_PREFIXES):
-                if end < 0 and len(self.buf) > MAX_CONTROL_LINE_SIZE:
+                if end < 0 and len(self.buf) > MOST_LINE_BYTES:
                     raise ProtocolError("nats: a line without an end")
                 return
             line, rest = self.buf[: end + len(_CRLF)], self.buf[end + len(_CRLF) :]

@@ -17,9 +17,8 @@ from edgeagents.permissions import Permissions
 __all__ = ["find_nats_server", "free_port", "write_config", "write_private"]
 
 MAX_PAYLOAD_BYTES = 8 << 20
-# Messages that wait to be stored, of one stream: what does not fit is refused. By default 10,000 may wait, each for a
-# sync of the disk, and so a flood makes everybody else wait for half a minute.
-WAITING = {"max_buffered_msgs": 1_000, "max_buffered_size": 32 << 20}
+# What waits to be stored, of one stream, and does not fit is refused, and device services hear nothing of that.
+WAITING = {"max_buffered_msgs": 10_000, "max_buffered_size": 64 << 20}
 
 
 def write_config(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from edgeagents.adapters.nats_parser import QuickParser
+from edgeagents.adapters.nats_parser import MOST_LINE_BYTES, QuickParser
 
 
 class Client:
@@ -75,9 +75,18 @@ def test_any_pieces_give_what_nats_py_makes_of_the_whole(said: list[bytes], cuts
 
 
 async def test_what_is_no_nats_ends_the_connection() -> None:
-    for data in (b"HTTP/1.1 400\r\n", b"MSG a 1 x\r\nabc\r\n", b"x" * 5000):
+    for data in (b"HTTP/1.1 400\r\n", b"MSG a 1 x\r\nabc\r\n", b"x" * (MOST_LINE_BYTES + 1)):
         with pytest.raises(ProtocolError):
             await QuickParser(Client()).parse(data)
+
+
+async def test_a_subject_as_long_as_mqtt_allows_may_come_in_pieces() -> None:
+    client = Client()
+    parser = QuickParser(client)
+    line = b"MSG %s 1 2\r\nok\r\n" % (b"x" * 65_000)
+    for at in range(0, len(line), 4096):
+        await parser.parse(line[at : at + 4096])
+    assert not parser.buf
 
 
 async def test_what_followed_an_error_that_ended_the_connection_is_not_read_into_the_next() -> None:
