@@ -14,7 +14,8 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 MOST_LINE_BYTES: Final = 1 << 20  # MQTT topics alone may have 64 KiB, and more as subjects
 _CRLF: Final = b"\r\n"
-_PREFIXES: Final = (b"MSG ", b"HMSG ", b"MSG\t", b"HMSG\t")
+_PREFIXES: Final = (b"MSG ", b"HMSG ")
+_WORDS: Final = {b"MSG": (4, 5), b"HMSG": (5, 6)}  # without and with a subject to reply to
 
 
 class QuickParser(Parser):
@@ -39,6 +40,8 @@ class QuickParser(Parser):
             await super().parse()
             if self.buf is not line:
                 return  # what it said ended the connection, and this belongs to none any more
+            if line:
+                raise ProtocolError("nats: unknown protocol")
             self.buf += rest
 
     async def _messages(self) -> None:
@@ -49,7 +52,10 @@ class QuickParser(Parser):
                 end = buffer.find(_CRLF, at)
                 if end < 0:
                     return
-                words = buffer[at:end].split()
+                # At spaces alone, as the server does: other white space may be part of a subject.
+                words = buffer[at:end].split(b" ")
+                if len(words) not in _WORDS[bytes(words[0])]:
+                    raise ProtocolError("nats: malformed MSG")
                 begin = end + len(_CRLF)
                 after = begin + int(words[-1])
                 if len(buffer) < after + len(_CRLF):

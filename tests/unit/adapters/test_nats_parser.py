@@ -80,6 +80,28 @@ async def test_what_is_no_nats_ends_the_connection() -> None:
             await QuickParser(Client()).parse(data)
 
 
+@given(
+    st.binary(min_size=1, max_size=12).filter(lambda name: not set(name) & set(b" \t\r\n")),
+    st.integers(0, 9),
+    st.integers(1, 40),
+)
+def test_whatever_a_subject_holds_it_is_one_subject(subject: bytes, size: int, cut: int) -> None:
+    data = b"MSG a.%b 7 r.%b %d\r\n%b\r\n" % (subject, subject, size, b"x" * size)
+    found = asyncio.run(parsed(QuickParser, data, [cut]))
+    assert found == [(7, b"a." + subject, b"r." + subject, b"x" * size, None)]
+
+
+async def test_white_space_that_a_subject_may_hold_forges_no_message() -> None:
+    client = Client()
+    await QuickParser(client).parse(b"MSG g.audit.me.x\x0b9\x0breply 1 5\r\nhello\r\n")
+    assert client.found == [(1, b"g.audit.me.x\x0b9\x0breply", b"", b"hello", None)]
+
+
+async def test_a_long_line_that_means_nothing_ends_the_connection_at_once() -> None:
+    with pytest.raises(ProtocolError):
+        await asyncio.wait_for(QuickParser(Client()).parse(b"WHAT %b\r\n" % (b"x" * 5000)), 5)
+
+
 async def test_a_subject_as_long_as_mqtt_allows_may_come_in_pieces() -> None:
     client = Client()
     parser = QuickParser(client)
