@@ -144,8 +144,12 @@ class LeaseDesk:
         """Note that a command went out under the lease of a resource."""
         self.table, _ = lease.step(self.table, lease.Used(key, self._site_now()))
 
+    def judge_anew(self) -> None:
+        """Take in that the owner's files have changed: in the same step as they do, before anybody asks again."""
+        self._problems.clear()
+
     async def end_unpermitted(self) -> None:
-        """Take in that the owner's files have changed: end the leases of who may hold them no longer."""
+        """End the leases of who may hold them no longer, by the owner's files as they are now."""
         self._problems.clear()
         for key, changes in list(self.table.leases.items()):
             session = changes[-1].session
@@ -180,14 +184,16 @@ class LeaseDesk:
                 problem = f"{lease.MOST_SESSIONS} copies of agent {agent!r} are alive: end some"
         if not message.reply:
             return
-        if problem:
-            await self._answer(message, SessionWelcome(generation=self.table.generation, refused=problem))
+        definition = self._owner.agents.get(agent)
+        if problem or definition is None:
+            refused = problem or self._owner.problem(agent, self._devices)
+            await self._answer(message, SessionWelcome(generation=self.table.generation, refused=refused))
             return
         await self._answer(
             message,
             SessionWelcome(
                 generation=self.table.generation,
-                mode=self._owner.agents[agent].mode,
+                mode=definition.mode,
                 site=self._owner.part_of(agent, self._devices),
             ),
         )

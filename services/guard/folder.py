@@ -143,6 +143,7 @@ async def have_effect(means: Means, bus: Bus, known: Known, change: Change) -> N
         rows = await means.on_disk(lambda: list(means.ledger.past_sets(since_s)))
         means.picture.widen(rows, means.devices, wanted.most_sets)
     owner.take_over(known.agents, known.doubled)
+    means.desk.judge_anew()
     try:
         await means.orders.take_over()
     except StoreError as error:

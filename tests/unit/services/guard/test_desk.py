@@ -101,6 +101,17 @@ async def test_who_no_file_declares_is_told_and_gets_no_session(desk: Desk) -> N
     assert (desk.desk.table.heard, desk.bus.held) == ({}, [])
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_who_is_removed_while_others_are_asked_of_is_refused_at_once(desk: Desk, is_told: bool) -> None:
+    assert not (await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)).refused
+    desk.rig.owner.take_over({}, {})
+    if is_told:
+        desk.desk.judge_anew()
+    welcome = await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)
+    assert "no agent file declares 'air'" in welcome.refused
+    assert not (await desk.ask("air")).granted
+
+
 async def test_a_file_that_does_not_fit_gets_neither_session_nor_lease(desk: Desk) -> None:
     body = AGENTS[0] | {"may": [{"profile": "Valve", "resource": "Setpoint", "maximum": 99}]}
     desk.rig.owner.agents["air"] = AgentDefinition.model_validate(body)

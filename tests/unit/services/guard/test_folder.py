@@ -3,12 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import agent_files
+from edgeagents.model.site import Site
 from services.guard import folder as folder_module
-from services.guard.folder import AgentFolder, Change, Known, taken_in
+from services.guard.folder import AgentFolder, Change, Known, have_effect, taken_in
+from services.guard.jobs import Means
+from services.guard.owner import Owner
 from tests.contract.waiting import until
 
 
@@ -76,6 +82,27 @@ def test_an_agent_that_moved_to_another_file_is_not_held_by_the_former_that_is_w
     write(tmp_path, "other", "air", mode="observe")
     now, change = taken_in(known, agent_files(tmp_path))
     assert (change.changed, now.agents["air"].mode) == (("air",), "observe")
+
+
+async def test_who_is_removed_is_judged_anew_before_anything_is_waited_for(tmp_path: Path) -> None:
+    steps: list[str] = []
+
+    class Stopped(Exception):
+        pass
+
+    async def on_disk() -> None:
+        steps.append("disk")
+        raise Stopped
+
+    owner = Owner(Site(), {})
+    means = SimpleNamespace(
+        owner=owner,
+        desk=SimpleNamespace(judge_anew=lambda: steps.append("judged")),
+        orders=SimpleNamespace(take_over=on_disk),
+    )
+    with pytest.raises(Stopped):
+        await have_effect(cast(Means, means), cast(Bus, None), Known({}, {}), Change(removed=("air",)))
+    assert steps == ["judged", "disk"]
 
 
 class Watched:
