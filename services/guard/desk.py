@@ -71,7 +71,8 @@ class LeaseDesk:
         self.grants = 0
         self.counts: Counter[str] = Counter()
         handlers: dict[Kind, Handle] = {"sessions": self._on_session, "leases": self._on_lease}
-        self._reception = Reception(bus, lambda: owner.agents, handlers, self.counts)
+        refuse: dict[Kind, Handle] = {"leases": self._on_too_many}
+        self._reception = Reception(bus, lambda: owner.agents, handlers, self.counts, refuse)
         self.table = lease.LeaseTable(generation=0)
         self.is_lost = False  # whether `read_back` found that state was lost
         self._problems: dict[str, str] = {}  # by agent, until something about devices or the owner's files changes
@@ -235,6 +236,10 @@ class LeaseDesk:
         with telemetry.span("lease", about, kind="server", parent=message.headers):
             async with self._turn:
                 await self._step(event, message)
+
+    async def _on_too_many(self, agent: str, message: BusMessage) -> None:
+        reason = f"too many lease requests of {agent} wait: ask again later"
+        await self._answer(message, LeaseReply(granted=False, reason=reason, retry_after_s=1.0))
 
     async def _step(self, event: lease.LeaseEvent, request: BusMessage | None) -> None:
         self.table, effects = lease.step(self.table, event)
