@@ -2,8 +2,9 @@
 
 An agent may publish under any number of subjects there, so no limit of the broker's is one of an agent. Twice a
 second the guard looks at what was published and at what lies there; the decisions are `protocol/ration.py`. Of whom
-is cut the stream captures nothing for a while: its publishers hear that no stream takes it, at no cost to anybody, and
-its commands that wait are taken out, as the guard reads commands in order.
+is cut the stream captures nothing for a while: its publishers wait for an acknowledgement in vain (others hear its
+subjects, so that the broker does not say that nobody does), and its commands that wait are taken out, as the guard
+reads commands in order.
 
 Source: docs/decisions/0012.
 """
@@ -48,6 +49,7 @@ class _Shared:
     subscription: _Subscribed | None = None
     left: int = 0  # messages that the subscription still gets
     cut: frozenset[str] = field(default_factory=frozenset)
+    captured: list[str] = field(default_factory=list)  # empty: as it was made
 
 
 class Room:
@@ -134,14 +136,14 @@ class Room:
     async def _apply(self, shared: _Shared) -> None:
         """Have the broker take messages of all but those that are cut."""
         wanted = shared.book.cut - {subjects.GUARD}
-        if wanted == shared.cut:
-            return
         gateway = self._bus.settings.gateway
-        captured = subjects.stream_subjects(gateway)[shared.name]
-        if wanted:
+        captured: list[str] = []
+        if wanted:  # who is new among the agents' files meanwhile is let in as well
             captured = subjects.of_writers(gateway, shared.name, {*OTHERS, *self._names()} - wanted)
-        await self._bus.ensure_stream(shared.name, captured, **self._limits[shared.name])
-        shared.cut = wanted
+        if captured != shared.captured:
+            everything = subjects.stream_subjects(gateway)[shared.name]
+            await self._bus.ensure_stream(shared.name, captured or everything, **self._limits[shared.name])
+        shared.cut, shared.captured = wanted, captured
 
     async def _trim(
         self, shared: _Shared, samples: list[Sample], messages: int, size_bytes: int, share_bytes: float
