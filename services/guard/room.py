@@ -13,10 +13,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from edgeagents import subjects
-from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.adapters.bus import Bus, BusMessage, Subscription
 from edgeagents.adapters.stream_room import Lying, sampled, trim
 from edgeagents.audit import Audit
 from edgeagents.errors import EdgeAgentsError, InvalidInputError
@@ -26,17 +26,12 @@ log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
 MOST_SEEN: Final = 256  # messages between two looks that the broker lets us see; it ends our subscription then
-MORE: Final = 8  # when it did, far more came: each that was seen counts for as many
 MOST_PENDING_BYTES: Final = 32 << 20
 SAMPLES_OF_ALL: Final = 256  # of what lies there
 # The guard takes some hundred commands a second in; audit records wait for nobody.
 COMMANDS: Final = Ration(per_s=100.0, burst=1_000.0)
 AUDITS: Final = Ration(per_s=200.0, burst=2_000.0)
 OTHERS: Final = (subjects.GUARD, "coordinator", "resource", "inference", "console")  # who is no agent and may write
-
-
-class _Subscribed(Protocol):
-    async def unsubscribe(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -46,8 +41,11 @@ class _Shared:
     name: str
     book: Book
     seen: list[Sample] = field(default_factory=list)  # since the last look
-    subscription: _Subscribed | None = None
+    subscription: Subscription | None = None
+    former: Subscription | None = None  # ended by the broker; what was on its way then still comes
+    number: int = 0  # of the subscription
     left: int = 0  # messages that the subscription still gets
+    last_sequence: int | None = None  # of the stream at the last look
     cut: frozenset[str] = field(default_factory=frozenset)
     captured: list[str] = field(default_factory=list)  # empty: as it was made
 
@@ -88,8 +86,13 @@ class Room:
                     is_told = True
 
     async def _look(self, shared: _Shared) -> None:
+        held = await self._bus.held(shared.name)
         seen, shared.seen = shared.seen, []
-        stored = len(seen) * (MORE if shared.left <= 0 and shared.subscription is not None else 1)
+        before, shared.last_sequence = shared.last_sequence, held.last_sequence
+        stored, grown = len(seen), held.last_sequence - before if before is not None else 0
+        if shared.left <= 0 and shared.subscription is not None:
+            # More came than the broker let us see. How many more, the stream knows, except of what it did not take.
+            stored = max(stored, grown)
         shared.book, effects = charge(shared.book, seen, stored, self._now())
         for effect in effects:
             if effect.writer != subjects.GUARD:
@@ -100,7 +103,6 @@ class Room:
             for writer in sorted(shared.cut):
                 await trim(self._bus, shared.name, subjects.own_commands(self._bus.settings.gateway, writer))
         await self._renew(shared)
-        held = await self._bus.held(shared.name)
         if held.max_bytes > 0 and held.size_bytes > held.max_bytes // 2:
             first = max(1, held.last_sequence - held.messages + 1)
             lying = await sampled(self._bus, shared.name, first, held.last_sequence, SAMPLES_OF_ALL)
@@ -109,21 +111,21 @@ class Room:
 
     async def _renew(self, shared: _Shared) -> None:
         """Be told of what is published, whether the stream has stored it yet or not."""
-        if shared.subscription is not None and shared.left > MOST_SEEN // 2:
-            return
+        if shared.former is not None:
+            await shared.former.unsubscribe()
+        number = shared.number + 1
 
         async def see(message: BusMessage) -> None:
-            shared.left -= 1
+            shared.left -= number == shared.number
             shared.seen += _samples([Lying(0, message.subject, len(message.data))])
 
-        gateway, former = self._bus.settings.gateway, shared.subscription
+        gateway = self._bus.settings.gateway
         pattern = subjects.commands(gateway) if shared.name == subjects.COMMANDS_STREAM else subjects.audits(gateway)
-        shared.left, shared.subscription = (
-            MOST_SEEN,
-            await self._bus.subscribe(pattern, see, most=MOST_SEEN, pending_bytes=MOST_PENDING_BYTES),
-        )
-        if former is not None:
-            await former.unsubscribe()
+        shared.former, shared.subscription = shared.subscription, None
+        shared.number, shared.left = number, MOST_SEEN
+        shared.subscription = await self._bus.subscribe(pattern, see, most=MOST_SEEN, pending_bytes=MOST_PENDING_BYTES)
+        if shared.former is not None:
+            await self._bus.retire(shared.former)
 
     def _tell(self, shared: _Shared, effect: Any) -> None:
         what = "flood" if isinstance(effect, Cut) else "flood-over"

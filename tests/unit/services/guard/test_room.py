@@ -13,7 +13,7 @@ from edgeagents.audit import Audit
 from edgeagents.protocol.ration import FIRST_CUT_S
 from edgeagents.settings import BusSettings
 from services.guard import room as room_module
-from services.guard.room import Room
+from services.guard.room import COMMANDS, MOST_SEEN, Room
 
 MAX_BYTES = 100_000_000
 
@@ -121,3 +121,34 @@ async def test_who_is_taken_in_while_somebody_is_cut_is_captured_too(looked: Loo
 
 def _place(subject: str) -> tuple[bool, str]:
     return subject.startswith("gw.outcomes"), subject
+
+
+async def test_a_burst_within_the_ration_that_could_not_be_seen_whole_is_charged_as_what_it_was(looked: Looked) -> None:
+    await looked.broker.store("air", int(COMMANDS.burst) - 10)
+    await looked.look()
+    assert looked.room.cut == {}
+    await looked.look(60)
+    await looked.broker.store("air", int(COMMANDS.burst) + 10)
+    await looked.look()
+    assert looked.room.cut == {"commands": ["air"]}
+
+
+async def test_what_could_be_seen_is_charged_as_it_was_seen_whatever_else_the_stream_took(looked: Looked) -> None:
+    for _ in range(5):
+        await looked.broker.store("air", MOST_SEEN - 1)
+        looked.broker.last_sequence += 5000  # outcomes, which nobody is charged
+        await looked.look(2.6)
+    assert looked.room.cut == {}
+
+
+async def test_it_is_renewed_at_each_look_and_what_is_on_its_way_to_the_former_one_is_seen(looked: Looked) -> None:
+    former = looked.broker.handlers[-1]
+    await looked.look()
+    assert looked.broker.handlers[-1] is not former
+    assert looked.broker.ended == ["retired gw.commands.*.*", "retired gw.audit.*.*"]
+    for _ in range(int(COMMANDS.burst) + 60):
+        await former(BusMessage("gw.commands.valve.air", b"x"))
+    assert looked.room._streams[0].left == MOST_SEEN, "it uses nothing of the new one up"
+    await looked.look()
+    assert looked.room.cut == {"commands": ["air"]}
+    assert looked.broker.ended.count("dropped gw.commands.*.*") == 1
