@@ -11,6 +11,7 @@ Source: docs/decisions/0012.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,6 +29,9 @@ LOOK_S: Final = 0.5
 MOST_SEEN: Final = 256  # messages between two looks that the broker lets us see; it ends our subscription then
 MOST_PENDING_BYTES: Final = 32 << 20
 SAMPLES_OF_ALL: Final = 256  # of what lies there
+# While nobody is over its share, what lies there is not looked at until so much more has come, or after so long.
+GROWN_SHARE: Final = 0.01  # of what the stream may hold
+AGAIN_S: Final = 60.0
 # The guard takes some hundred commands a second in; audit records wait for nobody.
 COMMANDS: Final = Ration(per_s=100.0, burst=1_000.0)
 AUDITS: Final = Ration(per_s=200.0, burst=2_000.0)
@@ -48,6 +52,8 @@ class _Shared:
     last_sequence: int | None = None  # of the stream at the last look
     cut: frozenset[str] = field(default_factory=frozenset)
     captured: list[str] = field(default_factory=list)  # empty: as it was made
+    came_bytes: float = math.inf  # by estimate, since nobody was found over its share
+    fair_s: float = 0.0  # when that was
 
 
 class Room:
@@ -93,6 +99,7 @@ class Room:
         if shared.left <= 0 and shared.subscription is not None:
             # More came than the broker let us see. How many more, the stream knows, except of what it did not take.
             stored = max(stored, grown)
+        shared.came_bytes += sum(sample.size_bytes for sample in seen) * stored / len(seen) if seen else 0.0
         shared.book, effects = charge(shared.book, seen, stored, self._now())
         for effect in effects:
             if effect.writer != subjects.GUARD:
@@ -103,11 +110,14 @@ class Room:
             for writer in sorted(shared.cut):
                 await trim(self._bus, shared.name, subjects.own_commands(self._bus.settings.gateway, writer))
         await self._renew(shared)
-        if held.max_bytes > 0 and held.size_bytes > held.max_bytes // 2:
+        is_due = shared.came_bytes >= GROWN_SHARE * held.max_bytes or self._now() - shared.fair_s >= AGAIN_S
+        if is_due and held.max_bytes > 0 and held.size_bytes > held.max_bytes // 2:
+            # A full stream grows no more: what has come is counted, not what lies there.
             first = max(1, held.last_sequence - held.messages + 1)
             lying = await sampled(self._bus, shared.name, first, held.last_sequence, SAMPLES_OF_ALL)
             share_bytes = held.max_bytes / 2 / (len(self._names()) + 1)
-            await self._trim(shared, _samples(lying), held.messages, held.size_bytes, share_bytes)
+            if not await self._trim(shared, _samples(lying), held.messages, held.size_bytes, share_bytes):
+                shared.came_bytes, shared.fair_s = 0.0, self._now()
 
     async def _renew(self, shared: _Shared) -> None:
         """Be told of what is published, whether the stream has stored it yet or not."""
@@ -149,16 +159,19 @@ class Room:
 
     async def _trim(
         self, shared: _Shared, samples: list[Sample], messages: int, size_bytes: int, share_bytes: float
-    ) -> None:
-        for item in over_share(samples, messages, size_bytes, share_bytes):
-            if item.writer == subjects.GUARD:
-                continue
+    ) -> bool:
+        """Take out what agents hold beyond their share; return whether there was any."""
+        found = [
+            item for item in over_share(samples, messages, size_bytes, share_bytes) if item.writer != subjects.GUARD
+        ]
+        for item in found:
             gone = 0
             for pattern in subjects.filters_of_writer(self._bus.settings.gateway, shared.name, item.writer):
                 gone += await trim(self._bus, shared.name, pattern, item.keep or 1)
             log.warning("stream %s is half full, and agent %s holds more than its share of it: its %d oldest are gone",
                         shared.name, item.writer, gone)  # fmt: skip
             self._audit.append("trimmed", agent=item.writer, stream=shared.name, messages=gone)
+        return bool(found)
 
 
 def _samples(found: list[Lying]) -> list[Sample]:

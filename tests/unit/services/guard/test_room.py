@@ -13,7 +13,7 @@ from edgeagents.audit import Audit
 from edgeagents.protocol.ration import FIRST_CUT_S
 from edgeagents.settings import BusSettings
 from services.guard import room as room_module
-from services.guard.room import COMMANDS, MOST_SEEN, Room
+from services.guard.room import AGAIN_S, COMMANDS, MOST_SEEN, Room
 
 MAX_BYTES = 100_000_000
 
@@ -152,3 +152,31 @@ async def test_it_is_renewed_at_each_look_and_what_is_on_its_way_to_the_former_o
     await looked.look()
     assert looked.room.cut == {"commands": ["air"]}
     assert looked.broker.ended.count("dropped gw.commands.*.*") == 1
+
+
+async def test_what_lies_in_a_stream_is_looked_at_again_once_more_has_come_or_after_a_minute(looked: Looked) -> None:
+    looked.broker.size_bytes = MAX_BYTES  # full: it grows no more
+    looked.broker.lying = [
+        Lying(number, f"gw.commands.valve.{name}", 100) for number, name in enumerate(("air", "heat"))
+    ]
+    looked.broker.lying += [Lying(9, "gw.commands.valve.guard", 900)]
+    for _ in range(20):
+        await looked.look()
+    assert looked.broker.sampled == 1, "nobody is over its share"
+    for _ in range(10):
+        await looked.broker.store("air", 1, MAX_BYTES // 900)
+    await looked.look()
+    assert looked.broker.sampled == 2, "a hundredth has come"
+    await looked.look()
+    assert looked.broker.sampled == 2
+    await looked.look(AGAIN_S)
+    assert looked.broker.sampled == 3
+
+
+async def test_while_somebody_is_over_its_share_it_is_looked_at_each_time(looked: Looked) -> None:
+    looked.broker.size_bytes = MAX_BYTES
+    looked.broker.lying = [Lying(1, "gw.commands.valve.air", 100)]
+    for _ in range(3):
+        await looked.look()
+    assert looked.broker.sampled == 3
+    assert ("trimmed", "air") in looked.records
