@@ -378,8 +378,9 @@ def _own_socket(config: LiveConfig, spec: ServiceSpec, place: Path | None) -> It
 
 
 def _write_place(file: Path, host: str, port: int) -> None:
+    written = f"[{host}]" if ":" in host else host  # as in a URL
     try:
-        file.write_text(f"{host}:{port}\n", encoding="ascii")
+        file.write_text(f"{written}:{port}\n", encoding="ascii")
     except OSError as error:
         raise ConfigurationError(
             f"{PREFIX}PLACE_FILE {file}: {error.strerror}: name a file in a folder that this service may write"

@@ -25,7 +25,7 @@ from edgeagents.adapters.streams import BROKER_ERRORS, StoredMessage, Streams
 from edgeagents.errors import ConfigurationError, EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.settings import BusSettings
 
-__all__ = ["CONTENT_TYPE", "Bus", "BusMessage", "Handler", "StoredMessage"]
+__all__ = ["CONTENT_TYPE", "Bus", "BusMessage", "Handler", "StoredMessage", "Subscription"]
 
 log = logging.getLogger(__name__)
 
@@ -343,6 +343,17 @@ class Bus(Streams):
             return found
         except BROKER_ERRORS as error:
             raise UnavailableError(f"subscribe to {subject}: {error}") from error
+
+    async def retire(self, subscription: Subscription) -> None:
+        """Have the broker send no more to a subscription; what is on its way still comes, until `unsubscribe`.
+
+        Raises:
+            UnavailableError: the connection is closed.
+        """
+        try:
+            await self.client.stop_now(subscription)
+        except BROKER_ERRORS as error:
+            raise UnavailableError(f"the end of a subscription to {subscription.subject}: {error}") from error
 
     async def respond(self, message: BusMessage, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Answer a request; does nothing when no answer is expected."""

@@ -16,7 +16,7 @@ def is_healthy(url: str) -> bool:
     place, _, path = url.removeprefix("http://").partition("/")
     host, _, port = place.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), WAIT_S) as connection:
+        with socket.create_connection((host.strip("[]"), int(port)), WAIT_S) as connection:
             connection.sendall(f"GET /{path} HTTP/1.0\r\nHost: {place}\r\n\r\n".encode())
             # The status line comes first, and whole: `HTTP/1.1 200 …`.
             return connection.recv(12)[9:10] == b"2"

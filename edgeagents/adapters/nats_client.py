@@ -83,6 +83,14 @@ class HardenedClient(Client):
         """
         await finished(self._send_unsubscribe(subscription._id, messages))
 
+    async def stop_now(self, subscription: Subscription) -> None:
+        """Have the server end a subscription; what it has sent by then is still handed out, until `unsubscribe`.
+
+        nats-py's own `unsubscribe` forgets the subscription at once, and with it all that is on its way.
+        """
+        if not self.is_reconnecting:
+            await finished(self._send_unsubscribe(subscription._id))
+
     async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
         await self._send_command(PING_PROTO)

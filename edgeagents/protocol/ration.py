@@ -1,7 +1,7 @@
 """How much one writer may put into a stream that all share: how fast, and how much of it at most.
 
     stored, within the ration -> nothing
-    stored, beyond it         -> `Cut`: the stream takes nothing of the writer for a while, longer each time
+    stored, beyond it         -> `Cut`: the stream takes nothing of the writer for a while, longer each time in a day
     the while is over         -> `Restored`
     the stream is half full   -> `Trim` for each writer that holds more than its share: its own oldest go
 
@@ -20,6 +20,7 @@ from typing import Final, TypeAlias
 UNIT_BYTES: Final = 4096  # a long message counts as several
 FIRST_CUT_S: Final = 60.0
 LONGEST_CUT_S: Final = 3600.0
+FORGIVEN_S: Final = 86_400.0  # after so long without a cut the next one is a first one
 LENIENCE: Final = 1.25  # an estimate that is so much over the share may still be within it
 
 
@@ -33,12 +34,13 @@ class Ration:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One writer's: units it may store now, as of `at_s`, and how often it was cut."""
+    """One writer's: units it may store now, as of `at_s`, how often it was cut, and when the last cut ended or ends."""
 
     left: float
     at_s: float
     cuts: int = 0
     cut_until_s: float = 0.0
+    ended_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +118,14 @@ def _charged(
         if now_s < known.cut_until_s:
             return replace(known, left=max(0.0, left), at_s=now_s), None
         return replace(known, left=ration.burst / 2, at_s=now_s, cut_until_s=0.0), Restored(writer)
+    if known.cuts and now_s - known.ended_s >= FORGIVEN_S:
+        known = replace(known, cuts=0)
     if left < 0:
         for_s = min(LONGEST_CUT_S, FIRST_CUT_S * 2.0**known.cuts)
-        return Account(0.0, now_s, known.cuts + 1, now_s + for_s), Cut(writer, for_s)
+        return Account(0.0, now_s, known.cuts + 1, now_s + for_s, now_s + for_s), Cut(writer, for_s)
     if left >= ration.burst and not known.cuts:
         return None, None  # as if it had never stored anything
-    return Account(left, now_s, known.cuts), None
+    return replace(known, left=left, at_s=now_s), None
 
 
 def over_share(samples: Iterable[Sample], messages: int, size_bytes: int, share_bytes: float) -> list[Trim]:

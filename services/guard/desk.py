@@ -71,7 +71,8 @@ class LeaseDesk:
         self.grants = 0
         self.counts: Counter[str] = Counter()
         handlers: dict[Kind, Handle] = {"sessions": self._on_session, "leases": self._on_lease}
-        self._reception = Reception(bus, lambda: owner.agents, handlers, self.counts)
+        refuse: dict[Kind, Handle] = {"leases": self._on_too_many}
+        self._reception = Reception(bus, lambda: owner.agents, handlers, self.counts, refuse)
         self.table = lease.LeaseTable(generation=0)
         self.is_lost = False  # whether `read_back` found that state was lost
         self._problems: dict[str, str] = {}  # by agent, until something about devices or the owner's files changes
@@ -144,8 +145,12 @@ class LeaseDesk:
         """Note that a command went out under the lease of a resource."""
         self.table, _ = lease.step(self.table, lease.Used(key, self._site_now()))
 
+    def judge_anew(self) -> None:
+        """Take in that the owner's files have changed: in the same step as they do, before anybody asks again."""
+        self._problems.clear()
+
     async def end_unpermitted(self) -> None:
-        """Take in that the owner's files have changed: end the leases of who may hold them no longer."""
+        """End the leases of who may hold them no longer, by the owner's files as they are now."""
         self._problems.clear()
         for key, changes in list(self.table.leases.items()):
             session = changes[-1].session
@@ -180,14 +185,16 @@ class LeaseDesk:
                 problem = f"{lease.MOST_SESSIONS} copies of agent {agent!r} are alive: end some"
         if not message.reply:
             return
-        if problem:
-            await self._answer(message, SessionWelcome(generation=self.table.generation, refused=problem))
+        definition = self._owner.agents.get(agent)
+        if problem or definition is None:
+            refused = problem or self._owner.problem(agent, self._devices)
+            await self._answer(message, SessionWelcome(generation=self.table.generation, refused=refused))
             return
         await self._answer(
             message,
             SessionWelcome(
                 generation=self.table.generation,
-                mode=self._owner.agents[agent].mode,
+                mode=definition.mode,
                 site=self._owner.part_of(agent, self._devices),
             ),
         )
@@ -229,6 +236,10 @@ class LeaseDesk:
         with telemetry.span("lease", about, kind="server", parent=message.headers):
             async with self._turn:
                 await self._step(event, message)
+
+    async def _on_too_many(self, agent: str, message: BusMessage) -> None:
+        reason = f"too many lease requests of {agent} wait: ask again later"
+        await self._answer(message, LeaseReply(granted=False, reason=reason, retry_after_s=1.0))
 
     async def _step(self, event: lease.LeaseEvent, request: BusMessage | None) -> None:
         self.table, effects = lease.step(self.table, event)

@@ -61,16 +61,24 @@ class Change:
 
 def taken_in(known: Known, found: AgentFiles) -> tuple[Known, Change]:
     """Return what counts once a folder was read again, and what is different about it."""
-    agents, paths = dict(found.agents), dict(found.paths)
+    agents, paths, doubled = dict(found.agents), dict(found.paths), dict(found.doubled)
     for name, path in known.paths.items():
-        if path in found.wrong and name not in agents and name not in found.doubled:
+        if path not in found.wrong or name in doubled:
+            continue
+        if name in agents:
+            # What is wrong may be a moment's: until the owner mends or removes it, nobody knows which one is meant.
+            doubled[name] = (
+                f"{path} declared agent {name!r} and is wrong now, {paths[name]} declares it: keep one of them"
+            )
+            del agents[name], paths[name]
+        else:
             agents[name], paths[name] = known.agents[name], path
     change = Change(
         tuple(sorted(agents.keys() - known.agents.keys())),
         tuple(sorted(name for name in agents.keys() & known.agents.keys() if agents[name] != known.agents[name])),
         tuple(sorted(known.agents.keys() - agents.keys())),
     )
-    return Known(agents, paths, found.doubled, found.wrong), change
+    return Known(agents, paths, doubled, found.wrong), change
 
 
 class AgentFolder:
@@ -97,6 +105,8 @@ class AgentFolder:
     async def _read(self) -> None:
         try:
             found = await asyncio.to_thread(agent_files, self._folder)
+            if self.known.agents and not (found.agents or found.doubled or found.wrong):
+                raise ConfigurationError(f"{self._folder}: no agent file at all: is the volume mounted?")
         except ConfigurationError as error:
             # A volume that is not mounted is not the owner's word that there are no agents.
             known = Known(self.known.agents, self.known.paths, self.known.doubled, {self._folder: str(error)})
@@ -143,6 +153,7 @@ async def have_effect(means: Means, bus: Bus, known: Known, change: Change) -> N
         rows = await means.on_disk(lambda: list(means.ledger.past_sets(since_s)))
         means.picture.widen(rows, means.devices, wanted.most_sets)
     owner.take_over(known.agents, known.doubled)
+    means.desk.judge_anew()
     try:
         await means.orders.take_over()
     except StoreError as error:

@@ -2,12 +2,13 @@
 
 A command counts as received once it is in the ledger; then its delivery is acknowledged. A redelivered one is known
 by its id and changes nothing. What waited while the guard was away is of unknown age and expires, reported. One for
-which the ledger has no room is refused, and acknowledged only once that is told.
+which the ledger has no room, nor the reserve if it is for safety, is refused, and acknowledged only once that is told.
 
 Source: design.md sections 3.5 to 3.8.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from typing import Final
@@ -125,7 +126,9 @@ class Intake:
         self._turned_away[job.agent, job.command.id] = None
         await end(self._means, job, "refused", problem)
         await self._means.all_told()
-        await self._means.on_disk(self._means.ledger.saw, job.sequence)
+        # A guard that starts with less remembered than was acknowledged counts its state as lost: the safe side.
+        with contextlib.suppress(VolumeFullError):
+            await self._means.on_disk(self._means.ledger.saw, job.sequence)
 
     async def _set_aside(self, stored: StoredMessage, error: MalformedMessageError | InvalidInputError) -> None:
         kind = error.cause_kind if isinstance(error, MalformedMessageError) else "wrong-subject"

@@ -207,7 +207,7 @@ class Ledger:
             is_safety: it may use the room that is kept.
 
         Raises:
-            VolumeFullError: there is no room for a command that may not; nothing was written.
+            VolumeFullError: there is no room for a command that may not, or none at all; nothing was written.
         """
         try:
             if self.reserve is not None:
@@ -421,6 +421,8 @@ class Ledger:
         try:
             return self._db.execute(sql, values)
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise VolumeFullError(f"guard ledger: {error}: make room on the guard's volume") from error
             raise StoreError(f"guard ledger: {error}: is the volume full or read-only?") from error
 
 

@@ -5,6 +5,9 @@ queue. So each agent has a subscription of its own which the broker itself ends 
 renewed twice a second at most: what an agent sends beyond that is sent to nobody. Agents that no file declares share
 one more. What is too long to be such a request is dropped before it is kept or decoded.
 
+Renewing loses nothing and brings nothing twice: the former subscription is heard until the next look, when all that
+was on its way has come, and what both of them bring counts once.
+
 Source: design.md section 3.4; NATS protocol, UNSUB with a number of messages.
 """
 
@@ -13,15 +16,16 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
 
 from edgeagents import subjects
-from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.adapters.bus import Bus, BusMessage, Subscription
 from edgeagents.errors import EdgeAgentsError, InvalidInputError
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING: Final = 64  # messages of one agent
+MOST_WAITING: Final = 256  # messages of one agent: as many as a subscription and its former one may bring
 MOST_PENDING_BYTES: Final = 1 << 20  # that have come and are not looked at yet
 RENEW_S: Final = 0.5
 MOST_LOOKS: Final = 10  # then it is renewed anyhow: what was too much for the client was not counted
@@ -31,12 +35,9 @@ Kind: TypeAlias = Literal["sessions", "leases"]
 # Of one agent, and of all strangers together, in `RENEW_S`. Usual are one sign of life, and at most a burst of leases.
 MOST_HEARD: Final[Mapping[Kind, int]] = {"sessions": 32, "leases": 128}
 Handle: TypeAlias = Callable[[str, BusMessage], Awaitable[None]]
+_Heard: TypeAlias = tuple[int, str, str, bytes]  # by which subscription, whose, where it is answered, what it says
 _SUBJECT: Final[Mapping[Kind, Callable[[str, str], str]]] = {"sessions": subjects.session, "leases": subjects.lease}
 _ALL: Final[Mapping[Kind, Callable[[str], str]]] = {"sessions": subjects.sessions, "leases": subjects.leases}
-
-
-class _Subscribed(Protocol):
-    async def unsubscribe(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -44,22 +45,43 @@ class _Ear:
     """One agent's, or all strangers', messages of one kind."""
 
     queue: asyncio.Queue[tuple[str, BusMessage]] = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
-    subscription: _Subscribed | None = None
+    subscription: Subscription | None = None
+    former: Subscription | None = None  # ended by the broker; what was on its way then still comes
+    number: int = 0  # of the subscription
     heard: int = 0  # since it was renewed
+    own: int = 0  # of these, what is heard here alone
     looks: int = 0  # since then
+    once: Counter[_Heard] = field(default_factory=Counter)  # what one of the two has brought, and the other not yet
     worker: "asyncio.Task[None] | None" = None
 
     def is_worn(self, most: int) -> bool:
         """Say whether a subscription of at most `most` messages should be renewed."""
         return self.subscription is None or self.looks >= MOST_LOOKS or self.heard >= most // 2
 
+    def is_second(self, number: int, message: BusMessage) -> bool:
+        """Say whether the other subscription has brought a message already; note it when it has not.
+
+        They overlap for a moment, and neither waits for the other: a request that was made again behind a later one
+        would take back what that one got.
+        """
+        if self.former is None:
+            return False
+        what = (message.subject, message.reply, message.data)
+        own, other = (number, *what), (2 * self.number - 1 - number, *what)
+        if self.once[other] > 0:
+            self.once[other] -= 1
+            return True
+        self.once[own] += 1
+        return False
+
 
 class Reception:
     """Brings agents' requests to their handlers: in order for each agent, and none in the way of another's."""
 
     def __init__(
-        self, bus: Bus, names: Callable[[], Collection[str]], handlers: Mapping[Kind, Handle], counts: Counter[str]
-    ) -> None:
+        self, bus: Bus, names: Callable[[], Collection[str]], handlers: Mapping[Kind, Handle], counts: Counter[str],
+        refuse: Mapping[Kind, Handle] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         """Prepare; `serve` does the rest.
 
         Args:
@@ -67,11 +89,13 @@ class Reception:
             names: says who may ask, now.
             handlers: for each kind of request.
             counts: learns of those `dropped` and `rejected`.
+            refuse: for kinds of request that are answered even when there is no room for them.
         """
         self._bus = bus
         self._names = names
         self._handlers = handlers
         self._counts = counts
+        self._refuse = refuse
         self._ears: dict[tuple[Kind, str], _Ear] = {}
         self._told: set[str] = set()
         self._is_back = False  # the link was away, and brought subscriptions without an end
@@ -96,6 +120,7 @@ class Reception:
                     ear = self._ears[kind, name] = _Ear()
                     ear.worker = tasks.create_task(self._attend(ear, handle), name=f"{kind} {name}")
         for place, ear in list(self._ears.items()):
+            await self._forget_former(ear)
             if place[1] not in names:
                 await self._end(place, ear)
             elif is_back or ear.is_worn(MOST_HEARD[place[0]]):
@@ -104,27 +129,33 @@ class Reception:
 
     async def _renew(self, place: tuple[Kind, str], ear: _Ear) -> None:
         kind, name = place
-        if ear.heard >= MOST_HEARD[kind] and name not in self._told:
+        if ear.own >= MOST_HEARD[kind] and name not in self._told:
             self._told.add(name)
             log.warning(
                 "%s sends far more %s than it should: most are not heard (told once)", name or "a stranger", kind
             )
-        gateway, former = self._bus.settings.gateway, ear.subscription
+        gateway, number = self._bus.settings.gateway, ear.number + 1
         subject = _SUBJECT[kind](gateway, name) if name else _ALL[kind](gateway)
 
         async def take(message: BusMessage) -> None:
-            self._take(kind, name, ear, message)
+            await self._take(kind, name, ear, number, message)
 
+        ear.former, ear.number, ear.heard, ear.own, ear.looks = ear.subscription, number, 0, 0, 0
         try:
-            ear.heard, ear.looks, ear.subscription = (
-                0,
-                0,
-                await self._bus.subscribe(subject, take, most=MOST_HEARD[kind], pending_bytes=MOST_PENDING_BYTES),
+            ear.subscription = await self._bus.subscribe(
+                subject, take, most=MOST_HEARD[kind], pending_bytes=MOST_PENDING_BYTES
             )
-            if former is not None:
-                await former.unsubscribe()
+            if ear.former is not None:
+                await self._bus.retire(ear.former)
         except EdgeAgentsError as error:
             log.warning("%s of %s are heard later: %s", kind, name or "strangers", error)
+            ear.looks = MOST_LOOKS
+
+    async def _forget_former(self, ear: _Ear) -> None:
+        former, ear.former = ear.former, None
+        ear.once.clear()
+        if former is not None and former is not ear.subscription:
+            await former.unsubscribe()
 
     async def _end(self, place: tuple[Kind, str], ear: _Ear) -> None:
         del self._ears[place]
@@ -133,9 +164,10 @@ class Reception:
         if ear.subscription is not None:
             await ear.subscription.unsubscribe()
 
-    def _take(self, kind: Kind, heard_as: str, ear: _Ear, message: BusMessage) -> None:
+    async def _take(self, kind: Kind, heard_as: str, ear: _Ear, number: int, message: BusMessage) -> None:
         """Keep a message for its handler, if it may be a request and there is room."""
-        ear.heard += 1
+        is_of_now = number == ear.number
+        ear.heard += is_of_now
         try:
             agent = subjects.sender(message.subject)
         except InvalidInputError as error:
@@ -143,10 +175,15 @@ class Reception:
             return
         if heard_as == STRANGERS and (kind, agent) in self._ears:
             return  # it is heard by itself
+        ear.own += is_of_now
         if len(message.data) > MOST_BYTES:
             self._counts["rejected"] += 1
+        elif ear.is_second(number, message):
+            return
         elif ear.queue.full():
             self._counts["dropped"] += 1
+            if kind in self._refuse:
+                await self._refuse[kind](agent, message)
         else:
             ear.queue.put_nowait((agent, message))
 

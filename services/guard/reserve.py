@@ -78,10 +78,13 @@ class Reserve:
         """Have the reserve whole; grow the file when it is not.
 
         Raises:
-            VolumeFullError: there is no room for that, or not within the present transaction.
+            VolumeFullError: there is no room for that, or not within the present transaction; the call is made again
+                by itself then, so that nothing is told yet.
         """
-        if not self.is_whole and (self._db.in_transaction or not self._grow()):
-            self._tell(is_full=True)
+        is_within = self._db.in_transaction
+        if not self.is_whole and (is_within or not self._grow()):
+            if not is_within:
+                self._tell(is_full=True)
             raise VolumeFullError(
                 f"the guard's volume {self._folder} is full: only safety commands are taken; make room on it"
             )

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec, run_service
+from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec, _write_place, run_service
 
 
 class OwnSettings(BaseSettings):
@@ -62,3 +63,9 @@ def test_a_spec_is_a_value() -> None:
     fields: dict[str, Any] = {"key": "app-x", "kind": "app", "port": 1, "config": {}}
     assert ServiceSpec(**fields) == ServiceSpec(**fields)
     assert ServiceSpec(**fields).version == "4.0.0"
+
+
+@pytest.mark.parametrize(("host", "place"), [("127.0.0.1", "127.0.0.1:59999\n"), ("::1", "[::1]:59999\n")])
+def test_a_place_is_written_as_an_address_holds_it(tmp_path: Path, host: str, place: str) -> None:
+    _write_place(tmp_path / "place", host, 59999)
+    assert (tmp_path / "place").read_text() == place

@@ -1,5 +1,6 @@
 """The health check of containers."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -48,3 +49,15 @@ def test_a_service_is_asked_where_it_wrote_that_it_listens(url: str, tmp_path: P
     place.write_text(url.removeprefix("http://") + "\n")
     assert is_healthy(url_in(str(place), "/200"))
     assert not is_healthy(url_in(str(place), "/503"))
+
+
+def test_an_address_of_ipv6_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def connecting(address: tuple[str, int], timeout: float) -> None:
+        asked.append(address)
+        raise OSError
+
+    monkeypatch.setattr(socket, "create_connection", connecting)
+    assert not is_healthy("http://[::1]:59999/api")
+    assert asked == [("::1", 59999)]

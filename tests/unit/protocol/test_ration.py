@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from edgeagents.protocol.ration import (
     FIRST_CUT_S,
+    FORGIVEN_S,
     LONGEST_CUT_S,
     UNIT_BYTES,
     Book,
@@ -72,6 +73,15 @@ def test_it_is_restored_after_its_time_and_cut_for_longer_when_it_goes_on() -> N
 def test_what_arrives_while_it_is_cut_makes_it_no_longer() -> None:
     book, _ = run(BOOK, ({"air": 101}, 0.0))
     assert run(book, ({"air": 500}, 1.0), ({}, FIRST_CUT_S))[1] == [Restored("air")]
+
+
+@pytest.mark.parametrize(("pause_s", "for_s"), [(FORGIVEN_S - 2, 2 * FIRST_CUT_S), (FORGIVEN_S + 1, FIRST_CUT_S)])
+def test_after_a_day_without_a_cut_the_next_is_a_first_one(pause_s: float, for_s: float) -> None:
+    book, _ = run(BOOK, ({"air": 101}, 0.0), ({}, FIRST_CUT_S), ({"air": 5}, FIRST_CUT_S + 1))
+    book, effects = run(book, ({"air": 101}, FIRST_CUT_S + pause_s))
+    assert effects == [Cut("air", for_s)]
+    book, _ = run(BOOK, ({"air": 101}, 0.0), ({}, FIRST_CUT_S), ({}, FIRST_CUT_S + FORGIVEN_S))
+    assert not book.accounts
 
 
 def test_who_is_quiet_is_forgotten() -> None:

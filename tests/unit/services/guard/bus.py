@@ -42,6 +42,7 @@ class MemoryBus:
         self.answers: list[BusMessage] = []
         self.handlers: dict[str, Handler] = {}
         self.budgets: dict[str, int] = {}
+        self.retired: list[Ended] = []  # the broker sends no more to them
         self.watchers: list[Callable[[], None]] = []
         self.subscribed = asyncio.Event()
         self.has_stream = True
@@ -123,6 +124,9 @@ class MemoryBus:
         if subject == "gw.leases.*":
             self.subscribed.set()
         return Ended(self, subject, handler)
+
+    async def retire(self, subscription: "Ended") -> None:
+        self.retired.append(subscription)
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         self.watchers.append(callback)

@@ -3,12 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import agent_files
+from edgeagents.model.site import Site
 from services.guard import folder as folder_module
-from services.guard.folder import AgentFolder, Change, Known, taken_in
+from services.guard.folder import AgentFolder, Change, Known, have_effect, taken_in
+from services.guard.jobs import Means
+from services.guard.owner import Owner
 from tests.contract.waiting import until
 
 
@@ -69,13 +75,45 @@ def test_a_second_file_of_one_name_leaves_the_agent_without_permissions(tmp_path
     assert "both declare agent 'air'" in now.doubled["air"]
 
 
-def test_an_agent_that_moved_to_another_file_is_not_held_by_the_former_that_is_wrong(tmp_path: Path) -> None:
-    write(tmp_path, "air", mode="act")
+def test_a_second_file_that_declares_an_agent_whose_file_is_wrong_for_a_moment_does_not_count(tmp_path: Path) -> None:
+    write(tmp_path, "air", mode="observe")
     known = known_of(tmp_path)
     (tmp_path / "air.yaml").write_text("nonsense: true\n")
+    write(tmp_path, "other", "air", mode="act")
+    now, change = taken_in(known, agent_files(tmp_path))
+    assert (change.removed, now.agents) == (("air",), {})
+    assert "air.yaml declared agent 'air' and is wrong now" in now.doubled["air"]
+    assert "other.yaml declares it" in now.doubled["air"]
+
+
+def test_an_agent_moves_to_another_file_once_the_former_is_gone(tmp_path: Path) -> None:
+    write(tmp_path, "air", mode="act")
+    known = known_of(tmp_path)
+    (tmp_path / "air.yaml").unlink()
     write(tmp_path, "other", "air", mode="observe")
     now, change = taken_in(known, agent_files(tmp_path))
-    assert (change.changed, now.agents["air"].mode) == (("air",), "observe")
+    assert (change.changed, now.agents["air"].mode, dict(now.doubled)) == (("air",), "observe", {})
+
+
+async def test_who_is_removed_is_judged_anew_before_anything_is_waited_for(tmp_path: Path) -> None:
+    steps: list[str] = []
+
+    class Stopped(Exception):
+        pass
+
+    async def on_disk() -> None:
+        steps.append("disk")
+        raise Stopped
+
+    owner = Owner(Site(), {})
+    means = SimpleNamespace(
+        owner=owner,
+        desk=SimpleNamespace(judge_anew=lambda: steps.append("judged")),
+        orders=SimpleNamespace(take_over=on_disk),
+    )
+    with pytest.raises(Stopped):
+        await have_effect(cast(Means, means), cast(Bus, None), Known({}, {}), Change(removed=("air",)))
+    assert steps == ["judged", "disk"]
 
 
 class Watched:
@@ -135,3 +173,19 @@ async def test_a_folder_that_is_gone_is_not_the_word_that_there_are_no_agents(
     await watched.read(2)
     assert sorted(watched.folder.known.agents) == ["air"]
     assert "no such folder" in caplog.text
+
+
+async def test_an_empty_folder_is_a_volume_that_is_not_mounted_and_said_once(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    await watched.read(1)
+    (watched.path / "air.yaml").unlink()
+    await watched.read(2)
+    assert sorted(watched.folder.known.agents) == ["air"]
+    assert watched.changes[-1] == Change()
+    await asyncio.sleep(0.1)
+    assert caplog.text.count("no agent file at all: is the volume mounted?") == 1
+    write(watched.path, "night")
+    await watched.read(3)
+    assert watched.changes[-1] == Change(added=("night",), removed=("air",)), "files are the owner's word again"
+    assert not watched.folder.known.wrong

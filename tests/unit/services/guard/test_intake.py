@@ -1,6 +1,7 @@
 """Commands in, outcomes out: each once, whatever the broker and strangers do."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import Any, cast
 
@@ -8,7 +9,7 @@ import pytest
 
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus
-from edgeagents.errors import VolumeFullError
+from edgeagents.errors import StoreError, VolumeFullError
 from edgeagents.model.message import Cause, Command, CommandId, Epoch, LeaseRecord, Outcome
 from edgeagents.settings import SiteTime
 from services.guard.intake import Intake, Teller
@@ -153,6 +154,50 @@ async def test_without_room_a_command_is_refused_and_told_before_it_is_acknowled
     assert source.counts == {"turned_away": 1, "duplicates": 1, "received": 1}
     assert rig.ledger.entry("air", "c-1") is None
     assert rig.ledger.number("last_sequence") == 4
+
+
+@pytest.mark.parametrize("saw_fails", [True, False])
+async def test_with_the_reserve_used_up_as_well_it_goes_on_and_takes_in_again_once_there_is_room(
+    source: Source, monkeypatch: pytest.MonkeyPatch, saw_fails: bool
+) -> None:
+    rig, ledger = source.rig, source.rig.ledger
+    (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+    with contextlib.suppress(VolumeFullError):
+        for number in range(100):
+            ledger.receive(command(f"old-{number}", because="x" * 2000), "heat", 0, 1.0)
+    saw = ledger.saw
+
+    def full(sequence: int) -> None:
+        if saw_fails:
+            raise VolumeFullError("database or disk is full")
+        saw(sequence)
+
+    monkeypatch.setattr(ledger, "saw", full)
+    source.add(command("long", because="x" * 2000))
+    source.add(command("again", because="x" * 2000))
+    found = await source.run()
+    assert found["long"] == ("refused", "guard ledger: database or disk is full: make room on the guard's volume")
+    assert found["again"][0] == "refused"
+    assert source.bus.acked == [2, 3]
+    ledger._db.execute("PRAGMA max_page_count = 100000")
+    monkeypatch.setattr(ledger, "saw", saw)
+    rig.outcomes.clear()
+    source.add(command("c-3"))
+    source.bus.deliver = [4]
+    assert (await source.run())["c-3"][0] != "refused"
+    assert ledger.number("last_sequence") == 4
+
+
+async def test_a_ledger_that_cannot_be_written_for_another_reason_ends_the_guard(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.rig.ledger._db.execute("PRAGMA query_only = 1")
+    source.add(command())
+    with pytest.raises(ExceptionGroup) as caught:
+        await source.run()
+    assert [type(error) for error in caught.value.exceptions] == [StoreError]
+    assert source.bus.acked == []
 
 
 @pytest.mark.parametrize("by_s", [3600, -3600])

@@ -9,9 +9,9 @@ import pytest
 
 from edgeagents.adapters.bus import Bus, BusMessage
 from services.guard import reception as reception_module
-from services.guard.reception import MOST_BYTES, MOST_HEARD, Reception
+from services.guard.reception import MOST_BYTES, MOST_HEARD, MOST_WAITING, Reception
 from tests.contract.waiting import until
-from tests.unit.services.guard.bus import MemoryBus
+from tests.unit.services.guard.bus import Ended, MemoryBus
 
 
 class Heard:
@@ -20,16 +20,26 @@ class Heard:
     def __init__(self) -> None:
         self.bus, self.names, self.counts = MemoryBus(), ["air", "heat"], Counter[str]()
         self.seen: list[tuple[str, str]] = []
+        self.data: list[bytes] = []
+        self.refused: list[str] = []
+        self.goes_on = asyncio.Event()  # handlers wait for it
+        self.goes_on.set()
         self.reception = Reception(
             cast(Bus, self.bus), lambda: self.names,
             {"sessions": self.taker("sessions"), "leases": self.taker("leases")}, self.counts,
+            {"leases": self.refuse},
         )  # fmt: skip
 
     def taker(self, kind: str) -> reception_module.Handle:
         async def take(agent: str, message: BusMessage) -> None:
+            await self.goes_on.wait()
             self.seen.append((kind, agent))
+            self.data.append(message.data)
 
         return take
+
+    async def refuse(self, agent: str, message: BusMessage) -> None:
+        self.refused.append(agent)
 
     async def send(self, subject: str, data: bytes = b"x") -> None:
         handler = self.bus.handler(subject)
@@ -66,6 +76,66 @@ async def test_it_is_renewed_before_what_is_usual_meets_its_end(heard: Heard) ->
     quiet = heard.bus.handlers["gw.sessions.heat"]
     await asyncio.sleep(0.05)
     assert heard.bus.handlers["gw.sessions.heat"] is quiet, "one that is hardly used is left alone"
+
+
+async def test_what_is_on_its_way_to_the_former_one_is_heard_and_what_both_bring_is_heard_once(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reception_module, "RENEW_S", 0.3)
+    await asyncio.sleep(0.05)
+    former = heard.bus.handlers["gw.leases.air"]
+    for tell in heard.bus.watchers:
+        tell()
+    await until(lambda: heard.bus.handlers["gw.leases.air"] is not former, "a new one")
+    newest = heard.bus.handlers["gw.leases.air"]
+    for handler, data in (
+        (newest, b"both"), (former, b"late"), (former, b"both"), (newest, b"later"), (former, b"later"),
+        (newest, b"both"),
+    ):  # fmt: skip
+        await handler(BusMessage("gw.leases.air", data, reply="_INBOX.x"))
+    await until(lambda: len(heard.data) == 4, "all are heard")
+    await asyncio.sleep(0.05)
+    assert heard.data == [b"both", b"late", b"later", b"both"]
+
+
+async def test_the_former_one_is_ended_by_the_broker_first_and_dropped_at_the_next_look(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[object] = []
+    monkeypatch.setattr(Ended, "unsubscribe", lambda ended: asyncio.sleep(0, dropped.append(ended)))
+    for tell in heard.bus.watchers:
+        tell()
+    await until(lambda: len(heard.bus.retired) >= 6, "the former ones end")
+    await until(lambda: len(dropped) >= 6, "and are forgotten later")
+    monkeypatch.undo()
+    assert {id(item) for item in heard.bus.retired} == {id(item) for item in dropped}
+
+
+async def test_all_that_may_be_heard_may_wait_and_what_has_no_room_is_refused(heard: Heard) -> None:
+    assert max(MOST_HEARD.values()) * 2 <= MOST_WAITING
+    heard.goes_on.clear()
+    for kind in ("leases", "sessions"):
+        for number in range(MOST_WAITING + 1):
+            await heard.send(f"gw.{kind}.air", b"%d" % number)
+            await asyncio.sleep(0)  # the first is handled meanwhile
+        await heard.send(f"gw.{kind}.air", b"one too many")
+    assert (heard.refused, heard.counts["dropped"]) == (["air"], 2), "nobody waits for an answer to a sign of life"
+    heard.goes_on.set()
+    await until(lambda: len(heard.seen) == 2 * (MOST_WAITING + 1), "all others are heard")
+
+
+async def test_who_is_heard_by_itself_is_no_stranger_that_sends_too_much(
+    heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = heard.bus.handlers["gw.sessions.*"]
+    for _ in range(MOST_HEARD["sessions"]):
+        await first(BusMessage("gw.sessions.air", b"x"))
+    await until(lambda: heard.bus.handlers["gw.sessions.*"] is not first, "it is used up all the same")
+    assert "far more" not in caplog.text
+    first = heard.bus.handlers["gw.sessions.*"]
+    for _ in range(MOST_HEARD["sessions"]):
+        await first(BusMessage("gw.sessions.evil", b"x"))
+    await until(lambda: "a stranger sends far more sessions" in caplog.text, "a stranger's are told")
 
 
 async def test_a_link_that_comes_back_has_them_end_again(heard: Heard) -> None:

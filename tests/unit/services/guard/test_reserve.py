@@ -105,13 +105,20 @@ def test_with_room_again_all_are_taken_and_the_reserve_is_whole(ledger: Ledger, 
     assert taken > 0
 
 
-def test_within_a_transaction_nothing_grows(ledger: Ledger, disk: Disk) -> None:
+def test_within_a_transaction_nothing_grows_and_nothing_is_told(
+    ledger: Ledger, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ledger.reserve is not None
     disk.free_bytes = 0
     fill(ledger)
+    ledger.reserve._tell(is_full=False)
+    caplog.clear()
     disk.free_bytes, disk.now_s = 1 << 30, disk.now_s + reserve.RETRY_S
     with pytest.raises(VolumeFullError), ledger.together():
         ledger.receive(command("c-x"), "air", 30_000, 1.0)
+    assert not ledger.reserve.is_full
     assert ledger.receive(command("c-x"), "air", 30_000, 1.0), "by itself it may"
+    assert not caplog.records, "it was never full"
 
 
 def test_a_guard_that_starts_on_a_full_volume_gives_its_ballast_up(
