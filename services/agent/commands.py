@@ -83,6 +83,7 @@ class _Order:
 
     intent: Intent
     command: Command
+    decided_s: float
     turn: contextlib.AbstractAsyncContextManager[None]
 
 
@@ -204,7 +205,12 @@ class Commander:
         return self._carried_out(found)
 
     async def _carried_out(self, found: Sequence[Given | _Order]) -> list[Given]:
-        given = [await self._sent(item) if isinstance(item, _Order) else item for item in found]
+        orders = [item for item in found if isinstance(item, _Order)]
+        if len(orders) == 1:
+            answers = iter((await self._sent(orders[0]),))
+        else:  # each device by itself: its turns keep its order
+            answers = iter(await asyncio.gather(*map(self._sent, orders)))
+        given = [next(answers) if isinstance(item, _Order) else item for item in found]
         for item in given:
             self.counts["published" if item.command_id else "held_back"] += 1
         return given
@@ -236,21 +242,27 @@ class Commander:
             data_origin_ns=max(0, decision.data_origin_ns),
             decided_on=self._present(key),
         )
-        self._memory.pending[command.id] = Pending(command, time.monotonic())
-        return _Order(intent, command, self._outbox.turn(command.device))
+        decided_s = time.monotonic()
+        self._memory.pending[command.id] = Pending(command, decided_s)
+        return _Order(intent, command, decided_s, self._outbox.turn(command.device))
 
     async def _sent(self, order: _Order) -> Given:
-        """Send what was ordered, in its device's turn, under the lease there is then."""
+        """Send what was ordered, in its device's turn, under the lease there is then, unless its time is over."""
         command, pending = order.command, self._memory.pending
+        left_s = command.ttl_s - (time.monotonic() - order.decided_s)
         try:
-            async with order.turn:
+            async with asyncio.timeout(left_s) as limit, order.turn:
                 reply = await self._lease((command.device, command.resource))
                 if reply.epoch is None:
                     pending.pop(command.id, None)
                     return Given(order.intent, held_back=reply.reason or "no lease")
                 if reply.epoch != command.epoch:
                     command = command.model_copy(update={"epoch": reply.epoch})
-                await self._outbox.store(command)
+                limit.reschedule(None)  # what may be stored is not broken off: the outbox looks after the time
+                await self._outbox.store(command, order.decided_s)
+        except TimeoutError:
+            pending.pop(command.id, None)
+            return Given(order.intent, held_back="neither its turn nor a lease came in time")
         except TheirError as error:
             pending.pop(command.id, None)
             return Given(order.intent, held_back=str(error))
