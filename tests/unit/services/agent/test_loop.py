@@ -48,6 +48,9 @@ class FakeMessage:
     async def ack(self) -> None:
         self.log.append("ack")
 
+    def receipt(self) -> "FakeMessage":
+        return self
+
 
 class FakeCommander:
     """Takes decisions; `answer` says what becomes of them."""
@@ -317,3 +320,65 @@ async def test_a_failure_while_commands_wait_ends_the_loop_and_acknowledges_noth
     with pytest.raises(ExceptionGroup):
         await running
     assert rig.log == ["give 1"]
+
+
+async def test_what_comes_again_before_it_is_acknowledged_is_not_handled_again_and_not_kept_twice(rig: Rig) -> None:
+    commander = Waiting(rig.log)
+    ended: list[Outcome] = []
+    commander.ended = ended.append  # type: ignore[attr-defined]
+    rig.loop._commander = cast(Commander, commander)
+    queue: asyncio.Queue[Input] = asyncio.Queue()
+    running = asyncio.create_task(rig.loop.run(queue))
+
+    def outcome() -> OutcomeInput:
+        message = FakeMessage(rig.log, 2)
+        message.stream = "commands"
+        message.ack = lambda: _log(rig.log, "ack outcome")  # type: ignore[method-assign]
+        item = Outcome(command_id=CommandId("c"), device="valve", resource="S", status="proven")
+        return OutcomeInput(cast(StoredMessage, message), item)
+
+    for _ in range(3):
+        queue.put_nowait(sensor_event(rig, 18.0, 1))
+        queue.put_nowait(outcome())
+    await some_turns()
+    assert (rig.log, len(ended), len(rig.loop._unfinished)) == (["give 1"], 1, 2)
+    commander.answer(0)
+    await some_turns()
+    assert (rig.log[1:], len(rig.loop._unfinished)) == (["ack 1", "ack outcome"], 0)
+    queue.put_nowait(outcome())  # it was on its way already
+    await some_turns()
+    assert (rig.log[3:], len(ended)) == (["ack outcome"], 1)
+    anew = outcome()
+    cast(FakeMessage, anew.message).time_ns += 1  # a broker made anew gives out its places again
+    queue.put_nowait(anew)
+    await some_turns()
+    assert len(ended) == 2
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_waits_to_be_acknowledged_is_kept_without_its_payload(rig: Rig) -> None:
+    rig.loop._commander = cast(Commander, Waiting(rig.log))
+    queue: asyncio.Queue[Input] = asyncio.Queue()
+    running = asyncio.create_task(rig.loop.run(queue))
+    later = sensor_event(rig, 25.0, 2)
+    stored = StoredMessage("s", b"payload", {"a": "b"}, "edgex-events", 2, 5)
+    queue.put_nowait(sensor_event(rig, 18.0, 1))
+    queue.put_nowait(EventInput(stored, later.event))
+    await some_turns()
+    kept = [item.message for item in rig.loop._unfinished.values()]
+    assert kept[1] == StoredMessage("s", b"", {}, "edgex-events", 2, 5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_places_that_are_finished_are_remembered_within_bounds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.agent.loop.KNOWN_FINISHED", 3)
+    queue: asyncio.Queue[Input] = asyncio.Queue()
+    running = asyncio.create_task(rig.loop.run(queue))
+    for sequence in range(1, 10):
+        queue.put_nowait(sensor_event(rig, 25.0, sequence))
+    await some_turns()
+    assert [place[1] for place in rig.loop._finished] == [7, 8, 9]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
