@@ -46,6 +46,7 @@ from services.agent.perception import Twin
 log = logging.getLogger(__name__)
 
 REQUEST_S: Final = 2.0
+MOST_LEASE_REQUESTS: Final = 32  # at once: the guard hears some 250 a second, and each is to be answered in time
 WELCOME_AGAIN_S: Final = 5.0
 FIRST_HOLD_BACK_S: Final = 5.0
 LONGEST_HOLD_BACK_S: Final = 300.0
@@ -118,6 +119,7 @@ class Commander:
         self._judged_by: tuple[SessionWelcome, Site, AgentDefinition] | None = None  # what that welcome means
         self.welcomed = asyncio.Event()
         self._asking = asyncio.Lock()
+        self._leasing = asyncio.Semaphore(MOST_LEASE_REQUESTS)
         self._session = subjects.session(bus.settings.gateway, agent.name)
         self._beat = wire.encode(Heartbeat(incarnation=incarnation))
         self._told = ""
@@ -324,9 +326,10 @@ class Commander:
             return LeaseReply(granted=True, epoch=known, holder=self._agent.name)
         request = LeaseRequest(incarnation=self._incarnation, device=key[0], resource=key[1])
         subject = subjects.lease(self._bus.settings.gateway, self._agent.name)
-        answer = await self._bus.request(
-            subject, wire.encode(request), {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
-        )
+        async with self._leasing:
+            answer = await self._bus.request(
+                subject, wire.encode(request), {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
+            )
         reply = wire.decode(LeaseReply, answer.data)
         if reply.granted and reply.epoch is not None:
             self._memory.epochs[key] = reply.epoch

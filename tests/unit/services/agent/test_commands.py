@@ -545,3 +545,20 @@ async def test_one_decisions_commands_do_not_wait_for_each_other(monkeypatch: py
     given = await giving
     assert [item.intent for item in given] == list(intents)
     assert [item.command_id for item in given] == [command_id("a", 1, CAUSE, 0), "", command_id("a", 1, CAUSE, 2)]
+
+
+async def test_a_few_leases_are_asked_for_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way, most, original = 0, 0, rig.bus.request
+
+    async def request(*args: Any, **options: Any) -> BusMessage:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return await original(*args, **options)
+
+    monkeypatch.setattr(rig.bus, "request", request)
+    replies = await asyncio.gather(*(rig.commander._lease((f"valve-{number}", "Setpoint")) for number in range(100)))
+    assert all(reply.granted for reply in replies)
+    assert (most, len(rig.bus.leases)) == (32, 100)
