@@ -91,6 +91,7 @@ class Inputs:
     async def run_events(self) -> None:
         """Feed events for ever."""
         self._devices.on_change(lambda change: self._watched.clear())
+        self._watched.clear()  # the replay filled it, and until now nobody noted what changed
         async for message in self._bus.consume(subjects.EVENTS_STREAM, self._durable, self.filters, deliver_new=True):
             self.counts["received"] += 1
             if not self._may_be_watched(self._topic(message)):

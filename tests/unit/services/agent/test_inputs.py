@@ -301,3 +301,14 @@ async def test_what_the_topic_says_is_not_watched_is_acknowledged_unread() -> No
         on_change(None)
     await inputs.run_events()
     assert feed.acked == [2, 1, 2, 3]
+
+
+async def test_a_label_given_between_the_replay_and_the_first_event_counts() -> None:
+    feed = Feed("Presence")
+    known: dict[str, Device] = {}
+    devices = cast(DeviceCache, SimpleNamespace(device=known.get, on_change=feed.changed.append))
+    inputs = Inputs(cast(Bus, feed), cast(EdgexBus, feed), agent({"label": "room"}), devices)
+    assert not inputs._may_be_watched("edgex/events/device/s/Sensor/hall/Presence")  # as the replay asks
+    known["hall"] = HALL
+    await inputs.run_events()
+    assert (inputs.queue.qsize(), feed.acked) == (1, [])
