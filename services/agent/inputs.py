@@ -240,10 +240,20 @@ def _device_topics(watch: Watch, kind: EdgexBusType, precise: str) -> set[str]:
 
 
 def _spellings(name: str) -> set[str]:
-    """Return how publishers write a name as a level of a topic: as it is, percent-encoded, or all but letters so."""
-    plain = "".join(quote(letter, safe="") if letter in "/+#*>%" or letter.isspace() else letter for letter in name)
-    encoded = quote(name, safe="")
-    return {plain, encoded, "".join(f"%{ord(letter):02X}" if letter in "-._~" else letter for letter in encoded)}
+    """Return how publishers write a name as a level of a topic: as it is, percent-encoded, or all but letters so.
+
+    EdgeX with `EnableNameFieldEscape` writes it as Go's url.PathEscape does, and `+`, `-`, `.`, `_`, `~` encoded, too.
+    """
+    raw, plain = (_encoded(name, which) for which in ("/+#*>", "/+#*>%"))
+    encoded, by_edgex = quote(name, safe=""), quote(name, safe="$&=:@")
+    return {raw, plain, encoded, _encoded(encoded, "-._~"), _encoded(by_edgex, "-._~")}
+
+
+def _encoded(name: str, which: str) -> str:
+    return "".join(
+        f"%{ord(letter):02X}" if letter in which else quote(letter, safe="") if letter.isspace() else letter
+        for letter in name
+    )
 
 
 def _covers(wide: str, narrow: str) -> bool:
