@@ -76,6 +76,7 @@ class Given:
     intent: Intent
     command_id: str = ""
     held_back: str = ""
+    is_lost: bool = False  # nobody judged it: no answer came, or the command was not stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +265,10 @@ class Commander:
                 await self._outbox.store(command, order.decided_s)
         except TimeoutError:
             pending.pop(command.id, None)
-            return Given(order.intent, held_back="neither its turn nor a lease came in time")
+            return Given(order.intent, held_back="neither its turn nor a lease came in time", is_lost=True)
         except TheirError as error:
             pending.pop(command.id, None)
-            return Given(order.intent, held_back=str(error))
+            return Given(order.intent, held_back=str(error), is_lost=True)
         if command.id in pending:  # else its outcome was quicker
             pending[command.id] = Pending(command, time.monotonic())
         return Given(order.intent, command_id=command.id)

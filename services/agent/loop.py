@@ -21,6 +21,7 @@ from edgeagents.adapters import telemetry
 from edgeagents.adapters.bus import StoredMessage
 from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
+from edgeagents.errors import TheirError
 from edgeagents.journal import Journal
 from edgeagents.model.agent import RULE_DEVICE, AgentDefinition, Decision, Observation, Sample, Stage
 from edgeagents.model.device import Event
@@ -35,6 +36,7 @@ from services.agent.view import SeenView
 
 log = logging.getLogger(__name__)
 
+LOOK_AGAIN_S: Final = 5.0
 KNOWN_FINISHED: Final = 4096  # more than the consumers let be under way
 
 
@@ -49,7 +51,7 @@ class EventInput:
 
 @dataclass(frozen=True, slots=True)
 class RuleInput:
-    """The result of a rule, one object, that came by HTTP."""
+    """The result of a rule, one object, that came by HTTP; an empty one says: look again."""
 
     message: StoredMessage
     result: Mapping[str, Any]
@@ -99,6 +101,7 @@ class AgentLoop:
         self._unfinished: OrderedDict[_Place, _Unfinished] = OrderedDict()  # as many as consumers let be under way
         self._finished: OrderedDict[_Place, None] = OrderedDict()  # acknowledged last, oldest first
         self._held: tuple[object, ...] = ()
+        self._has_lost = asyncio.Event()  # a wish that nobody judged: it is to be looked at again
         self.deciding = True
         self.pipeline = Pipeline()
         self.counts: Counter[str] = Counter()
@@ -118,6 +121,21 @@ class AgentLoop:
                 else:
                     tasks.create_task(self._finish(rest, unfinished), name="decided")
                     await asyncio.sleep(0)  # what is to be sent is on its way before the next is looked at
+
+    async def look_again(self, store: Callable[[], Awaitable[object]]) -> None:
+        """Have what is wanted looked at again after a command got lost, also when no event brings news; for ever.
+
+        Args:
+            store: stores an empty rule result for this agent: an input as any other, with a place of its own.
+        """
+        while True:
+            await self._has_lost.wait()
+            await asyncio.sleep(LOOK_AGAIN_S)
+            self._has_lost.clear()
+            try:
+                await store()
+            except TheirError:
+                self._has_lost.set()  # then after a while
 
     async def handle(self, item: Input) -> None:
         """Do all that follows from one input, then acknowledge it."""
@@ -246,6 +264,8 @@ class AgentLoop:
         seen: SeenView,
     ) -> None:  # fmt: skip
         given = await giving
+        if any(item.is_lost for item in given):
+            self._has_lost.set()
         if not given:
             self.counts["under_way"] += 1
             return
@@ -275,7 +295,7 @@ class AgentLoop:
                 self._twin.set_value((RULE_DEVICE, name), known, message.time_ns, site_s)
                 changed[name] = Sample(known, message.time_ns, site_s)
         cause = Cause(stream=message.stream, sequence=message.sequence, origin_ns=message.time_ns)
-        return Observation(cause, RULE_DEVICE, changed, site_s) if changed else None
+        return Observation(cause, RULE_DEVICE, changed, site_s) if changed or not result else None
 
 
 def _place(message: StoredMessage) -> _Place:

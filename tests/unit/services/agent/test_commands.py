@@ -305,7 +305,8 @@ async def test_a_refused_lease_holds_the_wish_back_with_the_guards_reason(rig: R
     rig.bus.reply = LeaseReply(granted=False, holder="b", reason="held by b")
     assert (await rig.want(21)).held_back == "held by b"
     rig.bus.reply = LeaseReply(granted=True)
-    assert (await rig.want(21)).held_back == "no lease"
+    refused = await rig.want(21)
+    assert (refused.held_back, refused.is_lost) == ("no lease", False)
     assert rig.bus.held == []
 
 
@@ -371,6 +372,7 @@ async def test_a_command_that_cannot_be_stored_in_time_is_given_up(rig: Rig, clo
     rig.bus.plan = Tired(["lost"])
     given = await rig.want(21)
     assert "not stored in time" in given.held_back
+    assert given.is_lost
     assert rig.commander.pending == {}
     rig.bus.plan = []
     assert (await rig.want(21)).command_id
@@ -495,7 +497,7 @@ async def test_a_wait_for_its_turn_is_no_longer_than_a_command_lives(rig: Rig, m
     human = asyncio.create_task(rig.want(3, "Level"))  # may wait for 600 s
     await asyncio.sleep(0)
     late = await rig.want(21)
-    assert late.held_back == "neither its turn nor a lease came in time"
+    assert (late.held_back, late.is_lost) == ("neither its turn nor a lease came in time", True)
     assert [item.command.resource for item in rig.commander.pending.values()] == ["Level"]
     stored.set()
     assert (await human).command_id

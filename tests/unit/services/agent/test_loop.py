@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgeagents.adapters.bus import StoredMessage
 from edgeagents.audit import Audit
+from edgeagents.errors import UnavailableError
 from edgeagents.journal import Journal, read_journal
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.device import Event, make_reading
@@ -382,3 +383,36 @@ async def test_places_that_are_finished_are_remembered_within_bounds(rig: Rig, m
     assert [place[1] for place in rig.loop._finished] == [7, 8, 9]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_wish_whose_command_got_lost_is_looked_at_again_without_news(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.agent.loop.LOOK_AGAIN_S", 0.0)
+    commander, stored = Waiting(rig.log), 0
+    rig.loop._commander = cast(Commander, commander)
+    queue: asyncio.Queue[Input] = asyncio.Queue()
+
+    async def store() -> None:
+        nonlocal stored
+        stored += 1
+        if stored == 1:
+            raise UnavailableError("nobody answers")
+        queue.put_nowait(RuleInput(rig.message(100 + stored), {}))
+
+    running = [asyncio.create_task(rig.loop.run(queue)), asyncio.create_task(rig.loop.look_again(store))]
+    queue.put_nowait(sensor_event(rig, 18.0, 1))
+    await some_turns()
+    assert (rig.log, stored) == (["give 1"], 0)
+    lost = Given(Intent("valve", "S", 21.0, "cold", "warm"), held_back="no answer", is_lost=True)
+    commander.answers[0].set_result([lost])
+    await some_turns()
+    assert (rig.log, stored) == (["give 1", "ack 1", "give 102"], 2)
+    commander.answer(1)
+    await some_turns()
+    assert (rig.log[3:], stored) == (["ack"], 2)
+    again = rig.audit.records[-1]
+    assert (again["device"], again["changed"], again["cause"]["sequence"]) == ("rule", {}, 102)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
