@@ -94,7 +94,8 @@ class Outbox:
         while True:
             try:
                 if not self._has_looked or subject in self._unsure:
-                    await self._look(subject)
+                    async with asyncio.timeout(_left_s(command, decided_s)):  # many may wait to look
+                        await self._look(subject)
                 last = self._lasts.get(subject, _NOTHING)
                 if last.command_id != command.id:
                     left_s = _left_s(command, decided_s)
@@ -108,11 +109,12 @@ class Outbox:
                     self._lasts[subject] = _Last(sequence, command.id)
                 self._unsure.discard(subject)
                 return
-            except (UnavailableError, ConflictError) as error:
+            except (UnavailableError, ConflictError, TimeoutError) as error:
                 # Stored or not: looking at the subject's last message tells.
                 if _left_s(command, decided_s) <= 0:
-                    raise UnavailableError(f"command for {command.device} not stored in time: {error}") from error
-                await asyncio.sleep(AGAIN_S if isinstance(error, UnavailableError) else 0)
+                    why = str(error) or "nobody says what is stored"
+                    raise UnavailableError(f"command for {command.device} not stored in time: {why}") from error
+                await asyncio.sleep(0 if isinstance(error, ConflictError) else AGAIN_S)
 
     async def _look(self, subject: str) -> None:
         """Find out what was stored last: the first time for all devices at once, then for one subject."""

@@ -140,3 +140,25 @@ async def test_what_passed_since_the_decision_is_taken_off_the_time_to_live(brok
     with pytest.raises(UnavailableError, match="command for lamp not stored in time: its time is over"):
         await outbox.store(command("lamp", "2"), time.monotonic() - 10.0)
     assert names(broker) == ["1"]
+
+
+async def test_a_wait_to_look_at_what_is_stored_ends_with_the_commands_time(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(*args: Any, **options: Any) -> AsyncIterator[StoredMessage]:
+        await asyncio.sleep(60.0)
+        yield StoredMessage("", b"", {}, "commands", 1, 0)
+
+    answering = broker.read
+    monkeypatch.setattr(broker, "read", read)
+    outbox = Outbox(cast(Bus, broker), "a")
+    decided_s = time.monotonic() - 9.95
+    async with asyncio.timeout(5):
+        for found in await asyncio.gather(
+            *(outbox.store(command(device, "1"), decided_s) for device in ("lamp", "fan")), return_exceptions=True
+        ):
+            assert isinstance(found, UnavailableError)
+            assert "not stored in time: nobody says what is stored" in str(found)
+    monkeypatch.setattr(broker, "read", answering)
+    await outbox.store(command("lamp", "2"), time.monotonic())
+    assert names(broker) == ["2"]
