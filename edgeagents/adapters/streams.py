@@ -9,7 +9,7 @@ Source: nats-py 2.16, NATS ADR-8 (JetStream wire API), field notes on brokers.
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -52,6 +52,11 @@ class StoredMessage:
         if self._msg is not None:
             with contextlib.suppress(*BROKER_ERRORS):
                 await self._msg.ack()
+
+    def receipt(self) -> "StoredMessage":
+        """Return the message without what it carries, for who has only to acknowledge it yet."""
+        msg = None if self._msg is None else Msg(self._msg._client, self._msg.subject, self._msg.reply)
+        return replace(self, data=b"", headers=_NO_HEADERS, _msg=msg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,7 @@ class AgentDefinition(OwnerModel):
     goals: Mapping[str, float | bool | str] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     may: tuple[Permission, ...] = ()
-    ttl: float = Field(10.0, gt=0, le=3600, description="how long a command may wait at the guard, wall time")
+    ttl: float = Field(10.0, gt=0, le=3600, description="how long a command may wait from its decision on, wall time")
 
     _parse = field_validator("ttl", mode="before")(_duration)
 

@@ -185,6 +185,8 @@ async def _run(
         tasks.create_task(inputs.run_events(), name="events")
     tasks.create_task(inputs.run_rules(), name="rules")
     tasks.create_task(inputs.run_outcomes(), name="outcomes")
+    nothing_new = subjects.trigger(service.settings.gateway, agent.name)
+    tasks.create_task(loop.look_again(lambda: service.bus.store(nothing_new, b"{}")), name="look-again")
     await loop.run(inputs.queue)
 
 

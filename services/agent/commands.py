@@ -46,6 +46,7 @@ from services.agent.perception import Twin
 log = logging.getLogger(__name__)
 
 REQUEST_S: Final = 2.0
+MOST_LEASE_REQUESTS: Final = 32  # at once: the guard hears some 250 a second, and each is to be answered in time
 WELCOME_AGAIN_S: Final = 5.0
 FIRST_HOLD_BACK_S: Final = 5.0
 LONGEST_HOLD_BACK_S: Final = 300.0
@@ -75,6 +76,7 @@ class Given:
     intent: Intent
     command_id: str = ""
     held_back: str = ""
+    is_lost: bool = False  # nobody judged it: no answer came, or the command was not stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class _Order:
 
     intent: Intent
     command: Command
+    decided_s: float
     turn: contextlib.AbstractAsyncContextManager[None]
 
 
@@ -117,6 +120,7 @@ class Commander:
         self._judged_by: tuple[SessionWelcome, Site, AgentDefinition] | None = None  # what that welcome means
         self.welcomed = asyncio.Event()
         self._asking = asyncio.Lock()
+        self._leasing = asyncio.Semaphore(MOST_LEASE_REQUESTS)
         self._session = subjects.session(bus.settings.gateway, agent.name)
         self._beat = wire.encode(Heartbeat(incarnation=incarnation))
         self._told = ""
@@ -204,7 +208,12 @@ class Commander:
         return self._carried_out(found)
 
     async def _carried_out(self, found: Sequence[Given | _Order]) -> list[Given]:
-        given = [await self._sent(item) if isinstance(item, _Order) else item for item in found]
+        orders = [item for item in found if isinstance(item, _Order)]
+        if len(orders) == 1:
+            answers = iter((await self._sent(orders[0]),))
+        else:  # each device by itself: its turns keep its order
+            answers = iter(await asyncio.gather(*map(self._sent, orders)))
+        given = [next(answers) if isinstance(item, _Order) else item for item in found]
         for item in given:
             self.counts["published" if item.command_id else "held_back"] += 1
         return given
@@ -236,24 +245,30 @@ class Commander:
             data_origin_ns=max(0, decision.data_origin_ns),
             decided_on=self._present(key),
         )
-        self._memory.pending[command.id] = Pending(command, time.monotonic())
-        return _Order(intent, command, self._outbox.turn(command.device))
+        decided_s = time.monotonic()
+        self._memory.pending[command.id] = Pending(command, decided_s)
+        return _Order(intent, command, decided_s, self._outbox.turn(command.device))
 
     async def _sent(self, order: _Order) -> Given:
-        """Send what was ordered, in its device's turn, under the lease there is then."""
+        """Send what was ordered, in its device's turn, under the lease there is then, unless its time is over."""
         command, pending = order.command, self._memory.pending
+        left_s = command.ttl_s - (time.monotonic() - order.decided_s)
         try:
-            async with order.turn:
+            async with asyncio.timeout(left_s) as limit, order.turn:
                 reply = await self._lease((command.device, command.resource))
                 if reply.epoch is None:
                     pending.pop(command.id, None)
                     return Given(order.intent, held_back=reply.reason or "no lease")
                 if reply.epoch != command.epoch:
                     command = command.model_copy(update={"epoch": reply.epoch})
-                await self._outbox.store(command)
+                limit.reschedule(None)  # what may be stored is not broken off: the outbox looks after the time
+                await self._outbox.store(command, order.decided_s)
+        except TimeoutError:
+            pending.pop(command.id, None)
+            return Given(order.intent, held_back="neither its turn nor a lease came in time", is_lost=True)
         except TheirError as error:
             pending.pop(command.id, None)
-            return Given(order.intent, held_back=str(error))
+            return Given(order.intent, held_back=str(error), is_lost=True)
         if command.id in pending:  # else its outcome was quicker
             pending[command.id] = Pending(command, time.monotonic())
         return Given(order.intent, command_id=command.id)
@@ -312,9 +327,10 @@ class Commander:
             return LeaseReply(granted=True, epoch=known, holder=self._agent.name)
         request = LeaseRequest(incarnation=self._incarnation, device=key[0], resource=key[1])
         subject = subjects.lease(self._bus.settings.gateway, self._agent.name)
-        answer = await self._bus.request(
-            subject, wire.encode(request), {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
-        )
+        async with self._leasing:
+            answer = await self._bus.request(
+                subject, wire.encode(request), {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
+            )
         reply = wire.decode(LeaseReply, answer.data)
         if reply.granted and reply.epoch is not None:
             self._memory.epochs[key] = reply.epoch

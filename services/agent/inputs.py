@@ -91,6 +91,7 @@ class Inputs:
     async def run_events(self) -> None:
         """Feed events for ever."""
         self._devices.on_change(lambda change: self._watched.clear())
+        self._watched.clear()  # the replay filled it, and until now nobody noted what changed
         async for message in self._bus.consume(subjects.EVENTS_STREAM, self._durable, self.filters, deliver_new=True):
             self.counts["received"] += 1
             if not self._may_be_watched(self._topic(message)):
@@ -239,10 +240,20 @@ def _device_topics(watch: Watch, kind: EdgexBusType, precise: str) -> set[str]:
 
 
 def _spellings(name: str) -> set[str]:
-    """Return how publishers write a name as a level of a topic: as it is, percent-encoded, or all but letters so."""
-    plain = "".join(quote(letter, safe="") if letter in "/+#*>%" or letter.isspace() else letter for letter in name)
-    encoded = quote(name, safe="")
-    return {plain, encoded, "".join(f"%{ord(letter):02X}" if letter in "-._~" else letter for letter in encoded)}
+    """Return how publishers write a name as a level of a topic: as it is, percent-encoded, or all but letters so.
+
+    EdgeX with `EnableNameFieldEscape` writes it as Go's url.PathEscape does, and `+`, `-`, `.`, `_`, `~` encoded, too.
+    """
+    raw, plain = (_encoded(name, which) for which in ("/+#*>", "/+#*>%"))
+    encoded, by_edgex = quote(name, safe=""), quote(name, safe="$&=:@")
+    return {raw, plain, encoded, _encoded(encoded, "-._~"), _encoded(by_edgex, "-._~")}
+
+
+def _encoded(name: str, which: str) -> str:
+    return "".join(
+        f"%{ord(letter):02X}" if letter in which else quote(letter, safe="") if letter.isspace() else letter
+        for letter in name
+    )
 
 
 def _covers(wide: str, narrow: str) -> bool:

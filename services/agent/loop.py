@@ -12,15 +12,16 @@ import json
 import logging
 import re
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from edgeagents.adapters import telemetry
 from edgeagents.adapters.bus import StoredMessage
 from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
+from edgeagents.errors import TheirError
 from edgeagents.journal import Journal
 from edgeagents.model.agent import RULE_DEVICE, AgentDefinition, Decision, Observation, Sample, Stage
 from edgeagents.model.device import Event
@@ -35,6 +36,9 @@ from services.agent.view import SeenView
 
 log = logging.getLogger(__name__)
 
+LOOK_AGAIN_S: Final = 5.0
+KNOWN_FINISHED: Final = 4096  # more than the consumers let be under way
+
 
 @dataclass(frozen=True, slots=True)
 class EventInput:
@@ -47,7 +51,7 @@ class EventInput:
 
 @dataclass(frozen=True, slots=True)
 class RuleInput:
-    """The result of a rule, one object, that came by HTTP."""
+    """The result of a rule, one object, that came by HTTP; an empty one says: look again."""
 
     message: StoredMessage
     result: Mapping[str, Any]
@@ -62,13 +66,14 @@ class OutcomeInput:
 
 
 Input: TypeAlias = EventInput | RuleInput | OutcomeInput
+_Place: TypeAlias = tuple[str, int, int]  # stream, sequence, and when stored: a broker made anew counts from 1 again
 
 
 @dataclass(slots=True)
 class _Unfinished:
     """An input that is not acknowledged yet."""
 
-    item: Input
+    message: StoredMessage
     is_done: bool = False
 
 
@@ -93,8 +98,10 @@ class AgentLoop:
         self._audit = audit
         self._journal = journal
         self._site_now = site_now
-        self._unfinished: deque[_Unfinished] = deque()  # as many as the consumer lets be under way
+        self._unfinished: OrderedDict[_Place, _Unfinished] = OrderedDict()  # as many as consumers let be under way
+        self._finished: OrderedDict[_Place, None] = OrderedDict()  # acknowledged last, oldest first
         self._held: tuple[object, ...] = ()
+        self._has_lost = asyncio.Event()  # a wish that nobody judged: it is to be looked at again
         self.deciding = True
         self.pipeline = Pipeline()
         self.counts: Counter[str] = Counter()
@@ -105,15 +112,30 @@ class AgentLoop:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 item = await queue.get()
-                unfinished = _Unfinished(item)
-                self._unfinished.append(unfinished)
+                if await self._is_repeated(item.message):
+                    continue
+                unfinished = self._unfinished[_place(item.message)] = _Unfinished(item.message)
                 rest = self._begin(item)
                 if rest is None:
-                    unfinished.is_done = True
-                    await self._acknowledge()
+                    await self._done(unfinished)
                 else:
                     tasks.create_task(self._finish(rest, unfinished), name="decided")
                     await asyncio.sleep(0)  # what is to be sent is on its way before the next is looked at
+
+    async def look_again(self, store: Callable[[], Awaitable[object]]) -> None:
+        """Have what is wanted looked at again after a command got lost, also when no event brings news; for ever.
+
+        Args:
+            store: stores an empty rule result for this agent: an input as any other, with a place of its own.
+        """
+        while True:
+            await self._has_lost.wait()
+            await asyncio.sleep(LOOK_AGAIN_S)
+            self._has_lost.clear()
+            try:
+                await store()
+            except TheirError:
+                self._has_lost.set()  # then after a while
 
     async def handle(self, item: Input) -> None:
         """Do all that follows from one input, then acknowledge it."""
@@ -124,13 +146,32 @@ class AgentLoop:
 
     async def _finish(self, rest: Awaitable[None], unfinished: "_Unfinished") -> None:
         await rest
-        unfinished.is_done = True
-        await self._acknowledge()
+        await self._done(unfinished)
 
-    async def _acknowledge(self) -> None:
-        """Acknowledge what is done with, up to the first that is not."""
-        while self._unfinished and self._unfinished[0].is_done:
-            await self._unfinished.popleft().item.message.ack()
+    async def _is_repeated(self, message: StoredMessage) -> bool:
+        """Say whether an input came before, as one that is not acknowledged for long comes again."""
+        place = _place(message)
+        if place in self._finished:
+            await message.ack()
+            return True
+        known = self._unfinished.get(place)
+        if known is None:
+            return False
+        known.message = message.receipt()  # acknowledged for both
+        return True
+
+    async def _done(self, unfinished: "_Unfinished") -> None:
+        """Note that an input is done with; acknowledge what is, up to the first that is not."""
+        unfinished.is_done = True
+        if next(iter(self._unfinished.values())) is not unfinished:
+            unfinished.message = unfinished.message.receipt()
+            return
+        while self._unfinished and next(iter(self._unfinished.values())).is_done:
+            place, first = self._unfinished.popitem(last=False)
+            self._finished[place] = None
+            if len(self._finished) > KNOWN_FINISHED:
+                self._finished.popitem(last=False)
+            await first.message.ack()
 
     def _begin(self, item: Input) -> Awaitable[None] | None:
         """Decide on an input; return what is left to be waited for, None when that is nothing."""
@@ -223,6 +264,8 @@ class AgentLoop:
         seen: SeenView,
     ) -> None:  # fmt: skip
         given = await giving
+        if any(item.is_lost for item in given):
+            self._has_lost.set()
         if not given:
             self.counts["under_way"] += 1
             return
@@ -252,7 +295,11 @@ class AgentLoop:
                 self._twin.set_value((RULE_DEVICE, name), known, message.time_ns, site_s)
                 changed[name] = Sample(known, message.time_ns, site_s)
         cause = Cause(stream=message.stream, sequence=message.sequence, origin_ns=message.time_ns)
-        return Observation(cause, RULE_DEVICE, changed, site_s) if changed else None
+        return Observation(cause, RULE_DEVICE, changed, site_s) if changed or not result else None
+
+
+def _place(message: StoredMessage) -> _Place:
+    return message.stream, message.sequence, message.time_ns
 
 
 def rule_results(data: bytes) -> list[dict[str, Any]]:

@@ -63,41 +63,58 @@ class Outbox:
                 await asyncio.wait((before,))
             yield
         finally:
-            over.set_result(None)
-            if self._ends.get(device) is over:
-                del self._ends[device]
+            if before is None or before.done():
+                self._end(device, over)
+            else:  # given up while it waited: who is next waits for those before it all the same
+                before.add_done_callback(lambda _: self._end(device, over))
+
+    def _end(self, device: str, over: "asyncio.Future[None]") -> None:
+        over.set_result(None)
+        if self._ends.get(device) is over:
+            del self._ends[device]
 
     async def prepare(self) -> None:
         """Find out what was stored last, so that the first command need not wait for it."""
         with contextlib.suppress(TheirError):  # then the first command looks
             await self._look("")
 
-    async def store(self, command: Command) -> None:
+    async def store(self, command: Command, decided_s: float) -> None:
         """Store a command behind the last one on its subject; within the turn of its device.
+
+        The guard counts the time to live from when it is stored: what passed before is taken off.
+
+        Args:
+            command: as it was decided.
+            decided_s: when that was, monotonic time.
 
         Raises:
             UnavailableError: it is not stored, and would come too late.
         """
         subject = subjects.command(self._bus.settings.gateway, command.device, self._agent)
-        data, give_up_s = wire.encode(command), time.monotonic() + command.ttl_s
         while True:
             try:
                 if not self._has_looked or subject in self._unsure:
-                    await self._look(subject)
+                    async with asyncio.timeout(_left_s(command, decided_s)):  # many may wait to look
+                        await self._look(subject)
                 last = self._lasts.get(subject, _NOTHING)
                 if last.command_id != command.id:
+                    left_s = _left_s(command, decided_s)
+                    if left_s <= 0:
+                        raise UnavailableError("its time is over")
                     self._unsure.add(subject)
+                    data = wire.encode(command.model_copy(update={"ttl_s": left_s}))
                     sequence = await self._bus.store(
                         subject, data, {CONTENT_TYPE: wire.PROTOBUF}, expected_last=last.sequence
                     )
                     self._lasts[subject] = _Last(sequence, command.id)
                 self._unsure.discard(subject)
                 return
-            except (UnavailableError, ConflictError) as error:
+            except (UnavailableError, ConflictError, TimeoutError) as error:
                 # Stored or not: looking at the subject's last message tells.
-                if time.monotonic() >= give_up_s:
-                    raise UnavailableError(f"command for {command.device} not stored in time: {error}") from error
-                await asyncio.sleep(AGAIN_S if isinstance(error, UnavailableError) else 0)
+                if _left_s(command, decided_s) <= 0:
+                    why = str(error) or "nobody says what is stored"
+                    raise UnavailableError(f"command for {command.device} not stored in time: {why}") from error
+                await asyncio.sleep(0 if isinstance(error, ConflictError) else AGAIN_S)
 
     async def _look(self, subject: str) -> None:
         """Find out what was stored last: the first time for all devices at once, then for one subject."""
@@ -120,3 +137,7 @@ class Outbox:
                 self._lasts[stored.subject] = _Last(stored.sequence, found)
             self._unsure.discard(subject)
             self._has_looked = True
+
+
+def _left_s(command: Command, decided_s: float) -> float:
+    return command.ttl_s - (time.monotonic() - decided_s)

@@ -122,7 +122,11 @@ class Twin:
         self._take(event, self._site_time.at_ns(stored_ns))
 
     def set_value(self, key: Key, value: Value, origin_ns: int, site_s: float) -> None:
-        """Take in a value known otherwise: proven by the guard, or from a rule result."""
+        """Take in a value known otherwise: proven by the guard, or from a rule result; not over a newer one."""
+        before = self.latest(key)
+        if before is not None and before.origin_ns > origin_ns:
+            self.counts["late"] += 1
+            return
         self._add(key, Sample(value, origin_ns, site_s))
 
     def shift(self, by_wall_ns: int) -> None:

@@ -94,6 +94,13 @@ def test_no_bytes_are_read_otherwise_than_with_care(piece: bytes, at: int, lengt
     assert event is None or event == careful(TOPIC, broken)
 
 
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
+@pytest.mark.parametrize("before", [b'"apiVersion"', b'"event"', b'"deviceName"', b'"valueType"'])
+def test_what_is_no_number_in_json_is_left_to_the_careful_way(number: bytes, before: bytes) -> None:
+    data = json.dumps(message()).encode().replace(before, b'"ignored":' + number + b"," + before)
+    assert plain_event(TOPIC, data, {}, "edgex") is None
+
+
 @pytest.mark.parametrize("twice", [b'"id":"f",', b'"deviceName":"hall","device_name":"attic",', b'"origin":7,'])
 def test_a_key_that_comes_twice_counts_as_ever(twice: bytes) -> None:
     data = json.dumps(message()).encode().replace(b'"sourceName"', twice + b'"sourceName"')

@@ -46,3 +46,20 @@ def test_place_time_and_deliveries_of_a_message_stand_in_its_reply_subject(names
     assert (found.stream, found.sequence, found.deliveries) == ("edgex-events", 7001, 2)
     assert found.time_ns == 1_795_465_567_626_438_574
     assert (found.subject, found.data, found.headers) == ("edgex.events.x", b"data", {})
+
+
+async def test_a_receipt_acknowledges_its_message_and_carries_nothing_else() -> None:
+    sent: list[str] = []
+
+    class Client:
+        async def publish(self, subject: str) -> None:
+            sent.append(subject)
+
+    reply = "$JS.ACK.edgex-events.agent-air.2.7001.41.1795465567626438574.9"
+    message = Msg(Client(), "edgex.events.x", reply, b"data", {"a": "b"})  # type: ignore[arg-type]
+    receipt = _stored(message).receipt()
+    assert (receipt.data, receipt.headers, receipt.sequence) == (b"", {}, 7001)
+    assert receipt._msg is not None
+    assert (receipt._msg.data, receipt._msg.headers) == (b"", None)
+    await receipt.ack()
+    assert sent == [reply]

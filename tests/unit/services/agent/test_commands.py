@@ -195,7 +195,8 @@ async def test_a_wish_becomes_a_command_under_the_lease(rig: Rig) -> None:
     given = await rig.want(21)
     (command,) = rig.bus.commands
     assert given.command_id == command.id == command_id("a", 1, CAUSE, 0)
-    assert (command.value, command.epoch, command.ttl_s) == ("2.1e+01", rig.bus.reply.epoch, 10.0)
+    assert (command.value, command.epoch) == ("2.1e+01", rig.bus.reply.epoch)
+    assert command.ttl_s == pytest.approx(10.0, abs=1.0)
     assert (command.incarnation, command.decision_id, command.because) == ("incarnation-1", "d-1", "cold")
     assert (command.cause, command.data_origin_ns) == (CAUSE, int(NOW_S * 1e9))
     assert command.decided_on == "1.85e+01"
@@ -208,7 +209,7 @@ async def test_a_wish_becomes_a_command_under_the_lease(rig: Rig) -> None:
 @pytest.mark.parametrize(("resource", "value", "ttl_s"), [("Setpoint", 21, 10), ("Level", 3, 610), ("Note", "x", 610)])
 async def test_what_a_human_decides_on_may_wait_for_them(rig: Rig, resource: str, value: Value, ttl_s: float) -> None:
     await rig.want(value, resource)
-    assert rig.bus.commands[0].ttl_s == ttl_s
+    assert rig.bus.commands[0].ttl_s == pytest.approx(ttl_s, abs=1.0)
 
 
 async def test_no_command_waits_longer_than_the_contract_allows() -> None:
@@ -216,7 +217,7 @@ async def test_no_command_waits_longer_than_the_contract_allows() -> None:
     entries = tuple(item.model_copy(update={"approval_wait_s": 86_400.0}) for item in map(entry, "ABC"))
     rig.commander.welcome = SessionWelcome(generation=1, mode="act", site=entries)
     await rig.want("x", "Note")
-    assert rig.bus.commands[0].ttl_s == 86_400.0
+    assert rig.bus.commands[0].ttl_s == pytest.approx(86_400.0, abs=1.0)
 
 
 def test_an_id_says_agent_generation_cause_and_place_and_nothing_else() -> None:
@@ -304,7 +305,8 @@ async def test_a_refused_lease_holds_the_wish_back_with_the_guards_reason(rig: R
     rig.bus.reply = LeaseReply(granted=False, holder="b", reason="held by b")
     assert (await rig.want(21)).held_back == "held by b"
     rig.bus.reply = LeaseReply(granted=True)
-    assert (await rig.want(21)).held_back == "no lease"
+    refused = await rig.want(21)
+    assert (refused.held_back, refused.is_lost) == ("no lease", False)
     assert rig.bus.held == []
 
 
@@ -370,6 +372,7 @@ async def test_a_command_that_cannot_be_stored_in_time_is_given_up(rig: Rig, clo
     rig.bus.plan = Tired(["lost"])
     given = await rig.want(21)
     assert "not stored in time" in given.held_back
+    assert given.is_lost
     assert rig.commander.pending == {}
     rig.bus.plan = []
     assert (await rig.want(21)).command_id
@@ -480,3 +483,84 @@ async def test_the_same_wish_is_under_way_before_its_command_is_stored(rig: Rig)
 async def test_commands_of_one_device_are_stored_in_the_order_they_were_decided(rig: Rig) -> None:
     await asyncio.gather(*(rig.want(value) for value in (20, 21, 22, 23)))
     assert [command.value for command in rig.bus.commands] == ["2e+01", "2.1e+01", "2.2e+01", "2.3e+01"]
+
+
+async def test_a_wait_for_its_turn_is_no_longer_than_a_command_lives(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.commander._agent = agent(ttl=0.05)
+    stored, original = asyncio.Event(), rig.bus.store
+
+    async def store(*args: Any, **options: Any) -> int:
+        await stored.wait()
+        return await original(*args, **options)
+
+    monkeypatch.setattr(rig.bus, "store", store)
+    human = asyncio.create_task(rig.want(3, "Level"))  # may wait for 600 s
+    await asyncio.sleep(0)
+    late = await rig.want(21)
+    assert (late.held_back, late.is_lost) == ("neither its turn nor a lease came in time", True)
+    assert [item.command.resource for item in rig.commander.pending.values()] == ["Level"]
+    stored.set()
+    assert (await human).command_id
+    assert (await rig.want(21)).command_id
+
+
+async def test_time_spent_on_a_lease_counts(rig: Rig, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    original = rig.bus.request
+
+    async def request(*args: Any, **options: Any) -> BusMessage:
+        clock[0] += 7.0
+        return await original(*args, **options)
+
+    monkeypatch.setattr(rig.bus, "request", request)
+    given = await rig.want(21)
+    assert [(command.id, command.ttl_s) for command in rig.bus.commands] == [(given.command_id, 3.0)]
+    rig.end(rig.bus.commands[0], "refused", "epoch")
+    rig.commander._agent = agent(ttl=5)
+    assert "not stored in time" in (await rig.want(22)).held_back
+    assert (len(rig.bus.held), rig.commander.pending) == (1, {})
+
+
+async def test_one_decisions_commands_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(agent(may=[{"device": "*", "resource": "Setpoint"}]))
+    known = {name: Device(name=name, profile_name="Valve") for name in ("x", "y")}
+    rig.commander._devices = cast(DeviceCache, SimpleNamespace(
+        devices_by_name=known, profiles_by_name={"Valve": PROFILE}, profile_of=lambda name: PROFILE,
+    ))  # fmt: skip
+    rig.commander.welcome = SessionWelcome(
+        generation=1, mode="act", site=tuple(entry("A").model_copy(update={"device": name}) for name in known)
+    )
+    stored, original = asyncio.Event(), rig.bus.store
+
+    async def store(subject: str, *args: Any, **options: Any) -> int:
+        if ".x." in subject:
+            await stored.wait()
+        return await original(subject, *args, **options)
+
+    monkeypatch.setattr(rig.bus, "store", store)
+    intents = tuple(Intent(name, "Setpoint", 21, "cold", "rule") for name in ("x", "gone", "y"))
+    decision = Decision(
+        id="d-1", intents=intents, stage="rule", confidence=1.0, inputs={}, data_origin_ns=int(NOW_S * 1e9)
+    )  # fmt: skip
+    giving = asyncio.ensure_future(rig.commander.give(decision, CAUSE, NOW_S))
+    await until(lambda: [command.device for command in rig.bus.commands] == ["y"], "y does not wait for x")
+    stored.set()
+    given = await giving
+    assert [item.intent for item in given] == list(intents)
+    assert [item.command_id for item in given] == [command_id("a", 1, CAUSE, 0), "", command_id("a", 1, CAUSE, 2)]
+
+
+async def test_a_few_leases_are_asked_for_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way, most, original = 0, 0, rig.bus.request
+
+    async def request(*args: Any, **options: Any) -> BusMessage:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return await original(*args, **options)
+
+    monkeypatch.setattr(rig.bus, "request", request)
+    replies = await asyncio.gather(*(rig.commander._lease((f"valve-{number}", "Setpoint")) for number in range(100)))
+    assert all(reply.granted for reply in replies)
+    assert (most, len(rig.bus.leases)) == (32, 100)

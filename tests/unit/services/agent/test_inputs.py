@@ -109,7 +109,39 @@ def test_names_are_asked_for_however_publishers_write_them() -> None:
         assert any(matches(item, f"edgex.events.device.svc.{spelling}.hall.CO2") for item in found), spelling
 
 
-names = st.sampled_from(["Sensor", "Room-Sensor", "a.b", "Küche 1", "x~y", "50%", "a/b", "Sensor+"])
+@pytest.mark.parametrize(
+    ("name", "escaped"),
+    [
+        ("lamp", "lamp"),
+        ("lamp-1", "lamp%2D1"),
+        ("Sensor_00:15:8d:01", "Sensor%5F00:15:8d:01"),
+        ("cam@1", "cam@1"),
+        ("Küche:1", "K%C3%BCche:1"),
+        ("a:b", "a:b"),
+        ("R&D=1", "R&D=1"),
+        ("x=1-y", "x=1%2Dy"),
+        ("50%", "50%25"),
+        ("pump(1)", "pump%281%29"),
+        ("lamp 1", "lamp%201"),
+        ("o'neil", "o%27neil"),
+        ("a,b", "a%2Cb"),
+        ("a;b-c", "a%3Bb%2Dc"),
+        ("a$b~c", "a$b%7Ec"),
+        ("Temp/1", "Temp%2F1"),
+        ("x+y.z", "x%2By%2Ez"),
+    ],
+)
+def test_names_that_edgex_escapes_are_asked_for(name: str, escaped: str) -> None:
+    spellings = [escaped] if any(letter in "/+ " for letter in name) else [escaped, name]
+    for level in spellings:
+        subject = topic_to_subject(f"edgex/events/device/svc/{level}/{level}/{level}")
+        for watch in ({"profile": name}, {"device": name}, {"profile": name, "resources": [name]}):
+            found = filters(watch)
+            assert any(matches(item, subject) for item in found), (watch, subject)
+            assert "edgex.events.device.>" not in found
+
+
+names = st.sampled_from(["R&D=1-x", "Sensor", "Room-Sensor", "a.b", "Küche 1", "x~y", "50%", "a/b", "Sensor+"])
 watches = st.one_of(
     names.map(lambda name: {"profile": name}),
     names.map(lambda name: {"device": name}),
@@ -301,3 +333,14 @@ async def test_what_the_topic_says_is_not_watched_is_acknowledged_unread() -> No
         on_change(None)
     await inputs.run_events()
     assert feed.acked == [2, 1, 2, 3]
+
+
+async def test_a_label_given_between_the_replay_and_the_first_event_counts() -> None:
+    feed = Feed("Presence")
+    known: dict[str, Device] = {}
+    devices = cast(DeviceCache, SimpleNamespace(device=known.get, on_change=feed.changed.append))
+    inputs = Inputs(cast(Bus, feed), cast(EdgexBus, feed), agent({"label": "room"}), devices)
+    assert not inputs._may_be_watched("edgex/events/device/s/Sensor/hall/Presence")  # as the replay asks
+    known["hall"] = HALL
+    await inputs.run_events()
+    assert (inputs.queue.qsize(), feed.acked) == (1, [])

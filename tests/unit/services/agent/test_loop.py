@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgeagents.adapters.bus import StoredMessage
 from edgeagents.audit import Audit
+from edgeagents.errors import UnavailableError
 from edgeagents.journal import Journal, read_journal
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.device import Event, make_reading
@@ -47,6 +48,9 @@ class FakeMessage:
 
     async def ack(self) -> None:
         self.log.append("ack")
+
+    def receipt(self) -> "FakeMessage":
+        return self
 
 
 class FakeCommander:
@@ -317,3 +321,98 @@ async def test_a_failure_while_commands_wait_ends_the_loop_and_acknowledges_noth
     with pytest.raises(ExceptionGroup):
         await running
     assert rig.log == ["give 1"]
+
+
+async def test_what_comes_again_before_it_is_acknowledged_is_not_handled_again_and_not_kept_twice(rig: Rig) -> None:
+    commander = Waiting(rig.log)
+    ended: list[Outcome] = []
+    commander.ended = ended.append  # type: ignore[attr-defined]
+    rig.loop._commander = cast(Commander, commander)
+    queue: asyncio.Queue[Input] = asyncio.Queue()
+    running = asyncio.create_task(rig.loop.run(queue))
+
+    def outcome() -> OutcomeInput:
+        message = FakeMessage(rig.log, 2)
+        message.stream = "commands"
+        message.ack = lambda: _log(rig.log, "ack outcome")  # type: ignore[method-assign]
+        item = Outcome(command_id=CommandId("c"), device="valve", resource="S", status="proven")
+        return OutcomeInput(cast(StoredMessage, message), item)
+
+    for _ in range(3):
+        queue.put_nowait(sensor_event(rig, 18.0, 1))
+        queue.put_nowait(outcome())
+    await some_turns()
+    assert (rig.log, len(ended), len(rig.loop._unfinished)) == (["give 1"], 1, 2)
+    commander.answer(0)
+    await some_turns()
+    assert (rig.log[1:], len(rig.loop._unfinished)) == (["ack 1", "ack outcome"], 0)
+    queue.put_nowait(outcome())  # it was on its way already
+    await some_turns()
+    assert (rig.log[3:], len(ended)) == (["ack outcome"], 1)
+    anew = outcome()
+    cast(FakeMessage, anew.message).time_ns += 1  # a broker made anew gives out its places again
+    queue.put_nowait(anew)
+    await some_turns()
+    assert len(ended) == 2
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_waits_to_be_acknowledged_is_kept_without_its_payload(rig: Rig) -> None:
+    rig.loop._commander = cast(Commander, Waiting(rig.log))
+    queue: asyncio.Queue[Input] = asyncio.Queue()
+    running = asyncio.create_task(rig.loop.run(queue))
+    later = sensor_event(rig, 25.0, 2)
+    stored = StoredMessage("s", b"payload", {"a": "b"}, "edgex-events", 2, 5)
+    queue.put_nowait(sensor_event(rig, 18.0, 1))
+    queue.put_nowait(EventInput(stored, later.event))
+    await some_turns()
+    kept = [item.message for item in rig.loop._unfinished.values()]
+    assert kept[1] == StoredMessage("s", b"", {}, "edgex-events", 2, 5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_places_that_are_finished_are_remembered_within_bounds(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.agent.loop.KNOWN_FINISHED", 3)
+    queue: asyncio.Queue[Input] = asyncio.Queue()
+    running = asyncio.create_task(rig.loop.run(queue))
+    for sequence in range(1, 10):
+        queue.put_nowait(sensor_event(rig, 25.0, sequence))
+    await some_turns()
+    assert [place[1] for place in rig.loop._finished] == [7, 8, 9]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_wish_whose_command_got_lost_is_looked_at_again_without_news(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.agent.loop.LOOK_AGAIN_S", 0.0)
+    commander, stored = Waiting(rig.log), 0
+    rig.loop._commander = cast(Commander, commander)
+    queue: asyncio.Queue[Input] = asyncio.Queue()
+
+    async def store() -> None:
+        nonlocal stored
+        stored += 1
+        if stored == 1:
+            raise UnavailableError("nobody answers")
+        queue.put_nowait(RuleInput(rig.message(100 + stored), {}))
+
+    running = [asyncio.create_task(rig.loop.run(queue)), asyncio.create_task(rig.loop.look_again(store))]
+    queue.put_nowait(sensor_event(rig, 18.0, 1))
+    await some_turns()
+    assert (rig.log, stored) == (["give 1"], 0)
+    lost = Given(Intent("valve", "S", 21.0, "cold", "warm"), held_back="no answer", is_lost=True)
+    commander.answers[0].set_result([lost])
+    await some_turns()
+    assert (rig.log, stored) == (["give 1", "ack 1", "give 102"], 2)
+    commander.answer(1)
+    await some_turns()
+    assert (rig.log[3:], stored) == (["ack"], 2)
+    again = rig.audit.records[-1]
+    assert (again["device"], again["changed"], again["cause"]["sequence"]) == ("rule", {}, 102)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)

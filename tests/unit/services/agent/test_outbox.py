@@ -1,6 +1,7 @@
 """Commands of one device are stored in the order of their turns; another device's do not wait for them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -63,7 +64,7 @@ def names(broker: Broker) -> list[str]:
 async def sent(outbox: Outbox, turn: Any, item: Command) -> None:
     """Store a command in its turn."""
     async with turn:
-        await outbox.store(item)
+        await outbox.store(item, time.monotonic())
 
 
 @pytest.fixture
@@ -113,3 +114,51 @@ async def test_an_answer_that_got_lost_is_looked_up_for_that_subject_alone(
     await sent(outbox, outbox.turn("fan"), command("fan", "2"))
     assert names(broker) == ["1", "2"]
     assert broker.looks == ["gw.commands.*.a", "gw.commands.lamp.a"]
+
+
+async def test_a_turn_given_up_while_it_waits_lets_nobody_overtake(broker: Broker, outbox: Outbox) -> None:
+    gate = broker.gates["gw.commands.lamp.a"] = asyncio.Event()
+    tasks = [
+        asyncio.create_task(sent(outbox, outbox.turn("lamp"), command("lamp", name))) for name in ("1", "2", "3")
+    ]  # fmt: skip
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.gather(tasks[1], return_exceptions=True)
+    del broker.gates["gw.commands.lamp.a"]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert names(broker) == []  # the first holds the turn still
+    gate.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert names(broker) == ["1", "3"]
+    assert outbox._ends == {}
+
+
+async def test_what_passed_since_the_decision_is_taken_off_the_time_to_live(broker: Broker, outbox: Outbox) -> None:
+    await outbox.store(command("lamp", "1"), time.monotonic() - 4.0)
+    assert wire.decode(Command, broker.held[0][1]).ttl_s == pytest.approx(6.0, abs=0.5)
+    with pytest.raises(UnavailableError, match="command for lamp not stored in time: its time is over"):
+        await outbox.store(command("lamp", "2"), time.monotonic() - 10.0)
+    assert names(broker) == ["1"]
+
+
+async def test_a_wait_to_look_at_what_is_stored_ends_with_the_commands_time(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(*args: Any, **options: Any) -> AsyncIterator[StoredMessage]:
+        await asyncio.sleep(60.0)
+        yield StoredMessage("", b"", {}, "commands", 1, 0)
+
+    answering = broker.read
+    monkeypatch.setattr(broker, "read", read)
+    outbox = Outbox(cast(Bus, broker), "a")
+    decided_s = time.monotonic() - 9.95
+    async with asyncio.timeout(5):
+        for found in await asyncio.gather(
+            *(outbox.store(command(device, "1"), decided_s) for device in ("lamp", "fan")), return_exceptions=True
+        ):
+            assert isinstance(found, UnavailableError)
+            assert "not stored in time: nobody says what is stored" in str(found)
+    monkeypatch.setattr(broker, "read", answering)
+    await outbox.store(command("lamp", "2"), time.monotonic())
+    assert names(broker) == ["2"]

@@ -117,6 +117,18 @@ def test_there_is_no_statistic_of_nothing_or_of_words(twin: Twin) -> None:
     assert twin.recent(recent, 1) is None
 
 
+def test_what_was_known_before_does_not_replace_what_is_newer(twin: Twin) -> None:
+    see(twin, event(18.0, 500))
+    twin.set_value(KEY, 21.0, 499 * 10**9, 499.0)
+    newest = twin.latest(KEY)
+    assert newest is not None
+    assert (newest.value, twin.counts["late"]) == (18.0, 1)
+    twin.set_value(KEY, 22.0, 500 * 10**9, 500.0)
+    newest = twin.latest(KEY)
+    assert newest is not None
+    assert newest.value == 22.0
+
+
 def test_what_is_too_old_is_forgotten(twin: Twin) -> None:
     see(twin, event(18.0, 10), event(20.0, 700))
 
