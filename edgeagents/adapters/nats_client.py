@@ -96,6 +96,12 @@ class HardenedClient(Client):
         await self._send_command(PING_PROTO)
         await self._flush_pending()
 
+    async def _process_pong(self) -> None:
+        # Whoever flushed may wait no longer: nats-py would end its read loop, silently, at a future that is cancelled.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def _process_err(self, err_msg: str) -> None:
         # A password that was rotated: nats-py would close for good, and the new one lies in our file already.
         if self.is_connected and any(word in err_msg.lower() for word in _REFUSED):

@@ -79,6 +79,23 @@ async def test_a_flush_returns_after_the_server_has_seen_what_came_before(bus: B
     await other.close()
 
 
+async def test_a_flush_that_is_given_up_leaves_the_link_as_it_was(bus: Bus) -> None:
+    for _ in range(20):
+        flush = asyncio.create_task(bus.client.flush())
+        await asyncio.sleep(0)  # its PING is under way
+        flush.cancel()
+        await asyncio.gather(flush, return_exceptions=True)
+        await bus.client.flush()
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def hear(message: BusMessage) -> None:
+        heard.put_nowait(message.data)
+
+    await bus.subscribe("s.x", hear)
+    await bus.publish("s.x", b"still read")
+    assert await asyncio.wait_for(heard.get(), 5) == b"still read"
+
+
 async def test_answers_to_all_are_bounded_in_number_and_bytes(
     bus: Bus, nats_server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
