@@ -107,6 +107,7 @@ async def test_answers_to_all_are_bounded_in_number_and_bytes(
             await other.respond(message, b"x" * size)
 
     await other.subscribe("q.all", answer)
+    await other.flush()
     try:
         began_s = time.monotonic()
         found = await bus.gather("q.all", b"1", inbox="_INBOX.micro", wait_s=30)
