@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from edgeagents.model.cooperation import CallForProposals
 from edgeagents.protocol import auction, bundles, contract_net, ladder, negotiation, task_ledger, voting
-from edgeagents.protocol.conversation import Tell
+from edgeagents.protocol.conversation import Begin, Tell
 from edgeagents.protocol.negotiation import Table
 from edgeagents.protocol.saved import to_bytes
 from tests.society import Packet, Society
@@ -96,12 +96,12 @@ def worlds(random_: random.Random) -> Iterable[tuple[SocietyMachine, Society]]:
     if random_.random() < 0.5:
         table = Table("t-1", AGENTS, options, 1.0, 20, 20.0)
         lead.state, lead.step = (
-            negotiation.step(negotiation.Planned(table), negotiation.Begin(0.0))[0],
+            negotiation.step(negotiation.Planned(table), Begin(0.0))[0],
             negotiation.step,
         )
     else:
         poll = voting.Poll("t-1", OPTIONS, AGENTS, 20.0)
-        lead.state, effects = voting.step(voting.Planned(poll), voting.Begin(0.0))
+        lead.state, effects = voting.step(voting.Planned(poll), Begin(0.0))
         lead.step = voting.step
         alone.society.network = [Packet("lead", tell.to, tell.act) for tell in effects if isinstance(tell, Tell)]
     lead.disk = to_bytes(lead.state)
@@ -140,11 +140,11 @@ def begin_edges(watcher: Watcher) -> None:
             begin: Any = module.Begin(now_s)  # type: ignore[attr-defined]
             watcher.note(first, begin, module.step(first, begin)[0])  # type: ignore[attr-defined]
         peers = bundles.Planned(bundles.Batch("t", "a", ("a",), ("t",), 1, 1.0, 4.0, 6.0, 9.0))
-        watcher.note(peers, bundles.Begin(now_s), bundles.step(peers, bundles.Begin(now_s), lambda own, task: 1.0)[0])
+        watcher.note(peers, Begin(now_s), bundles.step(peers, Begin(now_s), lambda own, task: 1.0)[0])
     worths = {"a": {"off": 1.0, "low": 0.0, "high": 0.0}, "b": {"off": 0.0, "low": 1.0, "high": 0.0}}
     for is_private in (False, True):
         dispute = ladder.Planned(dispute_of(worths, is_private=is_private))
-        watcher.note(dispute, ladder.Begin(0.0), ladder.step(dispute, ladder.Begin(0.0))[0])
+        watcher.note(dispute, Begin(0.0), ladder.step(dispute, Begin(0.0))[0])
 
 
 def drawn() -> dict[str, str]:

@@ -22,6 +22,8 @@ from edgeagents.model.cooperation import MOST_ITEMS, Award, Bundle, Inquiry
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
 from edgeagents.protocol.conversation import (
     MOST_ACTS,
+    Begin,
+    ConversationEffect,
     Heard,
     Recovered,
     RefusalCause,
@@ -125,15 +127,8 @@ class Allotted:
 State: TypeAlias = Planned | Asking | Awarding | Allotted
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Start."""
-
-    now_s: float
-
-
 Event: TypeAlias = Begin | Heard | Tick | LedgerSaid | Recovered
-Effect: TypeAlias = Tell | Refuse | Save | StartTimer | AskLedger
+Effect: TypeAlias = ConversationEffect | AskLedger
 Result: TypeAlias = tuple[State, list[Effect]]
 
 

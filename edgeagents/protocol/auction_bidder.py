@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias
 from edgeagents.model.cooperation import Act, Award, BundleCost, Inquiry, Quote, Report
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
 from edgeagents.protocol.conversation import (
+    ConversationEffect,
     Heard,
     Recovered,
     Refuse,
@@ -95,7 +96,7 @@ class Perform:
 
 
 Event: TypeAlias = Heard | Costed | LedgerSaid | Performed | Tick | Recovered
-Effect: TypeAlias = Tell | Refuse | Save | StartTimer | AskLedger | CostBundles | Perform
+Effect: TypeAlias = ConversationEffect | AskLedger | CostBundles | Perform
 Result: TypeAlias = tuple[State, list[Effect]]
 
 

@@ -24,6 +24,8 @@ from typing import Any, Literal, TypeAlias
 
 from edgeagents.model.cooperation import Act, Claim, Claims, PeerVote
 from edgeagents.protocol.conversation import (
+    Begin,
+    ConversationEffect,
     Heard,
     Recovered,
     RefusalCause,
@@ -131,15 +133,8 @@ Live: TypeAlias = Bidding | Closing | Voting
 State: TypeAlias = Planned | Live | Ended
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Start."""
-
-    now_s: float
-
-
 Event: TypeAlias = Begin | Heard | Tick | Recovered
-Effect: TypeAlias = Tell | Refuse | Save | StartTimer
+Effect: TypeAlias = ConversationEffect
 Result: TypeAlias = tuple[State, list[Effect]]
 
 

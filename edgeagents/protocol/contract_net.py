@@ -22,6 +22,7 @@ from typing import Literal, TypeAlias
 from edgeagents.model.cooperation import Award, CallForProposals
 from edgeagents.protocol.conversation import (
     MOST_ACTS,
+    ConversationEffect,
     Heard,
     Recovered,
     RefusalCause,
@@ -149,7 +150,7 @@ class AskLedger:
 
 
 Event: TypeAlias = Begin | Heard | Tick | LedgerSaid | Recovered
-Effect: TypeAlias = Tell | Refuse | Save | StartTimer | AskLedger
+Effect: TypeAlias = ConversationEffect | AskLedger
 Result: TypeAlias = tuple[State, list[Effect]]
 
 

@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias
 from edgeagents.model.cooperation import Award, Bid, CallForProposals, Report
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
 from edgeagents.protocol.conversation import (
+    ConversationEffect,
     Heard,
     Recovered,
     Refuse,
@@ -129,7 +130,7 @@ class Perform:
 
 
 Event: TypeAlias = Heard | Estimated | LedgerSaid | Performed | Tick | Recovered
-Effect: TypeAlias = Tell | Refuse | Save | StartTimer | AskLedger | Estimate | Perform
+Effect: TypeAlias = ConversationEffect | AskLedger | Estimate | Perform
 Result: TypeAlias = tuple[State, list[Effect]]
 
 

@@ -21,6 +21,13 @@ MOST_ACTS: Final = 256  # of one sender in one conversation; what comes after th
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """Start."""
+
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """An act came in; `sender` is proven by its subject, `now_s` is the receiver's clock."""
 

@@ -23,8 +23,7 @@ from typing import Final, Literal, TypeAlias
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import PRIORITIES, Priority
 from edgeagents.protocol import negotiation, voting
-from edgeagents.protocol.conversation import Heard, Recovered, Refuse, Save, Tell, Tick
-from edgeagents.protocol.effects import StartTimer
+from edgeagents.protocol.conversation import Begin, ConversationEffect, Heard, Recovered, Refuse, Save, Tick
 from edgeagents.protocol.nash import nash
 
 Rung: TypeAlias = Literal["lock", "lease", "priority", "nash", "offers", "vote", "fallback"]
@@ -121,15 +120,8 @@ class Settled:
 State: TypeAlias = Planned | Bargaining | Polling | Settled
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Start."""
-
-    now_s: float
-
-
 Event: TypeAlias = Begin | Heard | Tick | Recovered
-Effect: TypeAlias = Tell | Refuse | Save | StartTimer
+Effect: TypeAlias = ConversationEffect
 Result: TypeAlias = tuple[State, list[Effect]]
 
 
@@ -251,7 +243,7 @@ def _offers(dispute: Dispute, left: tuple[str, ...], reasons: tuple[str, ...], n
     table = negotiation.Table(
         dispute.conversation, parties, frozenset(left), dispute.turn_s, dispute.most_turns, now_s + dispute.offers_s
     )
-    seated, effects = negotiation.step(negotiation.Planned(table), negotiation.Begin(now_s))
+    seated, effects = negotiation.step(negotiation.Planned(table), Begin(now_s))
     return _bargained(Bargaining(dispute, seated, left, reasons), effects, now_s)
 
 
@@ -276,7 +268,7 @@ def _vote(
         reasons = (*reasons, f"vote: worth less than no agreement to somebody: {', '.join(sorted(unfit))}")
     voters = tuple(party.agent for party in dispute.parties)
     poll = voting.Poll(dispute.conversation, options, voters, now_s + dispute.vote_s, dispute.rule, dispute.quorum)
-    polling, more = voting.step(voting.Planned(poll), voting.Begin(now_s))
+    polling, more = voting.step(voting.Planned(poll), Begin(now_s))
     return _polled(Polling(dispute, polling, reasons), [*effects, *more])
 
 

@@ -17,6 +17,8 @@ from typing import TypeAlias
 from edgeagents.model.cooperation import Act, Offer
 from edgeagents.protocol.conversation import (
     MOST_ACTS,
+    Begin,
+    ConversationEffect,
     Heard,
     Recovered,
     RefusalCause,
@@ -98,15 +100,8 @@ class Parted:
 State: TypeAlias = Planned | Seated | Agreed | Parted
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Start."""
-
-    now_s: float
-
-
 Event: TypeAlias = Begin | Heard | Tick | Recovered
-Effect: TypeAlias = Tell | Refuse | Save | StartTimer
+Effect: TypeAlias = ConversationEffect
 Result: TypeAlias = tuple[State, list[Effect]]
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.cooperation import Offer
 from edgeagents.protocol.conversation import (
+    ConversationEffect,
     Heard,
     Recovered,
     Refuse,
@@ -116,7 +117,7 @@ class Ended:
 
 State: TypeAlias = Waiting | Ended
 Event: TypeAlias = Heard | Tick | Recovered
-Effect: TypeAlias = Tell | Refuse | Save | StartTimer
+Effect: TypeAlias = ConversationEffect
 Result: TypeAlias = tuple[State, list[Effect]]
 
 

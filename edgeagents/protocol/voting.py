@@ -18,6 +18,8 @@ from typing import Final, Literal, TypeAlias
 from edgeagents.model.cooperation import Ballot
 from edgeagents.protocol.conversation import (
     MOST_ACTS,
+    Begin,
+    ConversationEffect,
     Heard,
     Recovered,
     RefusalCause,
@@ -185,15 +187,8 @@ class Counted:
 State: TypeAlias = Planned | Polling | Counted
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Start."""
-
-    now_s: float
-
-
 Event: TypeAlias = Begin | Heard | Tick | Recovered
-Effect: TypeAlias = Tell | Refuse | Save | StartTimer
+Effect: TypeAlias = ConversationEffect
 Result: TypeAlias = tuple[State, list[Effect]]
 
 

@@ -26,7 +26,7 @@ from edgeagents.protocol import auction, bundles, contract_net
 from edgeagents.protocol.assignment import assign
 from edgeagents.protocol.auction_bidder import quoted
 from edgeagents.protocol.contract_net import ranked
-from edgeagents.protocol.conversation import Heard, Tell, Tick, act
+from edgeagents.protocol.conversation import Begin, Heard, Tell, Tick, act
 from edgeagents.protocol.nash import nash
 from edgeagents.protocol.plans import Objective
 from edgeagents.protocol.voting import count
@@ -50,7 +50,7 @@ def by_contract_net(routing: Routing) -> Plan:
 def by_auction(routing: Routing, objective: Objective, most_moves: int) -> Plan:
     """Return who does what after an auction: the protocol itself, its acts answered at once."""
     lot = auction.Lot("b", dict.fromkeys(routing.tasks, 0), tuple(routing.robots), objective, 1.0, 1.0, 9.0, most_moves)
-    state, effects = auction.step(auction.Planned(lot), auction.Begin(0.0))
+    state, effects = auction.step(auction.Planned(lot), Begin(0.0))
     while isinstance(state, auction.Asking):
         following: list[Any] = []
         for effect in effects:
@@ -82,7 +82,7 @@ def by_bundles(routing: Routing) -> Plan:
 
     for peer in peers:
         states[peer] = bundles.Planned(bundles.Batch("b", peer, peers, routing.names, 9, 1.0, 4.0, 6.0, 9.0))
-        feed(peer, bundles.Begin(0.0))
+        feed(peer, Begin(0.0))
     for now_s in (0.5, 4.0, 6.0, 9.0):
         for peer in peers if now_s > 1 else ():
             feed(peer, Tick(now_s))

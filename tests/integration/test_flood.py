@@ -19,7 +19,7 @@ from edgeagents.model.message import Outcome
 from edgeagents.permissions import agent_user, for_agent, for_everything, inbox
 from edgeagents.settings import BusSettings
 from tests.contract.waiting import until
-from tests.guarded import Agent, Client, Gateway, client_of
+from tests.guarded import Agent, Client, Gateway
 
 PASSWORD = "password-of-agent-air"
 SLOWEST_S = 30.0  # a command of another agent while the flood is met: 10,000 messages may wait for the disk before it
@@ -39,12 +39,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield found
     finally:
         found.stop()
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Client]:
-    async with client_of(gateway) as found:
-        yield found
 
 
 @pytest.fixture

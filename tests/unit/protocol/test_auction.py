@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeagents.model.cooperation import BundleCost, Quote
-from edgeagents.protocol.auction import Allotted, Asking, Begin, Lot, Planned, step
-from edgeagents.protocol.conversation import MOST_ACTS, Heard, Refuse, Tick, act
+from edgeagents.protocol.auction import Allotted, Asking, Lot, Planned, step
+from edgeagents.protocol.conversation import MOST_ACTS, Begin, Heard, Refuse, Tick, act
 from edgeagents.protocol.plans import best_bid, better, team_cost, wanted_bundles, with_task
 from tests.society import Society
 from tests.unit.protocol.society_machine import CASES, PATIENT

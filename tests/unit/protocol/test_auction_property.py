@@ -7,9 +7,9 @@ from hypothesis.stateful import initialize
 
 from edgeagents.model.cooperation import Award, BundleCost, Quote
 from edgeagents.protocol import auction, auction_bidder, task_ledger
-from edgeagents.protocol.auction import Allotted, Begin, Lot, Planned
+from edgeagents.protocol.auction import Allotted, Lot, Planned
 from edgeagents.protocol.auction_bidder import CostBundles, Costed, Ended, Member, Perform, Setting, quoted
-from edgeagents.protocol.conversation import Recovered, act
+from edgeagents.protocol.conversation import Begin, Recovered, act
 from edgeagents.protocol.plans import INFEASIBLE
 from tests.society import Party, Society, classes
 from tests.unit.protocol.society_machine import MACHINE_SETTINGS, PATIENT, SocietyMachine

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeagents.model.cooperation import Claim, Claims
-from edgeagents.protocol.bundles import Batch, Begin, Bidding, Ended, Planned, step
-from edgeagents.protocol.conversation import Heard, Refuse, act
+from edgeagents.protocol.bundles import Batch, Bidding, Ended, Planned, step
+from edgeagents.protocol.conversation import Begin, Heard, Refuse, act
 from tests.unit.protocol.society_machine import CASES, PATIENT
 from tests.unit.protocol.test_bundles_property import BATCH, END_S, owners, peers_with
 

@@ -5,8 +5,8 @@ from hypothesis.stateful import initialize
 
 from edgeagents.model.cooperation import Claim, Claims, PeerVote
 from edgeagents.protocol import bundles
-from edgeagents.protocol.bundles import Batch, Begin, Ended, Planned, Score, with_score
-from edgeagents.protocol.conversation import act
+from edgeagents.protocol.bundles import Batch, Ended, Planned, Score, with_score
+from edgeagents.protocol.conversation import Begin, act
 from tests.society import Party, Society, classes
 from tests.unit.protocol.society_machine import MACHINE_SETTINGS, PATIENT, SocietyMachine
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from edgeagents.protocol.ladder import Bargaining, Begin, Dispute, Party, Planned, Polling, Settled, step
+from edgeagents.protocol.conversation import Begin
+from edgeagents.protocol.ladder import Bargaining, Dispute, Party, Planned, Polling, Settled, step
 from tests.unit.protocol.test_ladder_property import END_S, dispute_of, society_of
 
 WORTHS = {

@@ -7,8 +7,8 @@ from hypothesis.stateful import initialize
 
 from edgeagents.model.cooperation import Ballot, Offer
 from edgeagents.protocol import ladder, negotiation, negotiator, voting
-from edgeagents.protocol.conversation import Heard, Recovered, act
-from edgeagents.protocol.ladder import Begin, Dispute, Settled
+from edgeagents.protocol.conversation import Begin, Heard, Recovered, act
+from edgeagents.protocol.ladder import Dispute, Settled
 from edgeagents.protocol.ladder import Party as Side
 from edgeagents.protocol.negotiator import Chair, Waiting, taste_of
 from edgeagents.protocol.voting import ballot_of

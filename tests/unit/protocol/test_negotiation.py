@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.cooperation import Offer
 from edgeagents.protocol import negotiation, negotiator
-from edgeagents.protocol.conversation import Heard, Recovered, Refuse, act
-from edgeagents.protocol.negotiation import Agreed, Begin, Parted, Planned, Seated, Table
+from edgeagents.protocol.conversation import Begin, Heard, Recovered, Refuse, act
+from edgeagents.protocol.negotiation import Agreed, Parted, Planned, Seated, Table
 from edgeagents.protocol.negotiator import Chair, Ended, Tactic, Waiting, next_place, pressure, taste_of, with_taste
 from tests.society import Party, Society, classes
 from tests.unit.protocol.society_machine import CASES, PATIENT

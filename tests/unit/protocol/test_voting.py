@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from edgeagents.model.cooperation import Ballot
 from edgeagents.protocol import voting
-from edgeagents.protocol.conversation import MOST_ACTS, Heard, Refuse, Tick, act
+from edgeagents.protocol.conversation import MOST_ACTS, Begin, Heard, Refuse, Tick, act
 from edgeagents.protocol.voting import (
     RULES,
-    Begin,
     Counted,
     Planned,
     Poll,

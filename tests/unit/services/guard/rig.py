@@ -171,7 +171,6 @@ class Rig:
         self.records: list[dict[str, Any]] = []
         self.owner = owner_of(AGENTS, Site.model_validate(SITE if site is None else site))
         self.called: list[str] = []
-        self.waited_for_told = 0
         self.known = {name: Device(name=name, profile_name="Valve") for name in ("valve", "pump", "fan")}
         self.profiles = {"Valve": PROFILE}
         self.watchers: list[Any] = []
@@ -224,7 +223,7 @@ class Rig:
         ))  # fmt: skip
 
     async def _all_told(self) -> None:
-        self.waited_for_told += 1
+        """Nothing waits here: outcomes are told at once."""
 
     def change_profile(self, profile: Profile) -> None:
         """Have core-metadata tell of a profile that changed."""
