@@ -355,6 +355,20 @@ class Bus(Streams):
         except BROKER_ERRORS as error:
             raise UnavailableError(f"the end of a subscription to {subscription.subject}: {error}") from error
 
+    async def handed_out(self, *subscriptions: Subscription, timeout_s: float = 2.0) -> None:
+        """Wait until handlers have had all that the broker has sent to subscriptions by now.
+
+        Raises:
+            UnavailableError: the broker does not answer, or the handlers have not had it within `timeout_s`.
+        """
+        await self.flush(timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                for subscription in subscriptions:
+                    await self.client.handed_out(subscription)
+        except TimeoutError as error:
+            raise UnavailableError(f"what has come is not handled after {timeout_s:g} s") from error
+
     async def respond(self, message: BusMessage, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Answer a request; does nothing when no answer is expected."""
         if message.reply:

@@ -91,6 +91,10 @@ class HardenedClient(Client):
         if not self.is_reconnecting:
             await finished(self._send_unsubscribe(subscription._id))
 
+    async def handed_out(self, subscription: Subscription) -> None:
+        """Wait until what has come of a subscription is with its handler, and that has ended."""
+        await finished(subscription._pending_queue.join())
+
     async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
         await self._send_command(PING_PROTO)

@@ -65,6 +65,7 @@ class Held:
 
     Args:
         messages: how many.
+        first_sequence: the place of the oldest.
         last_sequence: the newest place it has given out, whether something lies there still or not.
         size_bytes: of all messages.
         max_bytes: the oldest beyond this size are dropped; -1: never.
@@ -73,6 +74,7 @@ class Held:
     """
 
     messages: int
+    first_sequence: int
     last_sequence: int
     size_bytes: int
     max_bytes: int
@@ -252,8 +254,8 @@ class Streams:
             info = await finished(self.js.stream_info(stream))
         state, config = info.state, info.config
         return Held(
-            state.messages, state.last_seq, state.bytes, int(config.max_bytes or -1), float(config.max_age or 0.0),
-            frozenset(config.subjects or ()),
+            state.messages, state.first_seq, state.last_seq, state.bytes, int(config.max_bytes or -1),
+            float(config.max_age or 0.0), frozenset(config.subjects or ()),
         )  # fmt: skip
 
     async def account(self) -> Account:

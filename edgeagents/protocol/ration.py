@@ -128,13 +128,15 @@ def _charged(
     return replace(known, left=left, at_s=now_s), None
 
 
-def over_share(samples: Iterable[Sample], messages: int, size_bytes: int, share_bytes: float) -> list[Trim]:
+def over_share(samples: Iterable[Sample], size_bytes: int, share_bytes: float) -> list[Trim]:
     """Return who holds more than a share of a stream, and how much of it to keep.
 
+    Places where nothing lies any more make samples uneven, so who holds how much is an estimate. What is kept is none:
+    as many of a writer's newest messages as fill its share at their usual length.
+
     Args:
-        samples: messages, evenly spaced over what the stream holds.
-        messages: how many it holds.
-        size_bytes: how long they are together.
+        samples: messages, evenly spaced over the places of a stream.
+        size_bytes: how long all messages of the stream are together.
         share_bytes: what each writer may hold.
     """
     counts: Counter[str] = Counter()
@@ -148,6 +150,5 @@ def over_share(samples: Iterable[Sample], messages: int, size_bytes: int, share_
     for writer in sorted(sizes):
         held_bytes = size_bytes * sizes[writer] / sizes.total()
         if held_bytes > LENIENCE * share_bytes:
-            of_it = messages * counts[writer] / counts.total()
-            found.append(Trim(writer, int(of_it * share_bytes / held_bytes)))
+            found.append(Trim(writer, max(1, int(share_bytes * counts[writer] / sizes[writer]))))
     return found

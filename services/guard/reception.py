@@ -5,8 +5,9 @@ queue. So each agent has a subscription of its own which the broker itself ends 
 renewed twice a second at most: what an agent sends beyond that is sent to nobody. Agents that no file declares share
 one more. What is too long to be such a request is dropped before it is kept or decoded.
 
-Renewing loses nothing and brings nothing twice: the former subscription is heard until the next look, when all that
-was on its way has come, and what both of them bring counts once.
+Renewing loses nothing and brings nothing twice: the former subscription goes on until the next look, since the broker
+may have chosen whom it sends a message before it knew of the new one; it is heard until all that was on its way has
+come, which the broker's answer to a flush says and no time does; and what both of them bring counts once.
 
 Source: design.md section 3.4; NATS protocol, UNSUB with a number of messages.
 """
@@ -35,7 +36,7 @@ Kind: TypeAlias = Literal["sessions", "leases"]
 # Of one agent, and of all strangers together, in `RENEW_S`. Usual are one sign of life, and at most a burst of leases.
 MOST_HEARD: Final[Mapping[Kind, int]] = {"sessions": 32, "leases": 128}
 Handle: TypeAlias = Callable[[str, BusMessage], Awaitable[None]]
-_Heard: TypeAlias = tuple[int, str, str, bytes]  # by which subscription, whose, where it is answered, what it says
+_Heard: TypeAlias = tuple[str, str, bytes]  # whose, where it is answered, what it says
 _SUBJECT: Final[Mapping[Kind, Callable[[str, str], str]]] = {"sessions": subjects.session, "leases": subjects.lease}
 _ALL: Final[Mapping[Kind, Callable[[str], str]]] = {"sessions": subjects.sessions, "leases": subjects.leases}
 
@@ -46,33 +47,37 @@ class _Ear:
 
     queue: asyncio.Queue[tuple[str, BusMessage]] = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
     subscription: Subscription | None = None
-    former: Subscription | None = None  # ended by the broker; what was on its way then still comes
+    former: Subscription | None = None  # until the next look; what is on its way then still comes
     number: int = 0  # of the subscription
     heard: int = 0  # since it was renewed
     own: int = 0  # of these, what is heard here alone
     looks: int = 0  # since then
-    once: Counter[_Heard] = field(default_factory=Counter)  # what one of the two has brought, and the other not yet
+    known: set[_Heard] = field(default_factory=set)  # what was brought while there are two
+    known_before: set[_Heard] = field(default_factory=set)  # and before the last look
     worker: "asyncio.Task[None] | None" = None
 
     def is_worn(self, most: int) -> bool:
         """Say whether a subscription of at most `most` messages should be renewed."""
         return self.subscription is None or self.looks >= MOST_LOOKS or self.heard >= most // 2
 
-    def is_second(self, number: int, message: BusMessage) -> bool:
+    def is_second(self, message: BusMessage) -> bool:
         """Say whether the other subscription has brought a message already; note it when it has not.
 
         They overlap for a moment, and neither waits for the other: a request that was made again behind a later one
-        would take back what that one got.
+        would take back what that one got. Whoever asks has a reply subject of its own for each request.
         """
-        if self.former is None:
+        if self.former is None and not self.known_before:
             return False
         what = (message.subject, message.reply, message.data)
-        own, other = (number, *what), (2 * self.number - 1 - number, *what)
-        if self.once[other] > 0:
-            self.once[other] -= 1
+        if what in self.known or what in self.known_before:
             return True
-        self.once[own] += 1
+        if self.former is not None:
+            self.known.add(what)
         return False
+
+    def look(self) -> None:
+        """Forget what was known before the last look: a second copy comes soon, perhaps behind the broker's answer."""
+        self.known, self.known_before = set(), self.known
 
 
 class Reception:
@@ -112,6 +117,10 @@ class Reception:
 
     async def _look(self, tasks: asyncio.TaskGroup) -> None:
         """Begin to hear who is new, no longer hear who is gone, and let all be heard again."""
+        try:
+            await self._forget_former()
+        except EdgeAgentsError:
+            return  # nothing can be asked of the broker now
         names, is_back = {STRANGERS, *self._names()}, self._is_back
         self._is_back = False
         for kind, handle in self._handlers.items():
@@ -120,14 +129,14 @@ class Reception:
                     ear = self._ears[kind, name] = _Ear()
                     ear.worker = tasks.create_task(self._attend(ear, handle), name=f"{kind} {name}")
         for place, ear in list(self._ears.items()):
-            await self._forget_former(ear)
             if place[1] not in names:
                 await self._end(place, ear)
             elif is_back or ear.is_worn(MOST_HEARD[place[0]]):
-                await self._renew(place, ear)
+                await self._renew(place, ear, is_back)
             ear.looks += 1
+            ear.look()
 
-    async def _renew(self, place: tuple[Kind, str], ear: _Ear) -> None:
+    async def _renew(self, place: tuple[Kind, str], ear: _Ear, is_back: bool) -> None:
         kind, name = place
         if ear.own >= MOST_HEARD[kind] and name not in self._told:
             self._told.add(name)
@@ -145,17 +154,27 @@ class Reception:
             ear.subscription = await self._bus.subscribe(
                 subject, take, most=MOST_HEARD[kind], pending_bytes=MOST_PENDING_BYTES
             )
-            if ear.former is not None:
+            if ear.former is not None and is_back:  # it has no end now
                 await self._bus.retire(ear.former)
         except EdgeAgentsError as error:
             log.warning("%s of %s are heard later: %s", kind, name or "strangers", error)
             ear.looks = MOST_LOOKS
 
-    async def _forget_former(self, ear: _Ear) -> None:
-        former, ear.former = ear.former, None
-        ear.once.clear()
-        if former is not None and former is not ear.subscription:
-            await former.unsubscribe()
+    async def _forget_former(self) -> None:
+        """End subscriptions that were renewed; let go of them once all that came is in its queue."""
+        renewed = [ear for ear in self._ears.values() if ear.former is not None]
+        if not renewed:
+            return
+        for ear in renewed:
+            if ear.former is not None and ear.former is not ear.subscription:
+                await self._bus.retire(ear.former)
+        await self._bus.handed_out(
+            *(found for ear in renewed for found in (ear.former, ear.subscription) if found is not None)
+        )
+        for ear in renewed:
+            former, ear.former = ear.former, None
+            if former is not None and former is not ear.subscription:
+                await former.unsubscribe()
 
     async def _end(self, place: tuple[Kind, str], ear: _Ear) -> None:
         del self._ears[place]
@@ -178,7 +197,7 @@ class Reception:
         ear.own += is_of_now
         if len(message.data) > MOST_BYTES:
             self._counts["rejected"] += 1
-        elif ear.is_second(number, message):
+        elif ear.is_second(message):
             return
         elif ear.queue.full():
             self._counts["dropped"] += 1

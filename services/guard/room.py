@@ -113,10 +113,11 @@ class Room:
         is_due = shared.came_bytes >= GROWN_SHARE * held.max_bytes or self._now() - shared.fair_s >= AGAIN_S
         if is_due and held.max_bytes > 0 and held.size_bytes > held.max_bytes // 2:
             # A full stream grows no more: what has come is counted, not what lies there.
-            first = max(1, held.last_sequence - held.messages + 1)
-            lying = await sampled(self._bus, shared.name, first, held.last_sequence, SAMPLES_OF_ALL)
+            # Of places where nothing lies any more there may be many between its ends.
+            first, last = max(1, held.first_sequence), held.last_sequence
+            lying = await sampled(self._bus, shared.name, first, last, SAMPLES_OF_ALL)
             share_bytes = held.max_bytes / 2 / (len(self._names()) + 1)
-            if not await self._trim(shared, _samples(lying), held.messages, held.size_bytes, share_bytes):
+            if not await self._trim(shared, _samples(lying), held.size_bytes, share_bytes):
                 shared.came_bytes, shared.fair_s = 0.0, self._now()
 
     async def _renew(self, shared: _Shared) -> None:
@@ -157,21 +158,21 @@ class Room:
             await self._bus.ensure_stream(shared.name, captured or everything, **self._limits[shared.name])
         shared.cut, shared.captured = wanted, captured
 
-    async def _trim(
-        self, shared: _Shared, samples: list[Sample], messages: int, size_bytes: int, share_bytes: float
-    ) -> bool:
+    async def _trim(self, shared: _Shared, samples: list[Sample], size_bytes: int, share_bytes: float) -> bool:
         """Take out what agents hold beyond their share; return whether there was any."""
-        found = [
-            item for item in over_share(samples, messages, size_bytes, share_bytes) if item.writer != subjects.GUARD
-        ]
+        is_any = False
+        found = (item for item in over_share(samples, size_bytes, share_bytes) if item.writer != subjects.GUARD)
         for item in found:
             gone = 0
             for pattern in subjects.filters_of_writer(self._bus.settings.gateway, shared.name, item.writer):
-                gone += await trim(self._bus, shared.name, pattern, item.keep or 1)
+                gone += await trim(self._bus, shared.name, pattern, item.keep)
+            if not gone:  # the samples looked like more than there is
+                continue
+            is_any = True
             log.warning("stream %s is half full, and agent %s holds more than its share of it: its %d oldest are gone",
                         shared.name, item.writer, gone)  # fmt: skip
             self._audit.append("trimmed", agent=item.writer, stream=shared.name, messages=gone)
-        return bool(found)
+        return is_any
 
 
 def _samples(found: list[Lying]) -> list[Sample]:

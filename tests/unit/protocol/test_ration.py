@@ -102,15 +102,22 @@ def test_who_keeps_to_its_ration_is_never_cut_whatever_others_do(looks: list[tup
 
 def test_who_holds_more_than_its_share_keeps_its_newest() -> None:
     samples = [Sample("air", 1000)] * 80 + [Sample("heat", 100)] * 20
-    (trim,) = over_share(samples, messages=1000, size_bytes=820_000, share_bytes=400_000)
+    (trim,) = over_share(samples, size_bytes=820_000, share_bytes=400_000)
+    assert trim == Trim("air", 400)
+
+
+def test_what_is_kept_does_not_hang_on_how_even_the_samples_are() -> None:
+    """Where much is gone from the middle of a stream, the samples show its newest part several times over."""
+    samples = [Sample("air", 1000)] * 8 + [Sample("heat", 100)] * 2
+    (trim,) = over_share(samples, size_bytes=4_000_000, share_bytes=400_000)
     assert trim == Trim("air", 400)
 
 
 @pytest.mark.parametrize("share_bytes", [820_000, 700_000])
 def test_who_holds_its_share_or_hardly_more_loses_nothing(share_bytes: float) -> None:
     samples = [Sample("air", 1000)] * 80 + [Sample("heat", 100)] * 20
-    assert over_share(samples, messages=1000, size_bytes=820_000, share_bytes=share_bytes) == []
+    assert over_share(samples, size_bytes=820_000, share_bytes=share_bytes) == []
 
 
 def test_an_empty_stream_has_nobody_to_trim() -> None:
-    assert over_share([], 0, 0, 1.0) == []
+    assert over_share([], 0, 1.0) == []

@@ -128,6 +128,9 @@ class MemoryBus:
     async def retire(self, subscription: "Ended") -> None:
         self.retired.append(subscription)
 
+    async def handed_out(self, *subscriptions: "Ended") -> None:
+        """All that was sent has been handed out: a test calls the handlers itself."""
+
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         self.watchers.append(callback)
 

@@ -90,12 +90,33 @@ async def test_what_is_on_its_way_to_the_former_one_is_heard_and_what_both_bring
     newest = heard.bus.handlers["gw.leases.air"]
     for handler, data in (
         (newest, b"both"), (former, b"late"), (former, b"both"), (newest, b"later"), (former, b"later"),
-        (newest, b"both"),
     ):  # fmt: skip
-        await handler(BusMessage("gw.leases.air", data, reply="_INBOX.x"))
+        await handler(BusMessage("gw.leases.air", data, reply=f"_INBOX.{data.decode()}"))
+    await newest(BusMessage("gw.leases.air", b"both", reply="_INBOX.again"))  # another request that says the same
     await until(lambda: len(heard.data) == 4, "all are heard")
     await asyncio.sleep(0.05)
     assert heard.data == [b"both", b"late", b"later", b"both"]
+
+
+async def test_a_copy_that_comes_after_the_former_one_was_let_go_is_not_heard_again(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker writes both copies, and may answer our flush between them."""
+    former = heard.bus.handlers["gw.leases.air"]
+    monkeypatch.setattr(reception_module, "RENEW_S", 0.1)
+    await asyncio.sleep(0.05)
+    for tell in heard.bus.watchers:
+        tell()
+    await until(lambda: heard.bus.handlers["gw.leases.air"] is not former, "a new one")
+    newest, retired = heard.bus.handlers["gw.leases.air"], len(heard.bus.retired)
+    message = BusMessage("gw.leases.air", b"one", reply="_INBOX.one")
+    await former(message)
+    await until(lambda: len(heard.bus.retired) > retired, "the former one is let go")
+    await asyncio.sleep(0.02)
+    await newest(message)
+    await newest(BusMessage("gw.leases.air", b"two", reply="_INBOX.two"))
+    await until(lambda: b"two" in heard.data, "the other is heard")
+    assert heard.data == [b"one", b"two"]
 
 
 async def test_the_former_one_is_ended_by_the_broker_first_and_dropped_at_the_next_look(

@@ -26,6 +26,7 @@ class Broker:
         self.captured: dict[str, list[list[str]]] = {"commands": [], "audit": []}
         self.last_sequence, self.size_bytes = 0, 0
         self.sampled = 0
+        self.trimmed = 1  # messages that go when there is something to trim
         self.lying: list[Lying] = []
         self.handlers: list[Callable[[BusMessage], Awaitable[None]]] = []
         self.left = 0
@@ -34,7 +35,7 @@ class Broker:
     async def held(self, stream: str) -> Held:
         is_it = stream == "commands"
         size = self.size_bytes if is_it else 0
-        return Held(100, self.last_sequence if is_it else 0, size, MAX_BYTES, 0.0, frozenset())
+        return Held(100, 1, self.last_sequence if is_it else 0, size, MAX_BYTES, 0.0, frozenset())
 
     async def ensure_stream(self, name: str, captured: list[str], **limits: Any) -> None:
         self.captured[name].append(captured)
@@ -86,7 +87,7 @@ async def looked(monkeypatch: pytest.MonkeyPatch) -> Looked:
         return found.broker.lying
 
     async def trim(bus: Bus, stream: str, pattern: str, keep: int = 0) -> int:
-        return 1
+        return found.broker.trimmed
 
     monkeypatch.setattr(room_module, "sampled", sampled)
     monkeypatch.setattr(room_module, "trim", trim)
@@ -180,3 +181,11 @@ async def test_while_somebody_is_over_its_share_it_is_looked_at_each_time(looked
         await looked.look()
     assert looked.broker.sampled == 3
     assert ("trimmed", "air") in looked.records
+
+
+async def test_what_only_looks_like_more_than_a_share_is_not_told_and_not_looked_at_each_time(looked: Looked) -> None:
+    looked.broker.size_bytes, looked.broker.trimmed = MAX_BYTES, 0
+    looked.broker.lying = [Lying(1, "gw.commands.valve.air", 100)]
+    for _ in range(3):
+        await looked.look()
+    assert (looked.broker.sampled, looked.records) == (1, [])
