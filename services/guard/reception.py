@@ -64,9 +64,10 @@ class _Ear:
         """Say whether the other subscription has brought a message already; note it when it has not.
 
         They overlap for a moment, and neither waits for the other: a request that was made again behind a later one
-        would take back what that one got. Whoever asks has a reply subject of its own for each request.
+        would take back what that one got. Whoever asks has a reply subject of its own for each request; what nobody
+        waits for an answer to is a sign of life, and two of them are as good as one.
         """
-        if self.former is None and not self.known_before:
+        if not message.reply or (self.former is None and not self.known_before):
             return False
         what = (message.subject, message.reply, message.data)
         if what in self.known or what in self.known_before:

@@ -35,7 +35,8 @@ async def test_no_request_is_lost_or_heard_twice_while_it_is_renewed(
             await bus.flush()
             for burst in range(BURSTS):
                 for number in range(size):
-                    await other.publish(f"{gateway}.leases.air", b"%d" % (burst * size + number))
+                    name = burst * size + number
+                    await other.publish(f"{gateway}.leases.air", b"%d" % name, reply=f"_INBOX.other.{name}")
                 await other.flush()
                 await asyncio.sleep(0.02)
             await until(lambda: len(heard) >= BURSTS * size, "all are heard")

@@ -98,6 +98,18 @@ async def test_what_is_on_its_way_to_the_former_one_is_heard_and_what_both_bring
     assert heard.data == [b"both", b"late", b"later", b"both"]
 
 
+async def test_signs_of_life_that_nobody_answers_are_each_heard(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    former = heard.bus.handlers["gw.sessions.air"]
+    monkeypatch.setattr(reception_module, "RENEW_S", 0.3)
+    await asyncio.sleep(0.05)
+    for tell in heard.bus.watchers:
+        tell()
+    await until(lambda: heard.bus.handlers["gw.sessions.air"] is not former, "a new one")
+    for _ in range(3):
+        await heard.send("gw.sessions.air", b"alive")
+    await until(lambda: heard.data == [b"alive"] * 3, "all are heard")
+
+
 async def test_a_copy_that_comes_after_the_former_one_was_let_go_is_not_heard_again(
     heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
