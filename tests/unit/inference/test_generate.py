@@ -282,7 +282,7 @@ def test_whatever_comes_between_each_request_ends_once_with_a_beginning_of_its_o
         if item.reason in ("stop", "length"):
             assert (item.tokens, item.reason) == (tokens, reason)
     assert run.prefixes.size_bytes <= budget
-    assert VOCAB == WORDS.tokenizer.get_vocab_size()
+    assert WORDS.tokenizer.get_vocab_size() == VOCAB
 
 
 def test_ten_thousand_requests_leave_nothing_behind() -> None:
