@@ -132,8 +132,9 @@ class Decoder:
         end = start + len(tokens)
         logits = np.empty((1, 1, self.config.vocab), np.float32)
         arrays: dict[str, npt.NDArray[Any]] = {
-            "input_ids": np.array([tokens], np.int64), "seqlens_k": np.array([end - 1], np.int32),
-            "total_sequence_length": np.array(end, np.int32),
+            "input_ids": np.array([tokens], np.int64), "query_seqlens": np.array([len(tokens)], np.int32),
+            "seqlens_k": np.array([end - 1], np.int32), "total_sequence_length": np.array(end, np.int32),
+            "last": np.array([len(tokens) - 1], np.int64),
         }  # fmt: skip
         for name, array in arrays.items():
             binding.bind_ortvalue_input(name, _value(array))
@@ -211,17 +212,21 @@ class _Step:
     ends: npt.NDArray[np.int32]
     longest: npt.NDArray[np.int32]
     logits: Floats
+    held: tuple[npt.NDArray[Any], ...]  # onnxruntime only points at what is bound
 
     @classmethod
     def of(cls, decoder: Decoder, rows: int) -> Self:
         binding = decoder._bound(0, rows)
         tokens, ends = np.zeros((rows, 1), np.int64), np.zeros(rows, np.int32)
         longest, logits = np.zeros((), np.int32), np.zeros((rows, 1, decoder.config.vocab), np.float32)
-        arrays: dict[str, npt.NDArray[Any]] = {"input_ids": tokens, "seqlens_k": ends, "total_sequence_length": longest}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "input_ids": tokens, "query_seqlens": np.ones(rows, np.int32), "seqlens_k": ends,
+            "total_sequence_length": longest, "last": np.zeros(rows, np.int64),
+        }  # fmt: skip
         for name, array in arrays.items():
             binding.bind_ortvalue_input(name, _value(array))
         binding.bind_ortvalue_output("logits", _value(logits))
-        return cls(binding, tokens, ends, longest, logits)
+        return cls(binding, tokens, ends, longest, logits, tuple(arrays.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +263,13 @@ def read_config(folder: ModelFolder) -> LanguageConfig:
 
 
 def _ports(config: LanguageConfig) -> tuple[list[Port], list[Port]]:
-    memory = ("batch", config.kv_heads, "length", config.head_dim)
+    memory = ("batch", config.kv_heads, "capacity", config.head_dim)
     parts = [f"{layer}.{part}" for layer in range(config.layers) for part in ("key", "value")]
     whole, half, real = np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.float32)
-    inputs = [Port("input_ids", whole, ("batch", "sequence")), Port("seqlens_k", half, ("batch",)),
-              Port("total_sequence_length", half, ())]  # fmt: skip
+    inputs = [
+        Port("input_ids", whole, ("batch", "tokens")), Port("query_seqlens", half, ("batch",)),
+        Port("seqlens_k", half, ("batch",)), Port("total_sequence_length", half, ()), Port("last", whole, ("batch",)),
+    ]  # fmt: skip
     return (
         [*inputs, *(Port(f"past_key_values.{part}", real, memory) for part in parts)],
         [Port("logits", real, ("batch", 1, config.vocab)), *(Port(f"present.{part}", real, memory) for part in parts)],
