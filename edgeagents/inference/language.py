@@ -27,7 +27,6 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Block: TypeAlias = Floats  # keys and values of some tokens of a row: (layers, 2, kv_heads, tokens, head_dim)
 CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer.json"
-CHAT_TEMPLATE: Final = "chat_template.jinja"
 MOST_ROWS: Final = 16
 
 
@@ -72,6 +71,7 @@ class Vocabulary:
             raise InvalidInputError(
                 f"{file}: knows {tokenizer.get_vocab_size()} tokens, the model {size}: it is another model's"
             )
+        tokenizer.encode_special_tokens = True
         return cls(tokenizer, size)
 
     def encode(self, text: str) -> list[int]:

@@ -23,6 +23,7 @@ def vocabulary() -> Vocabulary:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<unk>", "<end>", "<user>", "<agent>"])
+    tokenizer.encode_special_tokens = True
     return Vocabulary(tokenizer, VOCAB)
 
 
