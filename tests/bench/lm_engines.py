@@ -142,7 +142,8 @@ class LlamaCpp:
         _check(how, _DEFAULTS)
         rows = max(BATCHES)
         for offset, value in (
-            (_CONTEXT, LENGTH * rows), (_SEQUENCES, rows), (_THREADS, threads), (_THREADS_OF_BATCH, threads), (_FLASH, 1),
+            (_CONTEXT, LENGTH * rows), (_SEQUENCES, rows), (_THREADS, threads), (_THREADS_OF_BATCH, threads),
+            (_FLASH, 1),
         ):  # fmt: skip
             how.put(offset, value)
         self.context = ctypes.c_void_p(lib.llama_init_from_model(model, how))
