@@ -4,6 +4,10 @@ A row is the memory of one text that is being written. Its keys and values lie i
 extends in place, so nothing is copied between tokens; the rows in use are always the first ones, so that a step for
 `n` texts is one run over the first `n` rows. Copying a row, or a part of one, costs 45 KiB a token for SmolLM2-135M.
 
+onnxruntime multiplies one row of activations by 4-bit weights in another order than several rows, so what a text says
+could hang on how many others are written with it. A steady decoder never computes a token of one row alone: an idle
+one goes along. That costs some speed where only one text is written, and makes decisions repeatable.
+
 Source: onnxruntime contrib operator GroupQueryAttention, past and present in one buffer; IO binding.
 """
 
@@ -86,7 +90,9 @@ class Vocabulary:
 class Decoder:
     """A graph and the memory of its rows. One thread at a time."""
 
-    def __init__(self, session: Session, config: LanguageConfig, *, rows: int = 4, length: int = 2048) -> None:
+    def __init__(
+        self, session: Session, config: LanguageConfig, *, rows: int = 4, length: int = 2048, steady: bool = True
+    ) -> None:
         """Set memory aside; what is not used of it costs nothing.
 
         Args:
@@ -94,6 +100,7 @@ class Decoder:
             config: its shape.
             rows: texts at once, 1 to `MOST_ROWS`.
             length: tokens of a row at most, prompt and answer together.
+            steady: what follows a text is the same whatever else is written.
 
         Raises:
             InvalidInputError: the graph is not one of a language model of this shape.
@@ -107,13 +114,14 @@ class Decoder:
             )
         self.session, self.config, self.rows, self.length = session, config, rows, length
         session.expect(*_ports(config))
-        wanted, free = rows * length * config.token_bytes, machine.free_memory_bytes()
+        wanted, free = max(rows, 2) * length * config.token_bytes, machine.free_memory_bytes()
         if wanted > free:
             raise UnavailableError(
                 f"{rows} rows of {length} tokens need {wanted >> 20} MiB, {free / 2**20:.0f} MiB are free: "
                 "fewer rows, or shorter ones"
             )
-        shape = (config.layers, 2, rows, config.kv_heads, length, config.head_dim)
+        self._least = 2 if steady else 1
+        shape = (config.layers, 2, max(rows, self._least), config.kv_heads, length, config.head_dim)
         self._memory: Floats = np.zeros(shape, np.float32)
         self._steps: dict[int, _Step] = {}
         self._pieces: dict[int, Any] = {}
@@ -157,14 +165,15 @@ class Decoder:
             InvalidInputError: a token is none of the model's.
         """
         self._check(tokens, max(lengths) + 1)
-        step = self._steps.get(len(tokens))
+        rows = len(tokens)
+        step = self._steps.get(rows)
         if step is None:
-            step = self._steps[len(tokens)] = _Step.of(self, len(tokens))
-        step.tokens[:, 0] = tokens
-        step.ends[:] = lengths
+            step = self._steps[rows] = _Step.of(self, rows, max(rows, self._least))
+        step.tokens[:rows, 0] = tokens
+        step.ends[:rows] = lengths
         step.longest[...] = max(lengths) + 1
         self._run(step.binding)
-        return step.logits[:, 0]
+        return step.logits[:rows, 0]
 
     def read(self, row: int, start: int, stop: int) -> Block:
         """Return a copy of what a row holds of the tokens from `start` to `stop`."""
@@ -215,12 +224,13 @@ class _Step:
     held: tuple[npt.NDArray[Any], ...]  # onnxruntime only points at what is bound
 
     @classmethod
-    def of(cls, decoder: Decoder, rows: int) -> Self:
+    def of(cls, decoder: Decoder, used: int, rows: int) -> Self:
+        """Bind so many rows, of which the first ones are used and the others idle."""
         binding = decoder._bound(0, rows)
         tokens, ends = np.zeros((rows, 1), np.int64), np.zeros(rows, np.int32)
         longest, logits = np.zeros((), np.int32), np.zeros((rows, 1, decoder.config.vocab), np.float32)
         arrays: dict[str, npt.NDArray[Any]] = {
-            "input_ids": tokens, "query_seqlens": np.ones(rows, np.int32), "seqlens_k": ends,
+            "input_ids": tokens, "query_seqlens": (np.arange(rows) < used).astype(np.int32), "seqlens_k": ends,
             "total_sequence_length": longest, "last": np.zeros(rows, np.int64),
         }  # fmt: skip
         for name, array in arrays.items():
@@ -240,13 +250,15 @@ class LanguageModel:
 
     @classmethod
     def load(
-        cls, folder: ModelFolder, *, rows: int = 4, length: int = 2048, threads: int = 0, spins: bool = True
-    ) -> Self:
+        cls, folder: ModelFolder, *, rows: int = 4, length: int = 2048, threads: int = 0, spins: bool = True,
+        steady: bool = True,
+    ) -> Self:  # fmt: skip
         """Load a language model; raises what `Session`, `Vocabulary.of` and `Decoder` raise."""
         config = read_config(folder)
         vocabulary = Vocabulary.of(folder, config.vocab)
         session = Session(folder, threads=threads, spins=spins)
-        return cls(folder, config, vocabulary, Decoder(session, config, rows=rows, length=min(length, config.context)))
+        decoder = Decoder(session, config, rows=rows, length=min(length, config.context), steady=steady)
+        return cls(folder, config, vocabulary, decoder)
 
 
 def read_config(folder: ModelFolder) -> LanguageConfig:

@@ -54,13 +54,15 @@ class Engine(Protocol):
 class Ours:
     """`edgeagents.inference`."""
 
-    def __init__(self, place: Path, threads: int) -> None:
+    def __init__(self, place: Path, threads: int, *, steady: bool) -> None:
         from edgeagents.inference.folder import open_folder
         from edgeagents.inference.language import LanguageModel
         from edgeagents.inference.prefix import pieces
 
         self.pieces = pieces
-        self.decoder = LanguageModel.load(open_folder(place), rows=max(BATCHES), length=LENGTH, threads=threads).decoder
+        self.decoder = LanguageModel.load(
+            open_folder(place), rows=max(BATCHES), length=LENGTH, threads=threads, steady=steady
+        ).decoder
         self.blocks: Any = None
 
     def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
@@ -290,10 +292,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--library", type=Path, help="folder of llama.cpp's libraries")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--free", action="store_true", help="ours: a text alone is computed alone")
     options = parser.parse_args()
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     made: dict[str, Callable[[], Any]] = {
-        "ours": lambda: Ours(options.model, options.threads),
+        "ours": lambda: Ours(options.model, options.threads, steady=not options.free),
         "llama.cpp": lambda: LlamaCpp(options.model, options.threads, options.library),
         "genai": lambda: Genai(options.model, options.threads),
     }
