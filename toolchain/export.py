@@ -82,8 +82,8 @@ def _write_graph(path: Path, graph: ModelProto) -> None:
 
 def _config(name: str, file: GgufFile, shape: LlamaShape, vocabulary: Vocabulary, form: Form) -> dict[str, Any]:
     kinds = {name: tensor.kind.name for name, tensor in file.tensors.items() if len(tensor.shape) > 1}
-    head = kinds.pop("output.weight", kinds["token_embd.weight"])
-    layers = sorted(set(kinds.values()) - {kinds.pop("token_embd.weight")} or {head})
+    layers = sorted({kind for name, kind in kinds.items() if name.startswith("blk.")})
+    embedding = kinds["token_embd.weight"]
     return {
         "architecture": "llama",
         "name": name,
@@ -93,7 +93,7 @@ def _config(name: str, file: GgufFile, shape: LlamaShape, vocabulary: Vocabulary
         "bos_id": vocabulary.bos_id,
         "pad_id": vocabulary.pad_id,
         "quantisation": {
-            "source": {"layers": layers, "head": head},
+            "source": {"layers": layers, "embedding": embedding, "head": kinds.get("output.weight", embedding)},
             "layers": form.quantise,
             "head": head_form(form.quantise),
             "exact": form.quantise == "exact",  # f32 rounds each weight once, q4 and q8 quantise a second time

@@ -30,9 +30,7 @@ def new_folder(target: Path) -> Iterator[Path]:
             fresh = Path(scratch) / "new"
             fresh.mkdir()
             yield fresh
-            if target.exists():
-                target.rename(Path(scratch) / "old")
-            fresh.rename(target)
+            _swap(fresh, target, Path(scratch) / "old")
     except OSError as error:
         raise StoreError(f"model {target} could not be written: {error}") from error
 
@@ -54,6 +52,18 @@ def entry(file: Path) -> dict[str, Any]:
     """Return a file's SHA-256, in hex, and its size."""
     with file.open("rb") as content:
         return {"sha256": hashlib.file_digest(content, "sha256").hexdigest(), "size_bytes": file.stat().st_size}
+
+
+def _swap(fresh: Path, target: Path, aside: Path) -> None:
+    """Put a folder in the target's place; what was there is put aside, or back when that fails."""
+    if target.exists():
+        target.rename(aside)
+    try:
+        fresh.rename(target)
+    except OSError:
+        if aside.exists():
+            aside.rename(target)
+        raise
 
 
 def _replaceable(target: Path) -> bool:

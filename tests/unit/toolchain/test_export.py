@@ -111,9 +111,12 @@ def test_the_configuration_says_sizes_ends_and_whether_weights_are_exact(source:
     assert (config["layers"], config["kv_heads"]) == (tiny_llama.LAYERS, tiny_llama.KV_HEADS)
     assert config["eos_ids"] == [2, 0]
     assert config["quantisation"] == {
-        "source": {"layers": ["Q4_1"], "head": "Q8_0"}, "layers": "exact", "head": "exact", "exact": True,
+        "source": {"layers": ["Q4_1"], "embedding": "Q8_0", "head": "Q8_0"},
+        "layers": "exact",
+        "head": "exact",
+        "exact": True,
         "activations": "int8",
-    }  # fmt: skip
+    }
     export(source, tmp_path / "model", Form("q4"))
     lossy = json.loads((tmp_path / "model/config.json").read_text())["quantisation"]
     assert (lossy["layers"], lossy["head"], lossy["exact"]) == ("q4", "exact", False)
