@@ -114,8 +114,14 @@ bench-allocation: setup ## auctions, contract net and peers against the exact op
 bench-negotiation: setup ## mediated and private negotiations beside negmas, a judge in its own process (ARGS="--domains 9")
 	@$(BIN)/python -m tests.bench.negotiation $(ARGS)
 
+bench-lm: model ## tokens/s, first tokens and memory of the language model beside llama.cpp (ARGS="--passes 3")
+	@$(BIN)/python -m tests.bench.lm $(ARGS)
+
+bench-lm-exact: model ## how far next-token distributions are from 32-bit arithmetic, beside llama.cpp (ARGS="--tokens 512")
+	@$(BIN)/python -m tests.bench.lm_exact $(ARGS)
+
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home bench-events bench-allocation bench-negotiation diagrams images model test-compose
+	bench-home bench-events bench-allocation bench-negotiation bench-lm bench-lm-exact diagrams images model test-compose
