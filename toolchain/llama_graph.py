@@ -13,7 +13,7 @@ Outputs:
     present.N.key, .value: to be bound to the very buffers of the past.
 
 Tokens are rows of a plain matrix everywhere but in attention: then a matrix with offsets costs three nodes more, block
-sums (Reshape, ReduceSum) and a Gemm that adds their product to MatMulNBits's. That was the quickest of three exact forms
+sums (Reshape, ReduceSum) and a Gemm that adds their product to MatMulNBits's. That was the quickest of three exact ways
 (docs/decisions/0016).
 
 Source: ONNX contrib operators GroupQueryAttention, MatMulNBits, GatherBlockQuantized, SkipSimplifiedLayerNormalization.
