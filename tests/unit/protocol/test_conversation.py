@@ -9,7 +9,18 @@ from edgeagents.adapters import wire
 from edgeagents.errors import MalformedMessageError
 from edgeagents.model.cooperation import PERFORMATIVES, VERSION, Act, Bid, CallForProposals
 from edgeagents.pb import cooperation_pb2
-from edgeagents.protocol.conversation import Heard, Tell, act, answered, is_over, objection
+from edgeagents.protocol.conversation import (
+    Heard,
+    Refuse,
+    Tell,
+    act,
+    admitted,
+    answered,
+    is_duration,
+    is_over,
+    is_time,
+    objection,
+)
 
 BID = act("propose", "t-1", bid=Bid(cost=2.0))
 
@@ -86,3 +97,36 @@ def test_json_reads_as_a_person_would_write_it() -> None:
     body = b'{"performative": "cfp", "conversation": "t-1", "replyByS": 2, "call": {"task": "t-1", "skill": "light"}}'
     call = CallForProposals(task="t-1", skill="light")
     assert wire.decode(Act, body, wire.JSON) == Act(performative="cfp", conversation="t-1", reply_by_s=2.0, call=call)
+
+
+def test_acts_are_counted_before_they_are_looked_at_and_answered_below_the_limit_alone() -> None:
+    shout = heard(BID.model_copy(update={"performative": "shout"}))
+    counts: dict[str, int] = {}
+    told = 0
+    for _ in range(10):
+        counts, refused = admitted(shout, "t-1", ("anna",), counts, most=3)  # type: ignore[assignment]
+        told += sum(isinstance(effect, Tell) for effect in refused)
+    assert (counts, told) == ({"anna": 3}, 3)
+    assert [effect.cause for effect in refused if isinstance(effect, Refuse)] == ["too-many"]
+    assert admitted(heard(BID), "t-1", ("anna",), {"anna": 2}, most=3) == ({"anna": 3}, [])
+
+
+def test_a_stranger_is_neither_answered_nor_kept_count_of() -> None:
+    for said in (BID, BID.model_copy(update={"performative": "shout"}), BID.model_copy(update={"needs": 9})):
+        counts, refused = admitted(heard(said, "mallory"), "t-1", ("anna",), {"anna": 1})
+        assert counts == {"anna": 1}
+        assert [(type(effect), effect.cause) for effect in refused if isinstance(effect, Refuse)] == [
+            (Refuse, "not-invited")
+        ]
+        assert len(refused) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, -(10**400), "1", None, True])
+def test_what_is_no_number_is_neither_a_time_nor_a_duration(value: object) -> None:
+    assert not is_time(value)
+    assert not is_duration(value)
+
+
+def test_durations_are_above_nothing_and_a_day_at_most() -> None:
+    assert [value for value in (-1.0, 0, 1e-9, 1, 86_400, 86_400.1) if is_duration(value)] == [1e-9, 1, 86_400]
+    assert [value for value in (-1000, 1.8e9, 1e18) if is_time(value)] == [-1000, 1.8e9]
