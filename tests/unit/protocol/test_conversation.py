@@ -73,6 +73,47 @@ def test_an_older_agent_understands_a_newer_one_that_only_added_fields() -> None
     assert objection(heard(found), "t-1", ("anna",)) is None
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"performative": "inform", "report": {"task": "t-1", "epoch": 1, "status": "partial"}},
+        {"performative": "query/if"},
+        {"performative": "propose", "bid": {"cost": -5.0}},
+    ],
+)
+@pytest.mark.parametrize("content_type", [wire.PROTOBUF, wire.JSON])
+def test_a_newer_act_whose_content_is_none_here_is_answered(content: dict, content_type: str) -> None:
+    body = {"version": VERSION + 1, "conversation": "t-1", **content}
+    for needs in (VERSION + 1, VERSION):
+        pb = cooperation_pb2.Act(needs=needs, **body)
+        text = json.dumps(body | {"needs": needs}).encode()
+        data = text if content_type == wire.JSON else pb.SerializeToString()
+        if needs == VERSION:
+            with pytest.raises(MalformedMessageError):
+                wire.decode(Act, data, content_type)
+            continue
+        came = heard(wire.decode(Act, data, content_type))
+        refused = objection(came, "t-1", ("anna",))
+        assert refused is not None
+        assert refused.cause == "newer-version"
+        assert [tell.act.performative for tell in answered(refused, came) if isinstance(tell, Tell)] == [
+            "not-understood"
+        ]
+
+
+def test_what_a_newer_one_did_not_understand_is_not_answered_though_it_says_so_in_new_words() -> None:
+    pb = cooperation_pb2.Act(needs=9, performative="not-understood", conversation="t-1", reply_by_s=-1.0)
+    came = heard(wire.decode(Act, pb.SerializeToString()))
+    refused = objection(came, "t-1", ("anna",))
+    assert refused is not None
+    assert answered(refused, came) == [refused]
+
+
+def test_a_newer_act_of_no_conversation_is_malformed() -> None:
+    with pytest.raises(MalformedMessageError):
+        wire.decode(Act, cooperation_pb2.Act(needs=9, performative="inform").SerializeToString())
+
+
 def test_an_act_of_an_agent_before_versions_is_understood() -> None:
     older = cooperation_pb2.Act(performative="propose", conversation="t-1", bid={"cost": 1.0}).SerializeToString()
     assert objection(heard(wire.decode(Act, older)), "t-1", ("anna",)) is None
