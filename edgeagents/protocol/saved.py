@@ -109,7 +109,8 @@ def _built(value: Any, classes: Mapping[str, type]) -> Any:
     if issubclass(cls, Message):
         return cls.model_validate(value["value"])
     found = {name: _built(item, classes) for name, item in value.items() if name != _CLASS}
-    hints = _hints(cls)
+    owner: Any = cls  # a class is hashable, which mypy doubts of `type`
+    hints = _hints(owner)
     for name, item in found.items():
         if name in hints and not _fits(item, hints[name]):
             raise ValueError(f"{cls.__name__}.{name} is a {type(item).__name__}")
