@@ -326,7 +326,7 @@ def _award_requests(state: Awarding) -> Iterator[AskLedger]:
     for agent, tasks in state.plan.items():
         for task in tasks:
             if task not in state.taken:
-                yield AskLedger(AwardTask(task, state.lot.tasks[task], agent, state.until_s))
+                yield AskLedger(AwardTask(task, state.lot.tasks[task], agent, state.lot.take_s))
 
 
 def _ledger_said(state: Awarding, answer: LedgerAnswer, now_s: float) -> Result:

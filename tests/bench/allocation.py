@@ -25,10 +25,10 @@ from edgeagents.model.cooperation import Ballot, Bid, CallForProposals
 from edgeagents.protocol import auction, bundles, contract_net
 from edgeagents.protocol.assignment import assign
 from edgeagents.protocol.auction_bidder import quoted
-from edgeagents.protocol.contract_net import ranked
 from edgeagents.protocol.conversation import Begin, Heard, Tell, Tick, act
 from edgeagents.protocol.nash import nash
 from edgeagents.protocol.plans import Objective
+from edgeagents.protocol.sealed_bids import ranked
 from edgeagents.protocol.voting import count
 from tests.bench.allocation_routing import Routing, random_routing
 
