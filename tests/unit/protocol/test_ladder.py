@@ -95,7 +95,7 @@ def test_one_that_is_silent_at_the_table_leads_to_a_vote_of_the_others() -> None
     society.crash("carl")
     society.calm(END_S + 1)
     found = society.parties["lead"].state
-    assert (found.option, found.rung) == ("off", "vote"), "high is vetoed, the rest a tie: the safest"
+    assert (found.option, found.rung) == ("off", "vote"), "two ballots, a tie of all: the safest"
     assert "offers: carl gave no answer on turn 2" in found.reasons
     assert any("no ballot of carl" in reason for reason in found.reasons)
 
