@@ -16,6 +16,7 @@ from edgeagents.model.message import Word
 from edgeagents.protocol.conversation import MOST_ACTS, Heard, Refuse, Tell, answered, counted, objection
 
 DAY_S: Final = 86_400.0  # no act can ask for an answer later than that
+REPEATS: Final = 8  # acts a turn that an honest party may need at a table: its word, and that word again
 _WORD: Final[TypeAdapter[str]] = TypeAdapter(Word)
 
 
