@@ -82,17 +82,18 @@ class LadderMachine(SocietyMachine):
         rows=st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), min_size=3, max_size=3),
         is_private=st.booleans(), known=st.frozensets(st.sampled_from(AGENTS), max_size=2),
         tactics=st.lists(st.sampled_from(TACTICS), min_size=3, max_size=3),
-        liar=st.sampled_from([None, None, *AGENTS]),
+        liar=st.sampled_from([None, None, *AGENTS]), turns=st.sampled_from([1, 200]),
     )  # fmt: skip
     def begin(
-        self, rows: list[list[int]], is_private: bool, known: frozenset[str], tactics: list[Any], liar: str | None
-    ) -> None:
+        self, rows: list[list[int]], is_private: bool, known: frozenset[str], tactics: list[Any], liar: str | None,
+        turns: int,
+    ) -> None:  # fmt: skip
         self.worths = {
             name: {option: value / 5 for option, value in zip(OPTIONS, row, strict=True)}
             for name, row in zip(AGENTS, rows, strict=True)
         }
         self.liar, self.outcome, self.known = liar, None, known
-        dispute = dispute_of(self.worths, is_private=is_private, known=known, offers_s=10.0, turn_s=1.0, vote_s=2.0)
+        dispute = dispute_of(self.worths, is_private=is_private, known=known, most_turns=turns)
         self.society = society_of(dispute, self.worths, tactics)
 
     def a_member_lies(self, place: int) -> None:
