@@ -97,11 +97,12 @@ class Search:
     def _branch(self, have: Whole, depth: int, value: int, before: _Branch | None) -> _Branch | None:
         """Return a branch with how many could gain, and what their product could be; None when somebody must lose."""
         count, product = 0, 1
-        for most, least in zip(_plus(have, self._most[depth]), self._least, strict=True):
+        for most, least, unit in zip(_plus(have, self._most[depth]), self._least, self._units, strict=True):
             if most < least.low:
                 return None
-            if most > least.high:
-                count, product = count + 1, product * (most - least.value)
+            is_gain = most > least.high
+            # In the units of all parties, whoever gains: products of others' gains are held against each other.
+            count, product = count + is_gain, product * (most - least.value if is_gain else unit)
         return _Branch((count, product), have, depth, value, before)
 
     def _may_be_better(self, branch: _Branch) -> bool:

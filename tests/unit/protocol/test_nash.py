@@ -92,6 +92,12 @@ issues = st.integers(2, 3).flatmap(
 )
 
 
+def test_gains_of_different_parties_are_held_against_each_other_in_one_unit() -> None:
+    search = Search([((0.0, 1.0),), ((0.0, 1.0), (2.0, 0.0))], (0.0, 1.0), 10**6)
+    search.run()
+    assert search.choice == (0, 1), "one gains 2 here, the other 1 there"
+
+
 @settings(max_examples=CASES)
 @given(issues, st.integers(0, 12))
 def test_branch_and_bound_finds_what_looking_at_all_finds(found_issues: list[Issue], least: int) -> None:
