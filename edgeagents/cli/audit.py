@@ -18,6 +18,7 @@ from rich.text import Text
 
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.cli.following import run_until_interrupted
 from edgeagents.cli.lines import body_of, clean, line_of, when
 from edgeagents.cli.source import DEFAULT, Broker, File, trail_of
 from edgeagents.errors import UnavailableError
@@ -62,8 +63,7 @@ def verify(*, broker: Broker = DEFAULT, file: File = None, against: Against = No
 @audit.command
 def tail(*, broker: Broker = DEFAULT, kind: Kinds = (), agent: Agents = (), last: Last = 10) -> None:
     """Follow what agents and guard write down, one line a record, until Ctrl-C."""
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_tail(broker, kind, agent, last))
+    run_until_interrupted(_tail(broker, kind, agent, last))
 
 
 @audit.command

@@ -20,6 +20,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bus import Bus, StoredMessage
 from edgeagents.adapters.edgex_bus import EdgexBus, NatsTransport
 from edgeagents.cli.doctor import Json
+from edgeagents.cli.following import run_until_interrupted
 from edgeagents.cli.lines import clean, shown, when
 from edgeagents.cli.place import DEFAULT_PLACE, Place
 from edgeagents.cli.survey import value_of
@@ -61,8 +62,7 @@ def events(
 
     With --json: one JSON object a line, one line a reading.
     """
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_show(place.resolved(), Wanted(device, resource), last, json_=json_, follow=follow))
+    run_until_interrupted(_show(place.resolved(), Wanted(device, resource), last, json_=json_, follow=follow))
 
 
 async def _show(place: Place, wanted: Wanted, last: int, *, json_: bool, follow: bool) -> None:
