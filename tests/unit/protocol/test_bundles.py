@@ -49,6 +49,28 @@ def test_the_result_is_free_of_conflicts_and_worth_at_least_half_of_the_best(row
     assert reached >= best / 2 - 1e-9
 
 
+@settings(max_examples=CASES)
+@given(st.lists(values, min_size=2, max_size=2), st.sets(st.sampled_from(TASKS), max_size=2))
+def test_one_that_bids_beyond_measure_takes_its_share_alone(rows: list[list[int]], wanted: set[str]) -> None:
+    tables = {f"p{n}": dict(zip(TASKS, map(float, row), strict=True)) for n, row in enumerate(rows)}
+    scores: dict[str, Any] = {
+        peer: (lambda own, task, t=table: diminishing(t, own, task)) for peer, table in tables.items()
+    }
+    scores["mallory"] = lambda own, task: 1e9 if task in wanted else 0.0
+    society = peers_with(scores, TASKS, 2)
+    society.calm(END_S + 1)
+    found = owners(society)
+    assert {task for task, who in found if who == "mallory"} == wanted
+    rest = [task for task in TASKS if task not in wanted]
+    reached = sum(bundle_value(t, tuple(task for task, who in found if who == peer)) for peer, t in tables.items())
+    best = 0.0
+    for whose in itertools.product(tables, repeat=len(rest)):
+        shares = {peer: tuple(t for t, who in zip(rest, whose, strict=True) if who == peer) for peer in tables}
+        if max(map(len, shares.values())) <= 2:
+            best = max(best, sum(bundle_value(tables[peer], own) for peer, own in shares.items()))
+    assert reached >= best / 2 - 1e-9
+
+
 def table_of(**rows: list[float]) -> dict[str, Any]:
     """Return score functions by peer, the same whatever a peer has already."""
     tables = {peer: dict(zip(("t0", "t1", "t2"), row, strict=True)) for peer, row in rows.items()}
