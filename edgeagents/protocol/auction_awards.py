@@ -4,7 +4,7 @@
 
 The second half of `auction.py`. Awards take effect in the ledger alone (`task_ledger.py`). What may have got lost is
 said again every `AGAIN_S`. Once the time to take is over, what is not taken is opened again; whether that was possible
-says whose it is. Then the ledger is read until all is done, or the auctioneer's deadline ends what is not.
+says whose it is. Then the ledger is read until all is done, or the auctioneer's deadline has come.
 
 Source: design.md section 5 ("An award is a compare-and-set in that ledger").
 """
@@ -95,12 +95,12 @@ class Working:
 
 @dataclass(frozen=True, slots=True)
 class Allotted:
-    """It has ended: whose each task is, what is left, why, and which of the tasks that were taken have failed."""
+    """It has ended: whose each task is, what is left, why, and what was taken and not done by the deadline."""
 
     plan: Plan
     unplaced: tuple[str, ...]
     reasons: tuple[str, ...]
-    failed: tuple[str, ...] = ()
+    undone: tuple[str, ...] = ()
 
 
 Live: TypeAlias = Awarding | Working
@@ -242,10 +242,10 @@ def _all_done(state: Working) -> Result:
 
 def _allotted(state: Working, reasons: tuple[str, ...]) -> Allotted:
     owners = _owners(state)
-    failed = tuple(task for task in owners if state.ended.get(task) == "failed")
-    texts = tuple(f"{owners[task]} failed at {task}" for task in failed)
+    undone = tuple(task for task in owners if state.ended.get(task) != "done")
+    texts = tuple(f"{owners[task]} {'failed at' if task in state.ended else 'had not done'} {task}" for task in undone)
     unplaced = tuple(sorted(state.lot.tasks.keys() - owners.keys()))
-    return Allotted(state.plan, unplaced, (*reasons, *texts), failed)
+    return Allotted(state.plan, unplaced, (*reasons, *texts), undone)
 
 
 def _heard(state: Live, heard: Heard) -> Result:
@@ -267,7 +267,7 @@ def _heard(state: Live, heard: Heard) -> Result:
 
 
 def _over(state: Live) -> Result:
-    """End: what was not taken is opened again, what was not done has failed."""
+    """End: the ledger is asked to open what was not taken, and to end what was not done."""
     if isinstance(state, Awarding):
         left = [task for task in _owners(state) if task not in state.taken | state.lost]
         reopen = [AskLedger(request) for request in _requests(state, state.until_s)]
@@ -280,5 +280,4 @@ def _over(state: Live) -> Result:
         reopen = []
     undone = [task for task in _owners(state) if task not in state.ended]
     closes = [AskLedger(CloseTask(task, state.epochs[task], "", "failed")) for task in undone]
-    state = replace(state, ended={**state.ended, **dict.fromkeys(undone, "failed")})
     return _allotted(state, state.reasons), [Save(), *reopen, *closes]

@@ -29,7 +29,7 @@ class Lot:
         objective: what shall be least: the sum of all costs, or the largest one.
         answer_s: how long one answer may take.
         take_s: how long a winner may take to take its task.
-        deadline_s: when all is over and what is not done has failed, on the auctioneer's clock.
+        deadline_s: when all is over, done or not, on the auctioneer's clock.
         most_moves: transfers and swaps of the re-auction.
     """
 

@@ -59,11 +59,11 @@ def test_one_lost_word_changes_nothing(kind: type, sender: str) -> None:
     society.calm(DEADLINE_S - 10.0)
     lead = society.parties["lead"].state
     assert isinstance(lead, Allotted), lead
-    assert (lead.plan, lead.unplaced, lead.failed) == ({"anna": ("t0",)}, (), ())
+    assert (lead.plan, lead.unplaced, lead.undone) == ({"anna": ("t0",)}, (), ())
     assert society.ledger.of("t0").status == "done"
 
 
-def test_what_a_winner_took_and_never_does_has_failed_with_the_auctioneers_deadline() -> None:
+def test_what_a_winner_took_and_never_does_is_told_as_undone_at_the_auctioneers_deadline() -> None:
     society = auction_of({"anna": 0.0}, {"t0": 1.0}, works=False)
     while not isinstance(society.parties["lead"].state, Working):
         society.deliver(0)
@@ -72,8 +72,13 @@ def test_what_a_winner_took_and_never_does_has_failed_with_the_auctioneers_deadl
     assert isinstance(society.parties["lead"].state, Working)
     society.calm(DEADLINE_S + 1.0)
     lead = society.parties["lead"].state
-    assert (lead.plan, lead.failed) == ({"anna": ("t0",)}, ("t0",))
-    assert lead.reasons[-1] == "anna failed at t0"
+    assert (lead.plan, lead.undone) == ({"anna": ("t0",)}, ("t0",))
+    assert lead.reasons[-1] == "anna had not done t0"
+
+
+def test_a_task_that_failed_is_told_as_undone_once_the_ledger_says_so() -> None:
+    ended, _ = step(working(), LedgerSaid(LedgerAnswer(Entry("t", 1, "failed", "anna", 2.0)), 3.0))
+    assert ended == Allotted({"anna": ("t",)}, ("u",), ("anna failed at t",), ("t",))
 
 
 def test_the_ledger_is_asked_to_end_what_is_not_done_under_the_epoch_of_its_award() -> None:

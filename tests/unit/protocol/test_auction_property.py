@@ -115,7 +115,7 @@ class AuctionMachine(SocietyMachine):
         assert isinstance(lead, Allotted), lead
         placed = [task for tasks in lead.plan.values() for task in tasks]
         assert not set(placed) & set(lead.unplaced)
-        assert set(lead.failed) <= set(placed)
+        assert set(lead.undone) <= set(placed)
         for agent, tasks in lead.plan.items():
             assert {(task, agent) for task in tasks} <= {(task, who) for task, who, _, _ in society.taken}
 
