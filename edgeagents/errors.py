@@ -42,6 +42,10 @@ class MalformedMessageError(InvalidInputError):
         self.cause_kind = cause_kind
 
 
+class ModelFileError(InvalidInputError):
+    """A model's file or folder is damaged, of an unknown kind, or not what it claims to be."""
+
+
 class UnauthorisedError(TheirError):
     """No token, or one that is not known."""
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from edgeagents.model.cooperation import CallForProposals
 from edgeagents.protocol import auction, bundles, contract_net, ladder, negotiation, task_ledger, voting
-from edgeagents.protocol.conversation import Begin, Tell
+from edgeagents.protocol.conversation import Begin, Recovered, Tell
 from edgeagents.protocol.negotiation import Table
 from edgeagents.protocol.saved import to_bytes
 from tests.society import Packet, Society
@@ -111,23 +111,29 @@ def worlds(random_: random.Random) -> Iterable[tuple[SocietyMachine, Society]]:
         alone.society.network = [Packet("lead", tell.to, tell.act) for tell in effects if isinstance(tell, Tell)]
     lead.disk = to_bytes(lead.state)
     yield alone, alone.society
+    able = ContractNetMachine()  # all could do it: so one that bid is called again when another lets it pass
+    able.society = net({name: 1.0 + place for place, name in enumerate(AGENTS)})
+    yield able, able.society
 
 
 def ledger_edges(watcher: Watcher) -> None:
     """Note what the ledger of tasks does: its states are words, its events requests."""
     requests = [
-        task_ledger.AwardTask("t", 0, "anna", 5.0), task_ledger.AwardTask("t", 1, "bert", 20.0),
-        task_ledger.TakeTask("t", 1, "anna"), task_ledger.TakeTask("t", 2, "bert"), task_ledger.ReopenTask("t", 1),
-        task_ledger.CloseTask("t", 1, "anna", "done"), task_ledger.CloseTask("t", 1, "", "failed"),
-        task_ledger.AwardTask("t", 2, "bert", 20.0),
+        ("lead", task_ledger.AwardTask("t", 0, "anna", 5.0)), ("lead", task_ledger.AwardTask("t", 1, "bert", 20.0)),
+        ("anna", task_ledger.TakeTask("t", 1, "i-1")), ("bert", task_ledger.TakeTask("t", 2, "i-2")),
+        ("lead", task_ledger.ReopenTask("t", 1)), ("anna", task_ledger.CloseTask("t", 1, "anna", "done")),
+        ("lead", task_ledger.CloseTask("t", 1, "", "failed")), ("lead", task_ledger.AwardTask("t", 2, "bert", 20.0)),
+        ("anna", task_ledger.CloseTask("t", 1, "anna", "failed")), (task_ledger.OWNER, task_ledger.CancelTask("t")),
+        ("lead", task_ledger.CloseTask("t", 0, "", "failed")),
     ]  # fmt: skip
     for seed in range(HISTORIES):
-        random_, ledger, now_s = random.Random(seed), task_ledger.TaskLedger(), 0.0
+        random_, now_s = random.Random(seed), 0.0
+        ledger, _ = task_ledger.step(task_ledger.TaskLedger(), task_ledger.AcceptTask("t", 1000.0), now_s, "lead")
         for _ in range(12):
             now_s += random_.choice([0.0, 1.0, 6.0])
-            request = random_.choice(requests)
+            sender, request = random_.choice(requests)
             before = ledger.of("t").status
-            ledger, _ = task_ledger.step(ledger, request, now_s)
+            ledger, _ = task_ledger.step(ledger, request, now_s, sender)
             if ledger.of("t").status != before:
                 watcher.edges["task_ledger"][before, ledger.of("t").status].add(type(request).__name__)
 
@@ -142,8 +148,8 @@ def begin_edges(watcher: Watcher) -> None:
             (negotiation, negotiation.Planned(Table("t", ("a", "b"), frozenset("o"), 1.0, 9, 9.0))),
             (voting, voting.Planned(voting.Poll("t", ("o",), ("a",), 9.0))),
         ):
-            begin: Any = module.Begin(now_s)  # type: ignore[attr-defined]
-            watcher.note(first, begin, module.step(first, begin)[0])  # type: ignore[attr-defined]
+            for begin in (module.Begin(now_s), Recovered(now_s)):  # type: ignore[attr-defined]
+                watcher.note(first, begin, module.step(first, begin)[0])  # type: ignore[attr-defined]
         peers = bundles.Planned(bundles.Batch("t", "a", ("a",), ("t",), 1, 1.0, 4.0, 6.0, 9.0))
         watcher.note(peers, Begin(now_s), bundles.step(peers, Begin(now_s), lambda own, task: 1.0)[0])
     worths = {"a": {"off": 1.0, "low": 0.0, "high": 0.0}, "b": {"off": 0.0, "low": 1.0, "high": 0.0}}

@@ -17,9 +17,12 @@ from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
 from edgeagents.protocol.conversation import Heard, Recovered, Refuse, Save, Tell, Tick
 from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.saved import by_name, from_bytes, to_bytes
+from edgeagents.protocol.task_ledger import AcceptTask
 
 MESSAGES = [cls for cls in vars(cooperation).values() if isinstance(cls, type) and issubclass(cls, cooperation.Message)]
 LEDGER = "ledger"
+LEADER = "lead"  # who leads all tasks
+ACCEPTED_S = 3600.0
 Answers = Callable[["Party", Any, float], Any]
 
 
@@ -190,8 +193,12 @@ class Society:
         return None
 
     def _ask(self, packet: Packet) -> None:
-        before = self.ledger.of(packet.content.task)
-        self.ledger, answer = task_ledger.step(self.ledger, packet.content, self.now_s)
+        task = packet.content.task
+        if task not in self.ledger.entries:
+            # Its gateway took it in before anybody was asked.
+            self.ledger, _ = task_ledger.step(self.ledger, AcceptTask(task, ACCEPTED_S), self.now_s, LEADER)
+        before = self.ledger.of(task)
+        self.ledger, answer = task_ledger.step(self.ledger, packet.content, self.now_s, packet.sender)
         if answer.entry.status == "taken" and before.status != "taken":
             self.taken.append((before.task, answer.entry.winner, self.now_s, answer.entry.until_s))
         self.network.append(Packet(LEDGER, packet.sender, answer))

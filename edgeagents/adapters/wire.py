@@ -65,7 +65,8 @@ def decode(kind: type[M], data: bytes, content_type: str = PROTOBUF) -> M:
     """Return the message that bytes stand for.
 
     Raises:
-        MalformedMessageError: too large, not of that encoding, or outside the contract's bounds.
+        MalformedMessageError: too large, not of that encoding, or outside the contract's bounds. An act that says it
+            needs a newer reader may be outside them: it comes without its content.
     """
     if len(data) > MAX_MESSAGE_BYTES:
         raise MalformedMessageError(f"{kind.__name__} of {len(data)} bytes: at most {MAX_MESSAGE_BYTES}", "too-large")
@@ -80,9 +81,25 @@ def decode(kind: type[M], data: bytes, content_type: str = PROTOBUF) -> M:
     try:
         return kind.model_validate(_plain(pb))
     except ValidationError as error:
+        newer = _newer_act(pb)
+        if isinstance(newer, kind):
+            return newer
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise MalformedMessageError(f"{kind.__name__}.{where}: {first['msg']}", "out-of-contract") from error
+
+
+def _newer_act(pb: PbMessage) -> cooperation.Act | None:
+    """Return an act that needs a newer reader without what it is about: enough to be answered that it does."""
+    if not isinstance(pb, cooperation_pb2.Act) or pb.needs <= cooperation.VERSION:
+        return None
+    performative = pb.performative if pb.performative in cooperation.PERFORMATIVES else "newer"
+    try:
+        return cooperation.Act(
+            version=pb.version, needs=pb.needs, performative=performative, conversation=pb.conversation
+        )
+    except ValidationError:
+        return None
 
 
 def _plain(pb: PbMessage) -> dict[str, Any]:

@@ -21,12 +21,20 @@ Gain: TypeAlias = Annotated[float, Field(ge=0, le=1, description="a share of all
 
 
 def seconds_of_day(text: object) -> object:
-    """Return the seconds since midnight that `07:30` stands for; anything else as it is."""
-    # YAML 1.1 reads 07:30 without quotes as a number in base 60.
-    if isinstance(text, int) and not isinstance(text, bool):
-        return float(text * 60) if text < 24 * 60 + 1 else text
-    if not isinstance(text, str):
+    """Return the seconds since midnight that `07:30` stands for; seconds as they are, when they are whole minutes.
+
+    Raises:
+        ValueError: a text or a number that is no time of day: `22` would be 00:22.
+    """
+    if isinstance(text, bool) or not isinstance(text, (int, float, str)):
         return text
+    # YAML 1.1 reads 07:30 without quotes as a number in base 60, the whole number 450: at least 1:00, 60.
+    if isinstance(text, int) and 60 <= text <= 24 * 60:
+        return float(text * 60)
+    if isinstance(text, float) and text % 60 == 0:
+        return text
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is no time of day: write it in quotes, as '07:30'")
     if not _CLOCK.fullmatch(text):
         raise ValueError(f"{text!r} is no time of day: write 07:30")
     hours, minutes = text.split(":")

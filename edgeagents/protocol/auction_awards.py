@@ -158,7 +158,7 @@ def _requests(state: Live, now_s: float) -> list[LedgerRequest]:
     left = [(task, agent) for task, agent in _owners(state).items() if task not in state.taken | state.lost]
     if is_over(now_s, state.until_s):
         return [ReopenTask(task, state.epochs.get(task, state.bases[task] + 1)) for task, _ in left]
-    return [AwardTask(task, state.bases[task], agent, state.until_s) for task, agent in left]
+    return [AwardTask(task, state.bases[task], agent, state.until_s - now_s) for task, agent in left]
 
 
 def _owners(state: Live) -> dict[str, str]:

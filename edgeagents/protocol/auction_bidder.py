@@ -45,12 +45,16 @@ TaskStatus: TypeAlias = Literal["taking", "mine", "doubtful", "done", "failed", 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Who we are, whose auction it is, and when it is over for us, on our own clock."""
+    """Who we are, whose auction it is, and when it is over for us, on our own clock.
+
+    `incarnation` is this copy's own, as in the contract net: two copies of one agent are two.
+    """
 
     me: str
     auctioneer: str
     conversation: str
     deadline_s: float
+    incarnation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +184,7 @@ def _asks(state: Member) -> list[Effect]:
     me, asks = state.setting.me, list[Effect]()
     for task, status in state.status.items():
         if status == "taking":
-            asks.append(AskLedger(TakeTask(task, state.awards[task].epoch, me)))
+            asks.append(AskLedger(TakeTask(task, state.awards[task].epoch, state.setting.incarnation)))
         elif status == "doubtful":
             asks.append(AskLedger(ReadTask(task)))
         elif task in state.unsaid and status in ("done", "failed"):
@@ -229,7 +233,7 @@ def _award_heard(state: Member, award: Award, sender: str) -> Result:
     if (is_known and not is_newer) or (not is_known and len(state.status) >= MOST_LOT):
         return _refused(state, Refuse(sender, "repeated", f"the award of {task!r} is being seen to"))
     state = replace(state, awards={**state.awards, task: award}, status={**state.status, task: "taking"})
-    return state, [Save(), AskLedger(TakeTask(task, award.epoch, setting.me)), StartTimer(ASK_AGAIN_S)]
+    return state, [Save(), AskLedger(TakeTask(task, award.epoch, setting.incarnation)), StartTimer(ASK_AGAIN_S)]
 
 
 def _ledger_said(state: Member, answer: LedgerAnswer) -> Result:
@@ -241,7 +245,8 @@ def _ledger_said(state: Member, answer: LedgerAnswer) -> Result:
     if before not in ("taking", "doubtful"):
         return state, []
     award = state.awards[entry.task]
-    is_mine = (entry.status, entry.winner, entry.epoch) == ("taken", setting.me, award.epoch)
+    ours = ("taken", setting.me, award.epoch, setting.incarnation)
+    is_mine = (entry.status, entry.winner, entry.epoch, entry.incarnation) == ours
     if not is_mine and (entry.epoch < award.epoch or (before == "taking" and not answer.problem)):
         return state, []  # an answer to something else, or older than the award
     after: TaskStatus = "mine" if is_mine else "lost"

@@ -8,10 +8,11 @@
 4. *Nash*: the exact bargaining point over the listed options, where all utilities are known.
 5. *offers*: alternating offers at a table, where some are private.
 6. *vote*: veto, then Borda or another rule. What is worth less than no agreement to a party whose utilities are known
-   is not voted on.
+   is not voted on; one that keeps them private may be outvoted. One that told what are no utilities has no veto.
 7. *fallback*: the last safe state, or a human.
 
-What settled it stands in the outcome with the reasons of every rung above. Commands still pass the guard's gate.
+What settled it stands in the outcome with the reasons of every rung above. All parties are told, and told again when
+they ask: `inform` with the option, or `cancel` where a human decides. Commands still pass the guard's gate.
 
 Source: design.md section 5.
 """
@@ -22,8 +23,21 @@ from typing import Final, Literal, TypeAlias
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import PRIORITIES, Priority
+from edgeagents.model.cooperation import Act, Offer
+from edgeagents.model.message import MAX_REASON_CHARS
 from edgeagents.protocol import negotiation, voting
-from edgeagents.protocol.conversation import Begin, ConversationEffect, Heard, Recovered, Refuse, Save, Tick
+from edgeagents.protocol.conversation import (
+    Begin,
+    ConversationEffect,
+    Heard,
+    Recovered,
+    Refuse,
+    Save,
+    Tell,
+    Tick,
+    act,
+)
+from edgeagents.protocol.limits import admitted, duration_problem, is_number, word_problem
 from edgeagents.protocol.nash import nash
 
 Rung: TypeAlias = Literal["lock", "lease", "priority", "nash", "offers", "vote", "fallback"]
@@ -110,11 +124,14 @@ class Polling:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What is to be done (empty: a human decides), which rung said so, and why."""
+    """What is to be done (empty: a human decides), which rung said so, and why; who is told, in what conversation."""
 
     option: str
     rung: Rung
     reasons: tuple[str, ...]
+    conversation: str = ""
+    parties: tuple[str, ...] = ()
+    heard: Mapping[str, int] = field(default_factory=dict)
 
 
 State: TypeAlias = Planned | Bargaining | Polling | Settled
@@ -128,7 +145,7 @@ Result: TypeAlias = tuple[State, list[Effect]]
 def step(state: State, event: Event) -> Result:
     """Return the next state and what must be done about it; what does not fit the state changes nothing."""
     match state, event:
-        case Planned(dispute), Begin(now_s):
+        case Planned(dispute), (Begin(now_s) | Recovered(now_s)):
             return _begun(dispute, now_s)
         case Bargaining(), (Heard() | Tick() | Recovered()):
             table, effects = negotiation.step(state.table, event)
@@ -136,8 +153,12 @@ def step(state: State, event: Event) -> Result:
         case Polling(), (Heard() | Tick() | Recovered()):
             poll, effects = voting.step(state.poll, event)
             return _polled(replace(state, poll=poll), effects)
+        case Settled(), Heard():
+            return _asked_again(state, event)
+        case Settled(), Recovered():
+            return state, _told(state)
         case _, Heard(sender=sender):
-            return state, [Refuse(sender, "late", "there is nothing to settle here")]
+            return state, [Refuse(sender, "late", "nothing was begun here")]
         case _:
             return state, []
 
@@ -154,12 +175,12 @@ def _begun(dispute: Dispute, now_s: float) -> Result:
     if not left:
         return _fallen(dispute, (*reasons, "lock: no option is left"), [])
     if len(left) == 1:
-        return Settled(left[0], "lock", (*reasons, f"lock: only {left[0]} is left")), [Save()]
+        return _settled(dispute, left[0], "lock", (*reasons, f"lock: only {left[0]} is left"), [])
     for rung, judge in (("lease", _by_lease), ("priority", _by_priority)):
         option, reason = judge(dispute, left)
         reasons = (*reasons, f"{rung}: {reason}")
         if option:
-            return Settled(option, "lease" if rung == "lease" else "priority", reasons), [Save()]
+            return _settled(dispute, option, "lease" if rung == "lease" else "priority", reasons, [])
     return _bargain(dispute, left, reasons, now_s)
 
 
@@ -169,9 +190,23 @@ def _problem(dispute: Dispute) -> str:
         return "options: there must be some, each once"
     if len(set(names)) != len(names) or not names:
         return "parties: there must be some, each once"
+    for party in dispute.parties:
+        if party.priority not in PRIORITIES:
+            return f"parties: {party.agent} is of no class that is known: {party.priority!r:.40}"
+        if party.quiet_s is not None and not (is_number(party.quiet_s) and party.quiet_s >= 0):
+            return f"parties: {party.agent} holds the lease since no time that is known: {party.quiet_s!r:.40}"
     if sum(party.quiet_s is not None for party in dispute.parties) > 1:
         return "parties: two hold the lease of one resource"
-    return ""
+    if dispute.rule not in voting.RULES:
+        return f"rule: {dispute.rule!r:.40} is none of {', '.join(voting.RULES)}"
+    if not (is_number(dispute.hold_s) and dispute.hold_s >= 0):
+        return f"hold_s: a number of seconds, 0 or more, not {dispute.hold_s!r:.40}"
+    return (
+        word_problem("options", dispute.options)
+        or word_problem("safe", [dispute.safe] if dispute.safe else ())
+        or word_problem("conversation", (dispute.conversation,))
+        or duration_problem(offers_s=dispute.offers_s, turn_s=dispute.turn_s, vote_s=dispute.vote_s)
+    )
 
 
 def _by_lease(dispute: Dispute, left: Sequence[str]) -> tuple[str, str]:
@@ -218,7 +253,7 @@ def _bargain(dispute: Dispute, left: tuple[str, ...], reasons: tuple[str, ...], 
     if found.place is None:
         # Then no vote could find what suits everybody, either.
         return _fallen(dispute, reasons, [])
-    return Settled(left[found.place], "nash", reasons), [Save()]
+    return _settled(dispute, left[found.place], "nash", reasons, [])
 
 
 def _worth_problem(party: Party, left: Sequence[str]) -> str:
@@ -251,7 +286,8 @@ def _bargained(state: Bargaining, effects: Sequence[Effect], now_s: float) -> Re
     match state.table:
         case negotiation.Agreed(_, outcome, turns):
             reason = f"offers: all agreed on {outcome} after {turns} turns"
-            return Settled(outcome, "offers", (*state.reasons, reason)), [*effects]
+            settled, _ = _settled(state.dispute, outcome, "offers", (*state.reasons, reason), [])
+            return settled, [*effects]  # the table has told them all
         case negotiation.Parted(reasons, _):
             told = (*state.reasons, *(f"offers: {reason}" for reason in reasons))
             return _vote(state.dispute, state.options, told, [*effects], now_s)
@@ -267,7 +303,12 @@ def _vote(
     if unfit:
         reasons = (*reasons, f"vote: worth less than no agreement to somebody: {', '.join(sorted(unfit))}")
     voters = tuple(party.agent for party in dispute.parties)
-    poll = voting.Poll(dispute.conversation, options, voters, now_s + dispute.vote_s, dispute.rule, dispute.quorum)
+    liars = frozenset(
+        party.agent for party in dispute.parties if party.worth is not None and _worth_problem(party, left)
+    )
+    poll = voting.Poll(
+        dispute.conversation, options, voters, now_s + dispute.vote_s, dispute.rule, dispute.quorum, liars
+    )
     polling, more = voting.step(voting.Planned(poll), Begin(now_s))
     return _polled(Polling(dispute, polling, reasons), [*effects, *more])
 
@@ -285,10 +326,41 @@ def _polled(state: Polling, effects: Sequence[Effect]) -> Result:
     reasons = (*state.reasons, *(f"vote: {reason}" for reason in tally.reasons))
     if tally.winner is None:
         return _fallen(state.dispute, reasons, [*effects])
-    return Settled(tally.winner, "vote", reasons), [*effects]
+    return _settled(state.dispute, tally.winner, "vote", reasons, effects)
 
 
-def _fallen(dispute: Dispute, reasons: tuple[str, ...], effects: list[Effect]) -> Result:
-    safe = dispute.safe if dispute.safe not in dispute.forbidden else ""
+# --- how it ends -----------------------------------------------------------------------------------
+
+
+def _fallen(dispute: Dispute, reasons: tuple[str, ...], effects: Sequence[Effect]) -> Result:
+    is_possible = dispute.safe not in dispute.forbidden and not word_problem("safe", (dispute.safe,))
+    safe = dispute.safe if is_possible else ""
     text = f"fallback: the last safe state, {safe}" if safe else "fallback: a human decides"
-    return Settled(safe, "fallback", (*reasons, text)), [Save(), *effects]
+    return _settled(dispute, safe, "fallback", (*reasons, text), effects)
+
+
+def _settled(dispute: Dispute, option: str, rung: Rung, reasons: tuple[str, ...], effects: Sequence[Effect]) -> Result:
+    conversation = "" if word_problem("conversation", (dispute.conversation,)) else dispute.conversation
+    parties = tuple(dict.fromkeys(party.agent for party in dispute.parties)) if conversation else ()
+    state = Settled(option, rung, reasons, conversation, parties)
+    return state, [Save(), *effects, *_told(state)]
+
+
+def _told(state: Settled) -> list[Effect]:
+    return [Tell(party, _outcome(state)) for party in state.parties]
+
+
+def _outcome(state: Settled) -> Act:
+    reason = state.reasons[-1][:MAX_REASON_CHARS]
+    if not state.option:
+        return act("cancel", state.conversation, reason=reason)
+    return act("inform", state.conversation, offer=Offer(outcome=state.option), reason=reason)
+
+
+def _asked_again(state: Settled, heard: Heard) -> Result:
+    """Answer one that may not have heard how it ended."""
+    counts, refused = admitted(heard, state.heard, state.conversation, state.parties)
+    state = replace(state, heard=counts)
+    if refused or heard.act.performative == "not-understood":  # told once more it would be answered once more
+        return state, [*refused]
+    return state, [Refuse(heard.sender, "late", "it is settled"), Tell(heard.sender, _outcome(state))]

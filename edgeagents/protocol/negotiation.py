@@ -4,8 +4,8 @@
 
 The table sees offers, never utilities. In turn each party accepts the offer that stands or makes another; once all
 others have accepted one it is agreed. Only what the table has recorded is agreed, so there is one agreement at most,
-whatever is lost. Who stays silent on its turn, or says it is enough, ends it: nobody waits. The parties' side is in
-`negotiator.py`.
+whatever is lost. Who stays silent on its turn, or says it is enough, ends it: nobody waits. Who asks after the end is
+told again what was agreed. The parties' side is in `negotiator.py`.
 
 Source: Rubinstein 1982; Aydogan et al. 2017 (stacked alternating offers for more than two).
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from edgeagents.model.cooperation import Act, Offer
+from edgeagents.model.message import MAX_REASON_CHARS
 from edgeagents.protocol.conversation import (
     MOST_ACTS,
     Begin,
@@ -27,12 +28,10 @@ from edgeagents.protocol.conversation import (
     Tell,
     Tick,
     act,
-    answered,
-    counted,
     is_over,
-    objection,
 )
 from edgeagents.protocol.effects import StartTimer
+from edgeagents.protocol.limits import DAY_S, REPEATS, admitted, deadline_problem, duration_problem, word_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Table:
         outcomes: what may be offered.
         turn_s: how long one turn may take.
         most_turns: after so many it ends without agreement.
-        deadline_s: and then, too, on the table's clock.
+        deadline_s: and then, too, on the table's clock; a day away at most.
     """
 
     conversation: str
@@ -87,6 +86,7 @@ class Agreed:
     table: Table
     outcome: str
     turns: int
+    heard: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +108,17 @@ Result: TypeAlias = tuple[State, list[Effect]]
 def step(state: State, event: Event) -> Result:
     """Return the next state and what must be done about it; what does not fit the state changes nothing."""
     match state, event:
-        case Planned(table), Begin(now_s):
+        case Planned(table), (Begin(now_s) | Recovered(now_s)):
             problem = _table_problem(table, now_s)
             if problem:
-                return Parted((problem,), 0), []
+                return Parted((problem,), 0), [Save()]
             seated = _turned(Seated(table, -1, now_s), now_s)
             return seated, [Save(), *_ask(seated, now_s), StartTimer(table.deadline_s - now_s)]
-        case Agreed(table, outcome, _), Heard(sender=sender) if sender in table.parties:
-            # It may not have heard how it ended.
-            return state, [Refuse(sender, "late", "it is agreed"), Tell(sender, _result(table, outcome))]
-        case ((Planned() | Agreed() | Parted()), Heard(sender=sender)):
+        case Agreed(), Heard():
+            return _asked_again(state, event)
+        case Agreed(table, outcome), Recovered():
+            return state, [Tell(party, _result(table, outcome)) for party in table.parties]
+        case ((Planned() | Parted()), Heard(sender=sender)):
             return state, [Refuse(sender, "late", "nobody sits here")]
         case Seated(), (Tick(now_s) | Recovered(now_s)) if is_over(now_s, min(state.until_s, state.table.deadline_s)):
             late = "the deadline has passed" if now_s >= state.table.deadline_s else f"{state.speaker} gave no answer"
@@ -131,11 +132,16 @@ def step(state: State, event: Event) -> Result:
 
 
 def _table_problem(table: Table, now_s: float) -> str:
-    if not now_s < table.deadline_s:
-        return "the deadline had passed before"
+    problem = deadline_problem(table.deadline_s, now_s) or duration_problem(turn_s=table.turn_s)
+    if problem:
+        return problem
+    if not (isinstance(table.most_turns, int) and table.most_turns > 0):
+        return f"most_turns: a whole number above 0, not {table.most_turns!r:.40}"
     if len(set(table.parties)) != len(table.parties) or len(table.parties) < 2:
         return "two parties or more, each once"
-    return "" if table.outcomes else "there is nothing to agree on"
+    if not table.outcomes:
+        return "there is nothing to agree on"
+    return word_problem("outcomes", sorted(table.outcomes)) or word_problem("conversation", (table.conversation,))
 
 
 def _turned(state: Seated, now_s: float) -> Seated:
@@ -144,7 +150,7 @@ def _turned(state: Seated, now_s: float) -> Seated:
 
 def _ask(state: Seated, now_s: float) -> list[Effect]:
     """Return the word to the party whose turn it is: the offer that stands, or that it may begin."""
-    left_s = max(0.0, state.until_s - now_s)
+    left_s = min(DAY_S, max(0.0, state.until_s - now_s))
     if state.offer:
         offer = Offer(round=state.turn, outcome=state.offer)
         said = act("propose", state.table.conversation, offer=offer, reply_by_s=left_s)
@@ -155,12 +161,12 @@ def _ask(state: Seated, now_s: float) -> list[Effect]:
 
 def _heard(state: Seated, heard: Heard) -> Result:
     table, sender = state.table, heard.sender
-    refused = objection(heard, table.conversation, table.parties)
-    if refused is not None:
-        return state, [*answered(refused, heard)]
-    if state.heard.get(sender, 0) >= MOST_ACTS + table.most_turns:
-        return state, [Refuse(sender, "too-many", f"more acts of {sender!r} than it has turns")]
-    state = replace(state, heard=counted(state.heard, sender))
+    counts, refused = admitted(
+        heard, state.heard, table.conversation, table.parties, MOST_ACTS + REPEATS * table.most_turns
+    )
+    state = replace(state, heard=counts)
+    if refused:
+        return state, [*refused]
     problem = _problem(state, heard)
     if problem is not None:
         return state, [Refuse(sender, *problem)]
@@ -170,7 +176,7 @@ def _heard(state: Seated, heard: Heard) -> Result:
     if heard.act.performative == "accept-proposal":
         accepted = (*state.accepted, sender)
         if len(accepted) == len(table.parties):
-            agreed = Agreed(table, state.offer, state.turn + 1)
+            agreed = Agreed(table, state.offer, state.turn + 1, state.heard)
             told = _result(table, state.offer)
             return agreed, [Save(), *(Tell(party, told) for party in table.parties)]
     else:
@@ -179,6 +185,18 @@ def _heard(state: Seated, heard: Heard) -> Result:
     if after.turn >= table.most_turns:
         return _parted(after, f"no agreement in {table.most_turns} turns")
     return after, [Save(), *_ask(after, heard.now_s)]
+
+
+def _asked_again(state: Agreed, heard: Heard) -> Result:
+    """Answer one that may not have heard how it ended."""
+    table = state.table
+    counts, refused = admitted(
+        heard, state.heard, table.conversation, table.parties, MOST_ACTS + REPEATS * table.most_turns
+    )
+    state = replace(state, heard=counts)
+    if refused or heard.act.performative == "not-understood":  # told once more it would be answered once more
+        return state, [*refused]
+    return state, [Refuse(heard.sender, "late", "it is agreed"), Tell(heard.sender, _result(table, state.outcome))]
 
 
 def _problem(state: Seated, heard: Heard) -> tuple[RefusalCause, str] | None:
@@ -207,5 +225,5 @@ def _result(table: Table, outcome: str) -> Act:
 
 
 def _parted(state: Seated, reason: str) -> Result:
-    told = act("cancel", state.table.conversation, reason=reason)
+    told = act("cancel", state.table.conversation, reason=reason[:MAX_REASON_CHARS])
     return Parted((reason,), state.turn), [Save(), *(Tell(party, told) for party in state.table.parties)]

@@ -3,19 +3,21 @@
     Waiting -> Waiting … -> Ended
 
 Tactics: `boulware`, `linear`, `conceder` give in with time; `micro` gives in one step whenever the others did. All
-accept what is worth at least what they would offer next, and never what is worth less than no agreement.
+accept what is worth at least what they would offer next, and never what is worth less than no agreement. Its last word
+is said again after 1, 2, 4 … s until the table says more: so a party learns what was agreed, though a message was lost.
 
 Source: Faratin, Sierra and Jennings 1998 (time-dependent tactics); de Jonge 2022 (MiCRO); Baarslag 2014 (AC_next).
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias
 
 from edgeagents.errors import InvalidInputError
-from edgeagents.model.cooperation import Offer
+from edgeagents.model.cooperation import Offer, Performative
 from edgeagents.protocol.conversation import (
+    MOST_ACTS,
     ConversationEffect,
     Heard,
     Recovered,
@@ -24,18 +26,19 @@ from edgeagents.protocol.conversation import (
     Tell,
     Tick,
     act,
-    answered,
     is_over,
-    objection,
 )
 from edgeagents.protocol.effects import StartTimer
+from edgeagents.protocol.limits import REPEATS, admitted, is_number
 
 Tactic: TypeAlias = Literal["boulware", "linear", "conceder", "micro"]
 EXPONENTS: Final[Mapping[str, float]] = {"boulware": 0.2, "linear": 1.0, "conceder": 5.0}
+TACTICS: Final[tuple[Tactic, ...]] = ("boulware", "linear", "conceder", "micro")
 DEFAULT_TACTIC: Final[Tactic] = (
     "boulware"  # the largest share of the best Nash product among our own (bench-negotiation)
 )
 MOST_REMEMBERED: Final = 4096
+AGAIN_S: Final = 1.0  # after which a last word is said again first
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +101,20 @@ class Chair:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Its next turn is awaited; `conceded` of its best outcomes were offered, `seen` are the others' offers."""
+    """Its next turn is awaited; `conceded` of its best outcomes were offered, `seen` are the others' offers.
+
+    `last` is its last word, about `offered`, which stood then; it was said `said` times and is due again at `again_s`.
+    """
 
     chair: Chair
     conceded: int = 0
     seen: frozenset[str] = frozenset()
     turn: int = -1
     last: str = ""
+    offered: str = ""
+    said: int = 0
+    again_s: float = 0.0
+    heard: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +136,34 @@ def step(state: State, event: Event, taste: Taste) -> Result:
     if isinstance(state, Ended):
         return state, [Refuse(event.sender, "late", "it is over here")] if isinstance(event, Heard) else []
     chair = state.chair
+    problem = _chair_problem(chair)
+    if problem:
+        return Ended("", problem), [Save()]
     if is_over(event.now_s, chair.deadline_s):
         return Ended("", "our deadline passed"), [Save()]
     match event:
         case Recovered(now_s):
-            return state, [StartTimer(chair.deadline_s - now_s)]
+            state, effects = _spoken(replace(state, said=0), now_s) if state.last else (state, [])
+            return state, [*effects, StartTimer(chair.deadline_s - now_s)]
+        case Tick(now_s) if state.last and is_over(now_s, state.again_s):
+            return _spoken(state, now_s)
         case Heard():
             return _heard(state, event, taste)
         case _:
             return state, []
+
+
+def _chair_problem(chair: Chair) -> str:
+    for name in ("begun_s", "deadline_s", "least"):
+        if not is_number(getattr(chair, name)):
+            return f"{name} is no number, but {getattr(chair, name)!r:.40}"
+    return "" if chair.tactic in TACTICS else f"no tactic {chair.tactic!r} is known here: {', '.join(TACTICS)}"
+
+
+def _spoken(state: Waiting, now_s: float) -> Result:
+    """Say the last word, and again twice as much later as the time before."""
+    wait_s = min(AGAIN_S * 2.0 ** min(state.said, 20), state.chair.deadline_s - now_s)
+    return replace(state, said=state.said + 1, again_s=now_s + wait_s), [_said(state), StartTimer(max(0.0, wait_s))]
 
 
 def with_taste(taste: Taste) -> Callable[[Any, Any], Result]:
@@ -144,12 +173,14 @@ def with_taste(taste: Taste) -> Callable[[Any, Any], Result]:
 
 def _heard(state: Waiting, heard: Heard, taste: Taste) -> Result:
     chair, said = state.chair, heard.act
-    refused = objection(heard, chair.conversation, (chair.table,))
-    if refused is not None:
-        return state, [*answered(refused, heard)]
+    most = MOST_ACTS + REPEATS * chair.most_turns
+    counts, refused = admitted(heard, state.heard, chair.conversation, (chair.table,), most)
+    state = replace(state, heard=counts)
+    if refused:
+        return state, [*refused]
     match said.performative:
         case "inform" if said.offer is not None:
-            return Ended(said.offer.outcome, "agreed"), [Save()]
+            return Ended(said.offer.outcome, said.reason or "agreed"), [Save()]
         case "cancel":
             return Ended("", said.reason or "the table was cleared"), [Save()]
         case "cfp" | "propose":
@@ -162,10 +193,10 @@ def _turn(state: Waiting, heard: Heard, taste: Taste) -> Result:
     offered = heard.act.offer
     turn = offered.round if offered is not None else 0
     if turn == state.turn and state.last:
-        return state, [_said(state, turn, offered.outcome if offered is not None else "")]  # asked again: it was lost
+        return state, [_said(state)]  # asked again: it was lost
     if turn <= state.turn:
         return state, [Refuse(heard.sender, "stale-epoch", f"turn {turn} is over")]
-    state = replace(state, turn=turn)
+    state = replace(state, turn=turn, offered=offered.outcome if offered is not None else "", said=0)
     # What it would have offered before it heard this one, or has offered already, it takes.
     bar = taste.utilities[max(next_place(state, taste, heard.now_s), state.conceded - 1)]
     if offered is not None and len(state.seen) < MOST_REMEMBERED:
@@ -174,15 +205,16 @@ def _turn(state: Waiting, heard: Heard, taste: Taste) -> Result:
     worth = taste.of(offered.outcome) if offered is not None else None
     if offered is not None and worth is not None and worth >= bar:
         state = replace(state, last=offered.outcome)
-        return state, [Save(), _said(state, turn, offered.outcome)]
-    state = replace(state, last=taste.outcomes[place], conceded=max(state.conceded, place + 1))
-    return state, [Save(), _said(state, turn, offered.outcome if offered is not None else "")]
+    else:
+        state = replace(state, last=taste.outcomes[place], conceded=max(state.conceded, place + 1))
+    after, effects = _spoken(state, heard.now_s)
+    return after, [Save(), *effects]
 
 
-def _said(state: Waiting, turn: int, offered: str) -> Tell:
+def _said(state: Waiting) -> Tell:
     chair = state.chair
-    performative: Literal["accept-proposal", "propose"] = "accept-proposal" if state.last == offered else "propose"
-    offer = Offer(round=turn, outcome=state.last)
+    performative: Performative = "accept-proposal" if state.last == state.offered else "propose"
+    offer = Offer(round=state.turn, outcome=state.last)
     return Tell(chair.table, act(performative, chair.conversation, offer=offer))
 
 

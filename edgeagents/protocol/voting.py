@@ -3,8 +3,9 @@
     Planned -> Polling -> Counted
 
 The first ballot of each voter counts. Options that were vetoed are gone; each voter has as many vetoes as leave one
-option standing if all use theirs, one at least. Who does not vote blocks nobody: a quorum is asked of the ballots.
-Ties go to the option that stands first, so whoever calls the vote puts the safest first.
+option standing if all use theirs: none where there are no more options than voters, for there one veto would dictate.
+So a majority can outvote a voter. Who does not vote, or says nothing, blocks nobody: a quorum is asked of the ballots
+that say something. Ties go to the option that stands first, so whoever calls the vote puts the safest first.
 
 Source: Borda 1781; Condorcet 1785 with Borda where nobody beats all others (Black 1958); Moulin 1983 for the number
 of vetoes.
@@ -15,9 +16,8 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Final, Literal, TypeAlias
 
-from edgeagents.model.cooperation import Ballot
+from edgeagents.model.cooperation import MOST_ITEMS, Ballot
 from edgeagents.protocol.conversation import (
-    MOST_ACTS,
     Begin,
     ConversationEffect,
     Heard,
@@ -28,12 +28,10 @@ from edgeagents.protocol.conversation import (
     Tell,
     Tick,
     act,
-    answered,
-    counted,
     is_over,
-    objection,
 )
 from edgeagents.protocol.effects import StartTimer
+from edgeagents.protocol.limits import DAY_S, admitted, deadline_problem, word_problem
 
 VotingRule: TypeAlias = Literal["borda", "plurality", "approval", "condorcet"]
 RULES: Final[tuple[VotingRule, ...]] = ("borda", "plurality", "approval", "condorcet")
@@ -41,7 +39,17 @@ RULES: Final[tuple[VotingRule, ...]] = ("borda", "plurality", "approval", "condo
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What is voted on, by whom, and until when, on the caller's clock."""
+    """What is voted on, by whom, and until when, on the caller's clock.
+
+    Args:
+        conversation: names it.
+        options: the safest first: that breaks ties.
+        voters: each once.
+        deadline_s: a day away at most.
+        rule: how ballots are counted.
+        quorum: ballots needed that say something.
+        without_veto: voters whose vetoes do not count.
+    """
 
     conversation: str
     options: tuple[str, ...]
@@ -49,6 +57,7 @@ class Poll:
     deadline_s: float
     rule: VotingRule = "borda"
     quorum: int = 1
+    without_veto: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +74,13 @@ class Tally:
 
 
 def vetoes(options: int, voters: int) -> int:
-    """Return how many options each voter may veto."""
-    return max(1, (options - 1) // voters) if voters else 0
+    """Return how many options each voter may veto: all of them together leave one."""
+    return max(0, options - 1) // voters if voters else 0
+
+
+def says_something(ballot: Ballot, rule: VotingRule) -> bool:
+    """Say whether there is anything on a ballot that a rule counts."""
+    return bool(ballot.vetoed or (ballot.approved if rule == "approval" else ballot.ranking))
 
 
 def count(options: Sequence[str], ballots: Sequence[Ballot], rule: VotingRule = "borda") -> Tally:
@@ -83,12 +97,15 @@ def count(options: Sequence[str], ballots: Sequence[Ballot], rule: VotingRule = 
     told = (f"vetoed: {', '.join(vetoed)}",) if vetoed else ()
     if not left:
         return Tally(None, {}, vetoed, (*told, "no option is left" if vetoed else "there is no option"))
-    if not ballots:
+    voted = [ballot for ballot in ballots if says_something(ballot, rule)]
+    if not voted:
         return Tally(None, {}, vetoed, (*told, "nobody has voted"))
-    name, scores = _scores(left, ballots, rule)
+    name, scores = _scores(left, voted, rule)
     best = max(scores.values())
+    if best == 0 and rule in ("approval", "plurality"):
+        return Tally(None, scores, vetoed, (*told, f"by {name} nobody is for any option"))
     tied = [option for option in left if scores[option] == best]
-    text = f"{tied[0]} wins by {name} with {best:g} of {len(ballots)} ballots"
+    text = f"{tied[0]} wins by {name} with {best:g} of {len(voted)} ballots"
     ties = (f"a tie of {', '.join(tied)}: the first counts",) if len(tied) > 1 else ()
     return Tally(tied[0], scores, vetoed, (*told, text, *ties))
 
@@ -195,10 +212,10 @@ Result: TypeAlias = tuple[State, list[Effect]]
 def step(state: State, event: Event) -> Result:
     """Return the next state and what must be done about it; what does not fit the state changes nothing."""
     match state, event:
-        case Planned(poll), Begin(now_s):
+        case Planned(poll), (Begin(now_s) | Recovered(now_s)):
             problem = _poll_problem(poll, now_s)
             if problem:
-                return Counted(Tally(None, {}, (), (problem,))), []
+                return Counted(Tally(None, {}, (), (problem,))), [Save()]
             return Polling(poll), [Save(), *_calls(Polling(poll), now_s)]
         case ((Planned() | Counted()), Heard(sender=sender)):
             return state, [Refuse(sender, "late", "no ballots are taken here")]
@@ -213,27 +230,31 @@ def step(state: State, event: Event) -> Result:
 
 
 def _poll_problem(poll: Poll, now_s: float) -> str:
-    if not now_s < poll.deadline_s:
-        return "the deadline had passed before"
     if not poll.options or not poll.voters:
         return "there is no option" if not poll.options else "there is no voter"
-    return "an option stands there twice" if len(set(poll.options)) != len(poll.options) else ""
+    if len(poll.options) > MOST_ITEMS:
+        return f"{len(poll.options)} options: a ballot holds {MOST_ITEMS}"
+    for what, names in (("an option", poll.options), ("a voter", poll.voters)):
+        if len(set(names)) != len(names):
+            return f"{what} stands there twice"
+    if poll.rule not in RULES:
+        return f"no rule {poll.rule!r} is known here: {', '.join(RULES)}"
+    names_problem = word_problem("options", poll.options) or word_problem("conversation", (poll.conversation,))
+    return names_problem or deadline_problem(poll.deadline_s, now_s)
 
 
 def _calls(state: Polling, now_s: float) -> list[Effect]:
-    poll, left_s = state.poll, max(0.0, state.poll.deadline_s - now_s)
+    poll, left_s = state.poll, min(DAY_S, max(0.0, state.poll.deadline_s - now_s))
     said = act("cfp", poll.conversation, ballot=Ballot(ranking=poll.options), reply_by_s=left_s)
     return [*(Tell(voter, said) for voter in poll.voters if voter not in state.ballots), StartTimer(left_s)]
 
 
 def _heard(state: Polling, heard: Heard) -> Result:
     poll, sender = state.poll, heard.sender
-    refused = objection(heard, poll.conversation, poll.voters)
-    if refused is not None:
-        return state, [*answered(refused, heard)]
-    if state.heard.get(sender, 0) >= MOST_ACTS:
-        return state, [Refuse(sender, "too-many", f"more than {MOST_ACTS} acts of {sender!r} in one vote")]
-    state = replace(state, heard=counted(state.heard, sender))
+    counts, refused = admitted(heard, state.heard, poll.conversation, poll.voters)
+    if refused:
+        return replace(state, heard=counts), [*refused]
+    state = replace(state, heard=counts)
     ballot = heard.act.ballot
     if heard.now_s >= poll.deadline_s:
         return state, [Refuse(sender, "late", "the vote is over")]
@@ -252,9 +273,22 @@ def _heard(state: Polling, heard: Heard) -> Result:
 def _counted(state: Polling) -> Counted:
     poll = state.poll
     silent = [voter for voter in poll.voters if voter not in state.ballots]
-    told = (f"no ballot of {', '.join(silent)}",) if silent else ()
-    if len(state.ballots) < poll.quorum:
-        text = f"{len(state.ballots)} ballots, {poll.quorum} are needed"
-        return Counted(Tally(None, {}, (), (*told, text)))
-    tally = count(poll.options, [state.ballots[voter] for voter in poll.voters if voter in state.ballots], poll.rule)
+    idle = [name for name in poll.voters if name in poll.without_veto and _vetoed(state, name)]
+    ballots = [
+        ballot.model_copy(update={"vetoed": ()}) if voter in poll.without_veto else ballot
+        for voter in poll.voters
+        if (ballot := state.ballots.get(voter)) is not None
+    ]
+    told = (
+        *((f"no ballot of {', '.join(silent)}",) if silent else ()),
+        *((f"vetoes of {', '.join(idle)} do not count",) if idle else ()),
+    )
+    said = sum(says_something(ballot, poll.rule) for ballot in ballots)
+    if said < poll.quorum:
+        return Counted(Tally(None, {}, (), (*told, f"{said} ballots, {poll.quorum} are needed")))
+    tally = count(poll.options, ballots, poll.rule)
     return Counted(replace(tally, reasons=(*told, *tally.reasons)))
+
+
+def _vetoed(state: Polling, voter: str) -> bool:
+    return voter in state.ballots and bool(state.ballots[voter].vetoed)

@@ -161,9 +161,8 @@ class Teller:
 
     async def run(self, means: Means) -> None:
         """Tell for ever; a broker that is away is waited for."""
-        for entry in await means.on_disk(means.ledger.untold):
-            if entry.outcome is not None:
-                self._queue.put_nowait((entry.agent, entry.outcome, {}))
+        for agent, outcome in await self._left(means):
+            self._queue.put_nowait((agent, outcome, {}))
         while True:
             agent, outcome, trace = await self._queue.get()
             with telemetry.carry(trace):
@@ -181,6 +180,29 @@ class Teller:
             await asyncio.wait_for(self.all_told(), timeout_s)
         except TimeoutError:
             log.warning("outcomes are left to be told after the next start")
+
+    async def _left(self, means: Means) -> list[tuple[str, Outcome]]:
+        """Return the outcomes that an earlier run left to be told.
+
+        It told one after the other, in an order that is not the ledger's, and may have died between one's place in the
+        stream and the ledger. That one is still the last of its subject: now, before anything is told behind it.
+        """
+        left = []
+        for entry in await means.on_disk(means.ledger.untold):
+            if entry.outcome is None:
+                continue
+            if await self._is_held(subjects.outcome(self._gateway, entry.agent, entry.outcome.device), entry.outcome):
+                await means.on_disk(means.ledger.told, entry.agent, entry.outcome.command_id)
+            else:
+                left.append((entry.agent, entry.outcome))
+        return left
+
+    async def _is_held(self, subject: str, outcome: Outcome) -> bool:
+        while True:
+            try:
+                return (await self._last(subject, outcome))[1]
+            except UnavailableError:
+                await asyncio.sleep(0.25)
 
     async def _store(self, subject: str, outcome: Outcome) -> None:
         """Store an outcome behind the last one of its subject; wait for a broker that is away.

@@ -28,7 +28,8 @@ class FakeBus:
         self.messages = messages
         last = messages[-1].sequence if messages else 0
         self.state = Held(**{
-            "messages": len(messages), "last_sequence": last, "size_bytes": 1, "max_bytes": -1, "max_age_s": 0.0,
+            "messages": len(messages), "first_sequence": messages[0].sequence if messages else 0,
+            "last_sequence": last, "size_bytes": 1, "max_bytes": -1, "max_age_s": 0.0,
             **limits,
         })  # fmt: skip
 

@@ -73,6 +73,18 @@ def test_a_time_of_day_may_be_written_with_or_without_quotes(text: object) -> No
     assert yaml.safe_load("a: 7:30") == {"a": 450}
 
 
+@pytest.mark.parametrize("number", [22, 0, 59, 1441, -60, 22.5, float("nan"), float("inf")])
+def test_a_number_that_is_no_time_of_day_is_refused(number: float) -> None:
+    """`since: 22` would be 00:22, `1441` 00:24:01."""
+    with pytest.raises(ValidationError, match="is no time of day: write it in quotes, as '07:30'"):
+        When.model_validate({"weight": 1, "since": number, "until": "24:00"})
+
+
+def test_a_time_that_was_read_is_read_again() -> None:
+    when = When.model_validate({"weight": 1, "since": "22:30", "until": "24:00"})
+    assert When.model_validate_json(when.model_dump_json()) == when
+
+
 @pytest.mark.parametrize(("second", "fits"), [(23 * 3600, True), (3600, True), (6 * 3600, False), (12 * 3600, False)])
 def test_a_time_may_go_over_midnight(second: float, fits: bool) -> None:
     assert When(weight=1, since=22 * 3600.0, until=6 * 3600.0).fits(second, frozenset()) is fits

@@ -9,7 +9,7 @@ from edgeagents.protocol import auction_awards, auction_bidder
 from edgeagents.protocol.auction import Allotted, Awarding, Working, step
 from edgeagents.protocol.auction_bidder import CostBundles, Costed, Ended, Member, Perform, Performed, Setting, quoted
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
-from edgeagents.protocol.conversation import MOST_ACTS, Heard, Recovered, Refuse, Tell, Tick, act
+from edgeagents.protocol.conversation import MOST_ACTS, Heard, Recovered, Refuse, Save, Tell, Tick, act
 from edgeagents.protocol.lots import Lot
 from edgeagents.protocol.task_ledger import (
     AwardTask,
@@ -126,7 +126,7 @@ def test_an_answer_older_than_the_award_is_not_believed() -> None:
 def test_an_auctioneer_that_was_down_while_tasks_could_be_taken_awards_them_again() -> None:
     state: Any = step(awarding(), LedgerSaid(LedgerAnswer(Entry("t", 1, "awarded", "anna", 2.0)), 0.1))[0]
     state, effects = step(state, Recovered(5.0))
-    assert requests(effects) == [AwardTask("t", 1, "anna", 7.0)]
+    assert requests(effects) == [AwardTask("t", 1, "anna", 2.0)]
     state, effects = step(state, LedgerSaid(LedgerAnswer(Entry("t", 2, "awarded", "anna", 7.0)), 5.1))
     assert [effect.act.award for effect in effects if isinstance(effect, Tell)] == [Award(task="t", epoch=2)]
 
@@ -160,7 +160,7 @@ def step_bidder(state: Any, event: Any) -> tuple[Any, list[Any]]:
 
 
 def member() -> Member:
-    return Member(Setting("anna", "lead", BATCH, 20.0))
+    return Member(Setting("anna", "lead", BATCH, 20.0, "anna-1"))
 
 
 def member_with_award() -> Member:
@@ -170,7 +170,9 @@ def member_with_award() -> Member:
 
 
 def test_how_a_task_ended_is_said_until_the_ledger_has_answered() -> None:
-    state, _ = step_bidder(member_with_award(), LedgerSaid(LedgerAnswer(Entry("t", 1, "taken", "anna", 2.0)), 0.2))
+    state, _ = step_bidder(
+        member_with_award(), LedgerSaid(LedgerAnswer(Entry("t", 1, "taken", "anna", 2.0, "anna-1")), 0.2)
+    )
     close = CloseTask("t", 1, "anna", "done")
     state, effects = step_bidder(state, Performed("t", "done"))
     assert requests(effects) == [close]
@@ -181,6 +183,13 @@ def test_how_a_task_ended_is_said_until_the_ledger_has_answered() -> None:
     assert requests(step_bidder(state, Tick(4.0))[1]) == []
 
 
+def test_what_another_copy_of_the_agent_has_taken_is_not_ours() -> None:
+    taken = Entry("t", 1, "taken", "anna", 2.0, "anna-2")
+    state, effects = step_bidder(member_with_award(), LedgerSaid(LedgerAnswer(taken, "another copy has it"), 0.2))
+    assert state.status == {"t": "lost"}
+    assert effects == [Save()]
+
+
 def test_a_deadline_that_comes_while_a_task_is_being_taken_ends_it_in_the_ledger() -> None:
     ended, effects = step_bidder(member_with_award(), Tick(20.0))
     assert isinstance(ended, Ended)
@@ -189,7 +198,7 @@ def test_a_deadline_that_comes_while_a_task_is_being_taken_ends_it_in_the_ledger
 
 @pytest.mark.parametrize("deadline_s", [float("nan"), float("inf")])
 def test_a_deadline_that_is_no_time_ends_it_at_once(deadline_s: float) -> None:
-    ended, _ = step_bidder(Member(Setting("anna", "lead", BATCH, deadline_s)), Tick(1.0))
+    ended, _ = step_bidder(Member(Setting("anna", "lead", BATCH, deadline_s, "anna-1")), Tick(1.0))
     assert isinstance(ended, Ended)
     assert "is no time" in ended.reasons[0]
 
@@ -248,6 +257,6 @@ def test_a_newer_award_of_a_task_that_was_lost_is_taken() -> None:
     assert state.status == {"t": "lost"}
     newer = Award(task="t", epoch=2)
     state, effects = step_bidder(state, Heard("lead", act("accept-proposal", BATCH, award=newer), 5.1))
-    assert requests(effects) == [TakeTask("t", 2, "anna")]
+    assert requests(effects) == [TakeTask("t", 2, "anna-1")]
     state, effects = step_bidder(state, LedgerSaid(LedgerAnswer(Entry("t", 2, "taken", "anna")), 5.2))
     assert Perform(newer) in effects

@@ -45,7 +45,7 @@ def auction_of(
     lot = Lot(BATCH, dict.fromkeys(places, 0), tuple(starts), objective, 1.0, 2.0, DEADLINE_S)
     parties = [Party("lead", Planned(lot), auction.step, CLASSES)]
     for name in starts:
-        setting = Setting(name, "lead", BATCH, DEADLINE_S)
+        setting = Setting(name, "lead", BATCH, DEADLINE_S, f"{name}-1")
         parties.append(Party(name, Member(setting), auction_bidder.step, CLASSES, answer))
     society = Society(parties)
     for name in starts:

@@ -5,17 +5,22 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeagents.adapters.files import load_site
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.device import Device, DeviceResource, Profile, ResourceProperties
 from edgeagents.model.site import Condition, Interlock, Site
-from edgeagents.protocol.conflicts import Coupling, Wish, couplings_of, find_conflicts, meets
+from edgeagents.protocol import conflicts
+from edgeagents.protocol.conflicts import Wish, find_conflicts
+from edgeagents.protocol.couplings import Coupling, couplings_of
+from tests.unit.protocol.society_machine import CASES, PATIENT
 
+pytestmark = PATIENT
 Pair = tuple[str, str]
 SEEDS = range(20)
+NO_TOLERANCE = "its tolerance is a number of 0 or more, not {}"
 
 
 def pairs(found: object) -> set[Pair]:
@@ -153,8 +158,8 @@ def test_no_conflict_is_missed_and_hardly_one_is_false(world: object) -> None:
 
 
 times = st.tuples(st.integers(0, 12), st.integers(1, 6)).map(lambda item: (float(item[0]), float(sum(item))))
-boxes = st.none() | st.tuples(st.integers(0, 3), st.integers(0, 3)).map(
-    lambda corner: tuple((float(low), low + 1.5) for low in corner)
+boxes = st.none() | st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_from([0.0, 1.0, 1.5])).map(
+    lambda drawn_: tuple((float(low), low + drawn_[2]) for low in drawn_[:2])
 )
 drawn = st.lists(
     st.tuples(st.sampled_from("abc"), st.sampled_from(["d1", "d2"]), st.sampled_from([True, False, 1.0]), times, boxes),
@@ -163,6 +168,7 @@ drawn = st.lists(
 COUPLING = Coupling("pair", (condition("d1", "r", equals="true"), condition("d2", "r", equals="true")))
 
 
+@settings(max_examples=CASES)
 @given(drawn)
 def test_the_sweep_finds_what_looking_at_every_pair_finds(items: list) -> None:
     wishes = [
@@ -183,8 +189,11 @@ def test_the_sweep_finds_what_looking_at_every_pair_finds(items: list) -> None:
             return True
         if one.where is None or other.where is None:
             return False
+        # Half open, as times are; what has no extent is at its lower edge.
+        pairs_ = list(zip(one.where, other.where, strict=True))
         return all(
-            low < top and bottom < high for (low, high), (bottom, top) in zip(one.where, other.where, strict=True)
+            low <= bottom < max(high, low + 1e-9) or bottom <= low < max(top, bottom + 1e-9)
+            for (low, high), (bottom, top) in pairs_
         )
 
     expected = {(one.id, other.id) for one, other in itertools.combinations(wishes, 2) if conflict(one, other)}
@@ -212,9 +221,60 @@ def test_what_hangs_together_is_one_conflict_to_settle() -> None:
     assert find_conflicts(wishes).groups() == [("a", "b", "c"), ("x", "y", "z")]
 
 
-def test_values_within_the_tolerance_are_one() -> None:
-    wishes = [Wish("a", "a", "d", "r", 21.0, 0.0, 9.0, tolerance=0.1), Wish("b", "b", "d", "r", 21.05, 0.0, 9.0)]
-    assert find_conflicts(wishes).conflicts == ()
+def wanted(value: object, agent: str, **others: object) -> Wish:
+    return Wish(agent, agent, "d", "r", value, 0.0, 9.0, **others)  # type: ignore[arg-type]
+
+
+def test_values_within_both_tolerances_are_one_and_nobody_hides_a_conflict_by_its_own() -> None:
+    close = [wanted(21.0, "a", tolerance=0.1), wanted(21.05, "b", tolerance=0.2)]
+    assert find_conflicts(close).conflicts == ()
+    hidden = [wanted(30.0, "a", tolerance=1e9), wanted(15.0, "b")]
+    assert pairs(find_conflicts(hidden)) == pairs(find_conflicts(hidden[::-1])) == {("a", "b")}
+
+
+@pytest.mark.parametrize("place", [((5.0, 5.0), (5.0, 5.0)), ((0.0, 0.0), (0.0, 10.0)), ((5.0, 6.0), (0.0, 0.0))])
+def test_bodies_without_extent_are_somewhere_too(place: tuple) -> None:
+    wishes = [Wish(name, name, "", "", None, 0.0, 9.0, place, "floor") for name in "ab"]
+    assert pairs(find_conflicts(wishes)) == {("a", "b")}
+    beside = Wish("b", "b", "", "", None, 0.0, 9.0, (place[0], (20.0, 20.0)), "floor")
+    assert find_conflicts([wishes[0], beside]).conflicts == ()
+
+
+@pytest.mark.parametrize("clearance_s", [float("nan"), float("inf"), -10.0, "1"])
+def test_a_clearance_that_is_no_time_is_refused(clearance_s: object) -> None:
+    with pytest.raises(InvalidInputError, match="a clearance is a number of seconds, 0 or more"):
+        find_conflicts([], clearance_s=clearance_s)  # type: ignore[arg-type]
+
+
+def test_a_thousand_wishes_of_one_resource_are_one_group_and_not_half_a_million_conflicts() -> None:
+    wishes = [Wish(f"w{n:04}", f"a{n}", "d", "r", float(n), 0.0, 9.0) for n in range(1000)]
+    apart = [Wish(name, name, "e", "r", value, 0.0, 9.0) for name, value in (("x", 1.0), ("y", 2.0), ("z", 3.0))]
+    found = find_conflicts([*wishes, *apart])
+    assert len(found.conflicts) + found.unlisted == 1000 * 999 // 2 + 3
+    assert len(found.conflicts) <= conflicts.MOST_LISTED + len(wishes) + len(apart)
+    assert found.groups() == [tuple(wish.id for wish in wishes), ("x", "y", "z")]
+
+
+def test_values_are_compared_by_the_type_of_their_resource() -> None:
+    kinds = {("d", "r"): "Float32"}
+    assert find_conflicts([wanted("21", "a"), wanted(21.0, "b")], kinds=kinds).conflicts == ()
+    assert find_conflicts([wanted("0.1", "a"), wanted(0.1, "b")], kinds=kinds).conflicts == ()
+    assert pairs(find_conflicts([wanted("21", "a"), wanted(22, "b")], kinds=kinds)) == {("a", "b")}
+    text = {("d", "r"): "String"}
+    assert pairs(find_conflicts([wanted("21", "a"), wanted("21.0", "b")], kinds=text)) == {("a", "b")}
+    refused = find_conflicts([wanted("warm", "a"), wanted(True, "b"), wanted("NaN", "c")], kinds=kinds).refused
+    assert [name for name, _ in refused] == ["a", "b", "c"]
+    assert "is no Float32" in refused[0][1]
+
+
+def test_an_interlock_holds_for_whatever_text_means_its_value() -> None:
+    lock = Interlock(
+        name="l", forbid=condition("v", "S", above=18), during=condition("w", "Open", equals="1")
+    )  # fmt: skip
+    couplings = couplings_of(Site(interlocks=(lock,)), {}, {})
+    for is_open in (True, "true"):
+        wishes = [Wish("a", "a", "v", "S", 21.0, 0.0, 9.0), Wish("b", "b", "w", "Open", is_open, 0.0, 9.0)]
+        assert pairs(find_conflicts(wishes, couplings, kinds={("w", "Open"): "Bool"})) == {("a", "b")}
 
 
 def test_a_place_stays_empty_between_two_bodies_for_as_long_as_is_asked() -> None:
@@ -230,6 +290,17 @@ def test_a_place_stays_empty_between_two_bodies_for_as_long_as_is_asked() -> Non
         (Wish("w", "a", "d", "r", 1.0, 5.0, 5.0), "it ends at 5 s, before it begins at 5 s"),
         (Wish("w", "a", "d", "r", 1.0, 0.0, float("nan")), "its times and places must be numbers"),
         (Wish("w", "a", "d", "r", 1.0, 0.0, float("inf")), "its times and places must be numbers"),
+        (Wish("w", "a", "d", "r", 1.0, 0.0, 10**400), "its times and places must be numbers"),
+        (Wish("w", "a", "d", "r", 1.0, "0", 9.0), "its times and places must be numbers"),  # type: ignore[arg-type]
+        (
+            Wish("w", "a", "d", "r", 1.0, 0.0, 1.0, tolerance=float("inf")),
+            "its tolerance is a number of 0 or more, not inf",
+        ),
+        (
+            Wish("w", "a", "d", "r", 1.0, 0.0, 1.0, tolerance=float("nan")),
+            "its tolerance is a number of 0 or more, not nan",
+        ),
+        (Wish("w", "a", "d", "r", 1.0, 0.0, 1.0, tolerance=-1.0), NO_TOLERANCE.format(-1.0)),
         (Wish("w", "a", "d", "r", float("nan"), 0.0, 1.0), "its value is no number"),
         (Wish("w", "a", "d", "r", 1.0, 0.0, 1.0, ((2.0, 1.0),)), "its place ends before it begins"),
         (Wish("w", "a", "", "", None, 0.0, 1.0), "it names neither a device resource nor a place"),
@@ -242,32 +313,3 @@ def test_a_wish_that_makes_no_sense_is_refused_with_its_reason(wish: Wish, reaso
 def test_a_second_wish_of_one_name_is_refused() -> None:
     wish = Wish("w", "a", "d", "r", 1.0, 0.0, 1.0)
     assert find_conflicts([wish, wish]).refused == (("w", "a second wish 'w'"),)
-
-
-@pytest.mark.parametrize(
-    ("tags", "problem"),
-    [({"exclusive": 5}, "write a word or a list of words"), ({"exclusive": "zone", "active": "on"}, "tag 'active'")],
-)
-def test_a_tag_that_cannot_be_understood_names_its_resource(tags: dict, problem: str) -> None:
-    profiles = {"P": profile("P", "Enter", "Bool", **tags)}
-    devices = {"d": device("d", "P", "zone:1"), "e": device("e", "P", "zone:1")}
-    with pytest.raises(InvalidInputError, match=problem) as caught:
-        couplings_of(Site(), devices, profiles)
-    assert "'Enter'" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("what", "value", "expected"),
-    [
-        ({"equals": "true"}, True, True),
-        ({"equals": "2.10e+01"}, 21.0, True),
-        ({"equals": "green"}, "green", True),
-        ({"equals": "1"}, True, False),
-        ({"above": 18}, 18.0, False),
-        ({"above": 0}, True, False),
-        ({"below": 3}, b"x", False),
-        ({"below": 3}, None, False),
-    ],
-)
-def test_a_condition_is_met_by_what_it_describes(what: dict, value: object, expected: bool) -> None:
-    assert meets(condition("d", "r", **what), value) is expected  # type: ignore[arg-type]

@@ -4,14 +4,15 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeagents.model.cooperation import Act, Award, Bid, CallForProposals
-from edgeagents.protocol.contract_net import AskLedger, Begin, Calling, Closed, Planned, Terms, ranked, step
+from edgeagents.protocol.contract_net import AskLedger, Begin, Calling, Closed, Planned, Terms, step
 from edgeagents.protocol.contract_net_participant import Bidding, Ended, Performed
-from edgeagents.protocol.conversation import MOST_ACTS, Heard, Refuse, Tell, Tick, act
+from edgeagents.protocol.conversation import MOST_ACTS, Heard, Recovered, Refuse, Tell, Tick, act
 from tests.society import Society
+from tests.unit.protocol.society_machine import CASES
 from tests.unit.protocol.test_contract_net_property import DEADLINE_S, TASK, net, performers
 
 CALL = CallForProposals(task=TASK, skill="carry")
@@ -129,23 +130,34 @@ def test_the_first_word_counts_and_a_late_one_does_not() -> None:
     assert causes(step(state, Heard("bert", bid(1.0), 1.6))[1]) == ["late"]
 
 
-def test_a_flood_is_counted_and_not_looked_at() -> None:
+@pytest.mark.parametrize("said", [bid(math.nan), bid(1.0).model_copy(update={"performative": "shout"})])
+def test_a_flood_is_counted_and_not_looked_at(said: Act) -> None:
     state: Any = calling()
+    answers = 0
     for _ in range(MOST_ACTS):
-        state, _ = step(state, Heard("anna", bid(math.nan), 0.1))
-    state, effects = step(state, Heard("anna", bid(1.0), 0.1))
-    assert causes(effects) == ["too-many"]
+        state, effects = step(state, Heard("anna", said, 0.1))
+        answers += sum(isinstance(effect, Tell) for effect in effects)
+    for more in (said, bid(1.0)):
+        state, effects = step(state, Heard("anna", more, 0.1))
+        assert [(type(effect), *causes([effect])) for effect in effects] == [(Refuse, "too-many")]
+    assert answers <= MOST_ACTS
     state, effects = step(state, Heard("bert", bid(1.0), 0.1))
     assert (causes(effects), state.bids) == ([], {"bert": 1.0}), "others are not kept out"
 
 
-def test_ten_thousand_bids_are_counted_out() -> None:
+def test_a_stranger_is_refused_and_neither_answered_nor_remembered() -> None:
+    state = calling()
+    for said in (bid(1.0), bid(1.0).model_copy(update={"performative": "shout"}), act("propose", "t-2")):
+        after, effects = step(state, Heard("mallory", said, 0.1))
+        assert ([type(effect) for effect in effects], causes(effects)) == ([Refuse], ["not-invited"])
+        assert after == state
+
+
+def test_ten_thousand_bids_are_heard_and_counted_out() -> None:
     names = tuple(f"agent-{number:05}" for number in range(10_000))
     state: Any = calling(names)
-    state = Calling(
-        state.terms, 0, state.asked, 1.0, bids={name: float(7 + number % 9) for number, name in enumerate(names)}
-    )
-    state, effects = step(state, Tick(1.0))
+    for number, name in enumerate(names):
+        state, effects = step(state, Heard(name, bid(float(7 + number % 9)), 0.5))
     assert (state.winner, state.price) == ("agent-00000", 7.0)
     assert len(effects) == 3
 
@@ -164,23 +176,51 @@ def test_an_award_that_nobody_bid_for_is_not_followed() -> None:
     assert society.refusals["out-of-turn"] == 1
 
 
-costs = st.lists(st.integers(0, 20).map(float), min_size=2, max_size=6)
+costs = st.lists(st.integers(0, 30).map(float), min_size=1, max_size=6)
 
 
-@given(costs, st.integers(0, 5), st.floats(0, 30))
+def gained(costs_told: list[float], liar: int, true_cost: float) -> float:
+    """Return what one bidder is credited, minus what it costs it, when all have told some costs."""
+    names = tuple(f"agent-{number}" for number in range(len(costs_told)))
+    state: Any = calling(names, reserve=25.0)
+    for name, cost in zip(names, costs_told, strict=True):
+        state, _ = step(state, Heard(name, bid(cost), 0.5))
+    if isinstance(state, Closed) or state.winner != names[liar]:
+        return 0.0
+    return float(state.price - true_cost)
+
+
+@settings(max_examples=CASES)
+@given(costs, st.integers(0, 5), st.floats(0, 35))
 def test_no_bidder_gains_by_a_bid_that_is_not_its_cost(true_costs: list[float], liar: int, told: float) -> None:
     """Credited minus true cost, when it lies and when it says the truth; others stay as they are."""
     liar %= len(true_costs)
-
-    def gained(costs_told: list[float]) -> float:
-        order = ranked({str(number): cost for number, cost in enumerate(costs_told)}, 25.0)
-        if not order or order[0][1] != str(liar):
-            return 0.0
-        return (order[1][0] if len(order) > 1 else 25.0) - true_costs[liar]
-
     lied = [*true_costs]
     lied[liar] = told
-    assert gained(lied) <= gained(true_costs)
+    honest = gained(true_costs, liar, true_costs[liar])
+    assert honest >= 0
+    assert gained(lied, liar, true_costs[liar]) <= honest
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(
+            (name, value)
+            for name in ("bid_s", "take_s")
+            for value in (math.nan, math.inf, 0.0, -1.0, 86_401.0, 10**400)
+        ),
+        *(("deadline_s", value) for value in (math.nan, math.inf, 10**400, "noon")),
+        *(("reserve", value) for value in (math.nan, math.inf, -1.0)),
+    ],
+)
+def test_terms_that_nothing_can_be_called_for_on_are_an_answer(field: str, value: Any) -> None:
+    given: dict[str, Any] = {"bid_s": 1.0, "take_s": 2.0, "deadline_s": 20.0, field: value}
+    for event in (Begin(0.0), Recovered(0.0)):
+        state, effects = step(Planned(Terms(CALL, ("anna",), **given)), event)
+        assert isinstance(state, Closed)
+        assert (state.status, effects) == ("unplaced", [])
+        assert field.removesuffix("_s") in state.reasons[0]
 
 
 def test_whoever_is_called_is_told_how_long_it_has() -> None:

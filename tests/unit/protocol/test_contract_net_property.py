@@ -36,17 +36,18 @@ def net(costs: dict[str, float | None], leads_s: dict[str, float] | None = None,
     """Return an initiator and its participants, started."""
     leads_s = leads_s or {}
     call = CallForProposals(task=TASK, skill="carry")
-    terms = Terms(call, tuple(costs), bid_s=1.0, take_s=2.0, deadline_s=DEADLINE_S, reserve=100.0)
-    parties = [Party("lead", Planned(terms), contract_net.step, CLASSES)]
+    ahead_s = leads_s.get("lead", 0.0)
+    terms = Terms(call, tuple(costs), bid_s=1.0, take_s=2.0, deadline_s=DEADLINE_S + ahead_s, reserve=100.0)
+    parties = [Party("lead", Planned(terms), contract_net.step, CLASSES, lead_s=ahead_s)]
     for name in costs:
         lead_s = leads_s.get(name, 0.0)
-        setting = Setting(name, "lead", TASK, DEADLINE_S + lead_s)
+        setting = Setting(name, "lead", TASK, DEADLINE_S + lead_s, f"{name}-1")
         state = Listening(setting)
         parties.append(Party(name, state, contract_net_participant.step, CLASSES, answers(costs), lead_s))
     society = Society(parties, **kwargs)
     for name in costs:
         society.start(name, Recovered(leads_s.get(name, 0.0)))
-    society.start("lead", Begin(0.0))
+    society.start("lead", Begin(ahead_s))
     return society
 
 
@@ -63,10 +64,10 @@ class ContractNetMachine(SocietyMachine):
 
     @initialize(
         costs=st.lists(st.sampled_from([None, 1.0, 1.0, 2.5, 99.0, 1000.0]), min_size=3, max_size=3),
-        leads_s=st.lists(st.sampled_from([0.0, -1000.0, 5e5]), min_size=3, max_size=3),
+        leads_s=st.lists(st.sampled_from([0.0, -1000.0, 5e5]), min_size=4, max_size=4),
     )
     def begin(self, costs: list[float | None], leads_s: list[float]) -> None:
-        self.society = net(dict(zip(AGENTS, costs, strict=True)), dict(zip(AGENTS, leads_s, strict=True)))
+        self.society = net(dict(zip(AGENTS, costs, strict=True)), dict(zip(self.people, leads_s, strict=True)))
 
     def somebody_is_done(self, place: int) -> None:
         party = self.world.parties[AGENTS[place % 3]]
@@ -98,11 +99,18 @@ class ContractNetMachine(SocietyMachine):
             party.crash_after = None
             society.restart(name)
         society.calm(society.now_s + 1.0)
-        assert all(isinstance(party.state, (Closed, Ended, Planned)) for party in society.parties.values())
-        lead = society.parties["lead"].state
-        if isinstance(lead, Closed):
-            assert lead.reasons
-            assert lead.status != "done" or society.ledger.of(TASK).status == "done"
+        assert all(isinstance(party.state, (Closed, Ended)) for party in society.parties.values())
+        lead, entry = society.parties["lead"].state, society.ledger.of(TASK)
+        assert isinstance(lead, Closed)
+        assert lead.reasons
+        if lead.status in ("done", "failed"):
+            assert (lead.status, lead.winner) == (entry.status, entry.winner), "an end is the ledger's end"
+        elif lead.status == "unplaced" and lead.asked is None:
+            assert (entry.status, entry.winner) == ("failed", "")
+        # A winner that lives says at its end what the ledger says, unless it never heard its answer.
+        for party in society.parties.values():
+            if isinstance(party.state, Ended) and any("the ledger has it" in text for text in party.state.reasons):
+                assert party.state.status == entry.status
 
 
 TestContractNet = ContractNetMachine.TestCase

@@ -9,7 +9,18 @@ from edgeagents.adapters import wire
 from edgeagents.errors import MalformedMessageError
 from edgeagents.model.cooperation import PERFORMATIVES, VERSION, Act, Bid, CallForProposals
 from edgeagents.pb import cooperation_pb2
-from edgeagents.protocol.conversation import Heard, Tell, act, answered, is_over, objection
+from edgeagents.protocol.conversation import (
+    Heard,
+    Refuse,
+    Tell,
+    act,
+    admitted,
+    answered,
+    is_duration,
+    is_over,
+    is_time,
+    objection,
+)
 
 BID = act("propose", "t-1", bid=Bid(cost=2.0))
 
@@ -62,6 +73,47 @@ def test_an_older_agent_understands_a_newer_one_that_only_added_fields() -> None
     assert objection(heard(found), "t-1", ("anna",)) is None
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"performative": "inform", "report": {"task": "t-1", "epoch": 1, "status": "partial"}},
+        {"performative": "query/if"},
+        {"performative": "propose", "bid": {"cost": -5.0}},
+    ],
+)
+@pytest.mark.parametrize("content_type", [wire.PROTOBUF, wire.JSON])
+def test_a_newer_act_whose_content_is_none_here_is_answered(content: dict, content_type: str) -> None:
+    body = {"version": VERSION + 1, "conversation": "t-1", **content}
+    for needs in (VERSION + 1, VERSION):
+        pb = cooperation_pb2.Act(needs=needs, **body)
+        text = json.dumps(body | {"needs": needs}).encode()
+        data = text if content_type == wire.JSON else pb.SerializeToString()
+        if needs == VERSION:
+            with pytest.raises(MalformedMessageError):
+                wire.decode(Act, data, content_type)
+            continue
+        came = heard(wire.decode(Act, data, content_type))
+        refused = objection(came, "t-1", ("anna",))
+        assert refused is not None
+        assert refused.cause == "newer-version"
+        assert [tell.act.performative for tell in answered(refused, came) if isinstance(tell, Tell)] == [
+            "not-understood"
+        ]
+
+
+def test_what_a_newer_one_did_not_understand_is_not_answered_though_it_says_so_in_new_words() -> None:
+    pb = cooperation_pb2.Act(needs=9, performative="not-understood", conversation="t-1", reply_by_s=-1.0)
+    came = heard(wire.decode(Act, pb.SerializeToString()))
+    refused = objection(came, "t-1", ("anna",))
+    assert refused is not None
+    assert answered(refused, came) == [refused]
+
+
+def test_a_newer_act_of_no_conversation_is_malformed() -> None:
+    with pytest.raises(MalformedMessageError):
+        wire.decode(Act, cooperation_pb2.Act(needs=9, performative="inform").SerializeToString())
+
+
 def test_an_act_of_an_agent_before_versions_is_understood() -> None:
     older = cooperation_pb2.Act(performative="propose", conversation="t-1", bid={"cost": 1.0}).SerializeToString()
     assert objection(heard(wire.decode(Act, older)), "t-1", ("anna",)) is None
@@ -86,3 +138,36 @@ def test_json_reads_as_a_person_would_write_it() -> None:
     body = b'{"performative": "cfp", "conversation": "t-1", "replyByS": 2, "call": {"task": "t-1", "skill": "light"}}'
     call = CallForProposals(task="t-1", skill="light")
     assert wire.decode(Act, body, wire.JSON) == Act(performative="cfp", conversation="t-1", reply_by_s=2.0, call=call)
+
+
+def test_acts_are_counted_before_they_are_looked_at_and_answered_below_the_limit_alone() -> None:
+    shout = heard(BID.model_copy(update={"performative": "shout"}))
+    counts: dict[str, int] = {}
+    told = 0
+    for _ in range(10):
+        counts, refused = admitted(shout, "t-1", ("anna",), counts, most=3)  # type: ignore[assignment]
+        told += sum(isinstance(effect, Tell) for effect in refused)
+    assert (counts, told) == ({"anna": 3}, 3)
+    assert [effect.cause for effect in refused if isinstance(effect, Refuse)] == ["too-many"]
+    assert admitted(heard(BID), "t-1", ("anna",), {"anna": 2}, most=3) == ({"anna": 3}, [])
+
+
+def test_a_stranger_is_neither_answered_nor_kept_count_of() -> None:
+    for said in (BID, BID.model_copy(update={"performative": "shout"}), BID.model_copy(update={"needs": 9})):
+        counts, refused = admitted(heard(said, "mallory"), "t-1", ("anna",), {"anna": 1})
+        assert counts == {"anna": 1}
+        assert [(type(effect), effect.cause) for effect in refused if isinstance(effect, Refuse)] == [
+            (Refuse, "not-invited")
+        ]
+        assert len(refused) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, -(10**400), "1", None, True])
+def test_what_is_no_number_is_neither_a_time_nor_a_duration(value: object) -> None:
+    assert not is_time(value)
+    assert not is_duration(value)
+
+
+def test_durations_are_above_nothing_and_a_day_at_most() -> None:
+    assert [value for value in (-1.0, 0, 1e-9, 1, 86_400, 86_400.1) if is_duration(value)] == [1e-9, 1, 86_400]
+    assert [value for value in (-1000, 1.8e9, 1e18) if is_time(value)] == [-1000, 1.8e9]

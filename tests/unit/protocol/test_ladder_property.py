@@ -32,20 +32,28 @@ def voter(worth: dict[str, float], tactic: Any = "micro") -> Any:
 
     def answer(state: Any, event: Any) -> tuple[Any, list[Any]]:
         if isinstance(event, Heard) and event.act.ballot is not None:
-            ballot = ballot_of(worth, LEAST, len(AGENTS))
+            asked = {option: worth[option] for option in event.act.ballot.ranking}
+            ballot = ballot_of(asked, LEAST, len(AGENTS))
             return state, [negotiator.Tell("lead", act("inform", NAME, ballot=ballot))]
-        if not suits and isinstance(event, Heard):  # nothing is worth it: it leaves the table
+        is_asked = isinstance(event, Heard) and event.act.performative in ("cfp", "propose")
+        if not suits and is_asked:  # nothing is worth it: it leaves the table
             return negotiator.Ended("", "nothing suits"), [negotiator.Tell("lead", act("refuse", NAME))]
         return negotiator.step(state, event, taste)
 
     return answer
 
 
-def dispute_of(worths: dict[str, dict[str, float]], *, is_private: bool, **others: Any) -> Dispute:
+def dispute_of(
+    worths: dict[str, dict[str, float]], *, is_private: bool, known: frozenset[str] = frozenset(), **others: Any
+) -> Dispute:
+    """Return a dispute; all keep their utilities private or none does, but for those that are known."""
     sides = tuple(
-        Side(name, "comfort", max(worth, key=lambda option: worth[option]), None, None if is_private else worth, LEAST)
+        Side(
+            name, "comfort", max(worth, key=lambda option: worth[option]), None,
+            None if is_private and name not in known else worth, LEAST,
+        )
         for name, worth in worths.items()
-    )
+    )  # fmt: skip
     return Dispute(NAME, sides, OPTIONS, **others)
 
 
@@ -67,20 +75,25 @@ class LadderMachine(SocietyMachine):
     own = ("a_member_lies",)
     worths: dict[str, dict[str, float]]
     liar: str | None = None
-    outcome: Settled | None = None
+    outcome: tuple[str, ladder.Rung, tuple[str, ...]] | None = None
+    known: frozenset[str] = frozenset()
 
     @initialize(
         rows=st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), min_size=3, max_size=3),
-        is_private=st.booleans(), tactics=st.lists(st.sampled_from(TACTICS), min_size=3, max_size=3),
-        liar=st.sampled_from([None, None, *AGENTS]),
+        is_private=st.booleans(), known=st.frozensets(st.sampled_from(AGENTS), max_size=2),
+        tactics=st.lists(st.sampled_from(TACTICS), min_size=3, max_size=3),
+        liar=st.sampled_from([None, None, *AGENTS]), turns=st.sampled_from([1, 200]),
     )  # fmt: skip
-    def begin(self, rows: list[list[int]], is_private: bool, tactics: list[Any], liar: str | None) -> None:
+    def begin(
+        self, rows: list[list[int]], is_private: bool, known: frozenset[str], tactics: list[Any], liar: str | None,
+        turns: int,
+    ) -> None:  # fmt: skip
         self.worths = {
             name: {option: value / 5 for option, value in zip(OPTIONS, row, strict=True)}
             for name, row in zip(AGENTS, rows, strict=True)
         }
-        self.liar, self.outcome = liar, None
-        dispute = dispute_of(self.worths, is_private=is_private, offers_s=10.0, turn_s=1.0, vote_s=2.0)
+        self.liar, self.outcome, self.known = liar, None, known
+        dispute = dispute_of(self.worths, is_private=is_private, known=known, most_turns=turns)
         self.society = society_of(dispute, self.worths, tactics)
 
     def a_member_lies(self, place: int) -> None:
@@ -97,9 +110,9 @@ class LadderMachine(SocietyMachine):
     def must_hold(self, society: Society) -> None:
         state = society.parties["lead"].state
         if isinstance(state, Settled):
-            if self.outcome is not None and society.parties["lead"].disk:
-                assert state == self.outcome or self.outcome is None, "one outcome, ever"
-            self.outcome = state
+            found = (state.option, state.rung, state.reasons)
+            assert self.outcome in (None, found), "one outcome, ever"
+            self.outcome = found
             self.nobody_loses(state)
 
     def nobody_loses(self, state: Settled) -> None:
@@ -107,6 +120,10 @@ class LadderMachine(SocietyMachine):
         if state.rung in ("nash", "offers"):
             for name, worth in self.worths.items():
                 assert name == self.liar or worth[state.option] >= LEAST, "individually rational"
+        if state.rung == "vote":  # a majority's decision, so not below what is known to be worth too little
+            assert state.option in OPTIONS
+            for name in self.known:
+                assert self.worths[name][state.option] >= LEAST, "individually rational for whom it is known"
         if state.rung == "nash":
             chosen = [worth[state.option] for worth in self.worths.values()]
             for option in OPTIONS:
@@ -118,11 +135,21 @@ class LadderMachine(SocietyMachine):
         society.advance(END_S)
         for name, party in society.parties.items():
             party.crash_after = None
-            assert not party.is_up or isinstance(party.state, (Settled, negotiator.Ended, ladder.Planned)), name
+            assert not party.is_up or isinstance(party.state, (Settled, negotiator.Ended)), name
         for name in society.parties:
             society.restart(name)
         society.advance(END_S)
-        assert isinstance(society.parties["lead"].state, (Settled, ladder.Planned))
+        assert isinstance(society.parties["lead"].state, Settled)
+        society.network = []
+        told = [packet.content for packet in society.sent if packet.sender == "lead"]
+        for name in AGENTS:
+            society.inject(name, "lead", act("inform", NAME))
+        society.calm(END_S)
+        again = [packet.content for packet in society.sent if packet.sender == "lead"][len(told) :]
+        option = society.parties["lead"].state.option
+        assert [said.offer.outcome if said.offer else "" for said in again] == [option] * len(AGENTS), (
+            "who asks is told"
+        )
 
 
 TestLadder = LadderMachine.TestCase

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.cooperation import Offer
 from edgeagents.protocol import negotiation, negotiator
-from edgeagents.protocol.conversation import Begin, Heard, Recovered, Refuse, act
+from edgeagents.protocol.conversation import MOST_ACTS, Begin, Heard, Recovered, Refuse, Tell, Tick, act
+from edgeagents.protocol.limits import REPEATS
 from edgeagents.protocol.negotiation import Agreed, Parted, Planned, Seated, Table
 from edgeagents.protocol.negotiator import Chair, Ended, Tactic, Waiting, next_place, pressure, taste_of, with_taste
 from tests.society import Party, Society, classes
@@ -104,9 +106,10 @@ def test_micro_gives_in_one_step_for_each_of_the_others() -> None:
 def test_ten_thousand_outcomes_are_negotiated() -> None:
     random_ = random.Random(1)
     worths = {name: {f"o{n}": random_.random() for n in range(10_000)} for name in ("anna", "bert")}
-    taste = taste_of(worths["anna"], 0.2)
-    assert taste.utilities[0] == max(worths["anna"].values())
-    assert min(taste.utilities) >= 0.2
+    society = negotiated(worths, ("boulware", "boulware"), turns=12)
+    outcome = society.parties["table"].state.outcome
+    assert [society.parties[name].state.outcome for name in worths] == [outcome, outcome]
+    assert all(worth[outcome] > 0.5 for worth in worths.values()), "near the front, where there are so many"
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,7 @@ def test_a_taste_that_makes_no_sense_is_refused(worth: dict[str, float], problem
         taste_of(worth, 0.2)
 
 
+NO_TIME = "turn_s: a duration is above 0 and at most 86400 s, not {}"
 TABLE = Table("n", ("anna", "bert"), frozenset({"o", "p"}), 1.0, 10, 9.0)
 
 
@@ -169,9 +173,91 @@ def test_one_that_leaves_ends_it_and_all_are_told() -> None:
 def test_one_that_asks_after_the_end_is_told_again_what_was_agreed() -> None:
     accept = act("accept-proposal", "n", offer=Offer(round=1, outcome="o"))
     state, _ = negotiation.step(seated("o"), Heard("bert", accept, 0.2))
-    assert state == Agreed(TABLE, "o", 2)
-    _, effects = negotiation.step(state, Heard("bert", accept, 0.3))
-    assert effects[1].act.offer == Offer(outcome="o")  # type: ignore[union-attr]
+    assert isinstance(state, Agreed)
+    assert (state.outcome, state.turns) == ("o", 2)
+    answers = 0
+    for number in range(2000):
+        sender = ("bert", "mallory")[number % 2]
+        state, effects = negotiation.step(state, Heard(sender, accept, 0.3))
+        answers += [effect.act.offer for effect in effects if isinstance(effect, Tell)] == [Offer(outcome="o")]
+    assert answers == MOST_ACTS + REPEATS * TABLE.most_turns - 1, "not for ever, and no stranger"
+    told = negotiation.step(state, Recovered(0.4))[1]
+    assert [effect.to for effect in told if isinstance(effect, Tell)] == ["anna", "bert"], "told, then crashed: again"
+
+
+def test_a_party_whose_word_or_whose_answer_was_lost_says_it_again_and_learns_what_was_agreed() -> None:
+    """Only anna's word that the table hears a fourth time comes through, and only its second answer."""
+    table: Any = seated("o")
+    anna: Any = Waiting(Chair("anna", "table", "n", "micro", 10, 0.0, 9.0))
+    taste = taste_of({"p": 1.0, "o": 0.9}, 0.0)
+    table = replace(table, turn=2, offer="p", accepted=("bert",), until_s=8.0)
+    asked = act("propose", "n", offer=Offer(round=2, outcome="p"))
+    anna, effects = negotiator.step(anna, Heard("table", asked, 0.2), taste)
+    said = [effect.act for effect in effects if isinstance(effect, Tell)]
+    times = []
+    for tenth in range(3, 90):
+        now_s = tenth / 10
+        anna, effects = negotiator.step(anna, Tick(now_s), taste)
+        for again in [effect.act for effect in effects if isinstance(effect, Tell)]:
+            times.append(now_s)
+            assert again == said[0]
+            if len(times) < 2:
+                continue
+            table, answers = negotiation.step(table, Heard("anna", again, now_s))
+            if len(times) == 3:
+                (told,) = [effect.act for effect in answers if isinstance(effect, Tell)]
+                anna, _ = negotiator.step(anna, Heard("table", told, now_s), taste)
+    assert times == [pytest.approx(1.2), pytest.approx(3.2), pytest.approx(7.2)]
+    assert anna == Ended("p", "agreed")
+
+
+def test_one_who_waits_long_for_its_turn_does_not_use_up_what_it_may_say() -> None:
+    taste, waiting = taste_of({"o": 1.0}, 0.0), Waiting(Chair("anna", "table", "n", "micro", 10, 0.0, 86_400.0))
+    state: Any = negotiator.step(waiting, Heard("table", act("cfp", "n"), 0.0), taste)[0]
+    said = 0
+    for now_s in range(1, 86_400):
+        state, effects = negotiator.step(state, Tick(float(now_s)), taste)
+        said += sum(isinstance(effect, Tell) for effect in effects)
+    assert 10 < said < 20
+
+
+def test_a_flood_is_counted_and_bounded_on_both_sides_of_the_table() -> None:
+    shout = act("cfp", "n").model_copy(update={"performative": "shout"})
+    table: Any = seated()
+    party: Any = Waiting(chair("micro"))
+    answers, limits = [0, 0], (MOST_ACTS + REPEATS * TABLE.most_turns, MOST_ACTS + REPEATS * 102)
+    for _ in range(2000):
+        table, told = negotiation.step(table, Heard("bert", shout, 0.1))
+        party, said = negotiator.step(party, Heard("table", shout, 0.1), taste_of({"o": 1.0}, 0.0))
+        answers[0] += any(isinstance(effect, Tell) for effect in told)
+        answers[1] += any(isinstance(effect, Tell) for effect in said)
+        assert not any(isinstance(it, Tell) for it in negotiation.step(table, Heard("mallory", shout, 0.1))[1])
+    assert tuple(answers) == limits
+    assert (table.heard["bert"], party.heard["table"]) == limits
+
+
+@pytest.mark.parametrize(("now_s", "state"), [(0.5, Seated), (9.5, Parted)])
+def test_who_was_restarted_before_it_began_begins(now_s: float, state: type) -> None:
+    assert isinstance(negotiation.step(Planned(TABLE), Recovered(now_s))[0], state)
+
+
+@pytest.mark.parametrize("field", ["begun_s", "deadline_s", "least"])
+def test_a_party_whose_times_are_no_numbers_ends_with_its_reason(field: str) -> None:
+    waiting = Waiting(replace(chair("micro"), **{field: math.nan}))
+    state = negotiator.step(waiting, Tick(1.0), taste_of({"o": 1.0}, 0.0))[0]
+    assert state == Ended("", f"{field} is no number, but nan")
+
+
+def test_a_tactic_nobody_knows_is_an_answer() -> None:
+    waiting = Waiting(chair("stubborn"))  # type: ignore[arg-type]
+    state = negotiator.step(waiting, Recovered(1.0), taste_of({"o": 1.0}, 0.0))[0]
+    assert state == Ended("", "no tactic 'stubborn' is known here: boulware, linear, conceder, micro")
+
+
+def test_one_that_leaves_with_very_many_words_is_told_of_with_fewer() -> None:
+    state, effects = negotiation.step(seated("o"), Heard("bert", act("refuse", "n", reason="x" * 2000), 0.2))
+    assert isinstance(state, Parted)
+    assert {len(effect.act.reason) for effect in effects if isinstance(effect, Tell)} == {2000}
 
 
 def test_a_party_believes_the_table_alone() -> None:
@@ -190,6 +276,17 @@ def test_a_party_believes_the_table_alone() -> None:
         (Table("n", ("anna", "anna"), frozenset({"o"}), 1.0, 9, 9.0), "two parties or more, each once"),
         (Table("n", ("anna", "bert"), frozenset(), 1.0, 9, 9.0), "there is nothing to agree on"),
         (Table("n", ("anna", "bert"), frozenset({"o"}), 1.0, 9, 0.0), "the deadline had passed before"),
+        (Table("n", ("anna", "bert"), frozenset({"o"}), 1.0, 9, math.nan), "the deadline is no number, but nan"),
+        (Table("n", ("anna", "bert"), frozenset({"o"}), math.nan, 9, 9.0), NO_TIME.format(math.nan)),
+        (Table("n", ("anna", "bert"), frozenset({"o"}), 1e6, 9, 9.0), NO_TIME.format(1e6)),
+        (
+            Table("n", ("anna", "bert"), frozenset({"o"}), 1.0, math.nan, 9.0),  # type: ignore[arg-type]
+            "most_turns: a whole number above 0, not nan",
+        ),
+        (
+            Table("n", ("anna", "bert"), frozenset({"21 C"}), 1.0, 9, 9.0),
+            "outcomes: '21 C' is no word that can be told: 1 to 64 letters, digits and . _ : -",
+        ),
     ],
 )
 def test_a_table_that_makes_no_sense_is_an_answer(table: Table, reason: str) -> None:

@@ -3,15 +3,17 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeagents.errors import MalformedMessageError
 from edgeagents.model.cooperation import CallForProposals
-from edgeagents.protocol.contract_net import Calling, Closed, Terms
+from edgeagents.protocol.contract_net import Calling, Closed, Planned, State
 from edgeagents.protocol.saved import by_name, from_bytes, to_bytes
+from edgeagents.protocol.sealed_bids import Terms
+from tests.unit.protocol.society_machine import CASES
 
-KNOWN = by_name([Calling, Closed, Terms, CallForProposals])
+KNOWN = by_name([Calling, Closed, Planned, Terms, CallForProposals])
 names = st.text(min_size=1, max_size=8)
 callings = st.builds(
     Calling,
@@ -25,6 +27,7 @@ callings = st.builds(
 )  # fmt: skip
 
 
+@settings(max_examples=CASES)
 @given(callings)
 def test_a_state_is_read_as_it_was_written(state: Calling) -> None:
     assert from_bytes(to_bytes(state), KNOWN) == state
@@ -39,12 +42,23 @@ def test_any_bytes_are_a_state_or_a_refusal(data: bytes) -> None:
     assert from_bytes(to_bytes(state), KNOWN) == state
 
 
-CLOSED = b'{"is": "contract_net.Closed", '
+CLOSED = b'{"version": 1, "state": {"is": "contract_net.Closed", '
+PLANNED = b'{"version": 1, "state": {"is": "contract_net.Planned", "terms": '
 
 
 @pytest.mark.parametrize(
-    "data", [b'{"is": "Popen"}', CLOSED + b'"status": "done"}', CLOSED + b'"mood": 1}', b"[" * 9999, b"{}"]
-)
+    "data",
+    [
+        b'{"version": 1, "state": {"is": "Popen"}}', CLOSED + b'"status": "done"}}', CLOSED + b'"mood": 1}}',
+        b"[" * 9999, b"{}", b"5", b"null", b'"done"', b'{"version": 1, "state": 5}', b'{"version": 1, "state": {}}',
+        b'{"version": 2, "state": {"is": "contract_net.Closed", "status": "done", "reasons": []}}',
+        b'{"is": "contract_net.Closed", "status": "done", "reasons": []}',
+        b'{"version": 1, "state": {"is": "float", "value": "inf"}}',
+        CLOSED + b'"status": "dead", "reasons": []}}', CLOSED + b'"status": "done", "reasons": "x"}}',
+        CLOSED + b'"status": "done", "reasons": [5]}}', CLOSED + b'"status": "done", "reasons": [], "price": "x"}}',
+        CLOSED + b'"status": "done", "reasons": [], "price": true}}', PLANNED + b'"x"}}', PLANNED + b"null}}",
+    ],
+)  # fmt: skip
 def test_no_class_but_those_asked_for_is_built(data: bytes) -> None:
     with pytest.raises(MalformedMessageError):
         from_bytes(data, KNOWN)
@@ -52,5 +66,14 @@ def test_no_class_but_those_asked_for_is_built(data: bytes) -> None:
 
 def test_infinities_survive_and_what_is_no_number_is_never_written() -> None:
     assert from_bytes(to_bytes(Closed("done", (), price=math.inf)), KNOWN).price == math.inf
+    with pytest.raises(ValueError, match="nan cannot be part"):
+        to_bytes(Closed("done", (), price=math.nan))
     with pytest.raises(TypeError, match="cannot be part of a saved state"):
         to_bytes(Closed("done", (object(),)))  # type: ignore[arg-type]
+
+
+def test_a_state_of_another_protocol_is_refused_where_one_is_expected() -> None:
+    data = to_bytes(Closed("done", ()))
+    assert from_bytes(data, KNOWN, State) == Closed("done", ())
+    with pytest.raises(MalformedMessageError, match="a saved Closed: another state was expected"):
+        from_bytes(data, KNOWN, Calling)

@@ -66,6 +66,7 @@ class GuardMachine(RuleBasedStateMachine):
         self.names = 0
         self.held_back: list[int] = []
         self.taken: set[tuple[str, str]] = set()
+        self.was_unreadable = False
         self.living = {SESSIONS[0], SESSIONS[1]}
         for device in ("valve", "pump", "fan"):
             for resource, text in (("Setpoint", "18"), ("Open", "false"), ("Count", "0")):
@@ -209,6 +210,7 @@ class GuardMachine(RuleBasedStateMachine):
     @rule()
     def is_readable_or_not(self) -> None:
         self.gateway.plant.is_readable = not self.gateway.plant.is_readable
+        self.was_unreadable = True
 
     # --- time ----------------------------------------------------------------------------------------
 
@@ -329,9 +331,9 @@ class GuardMachine(RuleBasedStateMachine):
         """Have everything heal, and all that is on its way arrive."""
         plant = self.gateway.plant
         plant.plan.clear()
-        if not plant.is_readable:
+        if self.was_unreadable:
             plant.is_readable = True
-            self._pass(AFTER_FAILURE_S)  # so long the guard leaves alone what it could not read
+            self._pass(AFTER_FAILURE_S)  # so long the guard leaves alone what it could not read, however it is now
         self.gateway.broker.plan.clear()
         for sequence in self.held_back:
             self.gateway.deliver(sequence)

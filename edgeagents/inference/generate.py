@@ -1,0 +1,329 @@
+"""The token loop: requests wait, are taken in, and are written together, a token each at a time.
+
+    submit -> waiting -> prefilled piece by piece -> written with up to `rows` others -> finished, once
+
+`step` is one token boundary: requests join and leave only there, so cancelling one or running out of time costs the
+others nothing. While a prompt is computed, a piece of it and a token of each running text take turns. What has to end
+before it is done says why; whatever happens, each request finishes exactly once.
+
+The loop keeps no clock and no thread: it is told the time, and runs in its caller's thread. Only `submit` and `cancel`
+may be called from others.
+
+Source: Yu et al. 2022, Orca (continuous batching); design.md section 6.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+import numpy as np
+from tokenizers.decoders import DecodeStream
+
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
+from edgeagents.inference.language import Block, Floats, Vocabulary
+from edgeagents.inference.prefix import PIECE_TOKENS, Piece, Prefixes, pieces
+from edgeagents.inference.sampling import Sampling, choose
+from edgeagents.inference.stops import StopWords
+
+Reason: TypeAlias = Literal["stop", "length", "budget", "cancelled", "failed"]
+MOST_WAITING: Final = 1024
+
+
+class Rows(Protocol):
+    """Memory of texts that are written, and what computes into it; see `language.Decoder`."""
+
+    rows: int
+    length: int
+
+    def prefill(self, row: int, tokens: Sequence[int], start: int) -> Floats:
+        """Compute a piece of a prompt."""
+
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Floats:
+        """Compute a token more in each of the first rows."""
+
+    def read(self, row: int, start: int, stop: int) -> Block:
+        """Return a copy of what a row holds."""
+
+    def write(self, row: int, start: int, block: Block) -> None:
+        """Put what was read before into a row."""
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row to another."""
+
+
+class Constraint(Protocol):
+    """What a text must be; see `constrain.py`."""
+
+    def mask(self, logits: Floats) -> None:
+        """Set what may not follow to -inf, in place."""
+
+    def accept(self, token: int) -> bool:
+        """Take a chosen token in; return whether the text is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be written.
+
+    Args:
+        name: of the request, unique among those that are not finished.
+        prompt: its tokens, at least one.
+        most_tokens: of the answer.
+        sampling: how tokens are chosen.
+        stop: words that end the answer and are not part of it.
+        end_s: by the loop's clock; what is written by then is the answer, marked.
+        kept: so many tokens of the prompt are constant, and worth keeping.
+        constraint: what the answer must be.
+    """
+
+    name: str
+    prompt: tuple[int, ...]
+    most_tokens: int = 256
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    end_s: float = math.inf
+    kept: int = 0
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A piece of a text; it may be empty while a character or a stop word is not whole."""
+
+    name: str
+    text: str
+    token: int
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a request.
+
+    Args:
+        name: of the request.
+        reason: `stop` at an end token, a stop word or a complete constraint; `length`, `budget` and `cancelled`: cut
+            off; `failed`: `error` says why.
+        text: all of it.
+        tokens: all of them, without an end token.
+        cached: tokens of the prompt that were not computed.
+        error: why it failed.
+    """
+
+    name: str
+    reason: Reason
+    text: str
+    tokens: tuple[int, ...]
+    cached: int
+    error: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class _Text:
+    """A request in a row."""
+
+    request: Request
+    left: deque[Piece]  # of its prompt
+    done: list[Piece]
+    stops: StopWords
+    stream: Any
+    chance: np.random.Generator
+    length: int = 0  # tokens in its row
+    cached: int = 0
+    tokens: list[int] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+
+
+class Loop:
+    """Writes texts with one model."""
+
+    def __init__(
+        self, rows: Rows, vocabulary: Vocabulary, ends: Sequence[int], prefixes: Prefixes, now: Callable[[], float],
+        piece_tokens: int = PIECE_TOKENS,
+    ) -> None:  # fmt: skip
+        """Prepare.
+
+        Args:
+            rows: computes; nobody else may use it meanwhile.
+            vocabulary: turns tokens into text.
+            ends: tokens that end an answer.
+            prefixes: where beginnings of prompts are kept.
+            now: a monotonic clock, seconds.
+            piece_tokens: a prompt is computed in pieces of so many; shorter ones hold running texts up less.
+        """
+        self._rows, self._vocabulary, self._ends = rows, vocabulary, frozenset(ends)
+        self._prefixes, self._now, self._piece_tokens = prefixes, now, piece_tokens
+        self._waiting: deque[Request] = deque()
+        self._names: set[str] = set()
+        self._cancelled: set[str] = set()
+        self._running: list[_Text] = []  # in rows 0, 1, …
+        self._joining: _Text | None = None  # its prompt is computed in the row behind them
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self._names
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a row."""
+        return len(self._waiting)
+
+    def submit(self, request: Request) -> None:
+        """Have a request written.
+
+        Raises:
+            InvalidInputError: its name is in use, or the prompt is empty or nothing is to be written.
+            TooLargeError: prompt and answer do not fit into a row.
+            UnavailableError: too many wait.
+        """
+        if request.name in self._names:
+            raise InvalidInputError(f"request {request.name!r} is being written already")
+        if not request.prompt or request.most_tokens < 1:
+            raise InvalidInputError("a prompt has at least one token, and an answer too")
+        if len(request.prompt) + request.most_tokens > self._rows.length:
+            raise TooLargeError(
+                f"a prompt of {len(request.prompt)} tokens and an answer of up to {request.most_tokens} are longer "
+                f"than the {self._rows.length} that fit: shorten the prompt, or ask for less"
+            )
+        if len(self._waiting) >= MOST_WAITING:
+            raise UnavailableError(f"{MOST_WAITING} requests wait already: try again later")
+        self._cancelled.discard(request.name)
+        self._names.add(request.name)
+        self._waiting.append(request)
+
+    def cancel(self, name: str) -> None:
+        """Have a request end at the next token boundary; one that is finished or unknown is left alone."""
+        if name in self._names:
+            self._cancelled.add(name)
+
+    def step(self) -> list[Written | Finished]:
+        """Go to the next token boundary; return what was written and what ended."""
+        found: list[Written | Finished] = []
+        self._drop(found)
+        self._join(found)
+        self._prefill(found)
+        self._decode(found)
+        return found
+
+    # --- who leaves and who joins --------------------------------------------------------------------
+
+    def _drop(self, found: list[Written | Finished]) -> None:
+        """End what was cancelled or is out of time."""
+        now_s = self._now()
+        for text in [*self._running, *([self._joining] if self._joining else [])]:
+            if reason := self._why_not(text.request, now_s):
+                self._finish(text, reason, found)
+        if any(self._why_not(request, now_s) for request in self._waiting):
+            for request in [self._waiting.popleft() for _ in range(len(self._waiting))]:
+                if reason := self._why_not(request, now_s):
+                    self._end(Finished(request.name, reason, "", (), 0), found)
+                else:
+                    self._waiting.append(request)
+
+    def _why_not(self, request: Request, now_s: float) -> Reason | None:
+        if request.name in self._cancelled:
+            return "cancelled"
+        return "budget" if now_s >= request.end_s else None
+
+    def _join(self, found: list[Written | Finished]) -> None:
+        """Give the row behind the running ones to whoever waits longest, with what is kept of its prompt."""
+        if self._joining is not None or not self._waiting or len(self._running) >= self._rows.rows:
+            return
+        request = self._waiting.popleft()
+        text = _Text(
+            request, deque(pieces(request.prompt, request.kept, self._piece_tokens)), [], StopWords(request.stop),
+            DecodeStream(skip_special_tokens=True), np.random.default_rng(request.sampling.seed),
+        )  # fmt: skip
+        row = len(self._running)
+        # The last piece is always computed: what follows it is the answer's first token.
+        for block in self._prefixes.find(list(text.left)[:-1]):
+            self._rows.write(row, text.length, block)
+            text.done.append(text.left.popleft())
+            text.length += block.shape[3]
+        text.cached = text.length
+        self._joining = text
+
+    def _finish(self, text: _Text, reason: Reason, found: list[Written | Finished], error: str = "") -> None:
+        """End a text, and close the gap its row leaves."""
+        rest = text.stops.end() if not text.stops.is_met else ""
+        if text is self._joining:
+            self._joining = None
+        elif text in self._running:
+            self._leave(self._running.index(text))
+        whole = "".join([*text.parts, rest])
+        if rest:
+            found.append(Written(text.request.name, rest, text.tokens[-1] if text.tokens else -1, 0.0))
+        self._end(Finished(text.request.name, reason, whole, tuple(text.tokens), text.cached, error), found)
+
+    def _end(self, finished: Finished, found: list[Written | Finished]) -> None:
+        self._names.discard(finished.name)
+        self._cancelled.discard(finished.name)
+        found.append(finished)
+
+    def _leave(self, row: int) -> None:
+        last = self._running.pop()
+        if row < len(self._running):
+            self._rows.move(len(self._running), row, last.length)
+            self._running[row] = last
+        if self._joining is not None:
+            self._rows.move(len(self._running) + 1, len(self._running), self._joining.length)
+
+    # --- computing -----------------------------------------------------------------------------------
+
+    def _prefill(self, found: list[Written | Finished]) -> None:
+        """Compute a piece of the prompt of whoever joins; after its last piece it runs."""
+        text = self._joining
+        if text is None:
+            return
+        row, piece = len(self._running), text.left.popleft()
+        try:
+            logits = self._rows.prefill(row, piece, text.length)
+        except EdgeAgentsError as error:
+            self._finish(text, "failed", found, str(error))
+            return
+        text.done.append(piece)
+        start, text.length = text.length, text.length + len(piece)
+        if text.length <= text.request.kept:
+            self._prefixes.keep(text.done, self._rows.read(row, start, text.length))
+        if not text.left:
+            self._joining = None
+            self._running.append(text)
+            self._write(text, logits, found)
+
+    def _decode(self, found: list[Written | Finished]) -> None:
+        """Compute a token of each running text."""
+        running = list(self._running)
+        if not running:
+            return
+        try:
+            logits = self._rows.decode([text.tokens[-1] for text in running], [text.length for text in running])
+        except EdgeAgentsError as error:
+            for text in running:
+                self._finish(text, "failed", found, str(error))
+            return
+        for text in running:  # all of them first: who ends moves others' rows
+            text.length += 1
+        for text, following in zip(running, logits, strict=True):
+            self._write(text, following, found)
+
+    def _write(self, text: _Text, logits: Floats, found: list[Written | Finished]) -> None:
+        """Choose the token that follows, and see whether it is the last one."""
+        request = text.request
+        if request.constraint is not None:
+            request.constraint.mask(logits)
+        token, log_probability = choose(logits, request.sampling, text.chance, text.tokens)
+        if token in self._ends:
+            self._finish(text, "stop", found)
+            return
+        text.tokens.append(token)
+        is_complete = request.constraint is not None and request.constraint.accept(token)
+        part = text.stops.push(text.stream.step(self._vocabulary.tokenizer, token) or "")
+        text.parts.append(part)
+        found.append(Written(request.name, part, token, log_probability))
+        if text.stops.is_met or is_complete:
+            self._finish(text, "stop", found)
+        elif len(text.tokens) >= request.most_tokens:
+            self._finish(text, "length", found)

@@ -1,0 +1,104 @@
+"""A model folder is what its manifest says, or it is refused before anything of it runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError
+from edgeagents.inference.folder import MANIFEST, entry_of, open_folder
+from edgeagents.inference.onnx_file import external_files
+from tests.unit.inference.graphs import constant_inside, linear
+
+
+def rewritten(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | changes))
+
+
+def test_a_folder_opens_as_it_was_written(tmp_path: Path) -> None:
+    found = open_folder(linear(tmp_path, external="weights.bin"))
+    assert sorted(found.manifest.files) == ["model.onnx", "weights.bin"]
+    assert found.graph("model.onnx") == tmp_path / "model.onnx"
+    assert open_folder(tmp_path, found.digest).digest == found.digest
+    with pytest.raises(InvalidInputError, match="another model"):
+        open_folder(tmp_path, "0" * 64)
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "weights.bin"])
+@pytest.mark.parametrize("how", ["changed", "cut", "gone", "linked"])
+def test_a_file_that_is_not_as_its_manifest_says_is_named(tmp_path: Path, file: str, how: str) -> None:
+    linear(tmp_path, external="weights.bin")
+    place = tmp_path / file
+    data = place.read_bytes()
+    match how:
+        case "changed":
+            place.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        case "cut":
+            place.write_bytes(data[:-1])
+        case "gone":
+            place.unlink()
+        case "linked":
+            place.rename(tmp_path / "elsewhere")
+            place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InvalidInputError, match=file):
+        open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "", ".."])
+def test_a_manifest_names_only_files_of_its_folder(tmp_path: Path, name: str) -> None:
+    linear(tmp_path)
+    rewritten(tmp_path, files={name: entry_of(tmp_path / "model.onnx").model_dump()})
+    with pytest.raises(InvalidInputError, match="no name of a file"):
+        open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("external", ["/etc/hostname", "../weights.bin", "other.bin", "", "\x00"])
+def test_a_graph_that_wants_tensors_from_elsewhere_is_refused(tmp_path: Path, external: str) -> None:
+    linear(tmp_path, external="weights.bin")
+    (tmp_path / "model.onnx").write_bytes(constant_inside(external))
+    (tmp_path / "other.bin").write_bytes(b"1234")
+    rewritten(tmp_path, files={"model.onnx": entry_of(tmp_path / "model.onnx").model_dump()})
+    with pytest.raises(InvalidInputError, match="which is no file of this model"):
+        open_folder(tmp_path).graph("model.onnx")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"format": 1, "name": "x", "files": {"a": {"sha256": "zz"}}}', "[" * 5000]
+)
+def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(InvalidInputError, match="not a manifest"):
+        open_folder(tmp_path)
+
+
+def test_a_newer_format_and_no_folder_at_all_say_so(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="make model"):
+        open_folder(tmp_path)
+    linear(tmp_path)
+    rewritten(tmp_path, format=2)
+    with pytest.raises(InvalidInputError, match="format 2"):
+        open_folder(tmp_path)
+
+
+@given(st.integers(0, 10_000), st.binary(max_size=8))
+def test_whatever_an_onnx_file_was_changed_into_it_is_read_or_refused(place: int, data: bytes) -> None:
+    whole = constant_inside("weights.bin")
+    place %= len(whole)
+    changed = whole[:place] + data + whole[place + len(data) :]
+    try:
+        external_files(changed)
+    except MalformedMessageError:
+        return
+
+
+def test_names_of_files_are_found_wherever_a_tensor_can_be() -> None:
+    assert external_files(constant_inside("deep.bin")) == {"deep.bin"}
+    for end in (1, 7, 40):
+        with pytest.raises(MalformedMessageError):
+            external_files(constant_inside("deep.bin")[:-end])
+    with pytest.raises(MalformedMessageError):
+        external_files(b"\xff" * 40)

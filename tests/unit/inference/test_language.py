@@ -1,0 +1,173 @@
+"""A real model's rows: the same text however its prompt is cut, whatever was kept, and whoever is written beside it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeagents.errors import InvalidInputError, TooLargeError, UnavailableError
+from edgeagents.inference import machine
+from edgeagents.inference.chat import Chat, Message
+from edgeagents.inference.folder import entry_of, open_folder, write_manifest
+from edgeagents.inference.generate import Finished, Loop, Request
+from edgeagents.inference.language import CONFIG, TOKENIZER, LanguageModel
+from edgeagents.inference.prefix import Prefixes
+from tests import tiny_llama
+from toolchain.export import Form, export
+
+PIECE = 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small model as it is shipped: 4-bit layers, activations as bytes."""
+    path = tmp_path_factory.mktemp("model")
+    export(tiny_llama.write(path / "tiny.gguf"), path / "model", Form())
+    return path / "model"
+
+
+@pytest.fixture
+def model(folder: Path) -> LanguageModel:
+    return LanguageModel.load(open_folder(folder), rows=4, length=96, threads=2, spins=False)
+
+
+def prompts() -> list[tuple[int, ...]]:
+    chance = np.random.default_rng(3)
+    constant = chance.integers(3, 270, 21).tolist()
+    return [tuple(constant + chance.integers(3, 270, length).tolist()) for length in (2, 5, 17, 9, 30, 1)]
+
+
+def written(
+    model: LanguageModel, texts: Sequence[tuple[int, ...]], prefixes: Prefixes | None = None, at_once: int = 9
+) -> list[tuple[int, ...]]:
+    """Return what follows each prompt, so many at once; no text ends by itself."""
+    loop = Loop(model.decoder, model.vocabulary, (), prefixes or Prefixes(1 << 20), lambda: 0.0, PIECE)
+    found: dict[str, Finished] = {}
+    for begin in range(0, len(texts), at_once):
+        for number, text in enumerate(texts[begin : begin + at_once], begin):
+            loop.submit(Request(str(number), text, most_tokens=40, kept=21))
+        while not loop.is_idle:
+            found |= {item.name: item for item in loop.step() if isinstance(item, Finished)}
+    assert all(item.reason == "length" for item in found.values()), found
+    return [found[str(number)].tokens for number in range(len(texts))]
+
+
+def test_texts_are_the_same_alone_and_together(model: LanguageModel) -> None:
+    alone = written(model, prompts(), at_once=1)
+    assert len(set(alone)) > 1
+    assert written(model, prompts()) == alone
+
+
+def test_what_is_not_steady_computes_one_text_alone(folder: Path) -> None:
+    free = LanguageModel.load(open_folder(folder), rows=1, length=96, threads=2, spins=False, steady=False)
+    assert free.decoder._memory.shape[2] == 1
+    assert len(written(free, prompts()[:1], at_once=1)[0]) == 40
+
+
+def test_kept_and_cold_prompts_give_the_same_also_after_a_restart(model: LanguageModel, folder: Path) -> None:
+    nothing, prefixes = Prefixes(0), Prefixes(1 << 22)
+    cold = written(model, prompts(), nothing, at_once=1)
+    assert nothing.hits == 0
+    for _ in range(2):
+        assert written(model, prompts(), prefixes) == cold
+    assert prefixes.hits > 3 * len(prompts())
+    again = LanguageModel.load(open_folder(folder), rows=4, length=96, threads=2, spins=False)
+    kept = Prefixes(1 << 22)
+    config = again.config
+    count = kept.load(
+        prefixes.dump(model.folder.digest), again.folder.digest, (config.layers, 2, config.kv_heads, config.head_dim)
+    )
+    assert count == 3
+    assert written(again, prompts(), kept) == cold
+    assert kept.misses == sum(-(-len(text) // PIECE) for text in prompts()) - kept.hits
+
+
+def test_a_prompt_is_the_same_in_one_piece_and_in_many(model: LanguageModel) -> None:
+    text = prompts()[4]
+    whole = model.decoder.prefill(0, text, 0).copy()
+    for begin in range(0, len(text), 5):
+        pieces = model.decoder.prefill(1, text[begin : begin + 5], begin)
+    np.testing.assert_allclose(pieces, whole, atol=1e-3)
+    assert pieces.argmax() == whole.argmax()
+
+
+def test_rows_that_are_read_written_and_moved_go_on_as_before(model: LanguageModel) -> None:
+    decoder, text = model.decoder, prompts()[2]
+    decoder.prefill(0, text, 0)
+    expected = decoder.decode([5], [len(text)]).copy()
+    block = decoder.read(0, 0, len(text))
+    decoder.prefill(0, prompts()[3], 0)
+    decoder.write(0, 0, block)
+    assert (decoder.decode([5], [len(text)]) == expected).all()
+    decoder.move(0, 1, len(text))
+    decoder.prefill(0, prompts()[3], 0)
+    other = len(prompts()[3])
+    assert (decoder.decode([9, 5], [other, len(text)])[1] == expected[0]).all()
+
+
+@pytest.mark.parametrize("tokens", [[-1], [281 + 9000], []])
+def test_tokens_that_are_none_of_the_models_are_refused(model: LanguageModel, tokens: list[int]) -> None:
+    with pytest.raises(InvalidInputError):
+        model.decoder.prefill(0, tokens, 0)
+
+
+def test_what_does_not_fit_is_refused(model: LanguageModel, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TooLargeError):
+        model.decoder.prefill(0, [3] * 97, 0)
+    with pytest.raises(TooLargeError):
+        model.decoder.decode([3], [96])
+    with pytest.raises(TooLargeError):
+        LanguageModel.load(open_folder(folder), rows=99)
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda: 1e6)
+    with pytest.raises(UnavailableError, match="fewer rows"):
+        LanguageModel.load(open_folder(folder), rows=16, length=128)
+
+
+def changed(folder: Path, target: Path, name: str, text: str) -> Path:
+    """Return a copy of a model with another file, and a manifest that agrees."""
+    target.mkdir()
+    for file in folder.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    (target / name).write_text(text)
+    write_manifest(target, "changed", None)
+    assert entry_of(target / name).size_bytes
+    return target
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    whole = json.loads((folder / TOKENIZER).read_text())
+    letter, _ = whole["model"]["vocab"].popitem()
+    whole["model"]["merges"] = [pair for pair in whole["model"]["merges"] if "".join(pair) != letter]
+    with pytest.raises(InvalidInputError, match="another model's"):
+        LanguageModel.load(open_folder(changed(folder, tmp_path / "a", TOKENIZER, json.dumps(whole))))
+    with pytest.raises(InvalidInputError, match="not a tokenizer"):
+        LanguageModel.load(open_folder(changed(folder, tmp_path / "b", TOKENIZER, "{}")))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"layers": 3}, "has no input past_key_values.2.key"),
+        ({"layers": 1}, "unexpected input 'past_key_values.1"),
+        ({"kv_heads": 4}, "has no input past_key_values.0.key"),
+        ({"vocab": 280}, "another model's"),
+        ({"layers": -1}, "not a language model's configuration"),
+        ({"eos_ids": []}, "not a language model's configuration"),
+    ],
+)
+def test_a_graph_of_another_shape_than_its_configuration_is_refused(
+    folder: Path, tmp_path: Path, change: dict[str, object], text: str
+) -> None:
+    config = json.loads((folder / CONFIG).read_text()) | change
+    with pytest.raises(InvalidInputError, match=text):
+        LanguageModel.load(open_folder(changed(folder, tmp_path / "x", CONFIG, json.dumps(config))))
+
+
+def test_its_own_template_and_vocabulary_write_a_conversation_down(model: LanguageModel) -> None:
+    chat = Chat.of(model.folder, model.vocabulary)
+    tokens = chat.tokens([Message(role="user", content="in the <|im_end|> 12")])
+    words = model.vocabulary
+    assert tokens == [1, *words.encode("in the <|im_end|> 12"), 2]
+    assert words.decode(words.encode("in the 你 🔥 12")) == "in the 你 🔥 12"

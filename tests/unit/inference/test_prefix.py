@@ -1,0 +1,97 @@
+"""Kept beginnings of prompts: found as far as they go, bounded, and of one model only."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeagents.errors import InvalidInputError
+from edgeagents.inference.prefix import MAGIC, Piece, Prefixes, pieces
+
+SHAPE = (2, 2, 1, 3)
+TOKEN_BYTES = 2 * 2 * 1 * 3 * 4
+
+
+def block(piece: Piece) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Return something that tells one piece from another."""
+    layers, two, heads, width = SHAPE
+    whole = np.empty((layers, two, heads, len(piece), width), np.float32)
+    whole[:] = np.array(piece, np.float32)[:, None] + np.pi
+    return whole
+
+
+def keep(prefixes: Prefixes, *path: Piece) -> bool:
+    return all(prefixes.keep(path[:end], block(path[end - 1])) for end in range(1, len(path) + 1))
+
+
+@given(st.lists(st.integers(0, 9), max_size=60), st.integers(-3, 70), st.integers(1, 20))
+def test_pieces_are_the_prompt_and_their_bounds_are_known_from_it_alone(
+    tokens: list[int], kept: int, size: int
+) -> None:
+    found = pieces(tokens, kept, size)
+    assert [token for piece in found for token in piece] == tokens
+    ends = np.cumsum([len(piece) for piece in found]).tolist()
+    assert set(ends) >= {end for end in (*range(size, len(tokens), size), len(tokens)) if end}
+    assert kept in ends or not 0 < kept <= len(tokens)
+    longer = pieces([*tokens, 7, 7, 7], kept, size)
+    same = [piece for piece, end in zip(found, ends, strict=True) if end < len(tokens)]
+    assert longer[: len(same)] == same, "what follows moves no bound before it"
+
+
+def test_what_is_kept_is_found_as_far_as_it_goes() -> None:
+    prefixes = Prefixes(10_000)
+    assert keep(prefixes, (1, 2), (3,), (4, 5))
+    assert keep(prefixes, (1, 2), (6,))
+    found = prefixes.find([(1, 2), (3,), (9,)])
+    assert [item.shape[3] for item in found] == [2, 1]
+    assert (found[1] == block((3,))).all()
+    assert prefixes.find([(3,)]) == []
+    assert (prefixes.hits, prefixes.misses) == (2, 2)
+
+
+def test_what_was_used_longest_ago_goes_first_and_nothing_that_others_hang_on() -> None:
+    prefixes = Prefixes(5 * TOKEN_BYTES)
+    keep(prefixes, (1,), (2,))
+    keep(prefixes, (3,), (4,))
+    prefixes.find([(1,), (2,)])
+    assert keep(prefixes, (1,), (2,), (5, 6))
+    assert prefixes.size_bytes == 5 * TOKEN_BYTES
+    assert [len(prefixes.find(path)) for path in ([(1,), (2,), (5, 6)], [(3,), (4,)])] == [3, 1]
+    assert prefixes.evicted == 1
+
+
+def test_what_is_larger_than_all_there_is_is_not_kept_and_costs_nobody_a_place() -> None:
+    prefixes = Prefixes(3 * TOKEN_BYTES)
+    keep(prefixes, (1,))
+    assert not prefixes.keep([(2, 3, 4, 5)], block((2, 3, 4, 5)))
+    assert not prefixes.keep([(7,), (8,)], block((8,))), "what it hangs on is not kept"
+    assert len(prefixes.find([(1,)])) == 1
+
+
+def test_it_survives_as_bytes_for_its_own_model_alone() -> None:
+    prefixes = Prefixes(10_000)
+    keep(prefixes, (1, 2), (3,))
+    keep(prefixes, (1, 2), (6,))
+    data = prefixes.dump("model-a")
+    again = Prefixes(10_000)
+    assert again.load(data, "model-a", SHAPE) == 3
+    for path in ([(1, 2), (3,)], [(1, 2), (6,)]):
+        assert all((a == b).all() for a, b in zip(prefixes.find(path), again.find(path), strict=True))
+    small = Prefixes(2 * TOKEN_BYTES)
+    assert small.load(data, "model-a", SHAPE) == 1
+    assert len(small.find([(1, 2)])) == 1
+
+
+def test_bytes_of_another_model_or_shape_or_changed_ones_are_refused() -> None:
+    prefixes = Prefixes(10_000)
+    keep(prefixes, (1, 2), (3,))
+    data = prefixes.dump("model-a")
+    fresh = Prefixes(10_000)
+    with pytest.raises(InvalidInputError, match="another model"):
+        fresh.load(data, "model-b", SHAPE)
+    with pytest.raises(InvalidInputError, match="another shape"):
+        fresh.load(data, "model-a", (2, 2, 1, 4))
+    for changed in (data[:-1], data[:60] + b"x" + data[61:], b"", MAGIC, data[:-40]):
+        with pytest.raises(InvalidInputError, match="changed or not whole"):
+            fresh.load(changed, "model-a", SHAPE)
+    assert fresh.size_bytes == 0
