@@ -258,5 +258,5 @@ def test_a_newer_award_of_a_task_that_was_lost_is_taken() -> None:
     newer = Award(task="t", epoch=2)
     state, effects = step_bidder(state, Heard("lead", act("accept-proposal", BATCH, award=newer), 5.1))
     assert requests(effects) == [TakeTask("t", 2, "anna-1")]
-    state, effects = step_bidder(state, LedgerSaid(LedgerAnswer(Entry("t", 2, "taken", "anna")), 5.2))
+    state, effects = step_bidder(state, LedgerSaid(LedgerAnswer(Entry("t", 2, "taken", "anna", 9.0, "anna-1")), 5.2))
     assert Perform(newer) in effects
