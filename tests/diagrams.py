@@ -34,6 +34,11 @@ Edges = dict[tuple[str, str], set[str]]
 Seen = Callable[[str, Any, Any, Any, Any], None]
 
 
+def _protocol(module: str) -> str:
+    """Return the protocol that a module's states belong to: its own, but for the second half of the auction."""
+    return "auction" if module == "auction_awards" else module
+
+
 class Watcher:
     """Notes every transition of every protocol, by the module of the state."""
 
@@ -49,8 +54,8 @@ class Watcher:
                 self._note(inner, event, later)
 
     def _note(self, before: Any, event: Any, after: Any) -> None:
-        module = type(before).__module__.rpartition(".")[2]
-        if type(before).__module__ == type(after).__module__ and type(before) is not type(after):
+        module, later = (_protocol(type(state).__module__.rpartition(".")[2]) for state in (before, after))
+        if module == later and type(before) is not type(after):
             word = getattr(getattr(event, "act", None), "performative", None)
             self.edges[module][type(before).__name__, type(after).__name__].add(word or type(event).__name__)
 

@@ -7,9 +7,9 @@ Source: Crouse 2016 (scipy's `linear_sum_assignment`, a shortest augmenting path
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -17,6 +17,8 @@ from scipy.optimize import linear_sum_assignment
 from edgeagents.errors import InvalidInputError
 
 MOST_CELLS: Final = 4_000_000
+FINE: Final = 1e6  # beside what is so much dearer than the total, the solver's rounding would count
+Matrix: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[np.float64]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Assignment:
 def assign(costs: Sequence[Sequence[float | None]]) -> Assignment:
     """Return the cheapest of the assignments that place as many rows as can be placed.
 
+    Costs of all sizes may stand beside each other: the total is the least to one part in 10⁹.
+
     Args:
         costs: a row a task, a column an agent; None or infinite: it cannot be done. All others finite, 0 or more.
 
@@ -40,17 +44,35 @@ def assign(costs: Sequence[Sequence[float | None]]) -> Assignment:
     matrix = _matrix(costs)
     if matrix.size == 0:
         return Assignment((None,) * len(costs), 0.0, ("there is nobody to assign anything to",) if len(costs) else ())
+    placed = _placed(matrix)
+    found = tuple(placed.get(row) for row in range(len(costs)))
     is_possible = np.isfinite(matrix)
-    # Dearer than all possible ones together: taken only where nothing else is left.
-    dear = 1.0 + float(np.where(is_possible, matrix, 0.0).max(axis=1).sum())
-    rows, columns = linear_sum_assignment(np.where(is_possible, matrix, dear))
-    found: list[int | None] = [None] * len(costs)
-    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        if is_possible[row, column]:
-            found[row] = column
-    placed = [(row, column) for row, column in enumerate(found) if column is not None]
     reasons = tuple(_reason(row, is_possible) for row, column in enumerate(found) if column is None)
-    return Assignment(tuple(found), math.fsum(float(matrix[row, column]) for row, column in placed), reasons)
+    return Assignment(found, _total(matrix, placed), reasons)
+
+
+def _placed(matrix: Matrix) -> dict[int, int]:
+    """Return the column of each row that is placed.
+
+    Whatever is dearer than all that was placed together has no place in the best assignment. Where such costs are far
+    dearer they are taken out and it is done once more: beside them small differences would be lost in rounding.
+    """
+    while True:
+        is_possible = np.isfinite(matrix)
+        # Dearer than all possible ones together: taken only where nothing else is left.
+        dear = 2.0 * float(np.where(is_possible, matrix, 0.0).max(axis=1).sum()) or 1.0
+        rows, columns = linear_sum_assignment(np.where(is_possible, matrix, dear))
+        pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+        placed = {row: column for row, column in pairs if is_possible[row, column]}
+        total = _total(matrix, placed)
+        is_too_dear = is_possible & (matrix > total)
+        if dear <= FINE * total or not is_too_dear.any():
+            return placed
+        matrix = np.where(is_too_dear, math.inf, matrix)
+
+
+def _total(matrix: Matrix, placed: Mapping[int, int]) -> float:
+    return math.fsum(float(matrix[row, column]) for row, column in placed.items())
 
 
 def _reason(row: int, is_possible: "np.ndarray[tuple[int, int], np.dtype[np.bool_]]") -> str:
@@ -60,7 +82,7 @@ def _reason(row: int, is_possible: "np.ndarray[tuple[int, int], np.dtype[np.bool
     return f"row {row}: the {able} that could do it are needed elsewhere"
 
 
-def _matrix(costs: Sequence[Sequence[float | None]]) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+def _matrix(costs: Sequence[Sequence[float | None]]) -> Matrix:
     width = len(costs[0]) if costs else 0
     if any(len(row) != width for row in costs):
         raise InvalidInputError("a matrix of costs has rows of one length")

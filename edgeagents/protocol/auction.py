@@ -1,29 +1,30 @@
 """Sequential single-item auction of a batch of tasks, then a bounded re-auction; the auctioneer's side.
 
-    Planned -> Asking (auction, then re-auction) -> Awarding -> Allotted
+    Planned -> Asking (auction, then re-auction) -> Awarding -> Working -> Allotted
 
 The auctioneer asks what sets of tasks would cost each agent, and remembers the answers. In each round of the auction
 the task and the agent with the best bid meet; then tasks are transferred or swapped while that makes the whole better,
-at most `most_moves` times. For the sum a bid is what a task adds to its agent's cost: twice the best possible sum at
-most where costs are paths in a metric. For the makespan it is what the agent's whole work would then cost; all is done
-once more from bids for the sum, and the better plan counts.
+at most `most_moves` times (`plan_search.py`). For the sum a bid is what a task adds to its agent's cost: twice the best
+possible sum at most where costs are paths in a metric. For the makespan it is what the agent's whole work would cost.
 
-An agent that does not answer in time is left out of what follows, so silence blocks nobody. Awards take effect in the
-ledger alone (`task_ledger.py`); what nobody has taken in time is open again. `auction_bidder.py` is the other side.
+An agent that does not answer in time is left out of what follows, so silence blocks nobody. One that takes its time has
+its share of it: after that it keeps what it has, and bids only for what no other can do. Once the time for answers is
+over, the plan so far is awarded (`auction_awards.py`). `auction_bidder.py` is the other side.
 
 Source: Lagoudakis et al. 2005 (bidding rules and their bounds); Koenig et al. 2006; Nanjanath and Gini 2010.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from edgeagents.model.cooperation import MOST_ITEMS, Award, Bundle, Inquiry
-from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
+from edgeagents.model.cooperation import MOST_ITEMS, Bundle, Inquiry
+from edgeagents.protocol import auction_awards
+from edgeagents.protocol.auction_awards import Allotted, Awarding, Working
+from edgeagents.protocol.contract_net import LedgerSaid
 from edgeagents.protocol.conversation import (
     MOST_ACTS,
     Begin,
-    ConversationEffect,
     Heard,
     Recovered,
     RefusalCause,
@@ -38,44 +39,12 @@ from edgeagents.protocol.conversation import (
     objection,
 )
 from edgeagents.protocol.effects import StartTimer
-from edgeagents.protocol.plans import (
-    INFEASIBLE,
-    Costs,
-    Objective,
-    Plan,
-    Want,
-    best_bid,
-    better,
-    costs_of,
-    team_cost,
-    wanted_bundles,
-)
-from edgeagents.protocol.task_ledger import AwardTask, LedgerAnswer, ReadTask, ReopenTask
+from edgeagents.protocol.lots import Lot, lot_problem
+from edgeagents.protocol.plan_search import Search, decided, noted, search_of, settled, without
+from edgeagents.protocol.plans import INFEASIBLE, Tasks, Want, costs_of
 
-
-@dataclass(frozen=True, slots=True)
-class Lot:
-    """A batch to be shared out.
-
-    Args:
-        conversation: names the batch.
-        tasks: their names, with the epoch each has in the ledger.
-        agents: who may bid.
-        objective: what shall be least: the sum of all costs, or the largest one.
-        answer_s: how long one answer may take.
-        take_s: how long a winner may take to take its task.
-        deadline_s: when all is over, on the auctioneer's clock.
-        most_moves: transfers and swaps of the re-auction.
-    """
-
-    conversation: str
-    tasks: Mapping[str, int]
-    agents: tuple[str, ...]
-    objective: Objective
-    answer_s: float
-    take_s: float
-    deadline_s: float
-    most_moves: int = 30
+MOST_INQUIRY_BYTES: Final = 65_536  # a quarter of what an act may have: its answer is larger
+MOST_ROUNDS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,87 +56,73 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Answers of `waiting` are awaited until `until_s`; `costs` is all that is known so far."""
+    """Answers of `waiting` are awaited until `until_s`.
+
+    Args:
+        lot: what is auctioned.
+        search: all that is known and decided so far.
+        share_s: how much of the time for answers is each agent's own.
+        round: counts the questions.
+        asked: the sets that each agent was asked for in this round.
+        waiting: those that have not answered yet.
+        until_s: when they are left out.
+        since_s: until when time was put down to agents.
+        spent: how much of it each has spent; what several were waited for at once is shared among them.
+        heard: how many acts of each sender answered nothing that was asked.
+    """
 
     lot: Lot
-    plan: Plan
-    costs: Costs
-    open: tuple[str, ...]
+    search: Search
+    share_s: float
     round: int = 0
-    asked: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    asked: Mapping[str, tuple[Tasks, ...]] = field(default_factory=dict)
     waiting: frozenset[str] = frozenset()
     until_s: float = 0.0
-    moves: int = 0
-    heard: Mapping[str, int] = field(default_factory=dict)
-    reasons: tuple[str, ...] = ()
-    first: Plan | None = None  # what the first start came to, while the second one is tried
-
-
-@dataclass(frozen=True, slots=True)
-class Awarding:
-    """The plan stands; each winner has until `until_s` to take its tasks in the ledger."""
-
-    lot: Lot
-    plan: Plan
-    until_s: float
-    reasons: tuple[str, ...]
-    taken: frozenset[str] = frozenset()
+    since_s: float = 0.0
+    spent: Mapping[str, float] = field(default_factory=dict)
     heard: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Allotted:
-    """It has ended: whose each task is, what is left, and why."""
-
-    plan: Plan
-    unplaced: tuple[str, ...]
-    reasons: tuple[str, ...]
-
-
-State: TypeAlias = Planned | Asking | Awarding | Allotted
+State: TypeAlias = Planned | Asking | auction_awards.State
 
 
 Event: TypeAlias = Begin | Heard | Tick | LedgerSaid | Recovered
-Effect: TypeAlias = ConversationEffect | AskLedger
+Effect: TypeAlias = auction_awards.Effect
 Result: TypeAlias = tuple[State, list[Effect]]
 
 
 def step(state: State, event: Event) -> Result:
     """Return the next state and what must be done about it; what does not fit the state changes nothing."""
     match state, event:
-        case Planned(lot), Begin(now_s):
+        case ((Awarding() | Working() | Allotted()), _):
+            return auction_awards.step(state, event)
+        case Planned(lot), (Begin(now_s) | Recovered(now_s)):
             return _begun(lot, now_s)
-        case ((Planned() | Allotted()), Heard(sender=sender)):
+        case Planned(), Heard(sender=sender):
             return state, [Refuse(sender, "late", "nothing is asked here")]
-        case ((Planned() | Allotted()), _):
-            return state, []
-        case _, (Tick(now_s) | Recovered(now_s) | LedgerSaid(_, now_s)) if is_over(now_s, state.lot.deadline_s):
-            return _over(state)
+        case Asking(), (Tick(now_s) | Recovered(now_s)) if is_over(now_s, state.lot.deadline_s):
+            text = f"the deadline of {state.lot.conversation!r} has passed while costs were asked for"
+            return _nobodys(state, text)
+        case Asking(), (Tick(now_s) | Recovered(now_s)) if is_over(now_s, state.lot.ask_until_s):
+            return _award(state, now_s)
         case Asking(), Heard():
             return _heard(state, event)
         case Asking(), Tick(now_s) if is_over(now_s, state.until_s) and state.waiting:
             return _without_the_silent(state, now_s)
         case Asking(), Recovered(now_s):
-            return _asked(state, now_s)
-        case Awarding(), Heard():
-            return _heard_of_award(state, event)
-        case Awarding(), LedgerSaid(answer, now_s):
-            return _ledger_said(state, answer, now_s)
-        case Awarding(), Tick(now_s) if is_over(now_s, state.until_s):
-            return _over(state)
-        case Awarding(), Recovered(now_s):
-            return state, [*_award_requests(state), StartTimer(max(0.0, state.until_s - now_s))]
+            # Who was asked may have answered while nobody listened: a whole answer's time again.
+            return _asked(replace(state, since_s=now_s), now_s)
         case _:
             return state, []
 
 
 def _begun(lot: Lot, now_s: float) -> Result:
-    if not lot.tasks or not lot.agents or not now_s < lot.deadline_s:
-        text = "no tasks" if not lot.tasks else "no agents" if not lot.agents else "the deadline had passed before"
-        return Allotted({}, tuple(sorted(lot.tasks)), (text,)), []
-    state = Asking(lot, dict.fromkeys(sorted(lot.agents), ()), {}, tuple(sorted(lot.tasks)))
-    state_after, effects = _go_on(state, now_s)
-    return state_after, [*effects, StartTimer(lot.deadline_s - now_s)]
+    problem = lot_problem(lot, now_s)
+    if problem is not None:
+        return Allotted({}, tuple(sorted(lot.tasks)), (problem,)), []
+    search = search_of(lot.tasks, lot.agents, lot.objective, lot.most_moves)
+    share_s = (lot.ask_until_s - now_s) / len(search.plan)
+    return _go_on(Asking(lot, search, share_s, since_s=now_s), now_s)
 
 
 # --- asking ----------------------------------------------------------------------------------------
@@ -175,96 +130,62 @@ def _begun(lot: Lot, now_s: float) -> Result:
 
 def _go_on(state: Asking, now_s: float) -> Result:
     """Decide all that is known enough, then ask for what is not; award when nothing is left to decide."""
-    while True:
-        want = wanted_bundles(state.plan, state.costs, state.open, state.moves < state.lot.most_moves)
-        if want:
-            return _ask(state, want, now_s)
-        following = (_bid_won(state) if state.open else _moved(state)) or _second_start(state)
-        if following is None:
-            return _award(_best_of_both(state), now_s)
-        state = following
-
-
-def _second_start(state: Asking) -> Asking | None:
-    """Return the state with all tasks open again, to be bid for as for the sum; None when that is not worth a try.
-
-    A makespan has many local optima, and most costs are known by now.
-    """
-    lot = state.lot
-    if lot.objective == "sum" or not lot.most_moves or state.first is not None or state.open or len(state.plan) < 2:
-        return None
-    plan: Plan = dict.fromkeys(state.plan, ())
-    reasons = (*state.reasons, "all once more, from bids for the sum")
-    return replace(state, plan=plan, open=tuple(sorted(lot.tasks)), moves=0, first=state.plan, reasons=reasons)
-
-
-def _best_of_both(state: Asking) -> Asking:
-    """Return the state with the better of the plans of both starts."""
-    if state.first is None:
-        return state
-    first, second = (
-        team_cost({agent: state.costs[agent][own] for agent, own in plan.items()}, state.lot.objective)
-        for plan in (state.first, state.plan)
-    )
-    if state.open or first <= second:
-        return replace(state, plan=state.first, open=(), reasons=(*state.reasons, "the first plan was the better one"))
-    return state
+    if is_over(now_s, state.lot.ask_until_s) or state.round >= MOST_ROUNDS:
+        return _award(state, now_s)
+    resting = [agent for agent, spent_s in state.spent.items() if spent_s > state.share_s]
+    search, want = decided(state.search, resting)
+    state = replace(state, search=search)
+    return _ask(state, want, now_s) if want else _award(state, now_s)
 
 
 def _ask(state: Asking, want: Want, now_s: float) -> Result:
-    asked = {agent: bundles[:MOST_ITEMS] for agent, bundles in want.items()}
-    until_s = min(now_s + state.lot.answer_s, state.lot.deadline_s)
-    state = replace(state, round=state.round + 1, asked=asked, waiting=frozenset(asked), until_s=until_s)
-    return _asked(state, now_s)
+    asked = {agent: _that_fit(bundles) for agent, bundles in want.items()}
+    return _asked(replace(state, round=state.round + 1, asked=asked, waiting=frozenset(asked), since_s=now_s), now_s)
+
+
+def _that_fit(bundles: tuple[Tasks, ...]) -> tuple[Tasks, ...]:
+    """Return the first of some sets, as many as an inquiry may hold; the rest is asked for in the next round.
+
+    The size is that of an answer in JSON, the longest form; a single set fits whatever its names (`MOST_LOT`).
+    """
+    size = 0
+    for count, bundle in enumerate(bundles[:MOST_ITEMS]):
+        size += 64 + sum(len(task) + 4 for task in bundle)
+        if size > MOST_INQUIRY_BYTES and count:
+            return bundles[:count]
+    return bundles[:MOST_ITEMS]
 
 
 def _asked(state: Asking, now_s: float) -> Result:
-    left_s = max(0.0, state.until_s - now_s)
-    tells = []
+    until_s = min(now_s + state.lot.answer_s, state.lot.ask_until_s)
+    left_s, tells = max(0.0, until_s - now_s), []
     for agent in sorted(state.waiting):
         inquiry = Inquiry(round=state.round, bundles=tuple(Bundle(tasks=bundle) for bundle in state.asked[agent]))
         tells.append(Tell(agent, act("cfp", state.lot.conversation, inquiry=inquiry, reply_by_s=left_s)))
-    return state, [Save(), *tells, StartTimer(left_s)]
-
-
-def _bid_won(state: Asking) -> Asking | None:
-    """Return the state after the best bid of a round, None when nobody can do any of the open tasks."""
-    objective = state.lot.objective if state.first is None else "sum"
-    best = best_bid(state.plan, state.costs, state.open, objective)
-    if best is None:
-        return None
-    agent, task, bid = best
-    plan = {**state.plan, agent: tuple(sorted((*state.plan[agent], task)))}
-    left = tuple(name for name in state.open if name != task)
-    return replace(state, plan=plan, open=left, reasons=(*state.reasons, f"{task} to {agent} for {bid:g}"))
-
-
-def _moved(state: Asking) -> Asking | None:
-    """Return the state after the best transfer or swap, None when there is none, or enough were made."""
-    if state.moves >= state.lot.most_moves:
-        return None
-    found = better(state.plan, state.costs, state.lot.objective)
-    if found is None:
-        return None
-    plan, text = found
-    return replace(state, plan=plan, moves=state.moves + 1, reasons=(*state.reasons, text))
+    return replace(state, until_s=until_s), [Save(), *tells, StartTimer(left_s)]
 
 
 def _heard(state: Asking, heard: Heard) -> Result:
-    refused = objection(heard, state.lot.conversation, state.lot.agents)
+    sender, lot = heard.sender, state.lot
+    if sender not in lot.agents:
+        return state, [Refuse(sender, "not-invited", f"{sender!r} takes no part in {lot.conversation!r}")]
+    refused = objection(heard, lot.conversation, lot.agents)
+    if refused is None and heard.act.performative == "refuse" and sender in state.search.plan:
+        text = f"{sender} refused: {heard.act.reason or 'no reason'}"
+        return _left_out(state, [sender], text, heard.now_s)
+    problem = None if refused is not None else _quote_problem(state, heard)
+    if refused is None and problem is None:
+        # It answers what was asked, so it is no flood: there are as many as questions.
+        state = _spent(_noted(state, heard), heard.now_s, state.waiting)
+        return (state, []) if state.waiting else _go_on(state, heard.now_s)
+    is_flood = state.heard.get(sender, 0) >= MOST_ACTS
+    state = replace(state, heard=counted(state.heard, sender))
+    if is_flood:
+        text = f"more than {MOST_ACTS} acts of {sender!r} that answer nothing in one auction"
+        return state, [Refuse(sender, "too-many", text)]
     if refused is not None:
         return state, [*answered(refused, heard)]
-    sender = heard.sender
-    if state.heard.get(sender, 0) >= MOST_ACTS:
-        return state, [Refuse(sender, "too-many", f"more than {MOST_ACTS} acts of {sender!r} in one auction")]
-    state = replace(state, heard=counted(state.heard, sender))
-    if heard.act.performative == "refuse" and sender in state.plan:
-        return _left_out(state, [sender], f"{sender} refused: {heard.act.reason or 'no reason'}", heard.now_s)
-    problem = _quote_problem(state, heard)
-    if problem is not None:
-        return state, [Refuse(sender, *problem)]
-    state = _noted(state, heard)
-    return (state, []) if state.waiting else _go_on(state, heard.now_s)
+    return state, [Refuse(sender, *problem)] if problem is not None else []
 
 
 def _quote_problem(state: Asking, heard: Heard) -> tuple[RefusalCause, str] | None:
@@ -287,8 +208,14 @@ def _noted(state: Asking, heard: Heard) -> Asking:
     quote, sender = heard.act.quote, heard.sender
     told = {tuple(sorted(item.tasks)): item.cost for item in quote.costs} if quote is not None else {}
     own = {bundle: told.get(bundle, INFEASIBLE) for bundle in state.asked[sender]}
-    costs = {**state.costs, sender: {**state.costs.get(sender, {}), **own}}
-    return replace(state, costs=costs, waiting=state.waiting - {sender})
+    return replace(state, search=noted(state.search, sender, own), waiting=state.waiting - {sender})
+
+
+def _spent(state: Asking, now_s: float, waiting: frozenset[str]) -> Asking:
+    """Return the state with the time since the last answer put down to those that were waited for."""
+    part_s = max(0.0, now_s - state.since_s) / max(1, len(waiting))
+    spent = {**state.spent, **{agent: state.spent.get(agent, 0.0) + part_s for agent in sorted(waiting)}}
+    return replace(state, spent=spent, since_s=max(now_s, state.since_s))
 
 
 def _without_the_silent(state: Asking, now_s: float) -> Result:
@@ -298,72 +225,25 @@ def _without_the_silent(state: Asking, now_s: float) -> Result:
 
 def _left_out(state: Asking, names: list[str], text: str, now_s: float) -> Result:
     """Go on without some agents; what was theirs is auctioned again."""
-    back = tuple(task for name in names for task in state.plan.get(name, ()))
-    plan = {agent: tasks for agent, tasks in state.plan.items() if agent not in names}
-    reasons = (*state.reasons, f"{text}: left out")
     waiting = state.waiting - set(names)
-    state = replace(
-        state, plan=plan, open=tuple(sorted((*state.open, *back))), reasons=reasons, waiting=waiting, first=None
-    )
-    if not plan:
-        return Allotted({}, state.open, (*reasons, "nobody is left")), [Save()]
+    state = replace(state, search=without(state.search, names, text), waiting=waiting)
+    if not state.search.plan:
+        return _nobodys(state, "nobody is left")
     return (state, [Save()]) if waiting else _go_on(state, now_s)
 
 
-# --- awarding --------------------------------------------------------------------------------------
-
-
 def _award(state: Asking, now_s: float) -> Result:
-    text = f"{state.moves} transfers and swaps; costs {costs_of(state.plan, state.costs)}"
-    plan = {agent: tasks for agent, tasks in state.plan.items() if tasks}
-    awarding = Awarding(state.lot, plan, min(now_s + state.lot.take_s, state.lot.deadline_s), (*state.reasons, text))
+    """Award what was decided; what could not be is left."""
+    search = settled(state.search)
+    plan = {agent: tasks for agent, tasks in search.plan.items() if tasks}
+    reasons = search.reasons
+    if search.open and is_over(now_s, state.lot.ask_until_s):
+        reasons = (*reasons, f"the time for answers was over: {', '.join(search.open)}")
     if not plan:
-        return Allotted({}, state.open, (*state.reasons, "nobody can do any of what is left")), [Save()]
-    return awarding, [Save(), *_award_requests(awarding), StartTimer(state.lot.take_s)]
+        return _nobodys(replace(state, search=replace(search, reasons=reasons)), "nobody can do any of what is left")
+    text = f"{search.moves} transfers and swaps; costs {costs_of(plan, search.costs)}"
+    return auction_awards.begun(state.lot, plan, (*reasons, text), now_s)
 
 
-def _award_requests(state: Awarding) -> Iterator[AskLedger]:
-    for agent, tasks in state.plan.items():
-        for task in tasks:
-            if task not in state.taken:
-                yield AskLedger(AwardTask(task, state.lot.tasks[task], agent, state.lot.take_s))
-
-
-def _ledger_said(state: Awarding, answer: LedgerAnswer, now_s: float) -> Result:
-    entry = answer.entry
-    if entry.winner not in state.plan or entry.task not in state.plan[entry.winner]:
-        return state, []
-    if entry.status == "awarded":
-        award = Award(task=entry.task, epoch=entry.epoch)
-        left_s = max(0.0, state.until_s - now_s)
-        said = act("accept-proposal", state.lot.conversation, award=award, reply_by_s=left_s)
-        return state, [Tell(entry.winner, said)]
-    if entry.status == "open" or entry.task in state.taken:
-        return state, []
-    state = replace(state, taken=state.taken | {entry.task})
-    return _over(state) if all(state.taken >= set(tasks) for tasks in state.plan.values()) else (state, [Save()])
-
-
-def _heard_of_award(state: Awarding, heard: Heard) -> Result:
-    refused = objection(heard, state.lot.conversation, state.lot.agents)
-    if refused is not None:
-        return state, [*answered(refused, heard)]
-    award, sender = heard.act.award, heard.sender
-    if award is None or award.task not in state.plan.get(sender, ()):
-        return state, [Refuse(sender, "late", "bids are closed")]
-    if state.heard.get(sender, 0) >= MOST_ACTS:
-        return state, [Refuse(sender, "too-many", f"more than {MOST_ACTS} acts of {sender!r}")]
-    return replace(state, heard=counted(state.heard, sender)), [AskLedger(ReadTask(award.task))]
-
-
-def _over(state: Asking | Awarding) -> Result:
-    if isinstance(state, Asking):
-        text = f"the deadline of {state.lot.conversation!r} has passed while costs were asked for"
-        return Allotted({}, tuple(sorted(state.lot.tasks)), (*state.reasons, text)), [Save()]
-    plan = {agent: tuple(task for task in tasks if task in state.taken) for agent, tasks in state.plan.items()}
-    plan = {agent: tasks for agent, tasks in plan.items() if tasks}
-    left = tuple(sorted(set(state.lot.tasks) - state.taken))
-    not_taken = [task for tasks in state.plan.values() for task in tasks if task not in state.taken]
-    reasons = (*state.reasons, f"not taken in time: {', '.join(not_taken)}") if not_taken else state.reasons
-    reopen = [AskLedger(ReopenTask(task, state.lot.tasks[task] + 1)) for task in not_taken]
-    return Allotted(plan, left, reasons), [Save(), *reopen]
+def _nobodys(state: Asking, text: str) -> Result:
+    return Allotted({}, tuple(sorted(state.lot.tasks)), (*state.search.reasons, text)), [Save()]

@@ -5,9 +5,12 @@
 While bidding, each peer builds a bundle greedily, tells all others what it bids, and lets go of a task (and of what
 it took after it) when it hears a better bid. Then bundles are frozen and told once more; then each peer votes, once,
 for the best frozen bid it has heard for each task. A task is a peer's when more than half of all configured peers
-voted for it: so there are never two, whoever is silent or cut off; what gets no
-majority stays open. (One that tells each of two peers it votes for them makes two winners only where those two do not
-hear each other; the guard's leases part them.)
+voted for it, the peer itself among them: so there are never two, whoever is silent or cut off; what gets no majority
+stays open. (One that tells each of two peers it votes for them makes two winners only where one of those two has not
+heard the other's frozen bids; the guard's leases part them.)
+
+A peer answers others' bids at once `MOST_CHANGES` times from one tick to the next, and with the next tick after that:
+so one that bids and withdraws all the time makes others neither busy nor talkative.
 
 A peer speaks for itself alone: other than in the paper bids are not passed on, so nobody can forge another's. All
 peers of a site hear each other, or the partition they are in has no majority. Scores are capped by the one before
@@ -20,9 +23,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from edgeagents.model.cooperation import Act, Claim, Claims, PeerVote
+from pydantic import TypeAdapter, ValidationError
+
+from edgeagents.model.cooperation import MOST_ITEMS, Act, Claim, Claims, PeerVote
+from edgeagents.model.message import Word
 from edgeagents.protocol.conversation import (
     Begin,
     ConversationEffect,
@@ -41,7 +47,10 @@ from edgeagents.protocol.conversation import (
 )
 from edgeagents.protocol.effects import StartTimer
 
-MOST_CLAIMS = 4096  # acts of one peer in one batch
+MOST_CLAIMS: Final = 4096  # acts of one peer in one batch; its frozen bids and its votes are heard all the same
+MOST_CHANGES: Final = 8  # of one's own bids from one tick to the next
+MOST_SCORE: Final = 1e9  # what is worth more counts as this
+WORDS: Final = TypeAdapter(tuple[Word, ...])
 Score: TypeAlias = Callable[[tuple[str, ...], str], float]
 """What a task adds to a bundle that a peer has already; 0 or less: it does not want it."""
 Items: TypeAlias = tuple[tuple[str, float], ...]
@@ -97,6 +106,7 @@ class Bidding:
     number: int = 0
     told: Mapping[str, Told] = field(default_factory=dict)
     heard: Mapping[str, int] = field(default_factory=dict)
+    changes: int = 0  # since the last tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +151,7 @@ Result: TypeAlias = tuple[State, list[Effect]]
 def step(state: State, event: Event, score: Score) -> Result:
     """Return the next state and what must be done about it; `score` is this peer's own, computed by code."""
     match state, event:
-        case Planned(batch), Begin(now_s):
+        case Planned(batch), (Begin(now_s) | Recovered(now_s)):
             return _begun(batch, score, now_s)
         case ((Planned() | Ended()), Heard(sender=sender)):
             return state, [Refuse(sender, "late", "no bids are taken here now")]
@@ -150,9 +160,11 @@ def step(state: State, event: Event, score: Score) -> Result:
         case _, Heard():
             return _heard(state, event, score)
         case _, (Tick(now_s) | Recovered(now_s)):
-            state, effects = _in_time(state, now_s)
+            state, effects = _in_time(state, now_s, score)
             if isinstance(state, Ended):
                 return state, effects
+            if isinstance(state, Bidding):
+                state, effects = _again(state, score)
             said = effects or _say(state)
             return state, [*said, StartTimer(_next_s(state, now_s))]
         case _:
@@ -160,10 +172,29 @@ def step(state: State, event: Event, score: Score) -> Result:
 
 
 def _begun(batch: Batch, score: Score, now_s: float) -> Result:
-    if batch.me not in batch.peers or not now_s < batch.close_s <= batch.vote_s <= batch.end_s:
-        return Ended((), ("not among the peers, or the time for bids is over",)), []
+    problem = _batch_problem(batch, now_s)
+    if problem is not None:
+        return Ended((), (problem,)), []
     state = _grown(Bidding(batch), score)
     return state, [Save(), *_say(state), StartTimer(_next_s(state, now_s))]
+
+
+def _batch_problem(batch: Batch, now_s: float) -> str | None:
+    """Return why nothing can be shared out this way, None when it can."""
+    if batch.me not in batch.peers or not now_s < batch.close_s <= batch.vote_s <= batch.end_s < math.inf:
+        return "not among the peers, or the time for bids is over"
+    if not 0 < batch.again_s < math.inf:
+        return f"said again every {batch.again_s:g} s: it takes a time above 0"
+    if len(batch.tasks) > MOST_ITEMS or not 0 <= batch.capacity <= MOST_ITEMS:
+        return f"{len(batch.tasks)} tasks, {batch.capacity} for one peer: at most {MOST_ITEMS}, split the batch"
+    names = (batch.conversation, *batch.peers, *batch.tasks)
+    if len(set(batch.tasks)) < len(batch.tasks) or len(set(batch.peers)) < len(batch.peers):
+        return "a peer or a task is named twice"
+    try:
+        WORDS.validate_python(names)
+    except ValidationError as error:
+        return f"{names[int(error.errors()[0]['loc'][0])]!r} is no name that an act can carry"
+    return None
 
 
 def _next_s(state: Live, now_s: float) -> float:
@@ -191,11 +222,12 @@ def _say(state: Live) -> list[Effect]:
     return [Tell(peer, said) for peer in batch.peers if peer != batch.me]
 
 
-def _in_time(state: Live, now_s: float) -> tuple[Live | Ended, list[Effect]]:
+def _in_time(state: Live, now_s: float, score: Score) -> tuple[Live | Ended, list[Effect]]:
     """Return the state that the clock asks for, and what must be said at once when it is a new one."""
     effects: list[Effect] = []
     batch = state.batch
     if isinstance(state, Bidding) and is_over(now_s, batch.close_s):
+        state, _ = _again(state, score)
         state = Closing(batch, state.bundle, state.number + 1, state.told, state.heard)
         effects = [Save(), *_say(state)]
     if isinstance(state, Closing) and is_over(now_s, batch.vote_s):
@@ -204,6 +236,17 @@ def _in_time(state: Live, now_s: float) -> tuple[Live | Ended, list[Effect]]:
     if isinstance(state, Voting) and is_over(now_s, batch.end_s):
         return _ended(state), [Save()]
     return state, effects
+
+
+def _again(state: Bidding, score: Score) -> tuple[Bidding, list[Effect]]:
+    """Return the state with the bids that suit all that was heard, ready to change again, and what that says."""
+    after = _bid_anew(replace(state, changes=0), score)
+    return after, [Save(), *_say(after)] if after.bundle != state.bundle else []
+
+
+def _bid_anew(state: Bidding, score: Score) -> Bidding:
+    after = _grown(_let_go(state), score)
+    return after if after.bundle == state.bundle else replace(after, number=state.number + 1)
 
 
 def _votes(state: Closing) -> dict[str, str]:
@@ -218,11 +261,13 @@ def _votes(state: Closing) -> dict[str, str]:
 def _ended(state: Voting) -> Ended:
     batch = state.batch
     count = Counter((task, peer) for votes in state.votes.values() for task, peer in votes.items())
-    mine, reasons = [], []
+    mine, reasons, own = [], [], state.votes[batch.me]
     for task, _ in state.bundle:
         votes = count[task, batch.me]
-        is_mine = 2 * votes > len(batch.peers)
-        reasons.append(f"{task}: {votes} of {len(batch.peers)} voted for us{'' if is_mine else ', no majority'}")
+        text = f"{task}: {votes} of {len(batch.peers)} voted for us"
+        # Whom we voted for has bid more and may own it by the votes of others: one that lies votes for both.
+        is_mine = 2 * votes > len(batch.peers) and own.get(task) == batch.me
+        reasons.append(text if is_mine else f"{text}, no majority" if own.get(task) == batch.me else f"{text}, not we")
         if is_mine:
             mine.append(task)
     return Ended(tuple(mine), tuple(reasons) or ("we bid for nothing in the end",))
@@ -233,33 +278,52 @@ def _ended(state: Voting) -> Ended:
 
 def _heard(state: Live, heard: Heard, score: Score) -> Result:
     batch, sender = state.batch, heard.sender
-    refused = objection(heard, batch.conversation, batch.peers)
-    if refused is not None:
-        return state, [*answered(refused, heard)]
-    if state.heard.get(sender, 0) >= MOST_CLAIMS:
-        return state, [Refuse(sender, "too-many", f"more than {MOST_CLAIMS} acts of {sender!r} in one batch")]
+    if sender not in batch.peers:
+        return state, [Refuse(sender, "not-invited", f"{sender!r} takes no part in {batch.conversation!r}")]
+    is_flood = state.heard.get(sender, 0) >= MOST_CLAIMS
     state = replace(state, heard=counted(state.heard, sender))
-    claims = heard.act.claims
-    problem = _problem(batch, sender, claims)
-    if problem is not None or claims is None:
-        return state, [Refuse(sender, *(problem or ("no-content", "an inform without claims")))]
     # The clock may have moved on before the tick for it came.
-    now, effects = _in_time(state, heard.now_s)
+    now, effects = _in_time(state, heard.now_s, score)
     if isinstance(now, Ended):
         return now, effects
+    claims = heard.act.claims
+    if is_flood and not _is_first_word(now, sender, claims):
+        text = f"more than {MOST_CLAIMS} acts of {sender!r} in one batch"
+        return now, [*effects, Refuse(sender, "too-many", text)]
+    refused = objection(heard, batch.conversation, batch.peers)
+    if refused is not None:
+        return now, [*effects, *answered(refused, heard)]
+    problem = _problem(batch, sender, claims)
+    if problem is not None or claims is None:
+        return now, [*effects, Refuse(sender, *(problem or ("no-content", "an inform without claims")))]
     if isinstance(now, Voting):
         return _vote_counted(now, sender, claims, effects)
-    newest = now.told.get(sender)
+    return _claims_noted(now, sender, claims, effects, score)
+
+
+def _is_first_word(state: Live, sender: str, claims: Claims | None) -> bool:
+    """Say whether these are the frozen bids, or the votes, that a peer has only one of, and none is known yet."""
+    if claims is None:
+        return False
+    if isinstance(state, Voting):
+        return claims.phase == "voting" and sender not in state.votes
+    newest = state.told.get(sender)
+    return claims.phase == "final" and not (newest is not None and newest.is_final)
+
+
+def _claims_noted(state: Bidding | Closing, sender: str, claims: Claims, effects: list[Effect], score: Score) -> Result:
+    newest = state.told.get(sender)
     if claims.phase == "voting" or (newest is not None and (newest.is_final or newest.number >= claims.number)):
-        return now, effects  # older than what is known, doubled, or ahead of our clock: its final word is known or lost
+        # Older than what is known, doubled, or ahead of our clock: its final word is known or lost.
+        return state, effects
     told = Told(claims.number, claims.phase == "final", {item.task: item.score for item in claims.claims})
-    now = replace(now, told={**now.told, sender: told})
-    if isinstance(now, Closing):
-        return now, effects
-    after = _grown(_let_go(now), score)
-    if after.bundle == now.bundle:
-        return now, effects
-    after = replace(after, number=now.number + 1)
+    state = replace(state, told={**state.told, sender: told})
+    if isinstance(state, Closing) or state.changes >= MOST_CHANGES:
+        return state, effects
+    after = _bid_anew(state, score)
+    if after.bundle == state.bundle:
+        return state, effects
+    after = replace(after, changes=state.changes + 1)
     return after, [Save(), *_say(after)]
 
 
@@ -314,7 +378,7 @@ def _grown(state: Bidding, score: Score) -> Bidding:
         most = bundle[-1][1] if bundle else math.inf
         bids = []
         for task in state.batch.tasks:
-            own = min(score(names, task), most) if task not in names else 0.0
+            own = min(score(names, task), most, MOST_SCORE) if task not in names else 0.0
             other = _best_of_others(state, task)
             if own > 0 and (other is None or _beats((own, state.batch.me), other)):
                 bids.append((-own, task))

@@ -16,6 +16,7 @@ from edgeagents.errors import ConfigurationError, InvalidInputError
 PER_SECOND: Final = 1000  # the solver counts in whole numbers
 MOST_JOBS: Final = 200
 LONGEST_S: Final = 1e6
+MOST_LOAD: Final = 1_000_000_000  # sums of it stay within the solver's whole numbers
 Goal: TypeAlias = Literal["makespan", "sum"]
 
 
@@ -65,10 +66,12 @@ def schedule(
         limit_s: how long the solver may look.
 
     Raises:
-        InvalidInputError: a duration that is none, a task that waits for an unknown one or, round about, for itself.
+        InvalidInputError: a duration, load, capacity or limit that is none, a task that waits for an unknown one or,
+            round about, for itself.
         ConfigurationError: the solver is not installed.
     """
     _check(jobs)
+    _check_limits(capacity, limit_s)
     if not jobs:
         return Schedule({}, 0.0, True, "there is nothing to do")
     for name, job in jobs.items():
@@ -81,10 +84,10 @@ def _check(jobs: Mapping[str, Job]) -> None:
     if len(jobs) > MOST_JOBS:
         raise InvalidInputError(f"{len(jobs)} tasks at once: at most {MOST_JOBS}, auction them instead")
     for name, job in jobs.items():
-        if not all(0 < duration <= LONGEST_S for duration in job.durations_s.values()) or job.load < 0:
-            raise InvalidInputError(
-                f"task {name!r}: a duration is above 0 s and at most {LONGEST_S:g} s, a load 0 or more"
-            )
+        if not all(0 < duration <= LONGEST_S for duration in job.durations_s.values()):
+            raise InvalidInputError(f"task {name!r}: a duration is above 0 s and at most {LONGEST_S:g} s")
+        if not isinstance(job.load, int) or not 0 <= job.load <= MOST_LOAD:
+            raise InvalidInputError(f"task {name!r}: a load is a whole number, 0 or more, at most {MOST_LOAD}")
         unknown = set(job.after) - set(jobs)
         if unknown:
             raise InvalidInputError(f"task {name!r} waits for {sorted(unknown)[0]!r}, which is not in the batch")
@@ -96,6 +99,14 @@ def _check(jobs: Mapping[str, Job]) -> None:
         left = {name: waits - free for name, waits in left.items() if name not in free}
 
 
+def _check_limits(capacity: Mapping[str, int], limit_s: float) -> None:
+    for agent, most in capacity.items():
+        if not isinstance(most, int) or most < 0:
+            raise InvalidInputError(f"capacity of {agent!r}: a whole number, 0 or more; leave it out where it has none")
+    if not 0 < limit_s <= LONGEST_S:
+        raise InvalidInputError(f"a limit of {limit_s:g} s: above 0 s and at most {LONGEST_S:g} s")
+
+
 def _solved(jobs: Mapping[str, Job], capacity: Mapping[str, int], goal: Goal, limit_s: float) -> Schedule:
     try:
         from ortools.sat.python import cp_model
@@ -104,22 +115,39 @@ def _solved(jobs: Mapping[str, Job], capacity: Mapping[str, int], goal: Goal, li
     model = cp_model.CpModel()
     horizon = sum(_ticks(max(job.durations_s.values())) for job in jobs.values())
     chosen, begins, ends = _variables(model, jobs, horizon)
-    _constrain(model, jobs, capacity, chosen, begins, ends)
-    worked = sum(_ticks(jobs[name].durations_s[agent]) * is_its for (name, agent), is_its in chosen.items())
     last = model.new_int_var(0, horizon, "last")
+    _constrain(model, jobs, capacity, chosen, begins, ends, last)
+    worked = sum(_ticks(jobs[name].durations_s[agent]) * is_its for (name, agent), is_its in chosen.items())
     model.add_max_equality(last, list(ends.values()))
-    # Of the schedules with the least makespan the one with the least work, and the other way round.
-    weight = horizon * len(jobs) + 1
-    model.minimize(last * weight + worked if goal == "makespan" else worked * weight + last)
+    first, second = (last, worked) if goal == "makespan" else (worked, last)
+    model.minimize(first)
+    solver = _solver(cp_model, limit_s)
+    status = solver.solve(model)
+    if status == cp_model.MODEL_INVALID:
+        raise InvalidInputError(f"the solver refuses {len(jobs)} tasks like these: {model.validate()}")
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        text = "no schedule keeps all capacities" if status == cp_model.INFEASIBLE else f"none found in {limit_s:g} s"
+        return Schedule({}, 0.0, status == cp_model.INFEASIBLE, text)
+    found = _read(solver, jobs, chosen, begins, goal, is_proven=status == cp_model.OPTIMAL)
+    # Of the schedules with the least makespan the one with the least work, and the other way round. Asked for in a
+    # second run: one sum of both, with a weight, would leave the solver's whole numbers.
+    left_s = limit_s - solver.wall_time
+    if not found.is_proven or left_s <= 0:
+        return found
+    model.add(first <= round(solver.objective_value))
+    model.minimize(second)
+    solver = _solver(cp_model, left_s)
+    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return found
+    return _read(solver, jobs, chosen, begins, goal, is_proven=True)
+
+
+def _solver(cp_model: Any, limit_s: float) -> Any:
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 1
     solver.parameters.max_time_in_seconds = limit_s
-    status = solver.solve(model)
-    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        text = "no schedule keeps all capacities" if status == cp_model.INFEASIBLE else f"none found in {limit_s:g} s"
-        return Schedule({}, 0.0, status == cp_model.INFEASIBLE, text)
-    return _read(solver, jobs, chosen, begins, goal, is_proven=status == cp_model.OPTIMAL)
+    return solver
 
 
 def _ticks(seconds: float) -> int:
@@ -139,7 +167,7 @@ def _variables(model: Any, jobs: Mapping[str, Job], horizon: int) -> tuple[dict[
 
 def _constrain(
     model: Any, jobs: Mapping[str, Job], capacity: Mapping[str, int], chosen: dict[tuple[str, str], Any], begins: Any,
-    ends: Any,
+    ends: Any, last: Any,
 ) -> None:  # fmt: skip
     """Add: one task at a time for each agent, what waits begins after, no agent carries more than it can."""
     intervals: dict[str, list[Any]] = {}
@@ -147,13 +175,17 @@ def _constrain(
         ticks = _ticks(jobs[name].durations_s[agent])
         interval = model.new_optional_interval_var(begins[name], ticks, ends[name], is_its, f"{name} at {agent}")
         intervals.setdefault(agent, []).append(interval)
-    for own in intervals.values():
+    for agent, own in intervals.items():
         model.add_no_overlap(own)
+        # It follows from the above, but the solver proves much sooner with it.
+        work = (_ticks(jobs[name].durations_s[its]) * is_its for (name, its), is_its in chosen.items() if its == agent)
+        model.add(sum(work) <= last)
     for name, job in jobs.items():
         for before in job.after:
             model.add(begins[name] >= ends[before])
     for agent, most in capacity.items():
-        model.add(sum(jobs[name].load * is_its for (name, its), is_its in chosen.items() if its == agent) <= most)
+        limit = min(most, MOST_LOAD * MOST_JOBS)
+        model.add(sum(jobs[name].load * is_its for (name, its), is_its in chosen.items() if its == agent) <= limit)
 
 
 def _read(

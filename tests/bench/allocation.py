@@ -28,7 +28,6 @@ from edgeagents.protocol.auction_bidder import quoted
 from edgeagents.protocol.conversation import Begin, Heard, Tell, Tick, act
 from edgeagents.protocol.nash import nash
 from edgeagents.protocol.plans import Objective
-from edgeagents.protocol.sealed_bids import ranked
 from edgeagents.protocol.voting import count
 from tests.bench.allocation_routing import Routing, random_routing
 
@@ -38,12 +37,17 @@ Plan = dict[str, tuple[str, ...]]
 
 
 def by_contract_net(routing: Routing) -> Plan:
-    """Return who does what when each task is called for alone, in the order of their names."""
+    """Return who does what when each task is called for alone, in the order of their names: the protocol itself."""
     plan: Plan = dict.fromkeys(routing.robots, ())
     for task in routing.names:
-        bids = {robot: routing.cost(robot, (*own, task)) - routing.cost(robot, own) for robot, own in plan.items()}
-        winner = ranked(bids, math.inf)[0][1]
-        plan[winner] = (*plan[winner], task)
+        call = CallForProposals(task=task, skill="s")
+        planned = contract_net.Planned(contract_net.Terms(call, tuple(plan), 1.0, 1.0, 9.0))
+        state: Any = contract_net.step(planned, contract_net.Begin(0.0))[0]
+        for robot, own in plan.items():
+            cost = routing.cost(robot, (*own, task)) - routing.cost(robot, own)
+            state = contract_net.step(state, Heard(robot, act("propose", task, bid=Bid(cost=max(0.0, cost))), 0.1))[0]
+        assert isinstance(state, contract_net.Awarding), state
+        plan[state.winner] = (*plan[state.winner], task)
     return plan
 
 

@@ -4,11 +4,14 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.protocol.assignment import assign
+from tests.unit.protocol.society_machine import CASES, PATIENT
+
+pytestmark = PATIENT
 
 Costs = list[list[float | None]]
 matrices = st.tuples(st.integers(1, 4), st.integers(1, 4)).flatmap(
@@ -35,6 +38,7 @@ def brute_force(costs: Costs) -> tuple[int, float]:
     return -best[0], best[1]
 
 
+@settings(max_examples=CASES)
 @given(matrices)
 def test_as_many_as_can_be_are_placed_at_the_least_cost(costs: Costs) -> None:
     found = assign(costs)
@@ -42,6 +46,23 @@ def test_as_many_as_can_be_are_placed_at_the_least_cost(costs: Costs) -> None:
     assert (len(placed), found.total) == brute_force(costs)
     assert len(placed) == len(set(placed))
     assert len(found.reasons) == len(costs) - len(placed)
+
+
+@settings(max_examples=CASES)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([None, 1e15, 1e12, 1e-9, 0.0]) | st.floats(0.0, 1.0), min_size=4, max_size=4),
+        min_size=2,
+        max_size=4,
+    )
+)
+@example([[1e15, None, 0.67, 0.8], [0.72, None, 0.18, 0.92], [0.04, None, None, 0.9], [0.5, None, None, 0.73]])
+def test_costs_of_all_sizes_beside_each_other_lose_nothing_to_rounding(costs: Costs) -> None:
+    found = assign(costs)
+    placed = [column for column in found.columns if column is not None]
+    count, total = brute_force(costs)
+    assert len(placed) == count
+    assert found.total == pytest.approx(total, rel=1e-9, abs=0.0)
 
 
 def test_a_reason_says_why_one_is_left() -> None:

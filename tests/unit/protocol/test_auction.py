@@ -152,7 +152,7 @@ def test_what_is_no_quote_is_refused_with_its_reason(said: Any, sender: str, cau
     after, effects = step(state, Heard(sender, said, 0.5))
     assert [effect.cause for effect in effects if isinstance(effect, Refuse)] == [cause]
     assert isinstance(after, Asking)
-    assert (after.costs, after.waiting) == (state.costs, state.waiting)
+    assert (after.search, after.waiting) == (state.search, state.waiting)
 
 
 def test_the_first_quote_counts_and_a_flood_is_not_looked_at() -> None:
@@ -168,9 +168,10 @@ def test_the_first_quote_counts_and_a_flood_is_not_looked_at() -> None:
 
 def test_one_that_refuses_is_left_out() -> None:
     state: Any = step(asking(), Heard("anna", act("refuse", BATCH, reason="charging"), 0.1))[0]
-    assert state.reasons == ("anna refused: charging: left out",)
+    assert state.search.reasons == ("anna refused: charging: left out",)
+    reasons = state.search.reasons
     state = step(state, Tick(1.0))[0]
-    assert state == Allotted({}, ("t",), (*state.reasons[:2], "nobody is left"))
+    assert state == Allotted({}, ("t",), (*reasons, "no answer in 1 s: bert: left out", "nobody is left"))
 
 
 def test_no_move_is_made_for_the_sake_of_rounding() -> None:

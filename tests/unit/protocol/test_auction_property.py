@@ -8,7 +8,7 @@ from hypothesis.stateful import initialize
 from edgeagents.model.cooperation import Award, BundleCost, Quote
 from edgeagents.protocol import auction, auction_bidder, task_ledger
 from edgeagents.protocol.auction import Allotted, Lot, Planned
-from edgeagents.protocol.auction_bidder import CostBundles, Costed, Ended, Member, Perform, Setting, quoted
+from edgeagents.protocol.auction_bidder import CostBundles, Costed, Ended, Member, Perform, Performed, Setting, quoted
 from edgeagents.protocol.conversation import Begin, Recovered, act
 from edgeagents.protocol.plans import INFEASIBLE
 from tests.society import Party, Society, classes
@@ -30,18 +30,22 @@ def line_cost(start: float, places: Places, tasks: tuple[str, ...], most: int = 
     return (high - low) + min(start - low, high - start)
 
 
-def auction_of(starts: Places, places: Places, objective: Any = "sum", most: int = 99) -> Society:
-    """Return an auctioneer and its bidders on a line, started."""
+def auction_of(
+    starts: Places, places: Places, objective: Any = "sum", most: int = 99, *, works: bool = True
+) -> Society:
+    """Return an auctioneer and its bidders on a line, started; `works`: what is taken is done at once."""
 
     def answer(party: Party, effect: Any, now_s: float) -> Any:
         if isinstance(effect, CostBundles):
             return Costed(quoted(effect.inquiry, lambda tasks: line_cost(starts[party.name], places, tasks, most)))
+        if isinstance(effect, Perform) and works:
+            return Performed(effect.award.task, "done")
         return None
 
     lot = Lot(BATCH, dict.fromkeys(places, 0), tuple(starts), objective, 1.0, 2.0, DEADLINE_S)
     parties = [Party("lead", Planned(lot), auction.step, CLASSES)]
     for name in starts:
-        setting = Setting(name, "lead", BATCH, DEADLINE_S)
+        setting = Setting(name, "lead", BATCH, DEADLINE_S, f"{name}-1")
         parties.append(Party(name, Member(setting), auction_bidder.step, CLASSES, answer))
     society = Society(parties)
     for name in starts:
@@ -74,7 +78,7 @@ class AuctionMachine(SocietyMachine):
     )
     def begin(self, places: list[int], starts: list[int], objective: str) -> None:
         names = {f"t{number}": float(place) for number, place in enumerate(places)}
-        self.society = auction_of(dict(zip(AGENTS, map(float, starts), strict=True)), names, objective)
+        self.society = auction_of(dict(zip(AGENTS, map(float, starts), strict=True)), names, objective, works=False)
 
     def somebody_is_done(self, place: int) -> None:
         party = self.world.parties[AGENTS[place % 3]]
@@ -108,11 +112,12 @@ class AuctionMachine(SocietyMachine):
             society.restart(name)
         society.calm(society.now_s + 1.0)
         lead = society.parties["lead"].state
-        if isinstance(lead, Allotted):
-            placed = [task for tasks in lead.plan.values() for task in tasks]
-            assert not set(placed) & set(lead.unplaced)
-            for agent, tasks in lead.plan.items():
-                assert {(task, agent) for task in tasks} <= {(task, who) for task, who, _, _ in society.taken}
+        assert isinstance(lead, Allotted), lead
+        placed = [task for tasks in lead.plan.values() for task in tasks]
+        assert not set(placed) & set(lead.unplaced)
+        assert set(lead.undone) <= set(placed)
+        for agent, tasks in lead.plan.items():
+            assert {(task, agent) for task in tasks} <= {(task, who) for task, who, _, _ in society.taken}
 
 
 TestAuction = AuctionMachine.TestCase

@@ -73,10 +73,10 @@ class BundlesMachine(SocietyMachine):
             party.crash_after = None
         society.advance(END_S + 1.0)
         for party in society.parties.values():
-            assert not party.is_up or isinstance(party.state, (Ended, Planned)), (party.name, party.state)
+            assert not party.is_up or isinstance(party.state, Ended), (party.name, party.state)
         for name in society.parties:
             society.restart(name)
-        assert all(isinstance(party.state, (Ended, Planned)) for party in society.parties.values())
+        assert all(isinstance(party.state, Ended) for party in society.parties.values())
 
 
 TestBundles = BundlesMachine.TestCase
