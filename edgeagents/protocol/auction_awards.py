@@ -26,10 +26,8 @@ from edgeagents.protocol.conversation import (
     Tell,
     Tick,
     act,
-    answered,
-    counted,
+    admitted,
     is_over,
-    objection,
 )
 from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.lots import Lot
@@ -249,17 +247,13 @@ def _allotted(state: Working, reasons: tuple[str, ...]) -> Allotted:
 
 
 def _heard(state: Live, heard: Heard) -> Result:
-    sender, conversation = heard.sender, state.lot.conversation
-    if sender not in state.lot.agents:
-        return state, [Refuse(sender, "not-invited", f"{sender!r} takes no part in {conversation!r}")]
-    own = state.plan.get(sender, ())
+    sender, own = heard.sender, state.plan.get(heard.sender, ())
     # Of each task one says that it is taken and that it is done; either may come twice.
-    if state.heard.get(sender, 0) >= MOST_ACTS + 4 * len(own):
-        return state, [Refuse(sender, "too-many", f"more than {MOST_ACTS} acts of {sender!r}")]
-    state = replace(state, heard=counted(state.heard, sender))
-    refused = objection(heard, conversation, state.lot.agents)
-    if refused is not None:
-        return state, [*answered(refused, heard)]
+    most = MOST_ACTS + 4 * len(own)
+    counts, refused = admitted(heard, state.lot.conversation, state.lot.agents, state.heard, most)
+    state = replace(state, heard=counts)
+    if refused:
+        return state, [*refused]
     about = heard.act.award or heard.act.report
     if about is None or about.task not in own:
         return state, [Refuse(sender, "late", "bids are closed")]

@@ -36,8 +36,9 @@ from edgeagents.protocol.conversation import (
     Tell,
     Tick,
     act,
+    admitted,
 )
-from edgeagents.protocol.limits import admitted, duration_problem, is_number, word_problem
+from edgeagents.protocol.limits import duration_problem, is_number, word_problem
 from edgeagents.protocol.nash import nash
 
 Rung: TypeAlias = Literal["lock", "lease", "priority", "nash", "offers", "vote", "fallback"]
@@ -359,7 +360,7 @@ def _outcome(state: Settled) -> Act:
 
 def _asked_again(state: Settled, heard: Heard) -> Result:
     """Answer one that may not have heard how it ended."""
-    counts, refused = admitted(heard, state.heard, state.conversation, state.parties)
+    counts, refused = admitted(heard, state.conversation, state.parties, state.heard)
     state = replace(state, heard=counts)
     if refused or heard.act.performative == "not-understood":  # told once more it would be answered once more
         return state, [*refused]

@@ -1,4 +1,4 @@
-"""What a conversation is asked before it begins, and of each act before it is listened to: times, names, how many.
+"""What a conversation is asked before it begins: are its times times, and can its names be told?
 
 A time that is no number would never come, and a name that no act can hold could not be told: both are answers, given
 at the start. Leaves out what an act itself cannot hold: that is the contract's (`model/cooperation.py`).
@@ -7,15 +7,15 @@ Source: style.md section 6; issue 9 ("bad input").
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgeagents.model.message import Word
-from edgeagents.protocol.conversation import MOST_ACTS, Heard, Refuse, Tell, answered, counted, objection
+from edgeagents.model.message import MAX_TTL_S, Word
+from edgeagents.protocol.conversation import is_duration
 
-DAY_S: Final = 86_400.0  # no act can ask for an answer later than that
+DAY_S: Final = MAX_TTL_S  # no act can ask for an answer later than that
 REPEATS: Final = 8  # acts a turn that an honest party may need at a table: its word, and that word again
 _WORD: Final[TypeAdapter[str]] = TypeAdapter(Word)
 
@@ -31,7 +31,7 @@ def is_number(value: object) -> bool:
 def duration_problem(**durations_s: object) -> str:
     """Return which duration cannot be waited for, by its name; empty when all can."""
     for name, seconds in durations_s.items():
-        if not (is_number(seconds) and 0 < seconds <= DAY_S):  # type: ignore[operator]  # a number by then
+        if not is_duration(seconds):
             return f"{name}: a duration is above 0 and at most {DAY_S:g} s, not {seconds!r:.40}"
     return ""
 
@@ -54,19 +54,3 @@ def word_problem(what: str, words: Iterable[object]) -> str:
         except ValidationError:
             return f"{what}: {word!r:.80} is no word that can be told: 1 to 64 letters, digits and . _ : -"
     return ""
-
-
-def admitted(
-    heard: Heard, counts: Mapping[str, int], conversation: str, members: Collection[str], most: int = MOST_ACTS
-) -> tuple[Mapping[str, int], list[Tell | Refuse]]:
-    """Return how many acts came from each member, with this one, and why it is not listened to: empty when it is.
-
-    All that a member says counts, understood or not, and only a member below its limit is answered: so nobody can
-    make a party talk without end, and strangers leave no trace in its state.
-    """
-    sender, refused = heard.sender, objection(heard, conversation, members)
-    if sender not in members:
-        return counts, [refused] if refused is not None else []
-    if counts.get(sender, 0) >= most:
-        return counts, [Refuse(sender, "too-many", f"more than {most} acts of {sender!r} in {conversation!r}")]
-    return counted(counts, sender), [] if refused is None else [*answered(refused, heard)]

@@ -28,10 +28,11 @@ from edgeagents.protocol.conversation import (
     Tell,
     Tick,
     act,
+    admitted,
     is_over,
 )
 from edgeagents.protocol.effects import StartTimer
-from edgeagents.protocol.limits import DAY_S, REPEATS, admitted, deadline_problem, duration_problem, word_problem
+from edgeagents.protocol.limits import DAY_S, REPEATS, deadline_problem, duration_problem, word_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def _ask(state: Seated, now_s: float) -> list[Effect]:
 def _heard(state: Seated, heard: Heard) -> Result:
     table, sender = state.table, heard.sender
     counts, refused = admitted(
-        heard, state.heard, table.conversation, table.parties, MOST_ACTS + REPEATS * table.most_turns
+        heard, table.conversation, table.parties, state.heard, MOST_ACTS + REPEATS * table.most_turns
     )
     state = replace(state, heard=counts)
     if refused:
@@ -191,7 +192,7 @@ def _asked_again(state: Agreed, heard: Heard) -> Result:
     """Answer one that may not have heard how it ended."""
     table = state.table
     counts, refused = admitted(
-        heard, state.heard, table.conversation, table.parties, MOST_ACTS + REPEATS * table.most_turns
+        heard, table.conversation, table.parties, state.heard, MOST_ACTS + REPEATS * table.most_turns
     )
     state = replace(state, heard=counts)
     if refused or heard.act.performative == "not-understood":  # told once more it would be answered once more

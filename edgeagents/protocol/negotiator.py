@@ -26,10 +26,11 @@ from edgeagents.protocol.conversation import (
     Tell,
     Tick,
     act,
+    admitted,
     is_over,
 )
 from edgeagents.protocol.effects import StartTimer
-from edgeagents.protocol.limits import REPEATS, admitted, is_number
+from edgeagents.protocol.limits import REPEATS, is_number
 
 Tactic: TypeAlias = Literal["boulware", "linear", "conceder", "micro"]
 EXPONENTS: Final[Mapping[str, float]] = {"boulware": 0.2, "linear": 1.0, "conceder": 5.0}
@@ -174,7 +175,7 @@ def with_taste(taste: Taste) -> Callable[[Any, Any], Result]:
 def _heard(state: Waiting, heard: Heard, taste: Taste) -> Result:
     chair, said = state.chair, heard.act
     most = MOST_ACTS + REPEATS * chair.most_turns
-    counts, refused = admitted(heard, state.heard, chair.conversation, (chair.table,), most)
+    counts, refused = admitted(heard, chair.conversation, (chair.table,), state.heard, most)
     state = replace(state, heard=counts)
     if refused:
         return state, [*refused]

@@ -28,10 +28,11 @@ from edgeagents.protocol.conversation import (
     Tell,
     Tick,
     act,
+    admitted,
     is_over,
 )
 from edgeagents.protocol.effects import StartTimer
-from edgeagents.protocol.limits import DAY_S, admitted, deadline_problem, word_problem
+from edgeagents.protocol.limits import DAY_S, deadline_problem, word_problem
 
 VotingRule: TypeAlias = Literal["borda", "plurality", "approval", "condorcet"]
 RULES: Final[tuple[VotingRule, ...]] = ("borda", "plurality", "approval", "condorcet")
@@ -251,7 +252,7 @@ def _calls(state: Polling, now_s: float) -> list[Effect]:
 
 def _heard(state: Polling, heard: Heard) -> Result:
     poll, sender = state.poll, heard.sender
-    counts, refused = admitted(heard, state.heard, poll.conversation, poll.voters)
+    counts, refused = admitted(heard, poll.conversation, poll.voters, state.heard)
     if refused:
         return replace(state, heard=counts), [*refused]
     state = replace(state, heard=counts)
