@@ -26,12 +26,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from edgeagents.errors import EdgeAgentsError
+from edgeagents.inference.folder import entry_of, write_manifest
 from toolchain.block_matrix import Quantise
 from toolchain.gguf_file import GgufFile, read_gguf
 from toolchain.llama_graph import FLOAT_ACTIVATIONS, INT8_ACTIVATIONS, llama_graph
 from toolchain.llama_shape import LlamaShape, llama_shape
 from toolchain.llama_weights import head_form, store
-from toolchain.model_folder import entry, new_folder, write_json, write_manifest
+from toolchain.model_folder import new_folder, write_json
 from toolchain.sources import SMOLLM2, source_file
 from toolchain.tokenizer import Vocabulary, vocabulary_of
 from toolchain.weights_file import WeightsFile
@@ -65,7 +66,9 @@ def export(source: Path, target: Path, form: Form, told: Callable[[float], None]
         vocabulary.tokenizer.save(str(folder / "tokenizer.json"))
         write_json(folder / "chat_template.json", vocabulary.chat())
         write_json(folder / "config.json", _config(source.stem, file, shape, vocabulary, form))
-        return write_manifest(folder, source.stem, {"file": source.name, **entry(source)})
+        source_entry = entry_of(source).model_dump()
+        manifest = write_manifest(folder, source.stem, {"file": source.name, **source_entry})
+        return manifest.model_dump(exclude_defaults=True)
 
 
 def _write_model(folder: Path, file: GgufFile, shape: LlamaShape, form: Form, told: Callable[[float], None]) -> None:

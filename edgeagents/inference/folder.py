@@ -23,7 +23,6 @@ MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
 MOST_MANIFEST_BYTES: Final = 1 << 20
 MOST_GRAPH_BYTES: Final = 2 << 30  # what protobuf allows
-_CHUNK_BYTES: Final = 1 << 20
 
 
 class Entry(BaseModel):
@@ -125,17 +124,14 @@ def write_manifest(path: Path, name: str, source: Any, more: Mapping[str, Any] |
     """Write the manifest of all files that lie in a folder now, and return it."""
     files = {file.name: entry_of(file) for file in sorted(path.iterdir()) if file.name != MANIFEST}
     manifest = Manifest(format=FORMAT, name=name, source=source, files=files, **(more or {}))
-    (path / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (path / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_defaults=True) + "\n", encoding="utf-8")
     return manifest
 
 
 def entry_of(file: Path) -> Entry:
     """Return a file's SHA-256 and size."""
-    digest = hashlib.sha256()
     with file.open("rb") as opened:
-        while chunk := opened.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return Entry(sha256=digest.hexdigest(), size_bytes=file.stat().st_size)
+        return Entry(sha256=hashlib.file_digest(opened, "sha256").hexdigest(), size_bytes=file.stat().st_size)
 
 
 def _manifest_bytes(path: Path) -> bytes:

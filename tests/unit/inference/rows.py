@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from edgeagents.errors import TooLargeError, UnavailableError
 from edgeagents.inference.language import Block, Floats, Vocabulary
+from tests.tiny_llama import byte_letters
 
 VOCAB = 260
 END = 257  # after the 256 bytes and a token for what is unknown
@@ -15,9 +16,7 @@ END = 257  # after the 256 bytes and a token for what is unknown
 
 def vocabulary() -> Vocabulary:
     """Return a vocabulary of bytes, with three special tokens behind them."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = [byte for byte in range(256) if byte not in printable]  # stand behind the 256, as byte-level BPE has it
-    letters = {chr(byte if byte in printable else 256 + others.index(byte)): byte for byte in range(256)}
+    letters = {letter: byte for byte, letter in enumerate(byte_letters())}
     assert set(letters) == set(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(letters, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

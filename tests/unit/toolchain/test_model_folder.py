@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgeagents.errors import ConflictError, StoreError
-from toolchain.model_folder import new_folder, write_manifest
+from edgeagents.inference.folder import write_manifest
+from toolchain.model_folder import new_folder
 
 
 def make(target: Path, content: str) -> None:
