@@ -57,7 +57,6 @@ class Vocabulary:
     """Text to tokens and back."""
 
     tokenizer: Tokenizer
-    size: int
 
     @classmethod
     def of(cls, folder: ModelFolder, size: int) -> Self:
@@ -76,7 +75,7 @@ class Vocabulary:
                 f"{file}: knows {tokenizer.get_vocab_size()} tokens, the model {size}: it is another model's"
             )
         tokenizer.encode_special_tokens = True
-        return cls(tokenizer, size)
+        return cls(tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of plain text: what reads like a special token in it is text like any other."""

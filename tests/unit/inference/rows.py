@@ -23,7 +23,7 @@ def vocabulary() -> Vocabulary:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<unk>", "<end>", "<user>", "<agent>"])
     tokenizer.encode_special_tokens = True
-    return Vocabulary(tokenizer, VOCAB)
+    return Vocabulary(tokenizer)
 
 
 def follows(tokens: Sequence[int]) -> int:
