@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from tests.bench.lm_engines import LENGTH
 from toolchain.sources import SMOLLM2, source_file
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ GENAI: Final = "onnxruntime-genai==0.18.0"
 CACHED_GOAL_MS, CACHED_GOAL_TIMES, ROOF_GOAL, MEMORY_GOAL = 60.0, 8.0, 0.35, 1.2
 # What is held against what, at equal bits.
 EQUALS: Final = {
-    "exact": ("llama.cpp Q4_1",),
+    "exact": ("llama.cpp Q4_1", "genai exact"),
     "q4": ("llama.cpp Q4_0", "genai q4"),
     "q8": ("llama.cpp Q8_0", "genai q8"),
 }
@@ -50,9 +51,10 @@ class Runner:
     name: str
     arguments: tuple[str, ...]
     weights: Path  # the file that every token reads
+    python: str = sys.executable
 
 
-def runners(source: Path, console: Console) -> list[Runner]:
+def runners(source: Path, threads: int, console: Console) -> list[Runner]:
     """Return all engines, their models and libraries made where they are missing."""
     library = _library(console)
     found = []
@@ -65,6 +67,7 @@ def runners(source: Path, console: Console) -> list[Runner]:
             ])  # fmt: skip
         weights, arguments = folder / "model.onnx.data", ("ours", "--model", str(folder))
         found.append(Runner(f"ours {form}", arguments, weights))
+        found.append(_genai(folder, form, threads, console))
         if form != "q8":  # whose products are the same for one row and for several
             found.append(Runner(f"ours {form} not steady", (*arguments, "--free"), weights))
     for form in ("Q4_1", "Q4_0", "Q8_0"):
@@ -77,6 +80,20 @@ def runners(source: Path, console: Console) -> list[Runner]:
         arguments = ("llama.cpp", "--model", str(file), "--library", str(library))
         found.append(Runner(f"llama.cpp {form}", arguments, file))
     return found
+
+
+def _genai(ours: Path, form: str, threads: int, console: Console) -> Runner:
+    """Return onnxruntime-genai with our very graph and weights, in an environment of its own."""
+    from tests.bench.lm_genai import write_genai_folder
+
+    python, folder = PLACE / "genai" / "bin" / "python", PLACE / f"genai-{form}-{threads}"
+    if not python.exists():
+        uv = str(Path(sys.executable).with_name("uv"))
+        _told(console, f"installing {GENAI} …", [uv, "venv", "--quiet", str(python.parents[1])])
+        _told(console, "…", [uv, "pip", "install", "--quiet", "--python", str(python), GENAI])
+    if not folder.exists():
+        write_genai_folder(ours, folder, threads=threads, length=LENGTH)
+    return Runner(f"genai {form}", ("genai", "--model", str(folder)), folder / "model.onnx.data", str(python))
 
 
 def _library(console: Console) -> Path:
@@ -94,7 +111,7 @@ def _told(console: Console, what: str, command: Sequence[str]) -> None:
 
 def measured(runner: Runner, threads: int) -> dict[str, Any]:
     """Return what one process of an engine measured."""
-    command = [sys.executable, "-m", "tests.bench.lm_engines", *runner.arguments, "--threads", str(threads)]
+    command = [runner.python, "-m", "tests.bench.lm_engines", *runner.arguments, "--threads", str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         raise SystemExit(f"{runner.name}: {done.stderr[-2000:]}")
@@ -153,7 +170,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="engines whose names contain this")
     options = parser.parse_args()
     console = Console(stderr=True)
-    all_runners = [runner for runner in runners(source_file(SMOLLM2), console) if options.only in runner.name]
+    all_runners = [
+        runner for runner in runners(source_file(SMOLLM2), options.threads, console) if options.only in runner.name
+    ]
     passes: dict[str, list[dict[str, Any]]] = {runner.name: [] for runner in all_runners}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -173,7 +192,7 @@ def main() -> None:
     print(json.dumps({
         "bench": "lm", "goals": {} if options.only else goals(found, roof), "passes": options.passes,
         "threads": options.threads, "medians": found, "of_roof": roof, "roof_gb_per_s": bytes_per_s / 1e9,
-        "peers": {"llama.cpp": LLAMA}, "python": platform.python_version(),
+        "peers": {"llama.cpp": LLAMA, "genai": GENAI}, "python": platform.python_version(),
         "onnxruntime": metadata.version("onnxruntime"),
     }))  # fmt: skip
 

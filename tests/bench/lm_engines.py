@@ -201,7 +201,7 @@ class Genai:
 
     def _begin(self, rows: int) -> None:
         params = self.og.GeneratorParams(self.model)
-        params.set_search_options(max_length=LENGTH, batch_size=rows, past_present_share_buffer=True)
+        params.set_search_options(min_length=LENGTH, max_length=LENGTH, batch_size=rows, past_present_share_buffer=True)
         self.generator, self.rows = self.og.Generator(self.model, params), rows
 
     def prefill(self, row: int, tokens: Sequence[int], start: int) -> None:
@@ -222,8 +222,11 @@ class Genai:
         if self.rows != len(tokens):
             self._begin(len(tokens))
             self.generator.append_tokens(np.array([prompt()[:length]] * len(tokens), np.int32))
-        self.generator.append_tokens(np.array([[token] for token in tokens], np.int32))
-        self.generator.get_logits()
+        if len(tokens) == 1:
+            self.generator.append_tokens(np.array([[token] for token in tokens], np.int32))
+            self.generator.get_logits()
+        else:  # several rows take no tokens from outside: they go on with their own, which costs an argmax more
+            self.generator.generate_next_token()
 
     def keep(self, length: int) -> None:
         pass
