@@ -17,9 +17,10 @@ from edgeagents.model.device import Device
 from edgeagents.model.message import Cause, Mode
 from edgeagents.model.values import Value
 
-Priority: TypeAlias = Literal["safety", "health", "comfort", "economy"]
-PRIORITIES: tuple[Priority, ...] = ("economy", "comfort", "health", "safety")  # lowest first
-Stage: TypeAlias = Literal["rule", "policy-model", "language-model", "safe-default"]
+Priority: TypeAlias = Literal["safety", "person", "health", "comfort", "economy"]
+# Lowest first. `person` is for an agent that says what a person just asked for: only safety goes before that.
+PRIORITIES: tuple[Priority, ...] = ("economy", "comfort", "health", "person", "safety")
+Stage: TypeAlias = Literal["rule", "phrase", "policy-model", "language-model", "safe-default"]
 
 # What a rule engine posts to an agent reads as resources of a device of this name.
 RULE_DEVICE: Final = "rule"
