@@ -105,6 +105,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
     ]
     subscribe = [
         f"{inbox(agent_user(agent))}.>",
+        f"{g}.ask.{name}",
         f"edgex.configs.edgex.v4.{key}",
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",

@@ -204,6 +204,11 @@ def trigger(gateway: str, agent: str) -> str:
     return f"{token(gateway)}.triggers.{token(agent)}"
 
 
+def ask(gateway: str, agent: str) -> str:
+    """Return the subject on which an agent takes what people say, and answers."""
+    return f"{token(gateway)}.ask.{token(agent)}"
+
+
 def dead_letter(gateway: str, service: str) -> str:
     """Return the subject on which `service` sets aside what it could not decode."""
     return f"{token(gateway)}.dead-letters.{token(service)}"

@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make demo ARGS=…", description="A home run by three agents and a guard.")
+    parser = argparse.ArgumentParser(
+        prog="make demo ARGS=…", description="A home run by three agents, an assistant and a guard."
+    )
     parser.add_argument("--seconds", type=float, default=0, help="end by itself after so many seconds (0: Ctrl-C)")
     parser.add_argument("--json", action="store_true", help="no page; one JSON object as the last line")
     parser.add_argument("--factor", type=float, default=60, help="times faster than real time (60)")

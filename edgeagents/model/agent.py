@@ -7,7 +7,7 @@ Source: design.md sections 1, 3 and 6; docs/agents.md shows an example field by 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -24,6 +24,7 @@ Stage: TypeAlias = Literal["rule", "phrase", "policy-model", "language-model", "
 
 # What a rule engine posts to an agent reads as resources of a device of this name.
 RULE_DEVICE: Final = "rule"
+PERSON: Final = "person"  # stands where a device's name would, in a decision on what somebody said
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _HELD_TOPIC = re.compile(r"rules/agents|events/device(/[^/]+){4}")  # what the stream of events captures
@@ -201,6 +202,7 @@ class AgentDefinition(OwnerModel):
     goals: Mapping[str, float | bool | str] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     may: tuple[Permission, ...] = ()
+    answers: bool = Field(False, description="takes what people say: POST /api/v3/ask (docs/ask.md)")
     ttl: float = Field(10.0, gt=0, le=3600, description="how long a command may wait from its decision on, wall time")
 
     _parse = field_validator("ttl", mode="before")(_duration)
@@ -232,16 +234,6 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """What an agent makes of one event: which resources have a new value, and what they are now."""
-
-    cause: Cause
-    device: str
-    changed: Mapping[str, Sample]
-    site_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Intent:
     """What a decision wants: one resource at one value."""
 
@@ -250,6 +242,43 @@ class Intent:
     value: Value
     because: str
     rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a person said, or a model answered, as it was understood: an input of a decision like any reading.
+
+    Args:
+        id: of the question, chosen by who asked; empty: nobody asked, the rules were silent.
+        text: as it was said.
+        stage: who understood it.
+        intents: what is wanted.
+        confidence: 0 to 1.
+        inputs: readings it rests on, by `device/resource`.
+        model_hash: of the model that answered.
+    """
+
+    id: str
+    text: str
+    stage: Stage
+    intents: tuple[Intent, ...]
+    confidence: float = 1.0
+    inputs: Mapping[str, Value] = field(default_factory=dict)
+    model_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What an agent makes of one event: which resources have a new value, and what they are now.
+
+    `asked` is set when it is no event but what somebody said.
+    """
+
+    cause: Cause
+    device: str
+    changed: Mapping[str, Sample]
+    site_s: float
+    asked: Asked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,3 +292,4 @@ class Decision:
     inputs: Mapping[str, Value]
     data_origin_ns: int
     model_hash: str = ""
+    question: str = ""  # id of the question it answers: asked again, it makes the same commands

@@ -23,14 +23,17 @@ from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
 from edgeagents.errors import TheirError
 from edgeagents.journal import Journal
-from edgeagents.model.agent import RULE_DEVICE, AgentDefinition, Decision, Observation, Sample, Stage
+from edgeagents.model.agent import PERSON, RULE_DEVICE, AgentDefinition, Asked, Decision, Observation, Sample, Stage
 from edgeagents.model.device import Event
 from edgeagents.model.message import Cause, Outcome
 from edgeagents.model.values import Value
+from services.agent.answers import Answers
 from services.agent.commands import Commander, Given
 from services.agent.decision import DecisionStage, decide
 from services.agent.perception import Twin
+from services.agent.phrases import Phrase
 from services.agent.pipeline import Pipeline
+from services.agent.questions import Conversation, Question
 from services.agent.record import decision_body
 from services.agent.view import SeenView
 
@@ -65,7 +68,16 @@ class OutcomeInput:
     outcome: Outcome
 
 
-Input: TypeAlias = EventInput | RuleInput | OutcomeInput
+@dataclass(frozen=True, slots=True)
+class AskInput:
+    """What somebody said, and what it says by templates; None: no template fits."""
+
+    message: StoredMessage
+    question: Question
+    phrase: Phrase | None
+
+
+Input: TypeAlias = EventInput | RuleInput | OutcomeInput | AskInput
 _Place: TypeAlias = tuple[str, int, int]  # stream, sequence, and when stored: a broker made anew counts from 1 again
 
 
@@ -89,8 +101,9 @@ class AgentLoop:
         audit: Audit,
         journal: Journal,
         site_now: Callable[[], float],
+        answers: Answers | None = None,
     ) -> None:
-        """Wire the parts; `site_now` returns site seconds."""
+        """Wire the parts; `site_now` returns site seconds; `answers` is there for an agent that people talk to."""
         self._agent = agent
         self._twin = twin
         self._stages = stages
@@ -98,6 +111,7 @@ class AgentLoop:
         self._audit = audit
         self._journal = journal
         self._site_now = site_now
+        self._answers = answers
         self._unfinished: OrderedDict[_Place, _Unfinished] = OrderedDict()  # as many as consumers let be under way
         self._finished: OrderedDict[_Place, None] = OrderedDict()  # acknowledged last, oldest first
         self._held: tuple[object, ...] = ()
@@ -214,9 +228,47 @@ class AgentLoop:
             case RuleInput(message, result):
                 self.counts["rule_results"] += 1
                 return self._consider(self._rule_observation(message, result))
+            case AskInput():
+                return self._asked(item)
             case OutcomeInput(_, outcome):
                 self._commander.ended(outcome)
+                if self._answers is not None:
+                    self._answers.ended(outcome)
         return None
+
+    def _asked(self, item: AskInput) -> Awaitable[None] | None:
+        """Decide on what somebody said; None when that wants no command."""
+        self.counts["questions"] += 1
+        message, answers = item.message, self._answers
+        found = answers.consider(item.question, item.phrase, message.time_ns) if answers is not None else None
+        if found is None:
+            self._audit.append("question", id=item.question.id, text=item.question.text, phrase=_action(item.phrase))
+            return None
+        return self._answer(*found, message)
+
+    def _answer(self, conversation: Conversation, asked: Asked, message: StoredMessage) -> Awaitable[None]:
+        cause = Cause(stream=message.stream, sequence=message.sequence, origin_ns=message.time_ns)
+        observation = Observation(cause, PERSON, {}, self._site_now(), asked)
+        stages = [stage for stage in self._stages if stage.name == asked.stage]
+        seen = SeenView(self._twin)
+        decision = decide(observation, seen, stages)
+        given: Awaitable[list[Given]] = _none_given()
+        if decision is not None:
+            self.counts["decisions"] += 1
+            telemetry.note({"decision": decision.id, "stage": decision.stage})
+            given = self._commander.give(decision, cause, observation.site_s)
+        return self._answered(given, conversation, observation, decision, [stage.name for stage in stages], seen)
+
+    async def _answered(
+        self, giving: Awaitable[list[Given]], conversation: Conversation, observation: Observation,
+        decision: Decision | None, names: list[Stage], seen: SeenView,
+    ) -> None:  # fmt: skip
+        given = await giving
+        if decision is not None:
+            body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
+            self._audit.append("decision", **body)
+        if self._answers is not None and observation.asked is not None:
+            self._answers.given(conversation, observation.asked, given)
 
     def _perceive(self, item: EventInput) -> Awaitable[None] | None:
         self.counts["events"] += 1
@@ -296,6 +348,14 @@ class AgentLoop:
                 changed[name] = Sample(known, message.time_ns, site_s)
         cause = Cause(stream=message.stream, sequence=message.sequence, origin_ns=message.time_ns)
         return Observation(cause, RULE_DEVICE, changed, site_s) if changed or not result else None
+
+
+def _action(phrase: Phrase | None) -> str:
+    return "" if phrase is None else f"{phrase.action} {phrase.quantity}".strip()
+
+
+async def _none_given() -> list[Given]:
+    return []
 
 
 def _place(message: StoredMessage) -> _Place:

@@ -9,6 +9,7 @@ Source: hassil 3; home-assistant-intents 2026.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 import yaml
-from hassil.intents import Intents, TextSlotList
+from hassil.intents import Intents, SlotList, TextSlotList
 from hassil.recognize import RecognizeResult, recognize_all
 
 from edgeagents.model.words import Kind, Language
@@ -86,13 +87,11 @@ def language_of(text: str) -> Language:
 
 def plain(text: str) -> str:
     """Return a text as it is matched: full-width letters and digits as usual ones, no end marks, single blanks."""
-    usual = unicodedata.normalize("NFKC", text).replace("’", "'").replace("℃", "度" if language_of(text) == "zh" else "°c")
-    marks = {ord(mark): " " for mark in "!?.,;:\"。，！？；、"}
+    degrees = "度" if language_of(text) == "zh" else "°c"
+    usual = unicodedata.normalize("NFKC", text.replace("℃", degrees)).replace("’", "'")
+    marks = {ord(mark): " " for mark in '!?.,;:"。，！？；、'}
     # A point between digits stays: 21.5 degrees.
-    kept = "".join(
-        letter if not (letter in ".," and 0 < at < len(usual) - 1 and usual[at - 1].isdigit() and usual[at + 1].isdigit())
-        else "\ue000" for at, letter in enumerate(usual)
-    )  # fmt: skip
+    kept = re.sub(r"(?<=\d)[.,](?=\d)", "\ue000", usual)
     return " ".join(kept.translate(marks).replace("\ue000", ".").split())
 
 
@@ -104,7 +103,7 @@ class Phrasebook:
         self._language = language
         self._devices = _by_name(house, language)
         rooms = [(name, label) for label, names in house.rooms.items() for name in names[language]]
-        self._lists = {
+        self._lists: dict[str, SlotList] = {
             "area": TextSlotList.from_tuples(_longest_first(rooms), name="area", allow_template=False),
             "name": TextSlotList.from_tuples(
                 [(name, name, {"domain": _DOMAINS[kind]}) for name, kind in sorted(

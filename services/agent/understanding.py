@@ -66,6 +66,7 @@ class Help:
 
 
 Understood: TypeAlias = Act | Tell | AskBack | Cannot | Help
+_BY_ACTION: Final[Mapping[str, Role]] = {"temperature": "target", "brightness": "brightness", "level": "level"}
 _Wishes: TypeAlias = list[tuple[Thing, str, Value]]  # thing, resource, value
 
 
@@ -120,7 +121,9 @@ def things_anywhere(phrase: Phrase, house: House, role: Role) -> list[Thing]:
 
 def act(wishes: _Wishes, view: View, rule: str, because: str = "") -> Act:
     """Return the commands for wishes, without what is as wanted already."""
-    intents, settled, inputs = [], [], {}
+    intents: list[Intent] = []
+    settled: list[Intent] = []
+    inputs: dict[str, Value] = {}
     for thing, resource, value in wishes:
         sample = view.latest((thing.device, resource))
         intent = Intent(thing.device, resource, value, because, rule)
@@ -256,10 +259,7 @@ def _role_of(phrase: Phrase, house: House) -> Role | None:
 
 
 def _number(phrase: Phrase, house: House, view: View) -> Understood:
-    role: Role = {
-        "temperature": "target", "brightness": "brightness", "level": "level",
-        "position": "closed" if house.having("closed") else "open",
-    }[phrase.action]  # type: ignore[assignment]  # the other actions are handled before
+    role = _BY_ACTION.get(phrase.action) or ("closed" if house.having("closed") else "open")
     if phrase.action == "temperature" and phrase.kind in ("ventilation", "light", "blind", "switch"):
         return Cannot("no-such-thing", phrase.room)
     things = things_for(phrase, house, role)

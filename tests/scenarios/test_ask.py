@@ -1,0 +1,83 @@
+"""A person says something to a home: it happens and is proven, or is refused, or is asked back."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from edgeagents.embedded.demo import WINTER_MORNING_S
+from edgeagents.embedded.gateway import Gateway, Plan
+from tests.scenarios.conftest import ROOT
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[Gateway]:
+    """Return a home in which only the assistant runs: what it is told to do, nobody changes again."""
+    played = frozenset(("air", "comfort", "energy"))
+    gateway = Gateway(Plan(tmp_path, ROOT / "edgex-profiles" / "home", 60.0, WINTER_MORNING_S, played=played))
+    gateway.start()
+    try:
+        await gateway.ready(90)
+        yield gateway
+    finally:
+        await gateway.stop()
+
+
+async def say(gateway: Gateway, text: str, **more: Any) -> dict[str, Any]:
+    """Say something over HTTP."""
+    url = (await gateway.agent_urls())["assistant"]
+    async with httpx.AsyncClient(trust_env=False, timeout=40) as client:
+        answer = await client.post(f"{url}/api/v3/ask", json={"text": text, "waitSeconds": 20, **more})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+async def test_what_is_said_in_english_or_chinese_happens_and_is_proven(home: Gateway) -> None:
+    english = await say(home, "Turn on the light in the bedroom, please.", requestId="lamp-1")
+    assert english["kind"] == "done", english
+    (command,) = english["commands"]
+    assert (command["deviceName"], command["status"], command["readBack"]) == ("light-bedroom", "proven", "true")
+    assert english["answer"] == "Done and proven: bedroom light: on."
+    again = await say(home, "Turn on the light in the bedroom, please.", requestId="lamp-1")
+    assert again["commands"] == english["commands"]
+
+    chinese = await say(home, "卧室太闷了")
+    assert (chinese["kind"], chinese["language"]) == ("done", "zh"), chinese
+    assert [(item["deviceName"], item["status"]) for item in chinese["commands"]] == [("ventilation", "proven")]
+
+    warm = await say(home, "卧室现在多少度？")
+    assert warm["kind"] == "told"
+    assert warm["readings"][0]["deviceName"] == "sensor-bedroom"
+
+    guard = await home.state("guard", "/api/v3/guard")
+    assert guard["outcomes"]["proven"] == 2
+
+
+async def test_class_c_waits_for_the_approver_and_the_command_line_says_so(home: Gateway) -> None:
+    folder = str(home.plan.folder)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "edgeagents.cli", "ask", "turn", "off", "the", "heat", "pump", "--folder", folder, "--json",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    answer = json.loads(out)
+    assert answer["kind"] == "waits-for-approval", answer
+    assert answer["answer"].startswith("Waits for somebody to approve it: heat pump: off")
+    headers = {"Authorization": f"Bearer {home.token('approver')}"}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        waiting = (await client.get(f"{home.url('guard')}/api/v3/approval", headers=headers)).json()
+    assert answer["commands"][0]["commandId"] in json.dumps(waiting)
+
+    nowhere = await say(home, "turn on the light")
+    assert (nowhere["kind"], nowhere["options"]) == ("asked-back", ["bedroom", "kitchen", "living room", "office"])
+    refused = await say(home, "set the bedroom to 27 degrees")
+    assert refused["kind"] == "refused", refused
+    assert "24" in refused["answer"]
+    strange = await say(home, "open the garage door")
+    assert (strange["kind"], strange["commands"]) == ("not-understood", [])
