@@ -116,6 +116,9 @@ bench-allocation: setup ## auctions, contract net and peers against the exact op
 bench-negotiation: setup ## mediated and private negotiations beside negmas, a judge in its own process (ARGS="--domains 9")
 	@$(BIN)/python -m tests.bench.negotiation $(ARGS)
 
+bench-ask: setup ## how many labelled sentences are understood, English and Chinese (ARGS="--failures")
+	@$(BIN)/python -m tests.bench.ask $(ARGS)
+
 bench-lm: model-package ## tokens/s, first tokens and memory of the language model beside llama.cpp (ARGS="--passes 3")
 	@$(BIN)/python -m tests.bench.lm $(ARGS)
 

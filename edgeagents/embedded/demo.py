@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="make demo ARGS=…", description="A home run by three agents, an assistant and a guard."
+        prog="make demo ARGS=…", description="A home run by agents and a guard, with an assistant."
     )
     parser.add_argument("--seconds", type=float, default=0, help="end by itself after so many seconds (0: Ctrl-C)")
     parser.add_argument("--json", action="store_true", help="no page; one JSON object as the last line")

@@ -44,7 +44,7 @@ _SENSED: Final[tuple[tuple[Role, frozenset[str], frozenset[str]], ...]] = (
 class Thing:
     """One device: what it is, in which room (a label; empty: of the whole site), and which resource is good for what.
 
-    `units` and `limits` are those of the profile, by resource.
+    The first name is used in answers. `units` and `limits` are those of the profile, by resource.
     """
 
     device: str
@@ -126,10 +126,10 @@ def _thing(
 
 
 def _names(device: Device, said: list[ThingWords], kind: Kind, language: Language) -> tuple[str, ...]:
-    """Return what a device is called: its own name, then what the owner says, else the words of its kind."""
+    """Return what a device is called: what the owner says, else the words of its kind; at last its own name."""
     own = " ".join(_parts(device.name))
     common = next((item.names(language) for item in said if item.names(language)), ())
-    return tuple(dict.fromkeys((own, *(common or _NAMES.get(kind, {}).get(language, ())))))
+    return tuple(dict.fromkeys((*(common or _NAMES.get(kind, {}).get(language, ())), own)))
 
 
 def _kind(device: Device, profile: Profile, roles: Mapping[Role, str]) -> Kind:

@@ -44,6 +44,11 @@ _SPOKEN: Final = {
     "HassClimateGetTemperature": "query", "HassSetPosition": "position", "HassFanSetSpeed": "level",
     "HassGetState": "query",
 }  # fmt: skip
+# "Put the blind to 30 percent" fits templates of both.
+_OTHERWISE: Final = {
+    ("brightness", "blind"): "position", ("position", "light"): "brightness", ("brightness", "ventilation"): "level",
+    ("position", "ventilation"): "level",
+}  # fmt: skip
 _LEFT_OUT: Final = ("floor", "color", "scene", "script", "button", "media", "vacuum", "lawn", "lock", "person")
 _FILES: Final[Mapping[Language, str]] = {"en": "en.json", "zh": "zh-CN.json"}
 
@@ -143,6 +148,8 @@ class Phrasebook:
             quantity = "switch" if kind in ("light", "ventilation") else "closed"
         if action in ("on", "off") and kind == "blind":
             action = "open" if action == "on" else "close"
+        if (action, kind) in _OTHERWISE:
+            action = _OTHERWISE[action, kind]
         number, is_share = _number(slots)
         if action not in ACTIONS:
             return None
@@ -221,8 +228,8 @@ def _block(intent: str, block: Mapping[str, Any]) -> dict[str, Any] | None:
     }
     if domains and domains.isdisjoint(_KINDS):
         return None
-    if intent == "HassGetState" and not domains & {"light", "cover", "fan"}:
-        return None
+    if intent == "HassGetState" and (not domains & {"light", "cover", "fan"} or block.get("response") == "all"):
+        return None  # "all lights off" would be a question there
     # A name alone is no command.
     sentences = [item for item in block["sentences"] if item not in ("[<the>] {name}", "{name}")]
     return {**block, "requires_context": context, "sentences": sentences} if sentences else None

@@ -137,7 +137,7 @@ class _Speech:
 
     def _name(self, thing: Thing) -> str:
         names = thing.names[self._language]
-        name = names[1] if len(names) > 1 else names[0] if names else thing.device
+        name = names[0] if names else thing.device
         if not thing.room:
             return name
         room = self._house.room_name(thing.room, self._language)

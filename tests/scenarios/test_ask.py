@@ -60,8 +60,9 @@ async def test_what_is_said_in_english_or_chinese_happens_and_is_proven(home: Ga
 
 async def test_class_c_waits_for_the_approver_and_the_command_line_says_so(home: Gateway) -> None:
     folder = str(home.plan.folder)
+    words = ("ask", "turn", "off", "the", "heat", "pump", "--folder", folder, "--json")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "edgeagents.cli", "ask", "turn", "off", "the", "heat", "pump", "--folder", folder, "--json",
+        sys.executable, "-m", "edgeagents.cli", *words,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()
