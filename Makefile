@@ -129,4 +129,4 @@ bench-decode: setup ## µs an event from bytes to a typed event, in each encodin
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home bench-events bench-allocation bench-negotiation bench-lm bench-lm-exact diagrams images model model-package test-compose
+	bench-home bench-events bench-allocation bench-negotiation bench-lm bench-lm-exact bench-ask diagrams images model model-package test-compose
