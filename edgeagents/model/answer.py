@@ -13,16 +13,18 @@ Source: RFC 8259; design.md section 6.
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 from edgeagents.errors import InvalidInputError
-from edgeagents.model.options import Options, Slot
+from edgeagents.model.options import UNSHOWN, Options, Slot
 from edgeagents.model.values import Value, check_value, is_numeric, parse_value, same_value
 
 MOST_CHARS: Final = 8_192  # of an answer as a whole
+_UNSHOWN: Final = re.compile(f"[\ud800-\udfff{''.join(f'{chr(low)}-{chr(high)}' for low, high in UNSHOWN)}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def _as_float(value: int) -> float:
 def _text(value: object, most: int, least: int = 1) -> str:
     if not isinstance(value, str) or not least <= len(value) <= most:
         raise InvalidInputError(f"a text of {least} to {most} characters is wanted, not {_quoted(str(value))}")
-    if not all(letter == " " or letter.isprintable() for letter in value):
+    if _UNSHOWN.search(value):
         raise InvalidInputError("a text with characters that cannot be shown")
     return value
 
@@ -171,4 +173,4 @@ def _no_constant(text: str) -> float:
 
 def _quoted(text: str, most: int = 80) -> str:
     shown = text if len(text) <= most else f"{text[:most]}…"
-    return cast(str, json.dumps(shown, ensure_ascii=True))
+    return json.dumps(shown, ensure_ascii=True)

@@ -1,4 +1,4 @@
-"""What a language model may answer: the commands an agent may give now, its tasks, a question, or nothing with a reason.
+"""What a language model may answer: commands an agent may give now, its tasks, a question, or nothing and why.
 
 An agent's options follow from its permissions, the devices it knows and their profiles. Nothing outside of them can be
 said (`inference/constrain.py` makes a grammar of them) or is understood (`model/answer.py`). They are a plain value:
@@ -32,6 +32,11 @@ MOST_TEXT: Final = 400
 MOST_DECIMALS: Final = 6
 # Where neither profile nor permission bounds a real number, these do: a model needs no more.
 UNBOUNDED: Final = 10**6
+# What no text of an answer holds: controls, what is invisible or turns the direction of writing, private use.
+UNSHOWN: Final = (
+    (0x00, 0x1F), (0x7F, 0x9F), (0xAD, 0xAD), (0x61C, 0x61C), (0x180E, 0x180E), (0x200B, 0x200F), (0x2028, 0x202E),
+    (0x2060, 0x206F), (0xE000, 0xF8FF), (0xFEFF, 0xFEFF), (0xFFF0, 0xFFFF), (0xE0000, 0x10FFFF),
+)  # fmt: skip
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
 
 
@@ -153,15 +158,12 @@ def _slot(permission: Permission, device: str, resource: DeviceResource, present
     """Return what one permission makes of a resource; None: nothing that could be set."""
     properties = resource.properties
     kind, step = properties.value_type, permission.max_step
-    if kind not in SIMPLE_TYPES or (step is not None and not isinstance(present, (int, float))):
+    if kind not in SIMPLE_TYPES or (step is not None and not _is_number(present)):
         return None
     bounds = [(permission.minimum, permission.maximum), (properties.minimum, properties.maximum)]
-    if step is not None and isinstance(present, (int, float)):
-        if not math.isfinite(present):
-            return None
-        bounds.append(
-            (float(Decimal(str(present)) - Decimal(str(step))), float(Decimal(str(present)) + Decimal(str(step))))
-        )
+    if step is not None:
+        now, far = Decimal(str(present)), Decimal(str(step))
+        bounds.append((float(now - far), float(now + far)))
     low = max((low for low, _ in bounds if low is not None), default=None)
     high = min((high for _, high in bounds if high is not None), default=None)
     if permission.values:
@@ -174,6 +176,10 @@ def _slot(permission: Permission, device: str, resource: DeviceResource, present
     if lowest > highest:
         return None
     return Slot(device=device, resource=resource.name, kind=kind, lowest=lowest, highest=highest, decimals=decimals)
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _steps(kind: str, low: float | None, high: float | None) -> tuple[int, int, int]:
