@@ -24,7 +24,7 @@ from edgeagents.inference.language import Floats, Vocabulary
 from edgeagents.model.options import Options
 
 KEPT: Final = 64  # compiled grammars
-_LIMITS: Final = {"step_lexer_fuel": 1_000_000, "initial_lexer_fuel": 4_000_000, "verbose_errors": False}
+_LIMITS: Final = LLParserLimits(step_lexer_fuel=1_000_000, initial_lexer_fuel=4_000_000, verbose_errors=False)
 
 
 class Grammars:
@@ -89,7 +89,7 @@ class Grammars:
                 self._kept.move_to_end(key)
                 self.hits += 1
                 return Held(found.deep_copy())
-        matcher = LLMatcher(self._tokens, make(), log_level=0, limits=LLParserLimits(**_LIMITS))
+        matcher = LLMatcher(self._tokens, make(), log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise InvalidInputError(f"not a grammar that can be fulfilled: {_first_line(matcher.get_error())}")
         with self._lock:

@@ -190,6 +190,11 @@ class Loop:
         """How many requests wait for a row."""
         return len(self._waiting)
 
+    @property
+    def room(self) -> int:
+        """How many more requests would have a row at once."""
+        return self._rows.rows - len(self._running) - (self._joining is not None) - len(self._waiting)
+
     def submit(self, request: Request) -> None:
         """Have a request written.
 
@@ -282,7 +287,7 @@ class Loop:
             self._leave(self._running.index(text))
         whole = "".join([*text.parts, rest])
         if rest:
-            found.append(Written(text.request.name, rest, text.tokens[-1] if text.tokens else -1, 0.0))
+            found.append(Written(text.request.name, rest, text.tokens[-1] if text.tokens else -1, 0.0, True))
         rule = text.request.constraint
         is_whole = rule is None or (reason == "stop" and rule.can_end and not text.stops.is_met and not text.is_cut)
         cached = min(text.cached, len(text.request.prompt))
