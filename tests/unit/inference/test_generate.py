@@ -165,10 +165,19 @@ class Only:
         logits[:] = -math.inf
         logits[self.token] = kept
 
-    def accept(self, token: int) -> bool:
+    def begin(self) -> list[int]:
+        return []
+
+    def accept(self, token: int) -> list[int]:
         assert token == self.token
         self.left -= 1
+        return []
+
+    @property
+    def can_end(self) -> bool:
         return self.left == 0
+
+    is_over = can_end
 
 
 def test_a_constraint_says_what_may_follow_and_when_it_is_complete() -> None:
@@ -221,9 +230,10 @@ def test_a_character_of_several_tokens_is_handed_on_whole() -> None:
             self.token = self.tokens[0]
             super().mask(logits)
 
-        def accept(self, token: int) -> bool:
+        def accept(self, token: int) -> list[int]:
             self.tokens = self.tokens[1:]
-            return not self.tokens
+            self.left = len(self.tokens)
+            return []
 
     run.loop.submit(Request("a", prompt(1), most_tokens=9, constraint=Spelled()))
     assert run.finish()["a"].text == "温é"
