@@ -191,6 +191,28 @@ class Rule(OwnerModel):
         return value
 
 
+class Thinks(OwnerModel):
+    """Which language model an agent may ask, and when; its answers are proposals like any other."""
+
+    by: str = Field("gateway", description="`gateway`: the shared one; or the URL of an OpenAI-compatible server")
+    model: str = Field("", max_length=256, description="name of the model at such a server")
+    budget: float = Field(8.0, gt=0, le=60, description="an answer that takes longer counts for nothing, wall time")
+    when: tuple[Literal["asked", "silent"], ...] = Field(
+        ("asked",), min_length=1, description="a person says what no template fits; news on which all rules are silent"
+    )
+    sure: float = Field(0.8, gt=0, le=1, description="an answer less sure than this is asked back, not acted on")
+    every: float = Field(60.0, ge=1, le=86_400, description="for `silent`: at most so often, wall time")
+
+    _parse = field_validator("budget", "every", mode="before")(_duration)
+
+    @field_validator("by")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value != "gateway" and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
+            raise ValueError(f"{value!r}: write gateway, or http://host:port/v1")
+        return value
+
+
 class AgentDefinition(OwnerModel):
     """One agent: what it watches, what it may do, what it wants."""
 
@@ -203,6 +225,7 @@ class AgentDefinition(OwnerModel):
     rules: tuple[Rule, ...] = ()
     may: tuple[Permission, ...] = ()
     answers: bool = Field(False, description="takes what people say: POST /api/v3/ask (docs/ask.md)")
+    thinks: Thinks | None = Field(None, description="which language model it may ask; none: it asks no model")
     ttl: float = Field(10.0, gt=0, le=3600, description="how long a command may wait from its decision on, wall time")
 
     _parse = field_validator("ttl", mode="before")(_duration)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from fastapi import Request
 
@@ -25,17 +25,20 @@ from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.files import load_model
 from edgeagents.adapters.middleware import correlation_id, error_body
 from edgeagents.errors import EdgeAgentsError, TheirError, TooManyAttemptsError, meaning_of
-from edgeagents.model.agent import Asked
+from edgeagents.model.agent import AgentDefinition, Asked, Observation
+from edgeagents.model.answer import Answer, CommandAnswer
 from edgeagents.model.message import Outcome
+from edgeagents.model.options import Options, options_of
 from edgeagents.model.words import Language, Words
 from edgeagents.permissions import MICRO_INBOX
 from services.agent.commands import Commander, Given
 from services.agent.house import House, house_of
+from services.agent.perception import Twin
 from services.agent.phrases import Phrase, Phrasebook
 from services.agent.questions import ACTED_ON_WITHIN_S, MOST_OPEN, Conversation, Question, Questions, question_of
 from services.agent.replies import reply_of
+from services.agent.thinking import TROUBLES, Thinker, Thought, intent_of, read_thought, words_of
 from services.agent.understanding import Act, Understood, understand
-from services.agent.view import View
 
 log = logging.getLogger(__name__)
 
@@ -45,19 +48,12 @@ ASK: Final = "ask"
 _OWN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
-class Thinks(Protocol):
-    """What answers a question that no template fits; `begin` returns at once."""
-
-    def begin(self, question: Question, house: House, view: View) -> bool:
-        """Have a model asked; False when none is there to be asked, now or at all."""
-
-
 class Answers:
     """What people said to this agent, and what they are told."""
 
     def __init__(
-        self, devices: DeviceCache, words: Words, view: View, commander: Commander, wall_ns: Callable[[], int],
-        site_now: Callable[[], float], wall_s: Callable[[float], float], agent: str,
+        self, devices: DeviceCache, words: Words, view: Twin, commander: Commander, wall_ns: Callable[[], int],
+        site_now: Callable[[], float], wall_s: Callable[[float], float], agent: AgentDefinition,
     ) -> None:  # fmt: skip
         """Wire the parts; names are taken from `devices` as they are when somebody asks."""
         self._devices, self._words, self._view = devices, words, view
@@ -66,7 +62,8 @@ class Answers:
         self._house: House | None = None
         self._books: dict[Language, Phrasebook] = {}
         self.questions = Questions()
-        self.thinks: Thinks | None = None
+        self.thinker: Thinker | None = None
+        self.sure = 1.0  # an answer of a model less sure than this is asked back
 
     def watch(self) -> None:
         """Have names follow the devices from now on."""
@@ -81,6 +78,15 @@ class Answers:
         if self._house is None:
             self._house = house_of(self._devices.all(), self._devices.profiles_by_name, self._words)
         return self._house
+
+    def options(self) -> Options:
+        """Return what a model may answer now: what the agent's file permits and `site.yaml` declares."""
+        devices, welcome = self._devices, self._commander.welcome
+        declared = {(item.device, item.resource) for item in welcome.site} if welcome is not None else set()
+        present = {key: sample.value for key, sample in self._view.readings.items()}
+        return options_of(
+            self._agent, devices.devices_by_name, devices.profiles_by_name, present, declared=declared
+        )  # fmt: skip
 
     async def hear(self, question: Question) -> Phrase | None:
         """Return what a question says by templates, matched beside the loop: that takes milliseconds."""
@@ -109,7 +115,7 @@ class Answers:
             self.questions.decided(conversation, "phrase", problem=f"it is {age_s:.0f} s old: ask again")
             return None
         if phrase is None:
-            if self.thinks is None or not self.thinks.begin(question, self.house, self._view):
+            if self.thinker is None or not self.thinker.begin(question, self.house, self._view):
                 self.questions.decided(conversation, "phrase")
             return None
         return self.understood(conversation, understand(phrase, self.house, self._view))
@@ -126,6 +132,44 @@ class Answers:
         intents = tuple(replace(item, because=because) for item in found.intents)
         return conversation, Asked(question.id, question.text, "phrase", intents, 1.0, found.inputs)
 
+    def look(self, observation: Observation) -> None:
+        """Have a model asked about news on which the rules are silent, where the owner says so."""
+        if self.thinker is not None:
+            self.thinker.look(observation, self.house, self._view)
+
+    def think_over(self, thought: Thought, stored_ns: int) -> tuple[Conversation | None, Asked] | None:
+        """Return what is to be decided on of what a model answered; None when it leads to no command.
+
+        Args:
+            thought: as it was stored.
+            stored_ns: when the broker got it.
+        """
+        conversation = self.questions.known(thought.question) if thought.question else None
+        if thought.question and conversation is None:  # asked in a former life: nobody waits for it any more
+            return None
+        answer = read_thought(thought, self.options()) if self.thinker is not None else None
+        is_late = (self._wall_ns() - stored_ns) / 1e9 > ACTED_ON_WITHIN_S
+        if isinstance(answer, CommandAnswer) and thought.confidence >= self.sure and not is_late:
+            intent = intent_of(answer, thought)
+            found = (intent,)
+            return conversation, Asked(
+                thought.question, thought.said, "language-model", found, thought.confidence, {}, thought.model
+            )  # fmt: skip
+        if conversation is not None and not conversation.is_decided:
+            self._told(conversation, thought, answer)
+        return None
+
+    def _told(self, conversation: Conversation, thought: Thought, answer: Answer | None) -> None:
+        """Answer a question without a command: what the model says, or why it is of no use."""
+        if isinstance(answer, CommandAnswer):  # not sure enough, or too late
+            percent = f"{thought.confidence:.0%}"
+            guess = f"{answer.device}/{answer.resource} = {answer.value!r}"
+            self.questions.decided(conversation, "language-model", problem=f"{percent}: {guess}?")
+            return
+        words = words_of(answer) if answer is not None else ""
+        trouble = TROUBLES.get(thought.trouble, TROUBLES["illegal"])
+        self.questions.decided(conversation, "language-model", said=words, problem="" if words else trouble)
+
     def given(self, conversation: Conversation, asked: Asked, given: Sequence[Given]) -> None:
         """Note what became of a decision's wishes."""
         welcome = self._commander.welcome
@@ -138,7 +182,7 @@ class Answers:
 
     def reply(self, conversation: Conversation) -> dict[str, Any]:
         """Return the answer as it is now."""
-        return reply_of(conversation, self.house, self._view, self._site_now(), self._agent, self._wall_s)
+        return reply_of(conversation, self.house, self._view, self._site_now(), self._agent.name, self._wall_s)
 
 
 def stored_question(message: StoredMessage) -> Question | None:

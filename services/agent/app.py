@@ -119,13 +119,14 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             return service.site_time.at_ns(clock.wall_ns())
 
         answers = None
-        if agent.answers:
+        if agent.answers or agent.thinks is not None:
             words = read_words(AgentSettings().words_file, path)
             answers = Answers(
                 service.devices, words, twin, commander, clock.wall_ns, site_now, service.site_time.wall_duration_s,
-                agent.name,
+                agent,
             )  # fmt: skip
-            await Door(service, agent.name, answers).open()
+            if agent.answers:
+                await Door(service, agent.name, answers).open()
         loop = AgentLoop(agent, twin, stages, commander, audit, journal, site_now, answers)
         _follow_pipeline(service, loop)
         inputs = Inputs(service.bus, service.edgex, agent, service.devices)

@@ -26,9 +26,10 @@ from edgeagents.model.message import Outcome
 from edgeagents.protocol.gate import Key
 from edgeagents.settings import EdgexBusType
 from services.agent.answers import Answers, stored_question
-from services.agent.loop import AskInput, EventInput, Input, OutcomeInput, RuleInput
+from services.agent.loop import AskInput, EventInput, Input, OutcomeInput, RuleInput, ThoughtInput
 from services.agent.perception import Twin
 from services.agent.questions import Question
+from services.agent.thinking import stored_thought
 from services.agent.trigger import stored_event
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,10 @@ class Inputs:
                 question = stored_question(message)
                 if question is not None:
                     await self._put_question(message, question)
+                    continue
+                thought = stored_thought(message)
+                if thought is not None:
+                    await self.queue.put(ThoughtInput(message, thought))
                     continue
                 event = stored_event(message)
                 result = json.loads(message.data) if event is None else {}

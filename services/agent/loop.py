@@ -35,6 +35,7 @@ from services.agent.phrases import Phrase
 from services.agent.pipeline import Pipeline
 from services.agent.questions import Conversation, Question
 from services.agent.record import decision_body
+from services.agent.thinking import Thought
 from services.agent.view import SeenView
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,15 @@ class AskInput:
     phrase: Phrase | None
 
 
-Input: TypeAlias = EventInput | RuleInput | OutcomeInput | AskInput
+@dataclass(frozen=True, slots=True)
+class ThoughtInput:
+    """What a language model answered, or why it did not."""
+
+    message: StoredMessage
+    thought: Thought
+
+
+Input: TypeAlias = EventInput | RuleInput | OutcomeInput | AskInput | ThoughtInput
 _Place: TypeAlias = tuple[str, int, int]  # stream, sequence, and when stored: a broker made anew counts from 1 again
 
 
@@ -230,6 +239,8 @@ class AgentLoop:
                 return self._consider(self._rule_observation(message, result))
             case AskInput():
                 return self._asked(item)
+            case ThoughtInput():
+                return self._thought(item)
             case OutcomeInput(_, outcome):
                 self._commander.ended(outcome)
                 if self._answers is not None:
@@ -246,7 +257,17 @@ class AgentLoop:
             return None
         return self._answer(*found, message)
 
-    def _answer(self, conversation: Conversation, asked: Asked, message: StoredMessage) -> Awaitable[None]:
+    def _thought(self, item: ThoughtInput) -> Awaitable[None] | None:
+        """Decide on what a model answered; None when that wants no command."""
+        self.counts["thoughts"] += 1
+        message, answers = item.message, self._answers
+        found = answers.think_over(item.thought, message.time_ns) if answers is not None else None
+        if found is None:
+            self._audit.append("thought", **item.thought.model_dump())
+            return None
+        return self._answer(*found, message)
+
+    def _answer(self, conversation: Conversation | None, asked: Asked, message: StoredMessage) -> Awaitable[None]:
         cause = Cause(stream=message.stream, sequence=message.sequence, origin_ns=message.time_ns)
         observation = Observation(cause, PERSON, {}, self._site_now(), asked)
         stages = [stage for stage in self._stages if stage.name == asked.stage]
@@ -260,14 +281,14 @@ class AgentLoop:
         return self._answered(given, conversation, observation, decision, [stage.name for stage in stages], seen)
 
     async def _answered(
-        self, giving: Awaitable[list[Given]], conversation: Conversation, observation: Observation,
+        self, giving: Awaitable[list[Given]], conversation: Conversation | None, observation: Observation,
         decision: Decision | None, names: list[Stage], seen: SeenView,
     ) -> None:  # fmt: skip
         given = await giving
         if decision is not None:
             body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
             self._audit.append("decision", **body)
-        if self._answers is not None and observation.asked is not None:
+        if self._answers is not None and observation.asked is not None and conversation is not None:
             self._answers.given(conversation, observation.asked, given)
 
     def _perceive(self, item: EventInput) -> Awaitable[None] | None:
@@ -298,18 +319,24 @@ class AgentLoop:
         # All are told, also those that the pipeline leaves out now.
         awake = {stage.name for stage in self._stages if stage.is_awake(self._twin, touched, observation.site_s)}
         if awake.isdisjoint(self.pipeline.stages):
-            self.counts["nothing_to_do"] += 1
+            self._silent(observation)
             return None
         stages = [stage for stage in self._stages if stage.name in self.pipeline.stages]
         seen = SeenView(self._twin)
         decision = decide(observation, seen, stages)
         if decision is None:
-            self.counts["nothing_to_do"] += 1
+            self._silent(observation)
             return None
         self.counts["decisions"] += 1
         telemetry.note({"decision": decision.id, "stage": decision.stage})
         given = self._commander.give(decision, observation.cause, observation.site_s)
         return self._write_down(given, observation, decision, [stage.name for stage in stages], seen)
+
+    def _silent(self, observation: Observation) -> None:
+        """Count that the rules want nothing; a model may be asked, beside the loop, where the owner says so."""
+        self.counts["nothing_to_do"] += 1
+        if self._answers is not None:
+            self._answers.look(observation)
 
     async def _write_down(
         self, giving: Awaitable[list[Given]], observation: Observation, decision: Decision, names: list[Stage],

@@ -148,8 +148,7 @@ class Phrasebook:
             quantity = "switch" if kind in ("light", "ventilation") else "closed"
         if action in ("on", "off") and kind == "blind":
             action = "open" if action == "on" else "close"
-        if (action, kind) in _OTHERWISE:
-            action = _OTHERWISE[action, kind]
+        action = _OTHERWISE.get((str(action), str(kind)), action)
         number, is_share = _number(slots)
         if action not in ACTIONS:
             return None

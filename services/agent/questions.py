@@ -155,6 +155,10 @@ class Questions:
         known = self._known.get(question.id) or self._remember(question)
         return None if known.is_decided else known
 
+    def known(self, name: str) -> Conversation | None:
+        """Return the conversation of a question's id, None when there is none."""
+        return self._known.get(name)
+
     def forget(self, question: Question) -> None:
         """Forget a question that could not be stored: asked again, it is new."""
         self._known.pop(question.id, None)
