@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from llguidance import JsonCompileOptions, LLMatcher
+from llguidance import LLMatcher
 
 from edgeagents.errors import InvalidInputError
 
@@ -19,7 +19,7 @@ MOST_SCHEMA_CHARS: Final = 64 << 10
 MOST_DEPTH: Final = 64
 MOST_TEXT: Final = 512
 MOST_WHOLE: Final = 10**15
-_COMPACT: Final[JsonCompileOptions] = {"whitespace_flexible": False, "lenient": False}
+_COMPACT: Final[Any] = {"whitespace_flexible": False, "lenient": False}
 _VALUES: Final = ("enum", "const", "default", "examples")  # what is in them is no schema
 _BOUNDED_TEXT: Final = frozenset(("enum", "const", "pattern", "format", "maxLength", "$ref", "anyOf", "oneOf", "allOf"))
 
