@@ -63,7 +63,6 @@ class Answers:
         self._books: dict[Language, Phrasebook] = {}
         self.questions = Questions()
         self.thinker: Thinker | None = None
-        self.sure = 1.0  # an answer of a model less sure than this is asked back
 
     def watch(self) -> None:
         """Have names follow the devices from now on."""
@@ -87,6 +86,11 @@ class Answers:
         return options_of(
             self._agent, devices.devices_by_name, devices.profiles_by_name, present, declared=declared
         )  # fmt: skip
+
+    @property
+    def _sure(self) -> float:
+        """How sure a model must be to be acted on."""
+        return self._agent.thinks.sure if self._agent.thinks is not None else 1.0
 
     async def hear(self, question: Question) -> Phrase | None:
         """Return what a question says by templates, matched beside the loop: that takes milliseconds."""
@@ -149,7 +153,7 @@ class Answers:
             return None
         answer = read_thought(thought, self.options()) if self.thinker is not None else None
         is_late = (self._wall_ns() - stored_ns) / 1e9 > ACTED_ON_WITHIN_S
-        if isinstance(answer, CommandAnswer) and thought.confidence >= self.sure and not is_late:
+        if isinstance(answer, CommandAnswer) and thought.confidence >= self._sure and not is_late:
             intent = intent_of(answer, thought)
             found = (intent,)
             return conversation, Asked(

@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from fastapi import Request
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edgeagents import subjects
 from edgeagents.adapters.bootstrap import Build, EdgexService, ServiceSpec
 from edgeagents.adapters.files import load_agent
+from edgeagents.adapters.inference_client import HttpInference, LanguageClient, NatsInference
 from edgeagents.adapters.metrics import PIPELINE_TAG, Metrics
 from edgeagents.adapters.micro import Endpoint
 from edgeagents.audit import Audit
 from edgeagents.clock import SteppedClock
 from edgeagents.errors import ConfigurationError, InvalidInputError
 from edgeagents.journal import Journal
-from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.agent import AgentDefinition, Thinks
 from edgeagents.model.message import OutcomeStatus
 from edgeagents.protocol.fitting import file_problems
 from edgeagents.settings import PREFIX, SiteTime
@@ -41,6 +42,7 @@ from services.agent.pipeline import DEFAULT, read_pipeline
 from services.agent.questions import LONGEST_WAIT_S
 from services.agent.record import started_body
 from services.agent.rules import RuleBook
+from services.agent.thinking import Thinker
 from services.agent.trigger import add_event_route, is_by_http
 
 log = logging.getLogger(__name__)
@@ -125,6 +127,8 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
                 service.devices, words, twin, commander, clock.wall_ns, site_now, service.site_time.wall_duration_s,
                 agent,
             )  # fmt: skip
+            if agent.thinks is not None:
+                answers.thinker = await thinker_of(service, agent, agent.thinks, answers)
             if agent.answers:
                 await Door(service, agent.name, answers).open()
         loop = AgentLoop(agent, twin, stages, commander, audit, journal, site_now, answers)
@@ -150,6 +154,20 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             journal.close()
 
     return build
+
+
+async def thinker_of(service: EdgexService, agent: AgentDefinition, thinks: Thinks, answers: Answers) -> Thinker:
+    """Return what asks the model that an agent's file names; the key for a server is the secret `language-model`."""
+    if thinks.by == "gateway":
+        client: LanguageClient = NatsInference(service.bus, agent.name)
+    else:
+        key = (await service.secret("language-model")).get("key")
+        client = HttpInference(service.http, thinks.by, thinks.model, SecretStr(key) if key else None)
+    subject = subjects.trigger(service.settings.gateway, agent.name)
+    return Thinker(
+        thinks, client, answers.options, lambda data, headers: service.bus.store(subject, data, headers),
+        lambda work: service.tasks.create_task(work, name="thinking"), time.monotonic,
+    )  # fmt: skip
 
 
 def _follow_pipeline(service: EdgexService, loop: AgentLoop) -> None:
@@ -296,6 +314,7 @@ def _routes(
             "ruleFailures": dict(rules.failures),
             "rejected": dict(service.edgex.rejected),
             **({"questions": dict(answers.questions.counts)} if answers is not None else {}),
+            **({"thinking": dict(answers.thinker.counts)} if answers is not None and answers.thinker else {}),
         }
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -105,7 +105,7 @@ class Thinker:
 
     def __init__(
         self, settings: Thinks, client: LanguageClient, options: Callable[[], Options],
-        store: Callable[[bytes, dict[str, str]], Awaitable[object]], spawn: Callable[[Awaitable[None]], object],
+        store: Callable[[bytes, dict[str, str]], Awaitable[object]], spawn: Callable[[Coroutine[None, None, None]], object],
         monotonic: Callable[[], float],
     ) -> None:  # fmt: skip
         """Wire the parts.

@@ -1,25 +1,34 @@
 """`make bench-ask`: how many of the labelled sentences are understood; the last line is one JSON object.
 
-    python -m tests.bench.ask [--failures]    # --failures: of the tuned half, which ones
+    python -m tests.bench.ask [--failures] [--model 48]
 
-Score by fast path, and with a model by that too; by half, kind and language. The held-out half is not tuned on.
+`--failures` prints those of the tuned half; `--model N` also asks the default model (`make model`) about N sentences
+spread over the set, and about all that the fast path has nothing to say on within these. Score by fast path, model and
+both; by half, kind and language. The held-out half is not tuned on.
 """
 
 import argparse
+import asyncio
 import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
-from tests.bench.ask_set import FastPath, Item, Verdict, items, judge
+from edgeagents.adapters.files import load_agent
+from edgeagents.model.agent import Thinks
+from tests.bench.ask_model import ModelPath, summary
+from tests.bench.ask_set import HOME, ROOT, FastPath, Item, Verdict, items, judge
+
+MODEL: Final = ROOT / "models" / "smollm2-135m-instruct"
 
 
 def main() -> None:
     """Score and print."""
     parser = argparse.ArgumentParser(prog="make bench-ask ARGS=…")
     parser.add_argument("--failures", action="store_true", help="print what is not right of the tuned half")
+    parser.add_argument("--model", type=int, default=0, metavar="N", help="ask the model about N sentences, too")
     arguments = parser.parse_args()
     began_s = time.process_time()
     path = FastPath()
@@ -38,7 +47,35 @@ def main() -> None:
         "sentences": len(verdicts), "load_s": round(load_s, 2), "median_ms": round(median(spent_ms), 1),
         "p99_ms": round(sorted(spent_ms)[int(len(spent_ms) * 0.99)], 1), "fast_path": score(verdicts),
     }  # fmt: skip
+    if arguments.model:
+        result |= asyncio.run(with_model(verdicts, arguments.model))
     print(json.dumps(result, ensure_ascii=False))
+
+
+async def with_model(verdicts: list[tuple[Item, Verdict]], count: int) -> dict[str, Any]:
+    """Return the score of the model alone, and of fast path and model together, on sentences spread over the set."""
+    sure = (load_agent(HOME / "agents" / "assistant.yaml").thinks or Thinks()).sure
+    chosen = verdicts[:: max(1, len(verdicts) // count)][:count]
+    path = ModelPath(MODEL)
+    try:
+        said = [(item, await path.judge(item)) for item, _ in chosen]
+    finally:
+        path.close()
+    by_model = {item.text: one for item, one in said}
+    both: list[tuple[Item, Verdict]] = []
+    for item, verdict in chosen:
+        one = by_model[item.text]
+        # Less sure: nothing is done, and the person is asked.
+        is_sure = one.confidence >= sure or one.verdict != "harmful"
+        both.append((item, verdict if verdict != "silent" else one.verdict if is_sure else "silent"))
+    by_language = {
+        language: summary([pair for pair in said if pair[0].language == language], sure) for language in ("en", "zh")
+    }
+    return {
+        "model": summary(said, sure) | by_language,
+        "same_fast_path": score(chosen)["all"],
+        "both": score(both)["all"],
+    }
 
 
 def score(verdicts: Iterable[tuple[Item, Verdict]]) -> dict[str, Any]:

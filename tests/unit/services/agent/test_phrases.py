@@ -125,7 +125,6 @@ def test_plain_keeps_points_within_numbers_alone() -> None:
     assert plain("Set it to 21.5, please. Now!") == "Set it to 21.5 please Now"
 
 
-
 def test_metadata_alone_tells_what_things_are_and_in_which_room() -> None:
     bare = home(words=False)
     assert {thing.device: (thing.kind, thing.room) for thing in bare.things if thing.room == "office"} == {
