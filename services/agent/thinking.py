@@ -35,6 +35,8 @@ KIND: Final = "Trigger-Kind"
 THOUGHT: Final = "thought"
 MOST_AT_ONCE: Final = 4
 LEEWAY_S: Final = 0.5  # the client's own word, which says more, comes before ours
+Store: TypeAlias = Callable[[bytes, dict[str, str]], Awaitable[object]]
+Spawn: TypeAlias = Callable[[Coroutine[None, None, None]], object]
 Trouble: TypeAlias = Literal["", "away", "busy", "late", "capped", "illegal", "failed"]
 TROUBLES: Final[dict[Trouble, str]] = {
     "away": "the language model is away", "busy": "the language model is busy",
@@ -104,8 +106,7 @@ class Thinker:
     """Asks a model for one agent; see the module."""
 
     def __init__(
-        self, settings: Thinks, client: LanguageClient, options: Callable[[], Options],
-        store: Callable[[bytes, dict[str, str]], Awaitable[object]], spawn: Callable[[Coroutine[None, None, None]], object],
+        self, settings: Thinks, client: LanguageClient, options: Callable[[], Options], store: Store, spawn: Spawn,
         monotonic: Callable[[], float],
     ) -> None:  # fmt: skip
         """Wire the parts.

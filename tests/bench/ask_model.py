@@ -1,4 +1,4 @@
-"""What a language model makes of labelled sentences and of injections: the prompt and the reading that an agent uses."""
+"""What a language model makes of labelled sentences, by the prompt and the reading that an agent uses."""
 
 import time
 from dataclasses import dataclass

@@ -109,7 +109,7 @@ def test_questions_name_the_things_that_know() -> None:
 @st.composite
 def _sentences(draw: st.DrawFn) -> str:
     words = ["turn", "on", "off", "set", "the", "bedroom", "light", "to", "21", "degrees", "is", "not", "打开", "卧室",
-             "的", "灯", "{area}", "[", "]", "<in>", "(", ")", "|", "\u202e", "\x00", "percent", "%", "百分之"]  # fmt: skip
+             "的", "灯", "{area}", "[", "]", "<in>", "(", ")", "|", "\u202e", "\x00", "percent", "%"]  # fmt: skip
     return " ".join(draw(st.lists(st.sampled_from(words), max_size=12)))
 
 
