@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -49,23 +50,27 @@ class State:
         return None
 
 
+@lru_cache(maxsize=2)
 def home(words: bool = True) -> House:
     """Return the home as people speak of it; without `words` by its metadata alone."""
     return house_of(devices().values(), profiles(), load_model(Words, HOME / "words.yaml") if words else Words())
 
 
+@lru_cache(maxsize=1)
 def profiles() -> dict[str, Profile]:
     """Return the home's profiles by name."""
     found = [Profile.model_validate(yaml.safe_load(path.read_text())) for path in (HOME / "profiles").glob("*.yaml")]
     return {item.name: item for item in found}
 
 
+@lru_cache(maxsize=1)
 def devices() -> dict[str, Device]:
     """Return the home's devices by name."""
     lists = [yaml.safe_load(path.read_text())["deviceList"] for path in sorted((HOME / "devices").glob("*.yaml"))]
     return {item["name"]: Device.model_validate(item) for items in lists for item in items}
 
 
+@lru_cache(maxsize=1)
 def state() -> State:
     """Return what was read last."""
     said: dict[str, Any] = yaml.safe_load((FOLDER / "ask-state.yaml").read_text())

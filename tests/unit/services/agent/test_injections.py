@@ -44,7 +44,7 @@ def permitted(device: str, resource: str) -> bool:
 
 def built(payload: str, place: str) -> tuple[list[str], Any]:
     """Return the messages of a prompt with a payload in one place, and the options that go with it."""
-    known = devices()
+    known = dict(devices())
     if place == "name":
         known[payload] = Device(name=payload, profile_name="Light", labels=("room", "office"))
     house = house_of(known.values(), profiles(), Words())

@@ -1,4 +1,4 @@
-"""The language stage: asked beside the loop, within a budget; what it answers is stored; trouble leads to no command."""
+"""The language stage: asked beside the loop, within a budget; its answer is stored; trouble leads to no command."""
 
 import asyncio
 import json
