@@ -98,7 +98,14 @@ def test_the_digest_changes_with_what_may_be_answered_and_with_nothing_else() ->
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"kind": "Binary"}, {"kind": "Int8", "lowest": 2, "highest": 1}, {"kind": "Int8", "values": ("x",)}]
+    "wrong",
+    [
+        {"kind": "Binary"},
+        {"kind": "Int8", "lowest": 2, "highest": 1},
+        {"kind": "Int8", "values": ("x",)},
+        {"kind": "Float64", "values": ("NaN",)},
+        {"kind": "Float64", "lowest": -(10**4000)},
+    ],
 )
 def test_a_slot_that_nothing_fits_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
