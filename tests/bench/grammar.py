@@ -2,10 +2,10 @@
 
     make bench-grammar ARGS="--answers 10000 --model-answers 200"
 
-Needs the model (`make model`). Random answers are chosen by random likings over the real vocabulary, which is what a model
-at a high temperature comes to; then the real model answers adversarial prompts at temperature 2. Each answer is read back
-by `model/answer.py`, which knows nothing of grammars. Mask time is CPU time of its thread, a decode step is the wall time
-of two threads. The last line is JSON.
+Needs the model (`make model`). Random answers are chosen by random likings over the real vocabulary, which is what a
+model at a high temperature comes to; then the real model answers adversarial prompts at temperature 2. Each answer is
+read back by `model/answer.py`, which knows nothing of grammars. Mask time is CPU time of its thread, a decode step is
+the wall time of two threads. The last line is JSON.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     make bench-inference ARGS="--questions 20"
 
 Needs the model (`make model`). A gateway of processes as in `make demo`, with ten agents; their questions are asked over
-NATS by their own users, so with their own rights. All ask at once, each its next question once the last is answered; one
-asks four at a time, and must not delay the others. Waits are from question to answer. The last line is JSON.
+NATS by their own users, so with their own rights. All ask at once, each its next question once the last is answered;
+one asks four at a time, and must not delay the others. Waits are from question to answer. The last line is JSON.
 """
 
 import argparse
@@ -164,9 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=20, help="of each agent")
     parser.add_argument("--model", type=Path, default=MODEL)
-    parser.add_argument(
-        "--wait", type=float, default=120.0, help="seconds for the gateway, and for its model, to be up"
-    )
+    parser.add_argument("--wait", type=float, default=120.0, help="seconds for gateway and model to be up")
     arguments = parser.parse_args()
     if not (arguments.model / "manifest.json").exists():
         raise SystemExit(f"no model in {arguments.model}: make model")
