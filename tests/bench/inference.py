@@ -2,9 +2,10 @@
 
     make bench-inference ARGS="--questions 20"
 
-Needs the model (`make model`). A gateway of processes as in `make demo`, with ten agents; their questions are asked over
-NATS by their own users, so with their own rights. All ask at once, each its next question once the last is answered;
-one asks four at a time, and must not delay the others. Waits are from question to answer. The last line is JSON.
+Needs the model (`make model`). A gateway of processes as in `make demo`, with ten agents; their questions are asked
+over NATS by their own users, so with their own rights. All ask at once, each its next question once the last is
+answered; one asks four at a time, and must not delay the others. Waits are from question to answer. The last line is
+JSON.
 """
 
 import argparse
