@@ -19,6 +19,7 @@ MOST_SCHEMA_CHARS: Final = 64 << 10
 MOST_DEPTH: Final = 64
 MOST_TEXT: Final = 512
 MOST_WHOLE: Final = 10**15
+_NONE: Final = {"type": "object", "properties": {}, "additionalProperties": False}
 _COMPACT: Final[Any] = {"whitespace_flexible": False, "lenient": False}
 _VALUES: Final = ("enum", "const", "default", "examples")  # what is in them is no schema
 _BOUNDED_TEXT: Final = frozenset(("enum", "const", "pattern", "format", "maxLength", "$ref", "anyOf", "oneOf", "allOf"))
@@ -47,7 +48,7 @@ def tools_grammar(tools: Sequence[tuple[str, Any]], *, is_required: bool) -> str
         raise InvalidInputError("tools need names, each once")
     calls = []
     for number, (name, arguments) in enumerate(tools):
-        inner = _moved(arguments or {"type": "object", "properties": {}}, f"#/anyOf/{number}/properties/arguments")
+        inner = _moved(_NONE if arguments is None else arguments, f"#/anyOf/{number}/properties/arguments")
         calls.append(
             {
                 "type": "object",

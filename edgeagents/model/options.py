@@ -30,6 +30,7 @@ Key: TypeAlias = tuple[str, str]  # device, resource
 MOST_SLOTS: Final = 20_000
 MOST_TEXT: Final = 400
 MOST_DECIMALS: Final = 6
+MOST_STEPS: Final = 10**24
 # Where neither profile nor permission bounds a real number, these do: a model needs no more.
 UNBOUNDED: Final = 10**6
 # What no text of an answer holds: controls, what is invisible or turns the direction of writing, private use.
@@ -52,8 +53,8 @@ class Slot(BaseModel):
     device: Name
     resource: Name
     kind: str = Field(description="EdgeX value type, canonical")
-    lowest: int = 0
-    highest: int = 0
+    lowest: int = Field(0, ge=-MOST_STEPS, le=MOST_STEPS)
+    highest: int = Field(0, ge=-MOST_STEPS, le=MOST_STEPS)
     decimals: int = Field(0, ge=0, le=MOST_DECIMALS)
     values: tuple[str, ...] = ()
     most_chars: int = Field(64, ge=1, le=MOST_TEXT)
@@ -64,8 +65,8 @@ class Slot(BaseModel):
             raise ValueError(f"{self.device}/{self.resource}: values of type {self.kind} cannot be written")
         if is_numeric(self.kind) and not self.values and self.lowest > self.highest:
             raise ValueError(f"{self.device}/{self.resource}: no number from {self.lowest} to {self.highest}")
-        for text in self.values:
-            parse_value(self.kind, text)
+        if not all(_is_value(self.kind, text, None, None) for text in self.values):
+            raise ValueError(f"{self.device}/{self.resource}: a permitted value is none of type {self.kind}")
         return self
 
     @property

@@ -38,6 +38,7 @@ from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
 from services.agent.loop import AgentLoop, rule_results
 from services.agent.perception import Twin
+from services.agent.phrases import is_installed
 from services.agent.pipeline import DEFAULT, read_pipeline
 from services.agent.questions import LONGEST_WAIT_S
 from services.agent.record import started_body
@@ -122,6 +123,8 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
 
         answers = None
         if agent.answers or agent.thinks is not None:
+            if agent.answers and not is_installed():
+                raise ConfigurationError(f"{path}: answers: needs the extra `ask`: pip install 'edgeagents[agent,ask]'")
             words = read_words(AgentSettings().words_file, path)
             answers = Answers(
                 service.devices, words, twin, commander, clock.wall_ns, site_now, service.site_time.wall_duration_s,

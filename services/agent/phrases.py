@@ -15,16 +15,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 import yaml
-from hassil.intents import Intents, SlotList, TextSlotList
-from hassil.recognize import RecognizeResult, recognize_all
 
 from edgeagents.model.words import Kind, Language
 from services.agent.house import House
+
+if TYPE_CHECKING:  # imported when somebody talks: most agents never need it
+    from hassil.intents import Intents, SlotList
+    from hassil.recognize import RecognizeResult
 
 Action: TypeAlias = Literal[
     "on", "off", "open", "close", "temperature", "brightness", "position", "level",
@@ -85,6 +88,11 @@ class Phrase:
         return bool(self.room), bool(self.devices or self.kind), self.literals
 
 
+def is_installed() -> bool:
+    """Say whether what matches sentences is installed: the extra `ask`."""
+    return all(find_spec(name) is not None for name in ("hassil", "home_assistant_intents"))
+
+
 def language_of(text: str) -> Language:
     """Return the language of a text: Chinese when it holds a Chinese character."""
     return "zh" if any("\u4e00" <= letter <= "\u9fff" for letter in text) else "en"
@@ -105,10 +113,12 @@ class Phrasebook:
 
     def __init__(self, house: House, language: Language) -> None:
         """Prepare the names; templates are shared by all houses."""
+        from hassil.intents import TextSlotList
+
         self._language = language
         self._devices = _by_name(house, language)
         rooms = [(name, label) for label, names in house.rooms.items() for name in names[language]]
-        self._lists: dict[str, SlotList] = {
+        self._lists: "dict[str, SlotList]" = {
             "area": TextSlotList.from_tuples(_longest_first(rooms), name="area", allow_template=False),
             "name": TextSlotList.from_tuples(
                 [(name, name, {"domain": _DOMAINS[kind]}) for name, kind in sorted(
@@ -126,13 +136,15 @@ class Phrasebook:
         return max(found, key=lambda item: item.rank) if found else None
 
     def _phrases(self, text: str) -> Iterator[Phrase]:
+        from hassil.recognize import recognize_all
+
         for templates in _templates(self._language):
             for result in recognize_all(text, templates, slot_lists=self._lists, language=templates.language):
                 phrase = self._phrase(result)
                 if phrase is not None:
                     yield phrase
 
-    def _phrase(self, result: RecognizeResult) -> Phrase | None:
+    def _phrase(self, result: "RecognizeResult") -> Phrase | None:
         slots: dict[str, Any] = {name: item.value for name, item in result.entities.items()}
         action = slots.get("action") or _SPOKEN.get(result.intent.name)
         domain = slots.get("domain") or result.context.get("domain")
@@ -171,7 +183,7 @@ def _number(slots: Mapping[str, Any]) -> tuple[float | None, bool]:
     return None, False
 
 
-def _is_all(result: RecognizeResult) -> bool:
+def _is_all(result: "RecognizeResult") -> bool:
     about = result.intent_data.metadata or {}
     return about.get("slot_combination") == "domain_all" or str(result.response or "").endswith("s_all")
 
@@ -193,8 +205,10 @@ def _longest_first(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 @lru_cache(maxsize=len(_FILES))
-def _templates(language: Language) -> tuple[Intents, Intents]:
+def _templates(language: Language) -> "tuple[Intents, Intents]":
     """Return our own templates and those of Home Assistant, read once."""
+    from hassil.intents import Intents
+
     own = Path(__file__).with_name("sentences") / f"{language}.yaml"
     theirs = files("home_assistant_intents").joinpath("data", _FILES[language]).read_text(encoding="utf-8")
     return (

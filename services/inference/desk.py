@@ -77,6 +77,9 @@ class Desk:
             return self._failure(InvalidInputError(f"{where}: {first['msg']}" if where else first["msg"]))
         except EdgeAgentsError as error:
             return self._failure(error)
+        except Exception:  # one agent's question must not end the service for the others
+            log.exception("a question of agent %s", agent)
+            return self._failure(EdgeAgentsError("internal error: see the service's log"))
         return done.model_dump_json().encode()
 
     def _failure(self, error: EdgeAgentsError) -> bytes:
