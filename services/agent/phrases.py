@@ -118,7 +118,7 @@ class Phrasebook:
         self._language = language
         self._devices = _by_name(house, language)
         rooms = [(name, label) for label, names in house.rooms.items() for name in names[language]]
-        self._lists: "dict[str, SlotList]" = {
+        self._lists: dict[str, SlotList] = {
             "area": TextSlotList.from_tuples(_longest_first(rooms), name="area", allow_template=False),
             "name": TextSlotList.from_tuples(
                 [(name, name, {"domain": _DOMAINS[kind]}) for name, kind in sorted(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from edgeagents import subjects
+from edgeagents.adapters.bus import BusMessage
 from edgeagents.embedded.demo import WINTER_MORNING_S
-from edgeagents.embedded.gateway import Gateway, Plan
+from edgeagents.embedded.gateway import GATEWAY, Gateway, Plan
+from edgeagents.model.completion import Completion
 from tests.scenarios.conftest import ROOT
 
 
@@ -82,3 +86,43 @@ async def test_class_c_waits_for_the_approver_and_the_command_line_says_so(home:
     assert "24" in refused["answer"]
     strange = await say(home, "open the garage door")
     assert (strange["kind"], strange["commands"]) == ("not-understood", [])
+
+
+async def test_a_model_is_asked_for_the_rest_its_sure_answer_is_proven_and_its_death_is_told(home: Gateway) -> None:
+    answers = ["sure", "unsure", "dies"]
+    asked: list[dict[str, Any]] = []
+    bus = await home.connect()
+
+    async def model(message: BusMessage) -> None:
+        asked.append(json.loads(message.data))
+        word = answers.pop(0)
+        if word == "dies":
+            return  # in the middle of its answer
+        text = '{"device":"light-office","resource":"Switch","value":true}'
+        probability = -0.01 if word == "sure" else -3.0
+        done = Completion(text=text, log_probability=probability, free_tokens=1, model="stand-in")
+        await bus.respond(message, done.model_dump_json().encode())
+
+    try:
+        await bus.subscribe(subjects.inference(GATEWAY, "assistant"), model)
+        sure = await say(home, "my desk lies in darkness over in the study, alas")
+        unsure = await say(home, "my desk lies in darkness over in the study, alas", requestId="again")
+        dead = await say(home, "我的书桌那边黑漆漆的")
+    finally:
+        await bus.close()
+    assert (sure["kind"], sure["by"]) == ("done", "language-model"), sure
+    assert [(item["deviceName"], item["status"]) for item in sure["commands"]] == [("light-office", "proven")]
+    assert (unsure["kind"], unsure["commands"]) == ("not-understood", []), unsure
+    assert "5%: light-office/Switch = True?" in unsure["answer"]
+    assert (dead["kind"], dead["commands"]) == ("not-understood", []), dead
+    assert "not ready in time" in dead["answer"]
+    assert len(asked) == 3
+    assert 'said: "my desk lies' in asked[0]["messages"][1]["content"]
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.agent", "--replay", "all", "--json",
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, **home._environment("owner")},
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    replayed = json.loads(out.splitlines()[-1])
+    assert replayed["decisions"] == replayed["equal"] >= 1, replayed
