@@ -38,7 +38,7 @@ def test_a_question_gets_an_id_of_its_own_where_it_has_none() -> None:
     (b'{"text": "\xff\xfe"}', InvalidInputError, "not UTF-8 at byte 10"),
     (b'{"text": ""}', InvalidInputError, "text"),
     (b'{"text": "  \\n "}', InvalidInputError, "text: is empty"),
-    (b'{"text": "\\ud800"}', InvalidInputError, "half a character"),
+    (b'{"text": "\\ud800"}', InvalidInputError, "text"),
     (b'{"text": 7}', InvalidInputError, "text"),
     (b'["text"]', InvalidInputError, "body"),
     (b"[" * 20_000, InvalidInputError, "not JSON"),
