@@ -149,8 +149,8 @@ class Answers:
             stored_ns: when the broker got it.
         """
         conversation = self.questions.known(thought.question) if thought.question else None
-        if thought.question and conversation is None:  # asked in a former life: nobody waits for it any more
-            return None
+        if thought.question and (conversation is None or conversation.is_decided):
+            return None  # asked in a former life: nobody waits for it any more; or answered already
         answer = read_thought(thought, self.options()) if self.thinker is not None else None
         is_late = (self._wall_ns() - stored_ns) / 1e9 > ACTED_ON_WITHIN_S
         if isinstance(answer, CommandAnswer) and thought.confidence >= self._sure and not is_late:

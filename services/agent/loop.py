@@ -267,29 +267,33 @@ class AgentLoop:
             return None
         return self._answer(*found, message)
 
-    def _answer(self, conversation: Conversation | None, asked: Asked, message: StoredMessage) -> Awaitable[None]:
+    def _answer(
+        self, conversation: Conversation | None, asked: Asked, message: StoredMessage
+    ) -> Awaitable[None] | None:
         cause = Cause(stream=message.stream, sequence=message.sequence, origin_ns=message.time_ns)
         observation = Observation(cause, PERSON, {}, self._site_now(), asked)
         stages = [stage for stage in self._stages if stage.name == asked.stage]
         seen = SeenView(self._twin)
         decision = decide(observation, seen, stages)
-        given: Awaitable[list[Given]] = _none_given()
-        if decision is not None:
-            self.counts["decisions"] += 1
-            telemetry.note({"decision": decision.id, "stage": decision.stage})
-            given = self._commander.give(decision, cause, observation.site_s)
-        return self._answered(given, conversation, observation, decision, [stage.name for stage in stages], seen)
+        if decision is None:
+            if self._answers is not None and conversation is not None:
+                self._answers.questions.decided(conversation, asked.stage, problem="not sure enough")
+            return None
+        self.counts["decisions"] += 1
+        telemetry.note({"decision": decision.id, "stage": decision.stage})
+        given = self._commander.give(decision, cause, observation.site_s)
+        names = [stage.name for stage in stages]
+        return self._answered(given, conversation, observation, asked, decision, names, seen)
 
     async def _answered(
         self, giving: Awaitable[list[Given]], conversation: Conversation | None, observation: Observation,
-        decision: Decision | None, names: list[Stage], seen: SeenView,
+        asked: Asked, decision: Decision, names: list[Stage], seen: SeenView,
     ) -> None:  # fmt: skip
         given = await giving
-        if decision is not None:
-            body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
-            self._audit.append("decision", **body)
-        if self._answers is not None and observation.asked is not None and conversation is not None:
-            self._answers.given(conversation, observation.asked, given)
+        body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
+        self._audit.append("decision", **body)
+        if self._answers is not None and conversation is not None:
+            self._answers.given(conversation, asked, given)
 
     def _perceive(self, item: EventInput) -> Awaitable[None] | None:
         self.counts["events"] += 1
@@ -379,10 +383,6 @@ class AgentLoop:
 
 def _action(phrase: Phrase | None) -> str:
     return "" if phrase is None else f"{phrase.action} {phrase.quantity}".strip()
-
-
-async def _none_given() -> list[Given]:
-    return []
 
 
 def _place(message: StoredMessage) -> _Place:

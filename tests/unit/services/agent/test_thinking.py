@@ -171,7 +171,7 @@ def test_the_homes_assistant_asks_a_model_only_when_somebody_asked_it_and_acts_o
 
 @pytest.mark.parametrize("wrong", [
     {"by": "ftp://x"}, {"by": "local"}, {"budget": "0s"}, {"budget": "10m"}, {"when": []}, {"when": ["always"]},
-    {"sure": 0}, {"shure": 0.5},
+    {"sure": 0.4}, {"shure": 0.5},
 ])  # fmt: skip
 def test_a_thinks_section_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
