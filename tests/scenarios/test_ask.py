@@ -26,7 +26,7 @@ async def home(tmp_path: Path) -> AsyncIterator[Gateway]:
     gateway = Gateway(Plan(tmp_path, ROOT / "edgex-profiles" / "home", 60.0, WINTER_MORNING_S, played=played))
     gateway.start()
     try:
-        await gateway.ready(90)
+        await gateway.ready(100)
         yield gateway
     finally:
         await gateway.stop()
