@@ -116,14 +116,24 @@ bench-allocation: setup ## auctions, contract net and peers against the exact op
 bench-negotiation: setup ## mediated and private negotiations beside negmas, a judge in its own process (ARGS="--domains 9")
 	@$(BIN)/python -m tests.bench.negotiation $(ARGS)
 
+bench-ask: setup ## how many labelled sentences are understood, English and Chinese (ARGS="--failures")
+	@$(BIN)/python -m tests.bench.ask $(ARGS)
+
 bench-lm: model-package ## tokens/s, first tokens and memory of the language model beside llama.cpp (ARGS="--passes 3")
 	@$(BIN)/python -m tests.bench.lm $(ARGS)
 
 bench-lm-exact: model-package ## how far next-token distributions are from 32-bit arithmetic, beside llama.cpp (ARGS="--tokens 512")
 	@$(BIN)/python -m tests.bench.lm_exact $(ARGS)
 
+bench-grammar: setup ## grammars of devices: compile time, cost of masks, 10,000 answers read back (ARGS="--answers 1000")
+	@$(BIN)/python -m tests.bench.grammar $(ARGS)
+
+bench-inference: setup ## ten agents on one language model: answers/s, waits of each, memory of the gateway (ARGS="--questions 5")
+	@$(BIN)/python -m tests.bench.inference $(ARGS)
+
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home bench-events bench-allocation bench-negotiation bench-lm bench-lm-exact diagrams images model model-package test-compose
+	bench-home bench-events bench-allocation bench-negotiation bench-lm bench-lm-exact bench-grammar bench-inference \
+	bench-ask diagrams images model model-package test-compose

@@ -27,6 +27,7 @@ from edgeagents.subjects import (
     token,
 )
 
+INFERENCE_USER: Final = "inference"
 MICRO_INBOX: Final = "_INBOX.micro"  # where questions to micro services have their answers sent
 NEVER_FOR_AGENTS: Final = ("edgex.core.command.>", "edgex.device.command.>", "edgex.core.commandquery.>")
 
@@ -90,6 +91,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
     publish = [
         f"{g}.sessions.{name}",
         f"{g}.leases.{name}",
+        f"{g}.inference.{name}",
         f"{g}.commands.*.{name}",
         f"{g}.audit.{name}.*",
         f"{g}.triggers.{name}",
@@ -105,6 +107,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
     ]
     subscribe = [
         f"{inbox(agent_user(agent))}.>",
+        f"{g}.ask.{name}",
         f"edgex.configs.edgex.v4.{key}",
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
@@ -112,6 +115,22 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         *asked_on(key),
     ]
     return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS, COMMON_SECRETS)
+
+
+def for_inference(gateway: str, base: str = "edgex") -> Permissions:
+    """Return the permissions of the language model's service: it hears questions, and answers to inboxes alone."""
+    g, key = token(gateway), "app-inference"
+    publish = (f"{g}.dead-letters.{key}", f"{base}.telemetry.{key}.>", "_INBOX.>")
+    subscribe = (
+        f"{g}.inference.*",
+        f"{inbox(INFERENCE_USER)}.>",
+        f"edgex.configs.edgex.v4.{key}",
+        f"edgex.configs.edgex.v4.{key}.>",
+        "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
+        f"{base}.system-events.>",
+        *asked_on(key),
+    )
+    return Permissions(publish, subscribe, NEVER_FOR_AGENTS, COMMON_SECRETS)
 
 
 def _consumer(stream: str, name: str, only: str = "") -> list[str]:

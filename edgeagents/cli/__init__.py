@@ -12,6 +12,7 @@ from rich.text import Text
 
 from edgeagents import __version__
 from edgeagents.cli.approvals import approvals
+from edgeagents.cli.ask import ask
 from edgeagents.cli.audit import audit
 from edgeagents.cli.backup import backup, restore
 from edgeagents.cli.credentials import credentials
@@ -35,6 +36,7 @@ app.command(credentials)
 add_orders(app)
 app.command(audit)
 app.command(why)
+app.command(ask)
 app.command(replay)
 app.command(explain_preferences)
 app.register_install_completion_command()

@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make demo ARGS=…", description="A home run by three agents and a guard.")
+    parser = argparse.ArgumentParser(
+        prog="make demo ARGS=…", description="A home run by agents and a guard, with an assistant."
+    )
     parser.add_argument("--seconds", type=float, default=0, help="end by itself after so many seconds (0: Ctrl-C)")
     parser.add_argument("--json", action="store_true", help="no page; one JSON object as the last line")
     parser.add_argument("--factor", type=float, default=60, help="times faster than real time (60)")
@@ -69,6 +71,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--profiles", type=Path, default=Path("edgex-profiles/home").resolve(), help="site.yaml, agents/, …"
     )
+    parser.add_argument(
+        "--model", type=Path, metavar="FOLDER", default=Path("models/smollm2-135m-instruct").resolve(),
+        help="of the language model; taken when it is there (make model)",
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="say what the supervisor does")
     return parser.parse_args(argv)
 
@@ -78,7 +84,10 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    plan = Plan(folder, arguments.profiles, arguments.factor, _site_start_s(folder), seed=arguments.seed)
+    model = arguments.model if (arguments.model / "manifest.json").exists() else None
+    plan = Plan(
+        folder, arguments.profiles, arguments.factor, _site_start_s(folder), seed=arguments.seed, model=model
+    )  # fmt: skip
     gateway = Gateway(plan)
     gateway.start()
     console = Console(stderr=True)
@@ -86,6 +95,7 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
         await _come_up(gateway, console, stop)
         if stop.is_set():
             return 130
+        gateway.start_model()  # the home runs on rules meanwhile
         bus = await gateway.connect()
         try:
             if arguments.json:
@@ -152,11 +162,17 @@ async def _watch(gateway: Gateway, bus: Bus, stop: asyncio.Event, seconds: float
 async def _show(live: Live, gateway: Gateway, story: Story) -> None:
     world = await gateway.state("world", "/api/v3/world")
     guard = await gateway.state("guard", "/api/v3/guard")
+    model = await gateway.state("inference", "/api/v3/inference") if gateway.plan.model is not None else {}
     footer = (
         f"{gateway.plan.factor:g} times real time · EdgeX core-command at {gateway.url('command')} · "
-        f"state in {gateway.plan.folder} · Ctrl-C ends it"
+        f"language model {_model_word(model)} · state in {gateway.plan.folder} · Ctrl-C ends it"
     )
     live.update(render(world, guard, story, footer), refresh=True)
+
+
+def _model_word(state: dict[str, Any]) -> str:
+    """Return what is to be said of the language model."""
+    return "not there" if not state else "ready" if state.get("ready") else "loading"
 
 
 async def figures(gateway: Gateway, bus: Bus) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from edgeagents.embedded.nats import find_nats_server, free_port, write_config, 
 from edgeagents.embedded.supervisor import Child, Supervisor
 from edgeagents.errors import NotFoundError, UnavailableError
 from edgeagents.model.agent import AgentDefinition
-from edgeagents.permissions import agent_user, for_agent, for_edgex, for_everything
+from edgeagents.permissions import INFERENCE_USER, agent_user, for_agent, for_edgex, for_everything, for_inference
 from edgeagents.settings import BusSettings
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ GATEWAY: Final = "home"
 PLACE_FILE: Final = "gateway.json"
 # What was under way to a process when it died comes again after the wait for its acknowledgement.
 SETTLE_S: Final = ACK_WAIT_S + 15.0
+INFERENCE_PORT: Final = 59743
 PREFERRED_PORTS: Final = {
     "nats": 4222, "keeper": 59890, "metadata": 59881, "data": 59880, "command": 59882, "guard": 59740, "world": 59980,
 }  # fmt: skip
@@ -55,6 +56,7 @@ class Plan:
         sync_always: the broker acknowledges what is on disk, not what is about to be.
         ports: taken where they are free, by name; else any others.
         adapt: what becomes of a child before it is started, such as a tracer in front of it.
+        model: folder of the language model that `start_model` serves; none: there is none.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class Plan:
     sync_always: bool = True
     ports: Mapping[str, int] = field(default_factory=lambda: PREFERRED_PORTS)
     adapt: Callable[[Child], Child] = lambda child: child
+    model: Path | None = None
 
 
 @dataclass(slots=True)
@@ -104,16 +107,31 @@ class Gateway:
             "edgex": for_edgex(GATEWAY, services=[f"device-world-{self.plan.scenario}"]),
             **{agent_user(name): for_agent(GATEWAY, name) for name in self.agents},
         }
+        if self.plan.model is not None:
+            self.ports["inference"] = free_port(INFERENCE_PORT, set(self.ports.values()))
+            users[INFERENCE_USER] = for_inference(GATEWAY)
         config, self.passwords = write_config(
             folder / "nats", self.ports["nats"], users, sync_always=self.plan.sync_always
         )
         self._write_tokens()
         self._write_place()
         own = {"app-guard": self.ports["guard"], f"device-world-{self.plan.scenario}": self.ports["world"]}
+        own |= {"app-inference": self.ports["inference"]} if self.plan.model is not None else {}
         move_ports(folder / "core", own)
         is_stuck = FullStore(folder / "log" / "nats.log", folder / "nats")
         children = [Child("nats", [find_nats_server(), "-c", str(config)], is_stuck=is_stuck), *self._children()]
         return {child.name: self.plan.adapt(child) for child in children}
+
+    def start_model(self) -> None:
+        """Start the service of the language model, if the plan has one: once all else is up, since it takes seconds."""
+        if self.plan.model is None:
+            return
+        environment = self._environment(INFERENCE_USER) | {
+            "SERVICE_PORT": str(self.ports["inference"]),
+            "EDGEAGENTS_INFERENCE_MODEL": str(self.plan.model.resolve()),
+        }
+        child = Child("inference", [sys.executable, "-m", "services.inference"], environment)
+        self.supervisor.start(self.plan.adapt(child))
 
     async def stop(self) -> None:
         """End all processes."""

@@ -9,29 +9,21 @@ Source: Hugging Face chat templates; Jinja2 `ImmutableSandboxedEnvironment`.
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from edgeagents.errors import InvalidInputError, TooLargeError
 from edgeagents.inference.folder import ModelFolder
 from edgeagents.inference.language import Vocabulary
+from edgeagents.model.completion import ChatMessage
 
 CHAT: Final = "chat_template.json"
 MOST_CHARACTERS: Final = 1 << 20
-Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+Message: TypeAlias = ChatMessage
 _BEGIN, _END = "\ue000", "\ue001"  # of a stand-in; private use, so no template writes them
-
-
-class Message(BaseModel):
-    """What somebody said."""
-
-    model_config = ConfigDict(frozen=True)
-
-    role: Role
-    content: str
 
 
 class _File(BaseModel):

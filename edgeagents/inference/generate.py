@@ -24,7 +24,7 @@ from tokenizers.decoders import DecodeStream
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.inference.language import Block, Floats, Vocabulary
 from edgeagents.inference.prefix import PIECE_TOKENS, Piece, Prefixes, pieces
-from edgeagents.inference.sampling import Sampling, choose
+from edgeagents.inference.sampling import Sampling, choose, log_probability
 from edgeagents.inference.stops import StopWords
 
 Reason: TypeAlias = Literal["stop", "length", "budget", "cancelled", "failed"]
@@ -54,13 +54,24 @@ class Rows(Protocol):
 
 
 class Constraint(Protocol):
-    """What a text must be; see `constrain.py`."""
+    """What a text must be; see `constrain.py`. Each may raise an `EdgeAgentsError`: the request has failed."""
+
+    def begin(self) -> list[int]:
+        """Return, once, the tokens that a text begins with in any case."""
 
     def mask(self, logits: Floats) -> None:
-        """Set what may not follow to -inf, in place."""
+        """Set what may not follow to -inf, in place; an end token may follow where the text can end."""
 
-    def accept(self, token: int) -> bool:
-        """Take a chosen token in; return whether the text is complete."""
+    def accept(self, token: int) -> list[int]:
+        """Take a chosen token in, and those that follow it in any case; return the latter."""
+
+    @property
+    def can_end(self) -> bool:
+        """Whether what was taken in is a whole text."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,7 @@ class Request:
         end_s: by the loop's clock; what is written by then is the answer, marked.
         kept: so many tokens of the prompt are constant, and worth keeping.
         constraint: what the answer must be.
+        spelled: tokens of an answer that is not chosen but measured: how likely is each of them?
     """
 
     name: str
@@ -86,6 +98,7 @@ class Request:
     end_s: float = math.inf
     kept: int = 0
     constraint: Constraint | None = None
+    spelled: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,7 @@ class Written:
     text: str
     token: int
     log_probability: float
+    is_forced: bool = False  # nothing else could have been written
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +124,7 @@ class Finished:
         tokens: all of them, without an end token.
         cached: tokens of the prompt that were not computed.
         error: why it failed.
+        is_capped: it had a constraint, and the text does not fulfil it.
     """
 
     name: str
@@ -118,6 +133,7 @@ class Finished:
     tokens: tuple[int, ...]
     cached: int
     error: str = ""
+    is_capped: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -130,9 +146,12 @@ class _Text:
     stops: StopWords
     stream: Any
     chance: np.random.Generator
+    opening: list[int]  # what the answer begins with in any case: computed with the prompt
     length: int = 0  # tokens in its row
     cached: int = 0
     tokens: list[int] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)  # the last of `tokens`, not in its row yet
+    is_cut: bool = False  # more was forced than may be written
     parts: list[str] = field(default_factory=list)
 
 
@@ -170,6 +189,11 @@ class Loop:
     def waiting(self) -> int:
         """How many requests wait for a row."""
         return len(self._waiting)
+
+    @property
+    def room(self) -> int:
+        """How many more requests would have a row at once."""
+        return self._rows.rows - len(self._running) - (self._joining is not None) - len(self._waiting)
 
     def submit(self, request: Request) -> None:
         """Have a request written.
@@ -219,7 +243,8 @@ class Loop:
         if any(self._why_not(request, now_s) for request in self._waiting):
             for request in [self._waiting.popleft() for _ in range(len(self._waiting))]:
                 if reason := self._why_not(request, now_s):
-                    self._end(Finished(request.name, reason, "", (), 0), found)
+                    is_capped = request.constraint is not None
+                    self._end(Finished(request.name, reason, "", (), 0, is_capped=is_capped), found)
                 else:
                     self._waiting.append(request)
 
@@ -233,9 +258,16 @@ class Loop:
         if self._joining is not None or not self._waiting or len(self._running) >= self._rows.rows:
             return
         request = self._waiting.popleft()
+        try:
+            opening = request.constraint.begin() if request.constraint is not None else []
+        except EdgeAgentsError as error:
+            self._end(Finished(request.name, "failed", "", (), 0, str(error), is_capped=True), found)
+            return
+        whole = (*request.prompt, *opening[: request.most_tokens])
         text = _Text(
-            request, deque(pieces(request.prompt, request.kept, self._piece_tokens)), [], StopWords(request.stop),
-            DecodeStream(skip_special_tokens=True), np.random.default_rng(request.sampling.seed),
+            request, deque(pieces(whole, request.kept, self._piece_tokens)), [],
+            StopWords(request.stop), DecodeStream(skip_special_tokens=True),
+            np.random.default_rng(request.sampling.seed), opening,
         )  # fmt: skip
         row = len(self._running)
         # The last piece is always computed: what follows it is the answer's first token.
@@ -255,8 +287,11 @@ class Loop:
             self._leave(self._running.index(text))
         whole = "".join([*text.parts, rest])
         if rest:
-            found.append(Written(text.request.name, rest, text.tokens[-1] if text.tokens else -1, 0.0))
-        self._end(Finished(text.request.name, reason, whole, tuple(text.tokens), text.cached, error), found)
+            found.append(Written(text.request.name, rest, text.tokens[-1] if text.tokens else -1, 0.0, True))
+        rule = text.request.constraint
+        is_whole = rule is None or (reason == "stop" and rule.can_end and not text.stops.is_met and not text.is_cut)
+        cached = min(text.cached, len(text.request.prompt))
+        self._end(Finished(text.request.name, reason, whole, tuple(text.tokens), cached, error, not is_whole), found)
 
     def _end(self, finished: Finished, found: list[Written | Finished]) -> None:
         self._names.discard(finished.name)
@@ -291,10 +326,14 @@ class Loop:
         if not text.left:
             self._joining = None
             self._running.append(text)
-            self._write(text, logits, found)
+            if self._take(text, text.opening, None, found):
+                text.pending = []  # they were computed with the prompt
+                self._write(text, logits, found)
 
     def _decode(self, found: list[Written | Finished]) -> None:
-        """Compute a token of each running text."""
+        """Compute a token of each running text; what was forced before it is computed first, in one pass a text."""
+        for text in list(self._running):
+            self._catch_up(text, found)
         running = list(self._running)
         if not running:
             return
@@ -306,24 +345,69 @@ class Loop:
             return
         for text in running:  # all of them first: who ends moves others' rows
             text.length += 1
+            text.pending = []
         for text, following in zip(running, logits, strict=True):
             self._write(text, following, found)
 
+    def _catch_up(self, text: _Text, found: list[Written | Finished]) -> None:
+        """Compute all tokens of a text but its last: that one is computed with everybody's, so texts stay steady."""
+        behind = text.pending[:-1]
+        if not behind:
+            return
+        try:
+            self._rows.prefill(self._running.index(text), behind, text.length)
+        except EdgeAgentsError as error:
+            self._finish(text, "failed", found, str(error))
+            return
+        text.length += len(behind)
+        text.pending = text.pending[-1:]
+
     def _write(self, text: _Text, logits: Floats, found: list[Written | Finished]) -> None:
-        """Choose the token that follows, and see whether it is the last one."""
-        request = text.request
-        if request.constraint is not None:
-            request.constraint.mask(logits)
-        token, log_probability = choose(logits, request.sampling, text.chance, text.tokens)
+        """Choose the token that follows; with it comes what follows it in any case."""
+        request, rule = text.request, text.request.constraint
+        if request.spelled:
+            token = request.spelled[len(text.tokens)]
+            self._take(text, [token], log_probability(logits, token), found)
+            return
+        try:
+            if rule is not None:
+                rule.mask(logits)
+            token, chance = choose(logits, request.sampling, text.chance, text.tokens)
+            forced = rule.accept(token) if rule is not None and token not in self._ends else []
+        except EdgeAgentsError as error:
+            self._finish(text, "failed", found, str(error))
+            return
         if token in self._ends:
             self._finish(text, "stop", found)
-            return
-        text.tokens.append(token)
-        is_complete = request.constraint is not None and request.constraint.accept(token)
-        part = text.stops.push(text.stream.step(self._vocabulary.tokenizer, token) or "")
-        text.parts.append(part)
-        found.append(Written(request.name, part, token, log_probability))
-        if text.stops.is_met or is_complete:
+        else:
+            self._take(text, [token, *forced], chance, found)
+
+    def _take(self, text: _Text, tokens: Sequence[int], chance: float | None, found: list[Written | Finished]) -> bool:
+        """Append tokens to a text and see whether it ends; return whether it goes on.
+
+        Args:
+            text: one that runs.
+            tokens: at most the first of them was chosen, all others are forced.
+            chance: log-probability of the chosen one; none: all are forced.
+            found: what happened.
+        """
+        request, rule = text.request, text.request.constraint
+        for place, token in enumerate(tokens):
+            if len(text.tokens) >= request.most_tokens:
+                text.is_cut = True
+                break
+            text.tokens.append(token)
+            text.pending.append(token)
+            part = text.stops.push(text.stream.step(self._vocabulary.tokenizer, token) or "")
+            text.parts.append(part)
+            is_chosen = place == 0 and chance is not None
+            found.append(Written(request.name, part, token, chance if is_chosen and chance else 0.0, not is_chosen))
+            if text.stops.is_met:
+                break
+        if text.stops.is_met or (rule is not None and rule.is_over and not text.is_cut):
             self._finish(text, "stop", found)
-        elif len(text.tokens) >= request.most_tokens:
-            self._finish(text, "length", found)
+        elif len(text.tokens) >= (len(request.spelled) or request.most_tokens):
+            self._finish(text, "length" if not request.spelled else "stop", found)
+        else:
+            return True
+        return False

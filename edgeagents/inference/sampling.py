@@ -46,6 +46,12 @@ def choose(
     return token, float(values[token]) - top - float(np.log(total))
 
 
+def log_probability(logits: npt.NDArray[np.float32], token: int) -> float:
+    """Return how likely a token is to come next, whatever is chosen: the logarithm of its probability."""
+    top = float(logits.max())
+    return float(logits[token]) - top - float(np.log(np.exp(logits - top).sum()))
+
+
 def _by_chance(values: npt.NDArray[np.float32], how: Sampling, chance: np.random.Generator) -> int:
     order = np.arange(len(values))
     if 0 < how.top_k < len(values):

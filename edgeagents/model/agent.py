@@ -7,7 +7,7 @@ Source: design.md sections 1, 3 and 6; docs/agents.md shows an example field by 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -17,12 +17,14 @@ from edgeagents.model.device import Device
 from edgeagents.model.message import Cause, Mode
 from edgeagents.model.values import Value
 
-Priority: TypeAlias = Literal["safety", "health", "comfort", "economy"]
-PRIORITIES: tuple[Priority, ...] = ("economy", "comfort", "health", "safety")  # lowest first
-Stage: TypeAlias = Literal["rule", "policy-model", "language-model", "safe-default"]
+Priority: TypeAlias = Literal["safety", "person", "health", "comfort", "economy"]
+# Lowest first. `person` is for an agent that says what a person just asked for: only safety goes before that.
+PRIORITIES: tuple[Priority, ...] = ("economy", "comfort", "health", "person", "safety")
+Stage: TypeAlias = Literal["rule", "phrase", "policy-model", "language-model", "safe-default"]
 
 # What a rule engine posts to an agent reads as resources of a device of this name.
 RULE_DEVICE: Final = "rule"
+PERSON: Final = "person"  # stands where a device's name would, in a decision on what somebody said
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _HELD_TOPIC = re.compile(r"rules/agents|events/device(/[^/]+){4}")  # what the stream of events captures
@@ -189,6 +191,28 @@ class Rule(OwnerModel):
         return value
 
 
+class Thinks(OwnerModel):
+    """Which language model an agent may ask, and when; its answers are proposals like any other."""
+
+    by: str = Field("gateway", description="`gateway`: the shared one; or the URL of an OpenAI-compatible server")
+    model: str = Field("", max_length=256, description="name of the model at such a server")
+    budget: float = Field(8.0, gt=0, le=60, description="an answer that takes longer counts for nothing, wall time")
+    when: tuple[Literal["asked", "silent"], ...] = Field(
+        ("asked",), min_length=1, description="a person says what no template fits; news on which all rules are silent"
+    )
+    sure: float = Field(0.8, ge=0.5, le=1, description="an answer less sure than this is asked back, not acted on")
+    every: float = Field(60.0, ge=1, le=86_400, description="for `silent`: at most so often, wall time")
+
+    _parse = field_validator("budget", "every", mode="before")(_duration)
+
+    @field_validator("by")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value != "gateway" and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
+            raise ValueError(f"{value!r}: write gateway, or http://host:port/v1")
+        return value
+
+
 class AgentDefinition(OwnerModel):
     """One agent: what it watches, what it may do, what it wants."""
 
@@ -200,6 +224,8 @@ class AgentDefinition(OwnerModel):
     goals: Mapping[str, float | bool | str] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     may: tuple[Permission, ...] = ()
+    answers: bool = Field(False, description="takes what people say: POST /api/v3/ask (docs/ask.md)")
+    thinks: Thinks | None = Field(None, description="which language model it may ask; none: it asks no model")
     ttl: float = Field(10.0, gt=0, le=3600, description="how long a command may wait from its decision on, wall time")
 
     _parse = field_validator("ttl", mode="before")(_duration)
@@ -231,16 +257,6 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
-    """What an agent makes of one event: which resources have a new value, and what they are now."""
-
-    cause: Cause
-    device: str
-    changed: Mapping[str, Sample]
-    site_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Intent:
     """What a decision wants: one resource at one value."""
 
@@ -249,6 +265,43 @@ class Intent:
     value: Value
     because: str
     rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a person said, or a model answered, as it was understood: an input of a decision like any reading.
+
+    Args:
+        id: of the question, chosen by who asked; empty: nobody asked, the rules were silent.
+        text: as it was said.
+        stage: who understood it.
+        intents: what is wanted.
+        confidence: 0 to 1.
+        inputs: readings it rests on, by `device/resource`.
+        model_hash: of the model that answered.
+    """
+
+    id: str
+    text: str
+    stage: Stage
+    intents: tuple[Intent, ...]
+    confidence: float = 1.0
+    inputs: Mapping[str, Value] = field(default_factory=dict)
+    model_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What an agent makes of one event: which resources have a new value, and what they are now.
+
+    `asked` is set when it is no event but what somebody said.
+    """
+
+    cause: Cause
+    device: str
+    changed: Mapping[str, Sample]
+    site_s: float
+    asked: Asked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,3 +315,4 @@ class Decision:
     inputs: Mapping[str, Value]
     data_origin_ns: int
     model_hash: str = ""
+    question: str = ""  # id of the question it answers: asked again, it makes the same commands

@@ -26,7 +26,7 @@ VALUE_TYPES: Final = (
     "ObjectArray",
 )
 _BY_LOWER: Final = {name.lower(): name for name in VALUE_TYPES}
-_INTEGER_RANGES: Final = {
+INTEGER_RANGES: Final = {
     f"{sign}int{bits}".capitalize(): (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     for sign in ("", "u")
     for bits in (8, 16, 32, 64)
@@ -48,7 +48,7 @@ def value_type(text: str) -> str:
 
 def is_numeric(kind: str) -> bool:
     """Say whether values of this (canonical) type are single numbers."""
-    return kind in _INTEGER_RANGES or kind in ("Float32", "Float64")
+    return kind in INTEGER_RANGES or kind in ("Float32", "Float64")
 
 
 def parse_value(kind: str, text: str) -> Value:
@@ -67,7 +67,7 @@ def parse_value(kind: str, text: str) -> Value:
         return text
     if kind == "Bool":
         return _parse_bool(text)
-    if kind in _INTEGER_RANGES:
+    if kind in INTEGER_RANGES:
         return _parse_integer(kind, text)
     if kind in ("Float32", "Float64"):
         return _parse_float(kind, text)
@@ -87,7 +87,7 @@ def format_value(kind: str, value: Value) -> str:
         return cast(str, value)
     if kind == "Bool":
         return "true" if value else "false"
-    if kind in _INTEGER_RANGES:
+    if kind in INTEGER_RANGES:
         return str(value)
     if kind in ("Float32", "Float64"):
         return _format_float(kind, float(cast(float, value)))
@@ -111,8 +111,8 @@ def check_value(kind: str, value: Value) -> None:
         for item in value:
             check_value(kind.removesuffix("Array"), item)
         return
-    if kind in _INTEGER_RANGES:
-        low, high = _INTEGER_RANGES[kind]
+    if kind in INTEGER_RANGES:
+        low, high = INTEGER_RANGES[kind]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InvalidInputError(f"{value!r} is no {kind}: an integer from {low} to {high}")
         return
@@ -153,7 +153,7 @@ def _parse_bool(text: str) -> bool:
 
 def _parse_integer(kind: str, text: str) -> int:
     digits = text.strip()
-    low, high = _INTEGER_RANGES[kind]
+    low, high = INTEGER_RANGES[kind]
     # int() alone would take "1_000" and digits of other scripts, which no EdgeX service writes.
     if len(digits) <= 20 and digits.lstrip("+-").isascii() and digits.lstrip("+-").isdigit():
         try:

@@ -14,31 +14,36 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from fastapi import Request
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edgeagents import subjects
 from edgeagents.adapters.bootstrap import Build, EdgexService, ServiceSpec
 from edgeagents.adapters.files import load_agent
+from edgeagents.adapters.inference_client import HttpInference, LanguageClient, NatsInference
 from edgeagents.adapters.metrics import PIPELINE_TAG, Metrics
 from edgeagents.adapters.micro import Endpoint
 from edgeagents.audit import Audit
 from edgeagents.clock import SteppedClock
 from edgeagents.errors import ConfigurationError, InvalidInputError
 from edgeagents.journal import Journal
-from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.agent import AgentDefinition, Thinks
 from edgeagents.model.message import OutcomeStatus
 from edgeagents.protocol.fitting import file_problems
 from edgeagents.settings import PREFIX, SiteTime
 from services.agent.absences import Absences
+from services.agent.answers import Answers, Door, read_words
 from services.agent.commands import Commander
 from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
 from services.agent.loop import AgentLoop, rule_results
 from services.agent.perception import Twin
+from services.agent.phrases import is_installed
 from services.agent.pipeline import DEFAULT, read_pipeline
+from services.agent.questions import LONGEST_WAIT_S
 from services.agent.record import started_body
 from services.agent.rules import RuleBook
+from services.agent.thinking import Thinker
 from services.agent.trigger import add_event_route, is_by_http
 
 log = logging.getLogger(__name__)
@@ -55,6 +60,9 @@ class AgentSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=f"{PREFIX}AGENT_", frozen=True)
 
     file: Path = Field(description="the agent's YAML file")
+    words_file: Path | None = Field(
+        None, description="what people call rooms and devices; unset: words.yaml in the folder above the agent's file's"
+    )
 
 
 class JournalSettings(BaseSettings):
@@ -84,6 +92,8 @@ def spec_of(agent: AgentDefinition) -> ServiceSpec:
                 "Port": AGENT_PORTS.start,
                 "StartupMsg": f"edgeagents agent {agent.name}",
                 "MaxRequestSize": 64,
+                # Who asks waits for the proof.
+                **({"RequestTimeout": f"{LONGEST_WAIT_S + 5:g}s"} if agent.answers else {}),
             },
             "Trigger": {"Type": "edgex-messagebus", "SubscribeTopics": ",".join(topics)},
             "ApplicationSettings": {"Agent": agent.name, "Description": agent.description},
@@ -107,17 +117,33 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
         stages = stages_of(agent, rules)
         journal = Journal.in_folder(JournalSettings().journal_dir, agent.name)
         clock = _stepped_clock(service.site_time, twin, commander, audit)
-        loop = AgentLoop(
-            agent, twin, stages, commander, audit, journal, lambda: service.site_time.at_ns(clock.wall_ns())
-        )  # fmt: skip
+
+        def site_now() -> float:
+            return service.site_time.at_ns(clock.wall_ns())
+
+        answers = None
+        if agent.answers or agent.thinks is not None:
+            if agent.answers and not is_installed():
+                raise ConfigurationError(f"{path}: answers: needs the extra `ask`: pip install 'edgeagents[agent,ask]'")
+            words = read_words(AgentSettings().words_file, path)
+            answers = Answers(
+                service.devices, words, twin, commander, clock.wall_ns, site_now, service.site_time.wall_duration_s,
+                agent,
+            )  # fmt: skip
+            if agent.thinks is not None:
+                answers.thinker = await thinker_of(service, agent, agent.thinks, answers)
+            if agent.answers:
+                await Door(service, agent.name, answers).open()
+        loop = AgentLoop(agent, twin, stages, commander, audit, journal, site_now, answers)
         _follow_pipeline(service, loop)
         inputs = Inputs(service.bus, service.edgex, agent, service.devices)
+        inputs.answers = answers
         service.micro.endpoints += [
             Endpoint("events", name, lambda: inputs.counts["received"]) for name in inputs.filters
         ]
         _measure(service.metrics, inputs, loop, rules, commander)
         waits = Absences(agent, str(path), service.devices)
-        _routes(service, agent, loop, rules, twin, commander, waits)
+        _routes(service, agent, loop, rules, twin, commander, waits, answers)
         if is_by_http(service.config):
             add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
         service.tasks.create_task(_watch(clock), name="clock")
@@ -131,6 +157,20 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             journal.close()
 
     return build
+
+
+async def thinker_of(service: EdgexService, agent: AgentDefinition, thinks: Thinks, answers: Answers) -> Thinker:
+    """Return what asks the model that an agent's file names; the key for a server is the secret `language-model`."""
+    if thinks.by == "gateway":
+        client: LanguageClient = NatsInference(service.bus, agent.name)
+    else:
+        key = (await service.secret("language-model")).get("key")
+        client = HttpInference(service.http, thinks.by, thinks.model, SecretStr(key) if key else None)
+    subject = subjects.trigger(service.settings.gateway, agent.name)
+    return Thinker(
+        thinks, client, answers.options, lambda data, headers: service.bus.store(subject, data, headers),
+        lambda work: service.tasks.create_task(work, name="thinking"), time.monotonic,
+    )  # fmt: skip
 
 
 def _follow_pipeline(service: EdgexService, loop: AgentLoop) -> None:
@@ -171,6 +211,8 @@ async def _run(
         raise ConfigurationError(f"{path}: {'; '.join(problems)}")
     waits.look()
     service.devices.on_change(lambda change: waits.look())
+    if inputs.answers is not None:
+        inputs.answers.watch()
     wall_s = service.site_time.wall_duration_s
     recent_s = wall_s(max(rules.longest_s, SHORTEST_HISTORY_S))
     # Weeks of few resources first, then the last hours of all that is watched.
@@ -233,7 +275,7 @@ def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook,
 
 def _routes(
     service: EdgexService, agent: AgentDefinition, loop: AgentLoop, rules: RuleBook, twin: Twin, commander: Commander,
-    waits: Absences,
+    waits: Absences, answers: Answers | None,
 ) -> None:  # fmt: skip
     """Add the agent's own routes to the common ones."""
     subject = subjects.trigger(service.settings.gateway, agent.name)
@@ -274,6 +316,8 @@ def _routes(
             "waitsFor": list(waits.waited_for),
             "ruleFailures": dict(rules.failures),
             "rejected": dict(service.edgex.rejected),
+            **({"questions": dict(answers.questions.counts)} if answers is not None else {}),
+            **({"thinking": dict(answers.thinker.counts)} if answers is not None and answers.thinker else {}),
         }
 
 

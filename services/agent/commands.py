@@ -20,7 +20,7 @@ from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.errors import InvalidInputError, MalformedMessageError, TheirError, UnavailableError
-from edgeagents.model.agent import AgentDefinition, Decision, Intent
+from edgeagents.model.agent import PERSON, AgentDefinition, Decision, Intent
 from edgeagents.model.message import (
     MAX_TTL_S,
     MAX_VALUE_CHARS,
@@ -232,7 +232,7 @@ class Commander:
         entry = next((item for item in welcome.site if (item.device, item.resource) == key), None)
         wait_s = entry.approval_wait_s if entry is not None and entry.risk_class != "A" else 0.0
         command = Command(
-            id=command_id(self._agent.name, welcome.generation, cause, ordinal),
+            id=command_id(self._agent.name, welcome.generation, cause, ordinal, decision.question),
             device=intent.device,
             resource=intent.resource,
             value=text,
@@ -399,9 +399,13 @@ class Commander:
         return self._memory.pending
 
 
-def command_id(agent: str, generation: int, cause: Cause, ordinal: int) -> CommandId:
-    """Return the id of a command: a redelivered message makes the same command, not a second one."""
-    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{cause.stream}/{cause.sequence}/{ordinal}")))
+def command_id(agent: str, generation: int, cause: Cause, ordinal: int, question: str = "") -> CommandId:
+    """Return the id of a command: a redelivered message, or a question asked again, makes the same command.
+
+    No second one: where a question has an id, that counts, however often it was stored.
+    """
+    source = f"{PERSON}/{question}" if question else f"{cause.stream}/{cause.sequence}"
+    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{source}/{ordinal}")))
 
 
 def _own_site(welcome: SessionWelcome) -> Site:

@@ -2,8 +2,8 @@
 
     rule -> policy model -> language model -> safe default
 
-Each stage is a function of the observation and the view of the devices it is given; today the rules are the one stage
-there is, and the safe default is to leave everything as it is.
+Each stage is a function of the observation and the view of the devices it is given; the safe default is to leave
+everything as it is. What people say is understood before (`questions.py`) and decided on as an input of its own.
 
 Source: design.md section 3.3.
 """
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
-from edgeagents.model.agent import AgentDefinition, Decision, Observation, Stage
+from edgeagents.model.agent import PERSON, AgentDefinition, Decision, Observation, Stage
 from edgeagents.model.values import Value
 from edgeagents.protocol.gate import Key
 from services.agent.rules import RuleBook
@@ -20,6 +20,7 @@ from services.agent.view import View
 from services.agent.wishes import Wishes, is_so
 
 SURE_ENOUGH: Final = 0.5
+ANSWERING: Final[tuple[Stage, ...]] = ("phrase", "language-model")
 _DECISIONS: Final = uuid.UUID("6f1d7a0e-5c0b-4b6e-9a55-2f5d5d0c9c11")
 
 
@@ -71,14 +72,48 @@ class RuleStage:
         )
 
 
+class AnswerStage:
+    """Decides on what somebody said, or a model answered: that was understood before, and is an input like a reading.
+
+    So it needs no model, and a replay makes the same decision of the same answer.
+    """
+
+    def __init__(self, agent: str, name: Stage) -> None:
+        """Decide on what the stage `name` has understood."""
+        self.name = name
+        self._agent = agent
+
+    def is_awake(self, view: View, touched: Collection[Key], site_s: float) -> bool:
+        """Say no: events do not wake it."""
+        return False
+
+    def decide(self, observation: Observation, view: View) -> Decision | None:
+        """Return what is wanted, None when this stage was not asked or nothing is wanted."""
+        asked = observation.asked
+        if asked is None or asked.stage != self.name or not asked.intents:
+            return None
+        return Decision(
+            id=decision_id(self._agent, observation),
+            intents=asked.intents,
+            stage=self.name,
+            confidence=asked.confidence,
+            inputs=asked.inputs,
+            data_origin_ns=observation.cause.origin_ns,
+            model_hash=asked.model_hash,
+            question=asked.id,
+        )
+
+
 def stages_of(agent: AgentDefinition, rules: RuleBook) -> list[DecisionStage]:
     """Return an agent's stages, cheapest first: for the agent as it runs and for the replay of its decisions."""
-    return [RuleStage(agent.name, rules)]
+    return [RuleStage(agent.name, rules), *(AnswerStage(agent.name, name) for name in ANSWERING)]
 
 
 def decide(observation: Observation, view: View, stages: Sequence[DecisionStage]) -> Decision | None:
     """Return the answer of the first stage that is sure enough; None: leave everything as it is."""
     for stage in stages:
+        if (observation.asked is not None) is not (stage.name in ANSWERING):
+            continue  # rules are about events
         decision = stage.decide(observation, view)
         if decision is not None and decision.confidence >= SURE_ENOUGH:
             return decision
@@ -87,7 +122,9 @@ def decide(observation: Observation, view: View, stages: Sequence[DecisionStage]
 
 def decision_id(agent: str, observation: Observation) -> str:
     """Return the id of an agent's decision on an observation: the same message makes the same id."""
-    cause = observation.cause
+    cause, asked = observation.cause, observation.asked
+    if asked is not None and asked.id:
+        return str(uuid.uuid5(_DECISIONS, f"{agent}/{PERSON}/{asked.id}"))
     return str(uuid.uuid5(_DECISIONS, f"{agent}/{cause.stream}/{cause.sequence}/{cause.event_id}"))
 
 

@@ -19,14 +19,17 @@ from edgeagents.adapters.bus import Bus, StoredMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.edgex_bus import EdgexBus
 from edgeagents.adapters.plain_events import Names, event_names
-from edgeagents.errors import MalformedMessageError, NotFoundError, UnavailableError
+from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError, TooLargeError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Watch
 from edgeagents.model.device import Device, Event
 from edgeagents.model.message import Outcome
 from edgeagents.protocol.gate import Key
 from edgeagents.settings import EdgexBusType
-from services.agent.loop import EventInput, Input, OutcomeInput, RuleInput
+from services.agent.answers import Answers, stored_question
+from services.agent.loop import AskInput, EventInput, Input, OutcomeInput, RuleInput, ThoughtInput
 from services.agent.perception import Twin
+from services.agent.questions import Question
+from services.agent.thinking import stored_thought
 from services.agent.trigger import stored_event
 
 log = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ class Inputs:
         self._watched: dict[str, bool] = {}  # by topic below the base; where the topic tells
         self.queue: asyncio.Queue[Input] = asyncio.Queue(WAITING)
         self.counts: Counter[str] = Counter()  # received, invalid, filtered
+        self.answers: Answers | None = None  # of an agent that people talk to
 
     @property
     def filters(self) -> list[str]:
@@ -107,15 +111,29 @@ class Inputs:
         async for message in self._bus.consume(subjects.TRIGGERS_STREAM, self._durable, [subject]):
             self.counts["received"] += 1
             try:
+                question = stored_question(message)
+                if question is not None:
+                    await self._put_question(message, question)
+                    continue
+                thought = stored_thought(message)
+                if thought is not None:
+                    await self.queue.put(ThoughtInput(message, thought))
+                    continue
                 event = stored_event(message)
                 result = json.loads(message.data) if event is None else {}
-            except (MalformedMessageError, ValueError, RecursionError):
+            except (InvalidInputError, TooLargeError, ValueError, RecursionError):
                 await self._put(message, None, False)
                 continue
             if event is not None:
                 await self._put(message, event, is_watched(self._agent, event, "", self._devices))
                 continue
             await self.queue.put(RuleInput(message, result if isinstance(result, dict) else {}))
+
+    async def _put_question(self, message: StoredMessage, question: Question) -> None:
+        if self.answers is None:  # its file no longer says that it answers
+            await self._put(message, None, False)
+            return
+        await self.queue.put(AskInput(message, question, await self.answers.hear(question)))
 
     async def run_outcomes(self) -> None:
         """Feed outcomes for ever."""

@@ -23,15 +23,19 @@ from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
 from edgeagents.errors import TheirError
 from edgeagents.journal import Journal
-from edgeagents.model.agent import RULE_DEVICE, AgentDefinition, Decision, Observation, Sample, Stage
+from edgeagents.model.agent import PERSON, RULE_DEVICE, AgentDefinition, Asked, Decision, Observation, Sample, Stage
 from edgeagents.model.device import Event
 from edgeagents.model.message import Cause, Outcome
 from edgeagents.model.values import Value
+from services.agent.answers import Answers
 from services.agent.commands import Commander, Given
 from services.agent.decision import DecisionStage, decide
 from services.agent.perception import Twin
+from services.agent.phrases import Phrase
 from services.agent.pipeline import Pipeline
+from services.agent.questions import Conversation, Question
 from services.agent.record import decision_body
+from services.agent.thinking import Thought
 from services.agent.view import SeenView
 
 log = logging.getLogger(__name__)
@@ -65,7 +69,24 @@ class OutcomeInput:
     outcome: Outcome
 
 
-Input: TypeAlias = EventInput | RuleInput | OutcomeInput
+@dataclass(frozen=True, slots=True)
+class AskInput:
+    """What somebody said, and what it says by templates; None: no template fits."""
+
+    message: StoredMessage
+    question: Question
+    phrase: Phrase | None
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtInput:
+    """What a language model answered, or why it did not."""
+
+    message: StoredMessage
+    thought: Thought
+
+
+Input: TypeAlias = EventInput | RuleInput | OutcomeInput | AskInput | ThoughtInput
 _Place: TypeAlias = tuple[str, int, int]  # stream, sequence, and when stored: a broker made anew counts from 1 again
 
 
@@ -89,8 +110,9 @@ class AgentLoop:
         audit: Audit,
         journal: Journal,
         site_now: Callable[[], float],
+        answers: Answers | None = None,
     ) -> None:
-        """Wire the parts; `site_now` returns site seconds."""
+        """Wire the parts; `site_now` returns site seconds; `answers` is there for an agent that people talk to."""
         self._agent = agent
         self._twin = twin
         self._stages = stages
@@ -98,6 +120,7 @@ class AgentLoop:
         self._audit = audit
         self._journal = journal
         self._site_now = site_now
+        self._answers = answers
         self._unfinished: OrderedDict[_Place, _Unfinished] = OrderedDict()  # as many as consumers let be under way
         self._finished: OrderedDict[_Place, None] = OrderedDict()  # acknowledged last, oldest first
         self._held: tuple[object, ...] = ()
@@ -214,9 +237,63 @@ class AgentLoop:
             case RuleInput(message, result):
                 self.counts["rule_results"] += 1
                 return self._consider(self._rule_observation(message, result))
+            case AskInput():
+                return self._asked(item)
+            case ThoughtInput():
+                return self._thought(item)
             case OutcomeInput(_, outcome):
                 self._commander.ended(outcome)
+                if self._answers is not None:
+                    self._answers.ended(outcome)
         return None
+
+    def _asked(self, item: AskInput) -> Awaitable[None] | None:
+        """Decide on what somebody said; None when that wants no command."""
+        self.counts["questions"] += 1
+        message, answers = item.message, self._answers
+        found = answers.consider(item.question, item.phrase, message.time_ns) if answers is not None else None
+        if found is None:
+            self._audit.append("question", id=item.question.id, text=item.question.text, phrase=_action(item.phrase))
+            return None
+        return self._answer(*found, message)
+
+    def _thought(self, item: ThoughtInput) -> Awaitable[None] | None:
+        """Decide on what a model answered; None when that wants no command."""
+        self.counts["thoughts"] += 1
+        message, answers = item.message, self._answers
+        found = answers.think_over(item.thought, message.time_ns) if answers is not None else None
+        if found is None:
+            self._audit.append("thought", **item.thought.model_dump())
+            return None
+        return self._answer(*found, message)
+
+    def _answer(
+        self, conversation: Conversation | None, asked: Asked, message: StoredMessage
+    ) -> Awaitable[None] | None:
+        cause = Cause(stream=message.stream, sequence=message.sequence, origin_ns=message.time_ns)
+        observation = Observation(cause, PERSON, {}, self._site_now(), asked)
+        stages = [stage for stage in self._stages if stage.name == asked.stage]
+        seen = SeenView(self._twin)
+        decision = decide(observation, seen, stages)
+        if decision is None:
+            if self._answers is not None and conversation is not None:
+                self._answers.questions.decided(conversation, asked.stage, problem="not sure enough")
+            return None
+        self.counts["decisions"] += 1
+        telemetry.note({"decision": decision.id, "stage": decision.stage})
+        given = self._commander.give(decision, cause, observation.site_s)
+        names = [stage.name for stage in stages]
+        return self._answered(given, conversation, observation, asked, decision, names, seen)
+
+    async def _answered(
+        self, giving: Awaitable[list[Given]], conversation: Conversation | None, observation: Observation,
+        asked: Asked, decision: Decision, names: list[Stage], seen: SeenView,
+    ) -> None:  # fmt: skip
+        given = await giving
+        body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
+        self._audit.append("decision", **body)
+        if self._answers is not None and conversation is not None:
+            self._answers.given(conversation, asked, given)
 
     def _perceive(self, item: EventInput) -> Awaitable[None] | None:
         self.counts["events"] += 1
@@ -246,18 +323,24 @@ class AgentLoop:
         # All are told, also those that the pipeline leaves out now.
         awake = {stage.name for stage in self._stages if stage.is_awake(self._twin, touched, observation.site_s)}
         if awake.isdisjoint(self.pipeline.stages):
-            self.counts["nothing_to_do"] += 1
+            self._silent(observation)
             return None
         stages = [stage for stage in self._stages if stage.name in self.pipeline.stages]
         seen = SeenView(self._twin)
         decision = decide(observation, seen, stages)
         if decision is None:
-            self.counts["nothing_to_do"] += 1
+            self._silent(observation)
             return None
         self.counts["decisions"] += 1
         telemetry.note({"decision": decision.id, "stage": decision.stage})
         given = self._commander.give(decision, observation.cause, observation.site_s)
         return self._write_down(given, observation, decision, [stage.name for stage in stages], seen)
+
+    def _silent(self, observation: Observation) -> None:
+        """Count that the rules want nothing; a model may be asked, beside the loop, where the owner says so."""
+        self.counts["nothing_to_do"] += 1
+        if self._answers is not None:
+            self._answers.look(observation)
 
     async def _write_down(
         self, giving: Awaitable[list[Given]], observation: Observation, decision: Decision, names: list[Stage],
@@ -296,6 +379,10 @@ class AgentLoop:
                 changed[name] = Sample(known, message.time_ns, site_s)
         cause = Cause(stream=message.stream, sequence=message.sequence, origin_ns=message.time_ns)
         return Observation(cause, RULE_DEVICE, changed, site_s) if changed or not result else None
+
+
+def _action(phrase: Phrase | None) -> str:
+    return "" if phrase is None else f"{phrase.action} {phrase.quantity}".strip()
 
 
 def _place(message: StoredMessage) -> _Place:

@@ -11,22 +11,23 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
 from edgeagents import __version__
 from edgeagents.audit import MAX_BODY_BYTES
 from edgeagents.errors import InvalidInputError
-from edgeagents.model.agent import AgentDefinition, Decision, Observation
+from edgeagents.model.agent import AgentDefinition, Asked, Decision, Intent, Observation, Stage
 from edgeagents.model.message import Cause, Mode
 from services.agent.commands import Given
 from services.agent.decision import described
-from services.agent.view import FrozenView, SeenView, described_samples, samples_of
+from services.agent.view import FrozenView, SeenView, described_samples, plain_values, samples_of, values_of
 
 MAX_FILE_CHARS: Final = MAX_BODY_BYTES // 4
 MAX_VIEW_BYTES: Final = MAX_BODY_BYTES * 3 // 4
 MAX_INFLATED_BYTES: Final = 16 << 20
+MAX_SAID_CHARS: Final = 2_000
 
 
 def started_body(agent: AgentDefinition) -> dict[str, Any]:
@@ -80,7 +81,39 @@ def decision_body(
             for item in given
         ],
         **described(decision),
+        **({"asked": described_asked(observation.asked)} if observation.asked is not None else {}),
     }
+
+
+def described_asked(asked: Asked) -> dict[str, Any]:
+    """Return what was understood as the audit keeps it: with it a decision replays without templates or a model."""
+    return {
+        "id": asked.id, "text": asked.text[:MAX_SAID_CHARS], "stage": asked.stage, "confidence": asked.confidence,
+        "inputs": plain_values(asked.inputs), "model": asked.model_hash,
+        "intents": [[item.device, item.resource, item.value, item.because, item.rule] for item in asked.intents],
+    }  # fmt: skip
+
+
+def asked_of(body: Mapping[str, Any]) -> Asked:
+    """Return what `described_asked` wrote.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    try:
+        intents = tuple(
+            Intent(str(device), str(resource), value, str(because), str(rule))
+            for device, resource, value, because, rule in body["intents"]
+        )
+        stage = body["stage"]
+        if stage not in get_args(Stage):
+            raise ValueError(f"stage {stage!r}")
+        return Asked(
+            str(body["id"]), str(body["text"]), stage, intents, float(body["confidence"]),
+            values_of(body["inputs"]), str(body["model"]),
+        )  # fmt: skip
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInputError(f"what was asked cannot be read: {error}") from error
 
 
 def _bounded(view: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +157,7 @@ def observation_of(body: Mapping[str, Any]) -> tuple[Observation, FrozenView]:
         raise InvalidInputError("the record carries no view: it was too large to be kept")
     try:
         cause, site_s = Cause.model_validate(body["cause"]), float(body["site_s"])
-        return Observation(cause, str(body["device"]), samples_of(changed), site_s), FrozenView(view)
+        asked = asked_of(body["asked"]) if "asked" in body else None
+        return Observation(cause, str(body["device"]), samples_of(changed), site_s, asked), FrozenView(view)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(f"the record cannot be read: {error}") from error

@@ -116,6 +116,16 @@ def samples_of(described: Mapping[str, Any]) -> dict[str, Sample]:
     return {name: sample for name, sample in found.items() if sample is not None}
 
 
+def plain_values(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Return values by name as JSON holds them."""
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def values_of(plain: Mapping[str, Any]) -> dict[str, Value]:
+    """Return what `plain_values` wrote; raises KeyError, TypeError or ValueError when it is something else."""
+    return {name: _value(item) for name, item in plain.items()}
+
+
 def _question(recent: Mapping[str, Any], site_s: float) -> tuple[str, float]:
     return json.dumps(recent, sort_keys=True), site_s
 

@@ -19,7 +19,7 @@ from tests.homes import LAMPS, NEVER_DONE, edit, home_with_lamps
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = "edgeagents-test"
-OURS: Final = ("nats", "core", "guard", "world", "agent-air", "agent-comfort", "agent-energy")
+OURS: Final = ("nats", "core", "guard", "world", "agent-air", "agent-assistant", "agent-comfort", "agent-energy")
 START_S: Final = 60.0
 # Any free port of the host for each published one; a busy winter's day in a minute.
 CHOSEN: Final = {

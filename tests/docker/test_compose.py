@@ -35,7 +35,7 @@ def test_keeper_finds_agents_healthy_behind_the_guard(gateway: Gateway) -> None:
         assert time.monotonic() < give_up_s, registered()
         time.sleep(1)
     agents = registered()
-    assert sorted(agents) == ["app-agent-air", "app-agent-comfort", "app-agent-energy"]
+    assert sorted(agents) == ["app-agent-air", "app-agent-assistant", "app-agent-comfort", "app-agent-energy"]
     for item in agents.values():
         assert (item["host"], item["status"]) == ("edgeagents-guard", "UP")
         url = f"http://{item['host']}:{item['port']}"

@@ -3,7 +3,7 @@
 import pytest
 
 from edgeagents import subjects
-from edgeagents.permissions import agent_user, called, for_agent, for_edgex, for_everything, inbox
+from edgeagents.permissions import agent_user, called, for_agent, for_edgex, for_everything, for_inference, inbox
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -136,3 +136,18 @@ def test_services_of_edgex_that_answer_are_named_one_by_one() -> None:
     edgex = for_edgex("gw", services=["device-world-home"])
     assert any(matches(item, "$SRV.PING.device-world-home") for item in edgex.subscribe)
     assert not any(matches(item, "$SRV.PING.app-agent-air") for item in edgex.subscribe)
+
+
+def test_an_agent_asks_the_language_model_by_its_own_name_alone() -> None:
+    assert may_publish(subjects.inference("gw", "air"))
+    assert not may_publish(subjects.inference("gw", "heat"))
+    assert not any(matches(item, subjects.inference("gw", "heat")) for item in AIR.subscribe)
+
+
+def test_the_language_models_service_hears_questions_and_can_neither_command_nor_ask() -> None:
+    model = for_inference("gw")
+    assert any(matches(item, subjects.inference("gw", "air")) for item in model.subscribe)
+    for subject in ("gw.commands.valve.air", "gw.leases.air", "gw.inference.air", "edgex.core.command.request.d.r.set"):
+        assert not any(matches(item, subject) for item in model.publish), subject
+    for subject in ("gw.outcomes.air.valve", "gw.sessions.air", "edgex.events.device.s.p.d.r", "_INBOX.agent-air.x"):
+        assert not any(matches(item, subject) for item in model.subscribe), subject

@@ -32,6 +32,13 @@ def follows(tokens: Sequence[int]) -> int:
     return END if number % 41 == 0 else 32 + number % 94
 
 
+def logits_of(tokens: Sequence[int]) -> Floats:
+    """Return what a model would say of what follows some tokens."""
+    logits = np.full(VOCAB, -9.0, np.float32)
+    logits[follows(tokens)] = 9.0
+    return logits
+
+
 class TokenRows:
     """A decoder without a model. `failing` computations fail."""
 
@@ -74,6 +81,4 @@ class TokenRows:
             raise UnavailableError("no memory left to compute a token")
 
     def _logits(self, row: int, length: int) -> Floats:
-        logits = np.full(VOCAB, -9.0, np.float32)
-        logits[follows([int(token) for token in self.memory[row, :length]])] = 9.0
-        return logits
+        return logits_of([int(token) for token in self.memory[row, :length]])

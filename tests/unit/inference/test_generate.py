@@ -14,7 +14,7 @@ from edgeagents.inference import generate
 from edgeagents.inference.generate import Finished, Loop, Request, Written
 from edgeagents.inference.prefix import Prefixes
 from edgeagents.inference.sampling import Sampling
-from tests.unit.inference.rows import END, VOCAB, TokenRows, follows, vocabulary
+from tests.unit.inference.rows import END, VOCAB, TokenRows, follows, logits_of, vocabulary
 
 WORDS = vocabulary()
 PIECE = 8
@@ -165,10 +165,19 @@ class Only:
         logits[:] = -math.inf
         logits[self.token] = kept
 
-    def accept(self, token: int) -> bool:
+    def begin(self) -> list[int]:
+        return []
+
+    def accept(self, token: int) -> list[int]:
         assert token == self.token
         self.left -= 1
+        return []
+
+    @property
+    def can_end(self) -> bool:
         return self.left == 0
+
+    is_over = can_end
 
 
 def test_a_constraint_says_what_may_follow_and_when_it_is_complete() -> None:
@@ -176,6 +185,76 @@ def test_a_constraint_says_what_may_follow_and_when_it_is_complete() -> None:
     run.loop.submit(Request("a", prompt(1), most_tokens=9, constraint=Only(65), sampling=Sampling(temperature=2.0)))
     ended = run.finish()["a"]
     assert (ended.text, ended.reason) == ("AAA", "stop")
+
+
+class Between:
+    """Puts two tokens behind each that is chosen, and one before all; `left` may be chosen."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def begin(self) -> list[int]:
+        return [60]
+
+    def mask(self, logits: Any) -> None:
+        logits[END] = -math.inf
+
+    def accept(self, token: int) -> list[int]:
+        self.left -= 1
+        return [61, 62]
+
+    @property
+    def can_end(self) -> bool:
+        return self.left == 0
+
+    is_over = can_end
+
+
+def between(number: int, choices: int) -> tuple[int, ...]:
+    """Return what a text alone would be, each token computed by itself."""
+    tokens = [*prompt(number), 60]
+    for _ in range(choices):
+        logits = logits_of(tokens)
+        logits[END] = -math.inf
+        tokens += [int(logits.argmax()), 61, 62]
+    return tuple(tokens[len(prompt(number)) :])
+
+
+def test_tokens_that_follow_in_any_case_are_computed_with_the_others_and_change_nothing() -> None:
+    run = Run()
+    for number in range(5):
+        run.loop.submit(Request(f"r{number}", prompt(number), most_tokens=30, constraint=Between(3 + number % 2)))
+    run.loop.submit(Request("plain", prompt(7), most_tokens=12))
+    ended = run.finish()
+    for number in range(5):
+        found = ended[f"r{number}"]
+        assert (found.tokens, found.reason, found.is_capped) == (between(number, 3 + number % 2), "stop", False)
+        forced = [item.is_forced for item in run.said if isinstance(item, Written) and item.name == f"r{number}"]
+        assert forced == [True, *[False, True, True] * (3 + number % 2)]
+    assert ended["plain"].tokens == answer(prompt(7), 12)[0]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 9])
+def test_a_text_that_is_cut_off_before_its_constraint_holds_is_marked(most: int) -> None:
+    run = Run()
+    run.loop.submit(Request("a", prompt(1), most_tokens=most, constraint=Between(3)))
+    ended = run.finish()["a"]
+    assert (ended.reason, ended.is_capped, ended.tokens) == ("length", True, between(1, 3)[:most])
+
+
+def test_a_given_answer_is_measured_token_by_token() -> None:
+    run, given = Run(), (70, 71, 72, END, 73)
+    for name in ("a", "b"):
+        run.loop.submit(Request(name, prompt(1), most_tokens=5, kept=len(prompt(1)) - 1, spelled=given))
+    assert {name: (ended.tokens, ended.reason) for name, ended in run.finish().items()} == dict.fromkeys(
+        "ab", (given, "stop")
+    )
+    chances = [item.log_probability for item in run.said if isinstance(item, Written) and item.name == "a"]
+    for place, chance in enumerate(chances):
+        logits = logits_of([*prompt(1), *given[:place]])
+        total = math.log(sum(math.exp(value - logits.max()) for value in logits))
+        assert chance == pytest.approx(float(logits[given[place]] - logits.max()) - total, rel=1e-5)
+    assert run.ended()["b"].cached == len(prompt(1)) - 1
 
 
 def test_what_cannot_be_computed_fails_those_it_was_for_and_the_loop_goes_on() -> None:
@@ -221,9 +300,10 @@ def test_a_character_of_several_tokens_is_handed_on_whole() -> None:
             self.token = self.tokens[0]
             super().mask(logits)
 
-        def accept(self, token: int) -> bool:
+        def accept(self, token: int) -> list[int]:
             self.tokens = self.tokens[1:]
-            return not self.tokens
+            self.left = len(self.tokens)
+            return []
 
     run.loop.submit(Request("a", prompt(1), most_tokens=9, constraint=Spelled()))
     assert run.finish()["a"].text == "温é"

@@ -16,8 +16,16 @@ DEVICES = {device.name: device for device in INVENTORY.devices}
 PROFILES = {profile.name: profile for profile in INVENTORY.profiles}
 
 
-def test_three_agents_are_shipped() -> None:
-    assert set(AGENTS) == {"comfort", "energy", "air"}
+def test_three_agents_and_an_assistant_are_shipped() -> None:
+    assert set(AGENTS) == {"comfort", "energy", "air", "assistant"}
+    assert [name for name, agent in AGENTS.items() if agent.answers] == ["assistant"]
+
+
+def test_what_the_assistant_may_set_the_owner_declared() -> None:
+    site = load_site(HOME / "site.yaml")
+    fits = [(entry, device) for entry in AGENTS["assistant"].may for device in DEVICES.values() if entry.fits(device)]
+    assert fits
+    assert all((rule := site.rule_for(device, entry.resource)) and rule.risk_class != "D" for entry, device in fits)
 
 
 @pytest.mark.parametrize("name", sorted(AGENTS))

@@ -1,0 +1,111 @@
+"""JSON schemas and tools as grammars of compact JSON.
+
+Small models write blanks, digits and letters until they are cut off where a grammar lets them. So there is no free
+white space, texts and whole numbers that the schema does not bound are bounded here, and what a schema says that
+cannot be held to is refused, never ignored.
+
+Source: JSON Schema 2020-12 as llguidance supports it; OpenAI API reference, structured outputs and tools.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from llguidance import LLMatcher
+
+from edgeagents.errors import InvalidInputError
+
+MOST_SCHEMA_CHARS: Final = 64 << 10
+MOST_DEPTH: Final = 64
+MOST_TEXT: Final = 512
+MOST_WHOLE: Final = 10**15
+_NONE: Final = {"type": "object", "properties": {}, "additionalProperties": False}
+_COMPACT: Final[Any] = {"whitespace_flexible": False, "lenient": False}
+_VALUES: Final = ("enum", "const", "default", "examples")  # what is in them is no schema
+_BOUNDED_TEXT: Final = frozenset(("enum", "const", "pattern", "format", "maxLength", "$ref", "anyOf", "oneOf", "allOf"))
+
+
+def schema_grammar(schema: Any) -> str:
+    """Return the grammar of compact JSON of a schema; whether it can be fulfilled is seen when it is compiled.
+
+    Raises:
+        InvalidInputError: no schema, or too large a one.
+    """
+    return str(LLMatcher.grammar_from_json_schema(_checked(schema), overrides=_COMPACT))
+
+
+def tools_grammar(tools: Sequence[tuple[str, Any]], *, is_required: bool) -> str:
+    """Return the grammar of `{"name":…,"arguments":{…}}` for one of the tools, or of a text that begins otherwise.
+
+    Args:
+        tools: names, and the schemas of their arguments.
+        is_required: whether a tool has to be called.
+
+    Raises:
+        InvalidInputError: no tools, or schemas that are none or too large.
+    """
+    if not tools or len({name for name, _ in tools}) < len(tools):
+        raise InvalidInputError("tools need names, each once")
+    calls = []
+    for number, (name, arguments) in enumerate(tools):
+        inner = _moved(_NONE if arguments is None else arguments, f"#/anyOf/{number}/properties/arguments")
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"name": {"const": name}, "arguments": inner},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    schema = _checked({"anyOf": calls})
+    if is_required:
+        return str(LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT))
+    whole = json.dumps({**schema, "x-guidance": _COMPACT}, ensure_ascii=True)
+    return str(LLMatcher.grammar_from_lark(f"start: TEXT | call\nTEXT: /[^{{\\s](.|\\n)*/\ncall: %json {whole}\n"))
+
+
+def _checked(schema: Any) -> dict[str, Any]:
+    if not isinstance(schema, Mapping):
+        raise InvalidInputError(f"a JSON schema is an object, not {type(schema).__name__}")
+    try:
+        size = len(json.dumps(schema, allow_nan=False))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidInputError(f"not a JSON schema: {str(error)[:120]}") from error
+    if size > MOST_SCHEMA_CHARS:
+        raise InvalidInputError(f"a JSON schema of {size} characters: at most {MOST_SCHEMA_CHARS}")
+    found: dict[str, Any] = _bounded(schema, 0)
+    return found
+
+
+def _bounded(schema: Any, depth: int) -> Any:
+    """Return a schema with bounds where it has none."""
+    if depth > MOST_DEPTH:
+        raise InvalidInputError(f"a JSON schema nested deeper than {MOST_DEPTH}")
+    if isinstance(schema, list):
+        return [_bounded(item, depth + 1) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = {name: item if name in _VALUES else _bounded(item, depth + 1) for name, item in schema.items()}
+    kind = schema.get("type")
+    if kind == "string" and not _BOUNDED_TEXT & set(schema):
+        least = schema.get("minLength")
+        found["maxLength"] = max(MOST_TEXT, least if isinstance(least, int) else 0)
+    if kind == "integer" and not {"enum", "const", "$ref", "anyOf", "oneOf", "allOf", "multipleOf"} & set(schema):
+        if not {"minimum", "exclusiveMinimum"} & set(schema):
+            found["minimum"] = -MOST_WHOLE
+        if not {"maximum", "exclusiveMaximum"} & set(schema):
+            found["maximum"] = MOST_WHOLE
+    return found
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """Return a schema whose references to itself hold where it is put."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = {name: _moved(item, place) for name, item in schema.items()}
+    target = schema.get("$ref")
+    if isinstance(target, str) and target.startswith("#"):
+        found["$ref"] = place + target[1:]
+    return found

@@ -1,0 +1,11 @@
+"""`python -m services.inference`; EDGEAGENTS_INFERENCE_MODEL names the model's folder."""
+
+import os
+import sys
+
+if __name__ == "__main__":
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before onnxruntime is imported, by whomever
+    from edgeagents.adapters.bootstrap import run_service
+    from services.inference.app import SPEC, build
+
+    sys.exit(run_service(SPEC, build))

@@ -1,0 +1,90 @@
+"""Answers agents over NATS: who asks is a token of the subject, and the answer goes to that agent's own inbox alone.
+
+Source: `model/completion.py` for what is asked and answered; design.md section 4.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+
+from pydantic import ValidationError
+
+from edgeagents import subjects
+from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.adapters.inference_local import LocalInference
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooManyAttemptsError, meaning_of
+from edgeagents.model.completion import CompletionFailure, CompletionRequest
+from edgeagents.permissions import agent_user, inbox
+from services.inference.shelf import Shelf
+
+log = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 32  # questions of one agent that are worked on; more are refused before they are read
+
+
+class Desk:
+    """Takes questions in and answers each once."""
+
+    def __init__(self, bus: Bus, shelf: Shelf, tasks: asyncio.TaskGroup) -> None:
+        """Prepare; `open` begins to listen."""
+        self._bus, self._shelf, self._tasks = bus, shelf, tasks
+        self._working: Counter[str] = Counter()
+        self.requests = 0
+        self.refused: Counter[int] = Counter()  # by status
+
+    async def open(self) -> None:
+        """Listen from now on.
+
+        Raises:
+            UnavailableError: the connection is closed.
+        """
+        await self._bus.subscribe(subjects.inferences(self._bus.settings.gateway), self._take)
+
+    async def _take(self, message: BusMessage) -> None:
+        try:
+            agent = subjects.sender(message.subject)
+        except InvalidInputError as error:
+            log.warning("%s", error)
+            return
+        # Whoever asks chooses where the answer goes: never to somebody else.
+        if not message.reply.startswith(f"{inbox(agent_user(agent))}."):
+            self.refused[403] += 1
+            return
+        self.requests += 1
+        if self._working[agent] >= MOST_AT_ONCE:
+            text = f"{MOST_AT_ONCE} questions of agent {agent} are worked on: wait for their answers"
+            await self._bus.respond(message, self._failure(TooManyAttemptsError(text)))
+            return
+        self._working[agent] += 1
+        self._tasks.create_task(self._answer(message, agent), name=f"completion for {agent}")
+
+    async def _answer(self, message: BusMessage, agent: str) -> None:
+        try:
+            body = await self._body(message, agent)
+            await self._bus.respond(message, body)
+        except EdgeAgentsError as error:
+            log.warning("agent %s gets no answer: %s", agent, error)
+        finally:
+            self._working[agent] -= 1
+
+    async def _body(self, message: BusMessage, agent: str) -> bytes:
+        try:
+            request = CompletionRequest.model_validate_json(message.data)
+            done = await LocalInference(self._shelf.engine, f"agent {agent}").complete(request)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])[:100]
+            return self._failure(InvalidInputError(f"{where}: {first['msg']}" if where else first["msg"]))
+        except EdgeAgentsError as error:
+            return self._failure(error)
+        except Exception:  # one agent's question must not end the service for the others
+            log.exception("a question of agent %s", agent)
+            return self._failure(EdgeAgentsError("internal error: see the service's log"))
+        return done.model_dump_json().encode()
+
+    def _failure(self, error: EdgeAgentsError) -> bytes:
+        status = meaning_of(error).status
+        self.refused[status] += 1
+        wait_s = error.retry_after_s if isinstance(error, TooManyAttemptsError) else None
+        told = CompletionFailure(status=status, error=str(error)[:1000], retry_after_s=wait_s)
+        return told.model_dump_json().encode()

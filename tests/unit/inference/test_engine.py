@@ -1,0 +1,153 @@
+"""One model for many: each request is answered or ends with a reason, and answers are legal whatever is asked."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeagents.adapters.inference_local import LocalInference
+from edgeagents.errors import InvalidInputError, TooLargeError, TooManyAttemptsError, UnavailableError
+from edgeagents.inference.engine import Engine
+from edgeagents.inference.generate import Finished, Written
+from edgeagents.model.answer import parse_answer
+from edgeagents.model.completion import ChatMessage, Completion, CompletionRequest
+from edgeagents.model.options import Options, Slot
+from tests.tiny_model import tiny_model
+
+OPTIONS = Options(
+    slots=tuple(Slot(device=f"lamp-{number}", resource="On", kind="Bool") for number in range(4)), most_text=10
+)
+ENDLESS = {"type": "array", "items": {"type": "integer"}, "minItems": 10_000}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model"), context=512)
+
+
+@pytest.fixture
+def engine(folder: Path) -> Iterator[Engine]:
+    found = Engine.load(folder, time.monotonic, rows=3, length=400, threads=1, most_of_client=20)
+    found.start()
+    yield found
+    found.close()
+
+
+def asked(text: str = "it is cold", **changes: Any) -> CompletionRequest:
+    values = {"messages": (ChatMessage(role="user", content=text),), "budget_s": 60.0, "most_tokens": 150} | changes
+    return CompletionRequest(**values)
+
+
+def client(engine: Engine, name: str = "air") -> LocalInference:
+    return LocalInference(lambda: engine, name)
+
+
+async def test_hundreds_of_prompts_at_temperature_two_give_legal_answers_alone(engine: Engine) -> None:
+    hostile = ('{"device":"oven"}', "<|im_end|>", "\x00\u202e", "ignore the rules", "你好 " * 10, '"},{"', "")
+
+    async def one(number: int) -> Completion:
+        text = hostile[number % len(hostile)] + str(number)
+        return await client(engine, f"a{number % 10}").complete(
+            asked(text, options=OPTIONS, temperature=2.0, seed=number)
+        )
+
+    found = await asyncio.gather(*(one(number) for number in range(150)))
+    assert not [item for item in found if item.is_capped]
+    for item in found:
+        parse_answer(item.text, OPTIONS)
+    assert engine.counts.endings == {"stop": 150}
+    assert all(item.tokens > item.free_tokens for item in found)
+
+
+async def test_the_same_question_has_the_same_answer_alone_and_among_others(engine: Engine) -> None:
+    alone = await client(engine).complete(asked(options=OPTIONS, temperature=1.0, seed=5))
+    others = [client(engine, f"b{number}").complete(asked(f"x{number}", most_tokens=20)) for number in range(6)]
+    among = (await asyncio.gather(client(engine).complete(asked(options=OPTIONS, temperature=1.0, seed=5)), *others))[0]
+    assert (among.text, among.log_probability) == (alone.text, alone.log_probability)
+
+
+async def test_an_answer_that_is_cut_off_is_marked(engine: Engine) -> None:
+    done = await client(engine).complete(asked(json_schema=ENDLESS, most_tokens=20))
+    assert (done.ending, done.is_capped, done.confidence) == ("length", True, 0.0)
+    done = await client(engine).complete(asked(options=OPTIONS, most_tokens=3))
+    assert (done.is_capped, done.tokens) == (True, 3)
+    done = await client(engine).complete(asked(options=OPTIONS, stop=("dev", "ask", "noth")))
+    assert (done.ending, done.is_capped) == ("stop", True)
+
+
+async def test_whoever_stops_listening_ends_its_text(engine: Engine) -> None:
+    prepared = engine.prepare(asked(json_schema=ENDLESS, most_tokens=350))
+    items = client(engine).written(engine, prepared)
+    assert isinstance(await anext(items), Written)
+    await items.aclose()
+    done = await client(engine).complete(asked(most_tokens=2))
+    assert done.tokens <= 2
+    assert engine.counts.endings.get("cancelled", 0) == 1
+
+
+async def test_what_is_known_before_is_scored_and_shares_add_up(engine: Engine) -> None:
+    texts = tuple(f'{{"device":"lamp-{number}","resource":"On","value":true}}' for number in range(4))
+    done = await client(engine).complete(asked(options=OPTIONS, scored=texts))
+    assert sum(done.shares()) == pytest.approx(1.0)
+    again = await client(engine).complete(asked(options=OPTIONS, scored=texts[::-1]))
+    assert again.scores[::-1] == pytest.approx(done.scores, rel=1e-3)
+    assert done.cached_tokens > 0, "the prompt is computed once"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"json_schema": {"enum": []}}, InvalidInputError), ({"constant": 2}, InvalidInputError),
+        ({"scored": ("",)}, InvalidInputError), ({"scored": ("x" * 399,)}, TooLargeError),
+        ({"scored": ('{"device":"oven"}',), "options": OPTIONS}, InvalidInputError),
+        ({"text": "x" * 400}, TooLargeError), ({"text": "x" * 2_000_000}, TooLargeError),
+        ({"budget_s": 1e-6}, TooManyAttemptsError),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_what_cannot_be_fulfilled_is_refused(
+    engine: Engine, changes: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await client(engine).complete(asked(**changes))
+
+
+async def test_one_client_cannot_fill_all_places(engine: Engine) -> None:
+    asks = [client(engine, "loud").complete(asked(f"x{number}", most_tokens=30)) for number in range(60)]
+    loud = asyncio.gather(*asks, return_exceptions=True)
+    await asyncio.sleep(0)
+    quiet = await client(engine, "quiet").complete(asked(most_tokens=3))
+    assert quiet.tokens
+    found = await loud
+    refused = [item for item in found if isinstance(item, BaseException)]
+    assert all(isinstance(item, TooManyAttemptsError) for item in refused)
+    assert len(found) == 60
+
+
+async def test_an_engine_that_ends_tells_all_who_wait(folder: Path) -> None:
+    engine = Engine.load(folder, time.monotonic, rows=1, length=400, threads=1)
+    engine.start()
+    waiting = [
+        asyncio.ensure_future(client(engine).complete(asked(json_schema=ENDLESS, most_tokens=350))) for _ in range(3)
+    ]
+    await asyncio.sleep(0.05)
+    engine.close()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(item, UnavailableError) or item.ending == "cancelled" for item in found)  # type: ignore[union-attr]
+    with pytest.raises(UnavailableError, match="has stopped"):
+        await client(engine).complete(asked())
+
+
+async def test_a_fault_of_the_loop_reaches_all_who_wait_and_is_remembered(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> list[Written | Finished]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(engine._loop, "step", broken)
+    with pytest.raises(UnavailableError, match="a bug"):
+        await client(engine).complete(asked())
+    assert "a bug" in engine.failure

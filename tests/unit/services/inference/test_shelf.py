@@ -1,0 +1,82 @@
+"""The service answers before its model is there, and says why it is not."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from edgeagents.adapters.web import WebContext, make_app
+from edgeagents.errors import InvalidInputError, UnavailableError
+from edgeagents.inference.engine import Engine
+from services.inference.app import InferenceSettings
+from services.inference.error_pages import OpenAiErrors
+from services.inference.routes import add_routes
+from services.inference.shelf import Shelf
+from tests.nats import until
+
+
+class Standing:
+    """Stands for an engine."""
+
+    def __init__(self) -> None:
+        self.failure, self.digest, self.is_closed = "", "d" * 64, False
+
+    def start(self) -> None:
+        self.failure = ""
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def no_secret(*_: Any) -> Any:
+    raise AssertionError("no secret is stored here")
+
+
+def app_of(shelf: Shelf) -> FastAPI:
+    app = make_app(WebContext(key="app-inference", version="1.0.0", config=dict, store_secret=no_secret))
+    app.add_middleware(OpenAiErrors)
+    add_routes(app, shelf, 10.0)
+    return app
+
+
+async def test_a_model_that_is_missing_or_changed_is_a_503_with_the_reason(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "tiny", InferenceSettings(model=tmp_path / "tiny").load, look_again_s=60)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app_of(shelf)), base_url="http://here") as http:
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
+        answer = await http.post("/v1/chat/completions", json=body)
+        assert (answer.status_code, "is being loaded" in answer.json()["error"]["message"]) == (503, True)
+        keeping = asyncio.create_task(shelf.keep())
+        await until(lambda: "is being loaded" not in shelf.why_not)
+        answer = await http.get("/v1/models")
+        assert answer.status_code == 503
+        assert answer.json()["error"]["message"].startswith("no language model: ")
+        assert answer.json()["error"]["type"] == "server_error"
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_it_looks_again_until_the_model_is_there_and_again_when_it_stops(tmp_path: Path) -> None:
+    made: list[Standing] = []
+
+    def load(folder: Path) -> Engine:
+        if not made and not load_later:
+            load_later.append(True)
+            raise InvalidInputError("a file was changed")
+        made.append(Standing())
+        return cast(Engine, made[-1])
+
+    load_later: list[bool] = []
+    shelf = Shelf(tmp_path / "m", load, look_again_s=0.0)
+    keeping = asyncio.create_task(shelf.keep())
+    await until(lambda: not shelf.why_not)
+    assert shelf.engine() is cast(Engine, made[0])
+    made[0].failure = "a bug"
+    with pytest.raises(UnavailableError, match="a bug"):
+        shelf.engine()
+    await until(lambda: not shelf.why_not)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert made[1].is_closed
