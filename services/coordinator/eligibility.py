@@ -37,8 +37,9 @@ def able(wanted: TaskWanted, site: Site) -> list[str]:
     skilled = {name: agent for name, agent in sorted(site.agents.items()) if agent.skill(wanted.skill) is not None}
     if not skilled:
         known = sorted({skill.name for agent in site.agents.values() for skill in agent.skills})
+        there = ", ".join(known) or "none"
         raise InvalidInputError(
-            f"no agent has skill {wanted.skill!r}: write it into an agent's `skills`; there are {', '.join(known) or 'none'}"
+            f"no agent has skill {wanted.skill!r}: write it into an agent's `skills`; there are {there}"
         )
     problems = {name: problem_of(agent, wanted, site) for name, agent in skilled.items()}
     found = [name for name, problem in problems.items() if not problem]
@@ -87,16 +88,19 @@ def _permission_problem(agent: AgentDefinition, aim: Aim, site: Site) -> str:
     value, problems = parse_value(kind, aim.value), []
     for entry in permissions:
         problem = _range_problem(value, entry.minimum, entry.maximum, f"what {agent.name!r} may set")
-        if (
-            not problem
-            and entry.values
-            and not any(same_value(value, parse_value(kind, item)) for item in entry.values)
-        ):
+        if not problem and entry.values and not any(_is(kind, item, value) for item in entry.values):
             problem = f"{aim.value[:40]} is none of the values that {agent.name!r} may set"
         if not problem:
             return ""
         problems.append(problem)
     return problems[0]
+
+
+def _is(kind: str, text: str, value: Value) -> bool:
+    try:
+        return same_value(parse_value(kind, text), value)
+    except InvalidInputError:
+        return False
 
 
 def _range_problem(value: Value, minimum: float | None, maximum: float | None, what: str) -> str:

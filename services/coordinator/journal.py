@@ -121,9 +121,8 @@ class Journal:
             except ConflictError as error:
                 if await self._is_stored(len(messages), messages[-1]):
                     break
-                raise StoreError(
-                    f"stream {subjects.TASKS_STREAM} was written by somebody else ({error}): is there a second coordinator?"
-                ) from error
+                text = f"stream {subjects.TASKS_STREAM} was written by somebody else ({error})"
+                raise StoreError(f"{text}: is there a second coordinator?") from error
             except UnavailableError as error:
                 if not told:
                     log.warning("tasks wait to be stored: %s: trying again", error)
