@@ -197,6 +197,11 @@ def task_record(gateway: str, task: str) -> str:
     return f"{token(gateway)}.tasks.{token(task)}"
 
 
+def task_records(gateway: str) -> str:
+    """Return the filter for the records of all tasks: what the stream `tasks` captures."""
+    return f"{token(gateway)}.tasks.*"
+
+
 def coordinator_hears(gateway: str) -> tuple[str, ...]:
     """Return the filters for all that agents and others say to a coordinator."""
     g = token(gateway)

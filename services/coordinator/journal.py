@@ -45,7 +45,7 @@ class Journal:
         while True:
             try:
                 await ensure_batch_stream(
-                    self._bus, subjects.TASKS_STREAM, [subjects.task_record(self._gateway, "*")],
+                    self._bus, subjects.TASKS_STREAM, [subjects.task_records(self._gateway)],
                     max_age_s=MAX_AGE_S, max_bytes=MAX_BYTES, max_per_subject=1,
                 )  # fmt: skip
                 return await self._read()
