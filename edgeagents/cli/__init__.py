@@ -21,6 +21,7 @@ from edgeagents.cli.orders import add_orders
 from edgeagents.cli.overview import add_overview
 from edgeagents.cli.preferences import explain_preferences
 from edgeagents.cli.replay import replay
+from edgeagents.cli.task import task
 from edgeagents.cli.why import why
 from edgeagents.errors import EdgeAgentsError
 
@@ -35,6 +36,7 @@ app.command(credentials)
 add_orders(app)
 app.command(audit)
 app.command(why)
+app.command(task)
 app.command(replay)
 app.command(explain_preferences)
 app.register_install_completion_command()

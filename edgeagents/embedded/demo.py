@@ -78,7 +78,9 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    plan = Plan(folder, arguments.profiles, arguments.factor, _site_start_s(folder), seed=arguments.seed)
+    plan = Plan(
+        folder, arguments.profiles, arguments.factor, _site_start_s(folder), seed=arguments.seed, coordinator=True
+    )
     gateway = Gateway(plan)
     gateway.start()
     console = Console(stderr=True)
@@ -152,11 +154,13 @@ async def _watch(gateway: Gateway, bus: Bus, stop: asyncio.Event, seconds: float
 async def _show(live: Live, gateway: Gateway, story: Story) -> None:
     world = await gateway.state("world", "/api/v3/world")
     guard = await gateway.state("guard", "/api/v3/guard")
+    tasks = await gateway.state("coordinator", "/api/v3/task/all?limit=4")
     footer = (
         f"{gateway.plan.factor:g} times real time · EdgeX core-command at {gateway.url('command')} · "
+        f"give a task: edgeagents task submit … --coordinator {gateway.url('coordinator')} · "
         f"state in {gateway.plan.folder} · Ctrl-C ends it"
     )
-    live.update(render(world, guard, story, footer), refresh=True)
+    live.update(render(world, guard, story, footer, tasks), refresh=True)
 
 
 async def figures(gateway: Gateway, bus: Bus) -> dict[str, Any]:

@@ -18,15 +18,25 @@ from edgeagents.model.cooperation import CallForProposals, Param
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol import contract_net, task_ledger
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
-from edgeagents.protocol.conversation import Recovered, Refuse, Save, Tell, Tick, act
+from edgeagents.protocol.conversation import Recovered, Refuse, Save, Tell, Tick, act, is_over
 from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.sealed_bids import Terms
-from edgeagents.protocol.task_ledger import ENDED, CancelTask, Entry, LedgerAnswer, LedgerRequest, ReadTask, TaskLedger
+from edgeagents.protocol.task_ledger import (
+    ENDED,
+    CancelTask,
+    Entry,
+    LedgerAnswer,
+    LedgerRequest,
+    ReadTask,
+    ReopenTask,
+    TaskLedger,
+)
 from edgeagents.subjects import COORDINATOR
 from services.coordinator.record import AwardNote, Record
 
 GRACE_S: Final = 0.5  # between a task's deadline and its end in the ledger: a report that is on its way still counts
 NOBODY_AGAIN_S: Final = 0.5  # until it is looked again whether somebody is there
+LONGEST_BID_S: Final = 60.0
 Event: TypeAlias = contract_net.Event
 
 
@@ -145,6 +155,10 @@ class Book:
     def look(self, task: str, now_s: float, unix_ns: int) -> Turn:
         """Return what time has made of a task: ticks for its contract net, and its end once its time is over."""
         record = self.record(task)
+        if _is_silence(record.net, now_s):
+            # Opened anew in the ledger, it is called for anew: who was silent may have been busy, or not there yet.
+            record = replace(record, net=_patient(record.net))
+            return self._asked(Turn(record), ReopenTask(task, record.entry.epoch), now_s, COORDINATOR, unix_ns)
         turn = self._run(record, Tick(now_s), now_s, unix_ns)
         return turn if turn.has_ended else self._asked(turn, ReadTask(task), now_s, COORDINATOR, unix_ns)
 
@@ -259,6 +273,20 @@ def _stepped(record: Record, request: LedgerRequest, now_s: float, sender: str) 
     ledger = TaskLedger({record.task: record.entry})
     after, answer = task_ledger.step(ledger, request, now_s, sender)
     return replace(record, entry=after.of(record.task)), answer
+
+
+def _is_silence(net: contract_net.State, now_s: float) -> bool:
+    """Say whether bids are over without any, somebody has not answered at all, and there is time to call again."""
+    if not isinstance(net, contract_net.Calling) or net.bids or len(net.refused) >= len(net.asked):
+        return False
+    return is_over(now_s, net.until_s) and now_s + net.terms.bid_s < net.terms.deadline_s
+
+
+def _patient(net: contract_net.State) -> contract_net.State:
+    """Return the state of a call with twice the time for bids: those who are slow would always come too late."""
+    if not isinstance(net, contract_net.Calling):
+        return net
+    return replace(net, terms=replace(net.terms, bid_s=min(2 * net.terms.bid_s, LONGEST_BID_S)))
 
 
 def _asked_agents(net: contract_net.State) -> frozenset[str]:

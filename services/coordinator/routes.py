@@ -91,7 +91,8 @@ def add_routes(service: EdgexService, leader: Leader) -> None:
         """Tell what the coordinator does and how it went so far."""
         return {
             "apiVersion": "v3", "statusCode": 200, "open": len(leader.book.open), "ended": len(leader.book.ended),
-            "agents": len(leader.roster.alive(leader.clock.now())), "isServing": leader.is_serving.is_set(), "counts": dict(leader.counts),
+            "agents": len(leader.roster.alive(leader.clock.now())), "isServing": leader.is_serving.is_set(),
+            "counts": dict(leader.counts),
             "batches": leader.journal.batches, "stored": leader.journal.stored,
         }  # fmt: skip
 
