@@ -122,8 +122,11 @@ bench-lm: model-package ## tokens/s, first tokens and memory of the language mod
 bench-lm-exact: model-package ## how far next-token distributions are from 32-bit arithmetic, beside llama.cpp (ARGS="--tokens 512")
 	@$(BIN)/python -m tests.bench.lm_exact $(ARGS)
 
+bench-coordinator: setup ## awards/s, time to award, messages an award, tasks after a kill of the coordinator (ARGS="--agents 10")
+	@$(BIN)/python -m tests.bench.coordinator $(ARGS)
+
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home bench-events bench-allocation bench-negotiation bench-lm bench-lm-exact diagrams images model model-package test-compose
+	bench-home bench-events bench-allocation bench-negotiation bench-coordinator bench-lm bench-lm-exact diagrams images model model-package test-compose

@@ -99,7 +99,7 @@ class Gateway:
         """Choose ports, write secrets and return all processes by name; they find each other in whatever order."""
         folder = self.plan.folder
         self.agents = load_agents(self.plan.profiles / "agents")
-        for name, preferred in self.plan.ports.items():
+        for name, preferred in {"coordinator": 0, **self.plan.ports}.items():
             self.ports[name] = free_port(preferred, set(self.ports.values()))
         users = {
             "owner": for_everything(),
@@ -131,7 +131,8 @@ class Gateway:
         place = {
             "gateway": GATEWAY, "nats": f"nats://127.0.0.1:{self.ports['nats']}", "user": "owner",
             "password_file": str(self.passwords["owner"].resolve()), "keeper": self.url("keeper"),
-            "guard": self.url("guard"), "coordinator": self.url("coordinator"), "site_file": str((plan.profiles / "site.yaml").resolve()),
+            "guard": self.url("guard"), "coordinator": self.url("coordinator"),
+            "site_file": str((plan.profiles / "site.yaml").resolve()),
             "agents_dir": str((plan.profiles / "agents").resolve()),
             "guard_dir": str((plan.folder / "guard").resolve()),
             "store_dir": str((plan.folder / "nats" / "jetstream").resolve()),

@@ -156,9 +156,8 @@ class Book:
         """Return what time has made of a task: ticks for its contract net, and its end once its time is over."""
         record = self.record(task)
         if _is_silence(record.net, now_s):
-            # Opened anew in the ledger, it is called for anew: who was silent may have been busy, or not there yet.
-            record = replace(record, net=_patient(record.net))
-            return self._asked(Turn(record), ReopenTask(task, record.entry.epoch), now_s, COORDINATOR, unix_ns)
+            # As after a restart: all are called again under the same epoch, so that bids on their way count, too.
+            return self._run(replace(record, net=_patient(record.net)), Recovered(now_s), now_s, unix_ns)
         turn = self._run(record, Tick(now_s), now_s, unix_ns)
         return turn if turn.has_ended else self._asked(turn, ReadTask(task), now_s, COORDINATOR, unix_ns)
 
