@@ -132,6 +132,6 @@ async def owner_of(gateway: Coordinated) -> AsyncIterator[Owner]:
             url = f"{gateway.core.urls['metadata']}/api/v3/device/all?limit=100"
             return len((await http.get(url)).json().get("devices") or []) >= len(NAMES)
 
-        await until(all_known, "the valves are in core-metadata", timeout_s=40)
+        await until(all_known, "the valves are in core-metadata", timeout_s=90)
         yield Owner(gateway, bus, http)
     await bus.close()

@@ -24,11 +24,11 @@ from edgeagents.protocol.sealed_bids import Terms
 from edgeagents.protocol.task_ledger import (
     ENDED,
     CancelTask,
+    CloseTask,
     Entry,
     LedgerAnswer,
     LedgerRequest,
     ReadTask,
-    ReopenTask,
     TaskLedger,
 )
 from edgeagents.subjects import COORDINATOR
@@ -142,6 +142,9 @@ class Book:
         record = replace(record, net=contract_net.Planned(terms))
         turn = self._run(record, contract_net.Begin(now_s, record.entry.epoch), now_s, unix_ns)
         turn.due_s.append(record.entry.over_s + 0.01)
+        if isinstance(turn.record.net, contract_net.Closed) and not turn.record.ended:  # it never began
+            close = CloseTask(record.task, record.entry.epoch, "", "failed")
+            return self._asked(turn, close, now_s, COORDINATOR, unix_ns)
         return turn
 
     def handle(self, task: str, event: Event, now_s: float, unix_ns: int) -> Turn:
