@@ -96,7 +96,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"{g}.commands.*.{name}",
         f"{g}.audit.{name}.*",
         f"{g}.triggers.{name}",
-        f"{g}.acts.*.{name}",
+        f"{g}.acts.{COORDINATOR}.{name}",
         f"{g}.roster.{name}",
         f"{g}.ledger.{name}",
         f"{g}.conflicts.{name}",
@@ -117,7 +117,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
-        f"{g}.acts.{name}.*",
+        f"{g}.acts.{name}.{COORDINATOR}",
         f"{g}.coordinator",
         *asked_on(key),
     ]

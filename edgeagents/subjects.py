@@ -157,11 +157,6 @@ def act(gateway: str, to: str, sender: str) -> str:
     return f"{token(gateway)}.acts.{token(to)}.{token(sender)}"
 
 
-def acts(gateway: str, to: str) -> str:
-    """Return the filter for all that is said to one party."""
-    return f"{token(gateway)}.acts.{token(to)}.*"
-
-
 def coordinator(gateway: str) -> str:
     """Return the subject on which a gateway's coordinator says that it is there."""
     return f"{token(gateway)}.coordinator"

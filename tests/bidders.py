@@ -44,7 +44,7 @@ class Bidder:
 
     async def start(self) -> "Bidder":
         """Hear calls and say that we are there."""
-        self.subscription = await self.bus.subscribe(subjects.acts("gw", self.name), self._on_act)
+        self.subscription = await self.bus.subscribe(subjects.act("gw", self.name, subjects.COORDINATOR), self._on_act)
         self._begin(self._announce())
         return self
 
