@@ -172,19 +172,9 @@ def task_ledger(gateway: str, agent: str) -> str:
     return f"{token(gateway)}.ledger.{token(agent)}"
 
 
-def conflict(gateway: str, agent: str) -> str:
-    """Return the subject on which an agent tells the coordinator of a lease that another one holds."""
-    return f"{token(gateway)}.conflicts.{token(agent)}"
-
-
 def task_request(gateway: str, verb: str, sender: str) -> str:
     """Return the subject on which a task is asked for: `submit`, `get`, `list` or `cancel`."""
     return f"{token(gateway)}.task-requests.{verb}.{token(sender)}"
-
-
-def task_news(gateway: str, task: str) -> str:
-    """Return the subject on which changes of a task are told."""
-    return f"{token(gateway)}.task-news.{token(task)}"
 
 
 def task_record(gateway: str, task: str) -> str:
@@ -200,7 +190,7 @@ def task_records(gateway: str) -> str:
 def coordinator_hears(gateway: str) -> tuple[str, ...]:
     """Return the filters for all that agents and others say to a coordinator."""
     g = token(gateway)
-    words = (f"acts.{COORDINATOR}.*", "roster.*", "ledger.*", "conflicts.*", "task-requests.*.*")
+    words = (f"acts.{COORDINATOR}.*", "roster.*", "ledger.*", "task-requests.*.*")
     return tuple(f"{g}.{word}" for word in words)
 
 
@@ -211,7 +201,7 @@ def speaker(subject: str) -> str:
         InvalidInputError: it is no such subject.
     """
     parts = subject.split(".")
-    if len(parts) < 3 or parts[1] not in ("acts", "roster", "ledger", "conflicts", "task-requests"):
+    if len(parts) < 3 or parts[1] not in ("acts", "roster", "ledger", "task-requests"):
         raise InvalidInputError(f"{subject!r} is nothing that is said to a coordinator")
     return name_of(parts[-1])
 

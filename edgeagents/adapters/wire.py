@@ -50,11 +50,9 @@ PB_CLASSES: Final[dict[type[model.Message], Callable[..., PbMessage]]] = {
     cooperation.PeerVote: cooperation_pb2.PeerVote,
     cooperation.Claims: cooperation_pb2.Claims,
     cooperation.Param: cooperation_pb2.Param,
-    cooperation.Settlement: cooperation_pb2.Settlement,
     cooperation.Announcement: cooperation_pb2.Announcement,
     cooperation.LedgerAsk: cooperation_pb2.LedgerAsk,
     cooperation.LedgerTold: cooperation_pb2.LedgerTold,
-    cooperation.ConflictNotice: cooperation_pb2.ConflictNotice,
 }
 M = TypeVar("M", bound=model.Message)
 

@@ -140,16 +140,6 @@ class Claims(Message):
     votes: Annotated[tuple[PeerVote, ...], Field(max_length=MOST_ITEMS)] = ()
 
 
-class Settlement(Message):
-    """How a conflict over one device resource was settled: whose wish counts, and how long the others stand back."""
-
-    device: str = Field(min_length=1, max_length=512)
-    resource: str = Field(min_length=1, max_length=512)
-    winner: str = Field("", max_length=64)
-    stand_back_s: float = Field(0.0, ge=0, le=86_400)
-    rung: str = Field("", max_length=64)
-
-
 class Act(Message):
     """One communicative act of a conversation.
 
@@ -171,7 +161,6 @@ class Act(Message):
     offer: Offer | None = None
     ballot: Ballot | None = None
     claims: Claims | None = None
-    settlement: Settlement | None = None
 
 
 class Announcement(Message):
@@ -202,12 +191,3 @@ class LedgerTold(Message):
     winner: str = Field("", max_length=64)
     incarnation: str = Field("", max_length=64)
     problem: str = Field("", max_length=MAX_REASON_CHARS)
-
-
-class ConflictNotice(Message):
-    """An agent wants a resource whose lease another one holds."""
-
-    device: str = Field(min_length=1, max_length=512)
-    resource: str = Field(min_length=1, max_length=512)
-    value: str = Field("", max_length=1024)
-    holder: str = Field(min_length=1, max_length=64)

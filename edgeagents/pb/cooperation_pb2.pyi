@@ -45,7 +45,6 @@ class Act(_message.Message):
     OFFER_FIELD_NUMBER: _builtins.int
     BALLOT_FIELD_NUMBER: _builtins.int
     CLAIMS_FIELD_NUMBER: _builtins.int
-    SETTLEMENT_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """of this contract, as the writer speaks it"""
     needs: _builtins.int
@@ -94,10 +93,6 @@ class Act(_message.Message):
     def claims(self) -> Global___Claims:
         """inform among peers without coordinator"""
 
-    @_builtins.property
-    def settlement(self) -> Global___Settlement:
-        """inform: how a conflict ended"""
-
     def __init__(
         self,
         *,
@@ -116,11 +111,10 @@ class Act(_message.Message):
         offer: Global___Offer | None = ...,
         ballot: Global___Ballot | None = ...,
         claims: Global___Claims | None = ...,
-        settlement: Global___Settlement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["award", b"award", "ballot", b"ballot", "bid", b"bid", "call", b"call", "claims", b"claims", "inquiry", b"inquiry", "offer", b"offer", "quote", b"quote", "report", b"report", "settlement", b"settlement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["award", b"award", "ballot", b"ballot", "bid", b"bid", "call", b"call", "claims", b"claims", "inquiry", b"inquiry", "offer", b"offer", "quote", b"quote", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["award", b"award", "ballot", b"ballot", "bid", b"bid", "call", b"call", "claims", b"claims", "conversation", b"conversation", "inquiry", b"inquiry", "needs", b"needs", "offer", b"offer", "performative", b"performative", "quote", b"quote", "reason", b"reason", "reply_by_s", b"reply_by_s", "report", b"report", "settlement", b"settlement", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["award", b"award", "ballot", b"ballot", "bid", b"bid", "call", b"call", "claims", b"claims", "conversation", b"conversation", "inquiry", b"inquiry", "needs", b"needs", "offer", b"offer", "performative", b"performative", "quote", b"quote", "reason", b"reason", "reply_by_s", b"reply_by_s", "report", b"report", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -500,41 +494,6 @@ class PeerVote(_message.Message):
 Global___PeerVote: _TypeAlias = PeerVote  # noqa: Y015
 
 @_typing.final
-class Settlement(_message.Message):
-    """How a conflict over one device resource ended."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DEVICE_FIELD_NUMBER: _builtins.int
-    RESOURCE_FIELD_NUMBER: _builtins.int
-    WINNER_FIELD_NUMBER: _builtins.int
-    STAND_BACK_S_FIELD_NUMBER: _builtins.int
-    RUNG_FIELD_NUMBER: _builtins.int
-    device: _builtins.str
-    resource: _builtins.str
-    winner: _builtins.str
-    """whose wish counts; empty: nobody's, a human decides"""
-    stand_back_s: _builtins.float
-    """how long the others leave it alone"""
-    rung: _builtins.str
-    def __init__(
-        self,
-        *,
-        device: _builtins.str = ...,
-        resource: _builtins.str = ...,
-        winner: _builtins.str = ...,
-        stand_back_s: _builtins.float = ...,
-        rung: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "resource", b"resource", "rung", b"rung", "stand_back_s", b"stand_back_s", "winner", b"winner"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Settlement: _TypeAlias = Settlement  # noqa: Y015
-
-@_typing.final
 class Announcement(_message.Message):
     """An agent is there, with these skills; sent once a second, and at once when a coordinator begins."""
 
@@ -637,33 +596,3 @@ class LedgerTold(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LedgerTold: _TypeAlias = LedgerTold  # noqa: Y015
-
-@_typing.final
-class ConflictNotice(_message.Message):
-    """The guard did not grant a lease because another agent holds it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DEVICE_FIELD_NUMBER: _builtins.int
-    RESOURCE_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    HOLDER_FIELD_NUMBER: _builtins.int
-    device: _builtins.str
-    resource: _builtins.str
-    value: _builtins.str
-    holder: _builtins.str
-    def __init__(
-        self,
-        *,
-        device: _builtins.str = ...,
-        resource: _builtins.str = ...,
-        value: _builtins.str = ...,
-        holder: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "holder", b"holder", "resource", b"resource", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ConflictNotice: _TypeAlias = ConflictNotice  # noqa: Y015

@@ -82,7 +82,9 @@ class Tasks:
         if not self._agent.skills:
             return
         await self._bus.subscribe(
-            subjects.act(self._gateway, self._agent.name, subjects.COORDINATOR), self._on_act, pending_bytes=MOST_PENDING_BYTES
+            subjects.act(self._gateway, self._agent.name, subjects.COORDINATOR),
+            self._on_act,
+            pending_bytes=MOST_PENDING_BYTES,
         )
         await self._bus.subscribe(subjects.coordinator(self._gateway), self._on_coordinator)
         subject = subjects.announcement(self._gateway, self._agent.name)

@@ -44,7 +44,7 @@ class Desk:
 
     async def serve(self) -> None:
         """Hear all that is said to a coordinator, from now on."""
-        hears = dict(zip(("acts", "roster", "ledger", "conflicts", "requests"),
+        hears = dict(zip(("acts", "roster", "ledger", "requests"),
                          subjects.coordinator_hears(self._gateway), strict=True))  # fmt: skip
         await self._bus.subscribe(hears["acts"], self._on_act)
         await self._bus.subscribe(hears["roster"], self._on_announcement)

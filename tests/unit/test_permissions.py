@@ -135,7 +135,7 @@ def test_no_subject_that_an_agent_publishes_on_reaches_an_agent() -> None:
 def test_an_agent_speaks_to_the_coordinator_in_its_own_name_alone() -> None:
     for subject in (
         subjects.act("gw", "coordinator", "air"), subjects.announcement("gw", "air"), subjects.task_ledger("gw", "air"),
-        subjects.conflict("gw", "air"), subjects.task_request("gw", "submit", "air"),
+        subjects.task_request("gw", "submit", "air"),
     ):  # fmt: skip
         assert may_publish(subject), subject
         assert not may_publish(subject.removesuffix("air") + "heat"), subject
