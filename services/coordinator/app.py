@@ -60,7 +60,6 @@ SPEC: Final = ServiceSpec(
             "Telemetry": {"Metrics": dict.fromkeys(METRICS, False)},
         },
         "Service": {"Host": "localhost", "Port": 59741, "StartupMsg": "edgeagents coordinator", "MaxRequestSize": 1024},
-        "Trigger": {"Type": "edgex-messagebus", "SubscribeTopics": "rules/tasks"},
     },
     settings=(CoordinatorSettings,),
 )
