@@ -75,6 +75,7 @@ class Tasks:
         self._known: dict[str, _Conversation] = {}
         self._coordinator = b""
         self._announce_now = asyncio.Event()
+        self._is_over = False  # timers may fire once more
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -87,6 +88,13 @@ class Tasks:
             pending_bytes=MOST_PENDING_BYTES,
         )
         await self._bus.subscribe(subjects.coordinator(self._gateway), self._on_coordinator)
+        try:
+            await self._announce()
+        finally:
+            self._is_over = True
+
+    async def _announce(self) -> None:
+        """Say once a second, and at once to a new coordinator, that we are there; for ever."""
         subject = subjects.announcement(self._gateway, self._agent.name)
         while True:
             said = Announcement(
@@ -183,7 +191,7 @@ class Tasks:
 
     def _tick(self, task: str) -> None:
         item = self._known.get(task)
-        if item is not None:
+        if item is not None and not self._is_over:
             self._group.create_task(self._step(task, item, Tick(time.monotonic())), name=f"tick {task}")
 
     def _count(self, word: str, text: str) -> None:
