@@ -104,7 +104,7 @@ async def test_the_better_agent_does_it_the_guard_proves_it_and_the_audit_says_w
 ) -> None:
     task = await given(client, working.url, id="warm-3", skill="set", deviceName="valve-3", resourceName="Setpoint",
                        value=21.5)  # fmt: skip
-    assert (task["state"], task["winner"], task["reason"]) == ("done", "swift", "proven")
+    assert (task["state"], task["winner"], task["reason"]) == ("done", "swift", "proven: Setpoint reads 21.5")
     assert await client.effects("valve-3") == [("Setpoint", 21.5)]
     history = History()
     async with asyncio.timeout(20):
@@ -125,7 +125,7 @@ async def test_a_named_skill_and_what_the_guard_refuses(working: Working, client
     """What the gate forbids right now is refused by every bidder, and the task fails with that reason."""
     params = {"degrees": 19}
     task = await given(client, working.url, skill="warm", deviceName="valve-4", params=params)
-    assert (task["state"], task["reason"]) == ("done", "proven")
+    assert (task["state"], task["reason"]) == ("done", "proven: Setpoint reads 19")
     # The owner's minimum of 10 lies above the profile's: the coordinator lets it pass, no agent bids for it.
     task = await given(client, working.url, skill="warm", deviceName="valve-4", params={"degrees": 7})
     assert task["state"] == "failed"
