@@ -227,7 +227,7 @@ async def test_killed_in_the_middle_it_goes_on_and_every_task_ends_once(
                 return
             await asyncio.sleep(0.5)
 
-    giving = asyncio.gather(*(give(number) for number in range(100)))
+    giving = asyncio.gather(*(give(number) for number in range(60)))
     await until(lambda: len(accepted) >= 20, "some tasks are taken in", timeout_s=30)
     owner.gateway.kill()
     await owner.up()
