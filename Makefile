@@ -130,10 +130,12 @@ bench-grammar: setup ## grammars of devices: compile time, cost of masks, 10,000
 
 bench-inference: setup ## ten agents on one language model: answers/s, waits of each, memory of the gateway (ARGS="--questions 5")
 	@$(BIN)/python -m tests.bench.inference $(ARGS)
+bench-coordinator: setup ## awards/s, time to award, messages an award, tasks after a kill of the coordinator (ARGS="--agents 10")
+	@$(BIN)/python -m tests.bench.coordinator $(ARGS)
 
 bench-decode: setup ## µs an event from bytes to a typed event, in each encoding
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home bench-events bench-allocation bench-negotiation bench-lm bench-lm-exact bench-grammar bench-inference \
-	bench-ask diagrams images model model-package test-compose
+	bench-home bench-events bench-allocation bench-negotiation bench-coordinator bench-lm bench-lm-exact bench-grammar \
+	bench-inference bench-ask diagrams images model model-package test-compose

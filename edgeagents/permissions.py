@@ -20,10 +20,13 @@ from typing import Final
 from edgeagents.subjects import (
     AUDIT_STREAM,
     COMMANDS_STREAM,
+    COORDINATOR,
     EVENTS_STREAM,
+    TASKS_STREAM,
     TRIGGERS_STREAM,
     agent_durable,
     asked_on,
+    coordinator_hears,
     token,
 )
 
@@ -95,6 +98,10 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"{g}.commands.*.{name}",
         f"{g}.audit.{name}.*",
         f"{g}.triggers.{name}",
+        f"{g}.acts.{COORDINATOR}.{name}",
+        f"{g}.roster.{name}",
+        f"{g}.ledger.{name}",
+        f"{g}.task-requests.*.{name}",
         f"{g}.dead-letters.{key}",
         f"{base}.telemetry.{key}.>",
         f"{MICRO_INBOX}.>",
@@ -112,6 +119,37 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
+        f"{g}.acts.{name}.{COORDINATOR}",
+        f"{g}.coordinator",
+        *asked_on(key),
+    ]
+    return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS, COMMON_SECRETS)
+
+
+def for_coordinator(gateway: str, base: str = "edgex") -> Permissions:
+    """Return the permissions of a coordinator: it leads and keeps the ledger of tasks, and commands nothing."""
+    g, key = token(gateway), f"app-{COORDINATOR}"
+    publish = [
+        f"{g}.acts.*.{COORDINATOR}",
+        f"{g}.{COORDINATOR}",
+        f"{g}.tasks.*",
+        f"{g}.audit.{COORDINATOR}.*",
+        f"{g}.dead-letters.{key}",
+        f"{base}.telemetry.{key}.>",
+        "_INBOX.>",
+        f"$JS.API.STREAM.CREATE.{TASKS_STREAM}",
+        f"$JS.API.STREAM.UPDATE.{TASKS_STREAM}",
+        f"$JS.API.STREAM.INFO.{TASKS_STREAM}",
+        *_consumer(TASKS_STREAM, "coordinator"),
+        *_consumer(AUDIT_STREAM, f"audit-{COORDINATOR}", f"{g}.audit.{COORDINATOR}.*"),
+    ]
+    subscribe = [
+        f"{inbox(COORDINATOR)}.>",
+        f"edgex.configs.edgex.v4.{key}",
+        f"edgex.configs.edgex.v4.{key}.>",
+        "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
+        f"{base}.system-events.>",
+        *coordinator_hears(gateway),
         *asked_on(key),
     ]
     return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS, COMMON_SECRETS)

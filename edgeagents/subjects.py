@@ -33,8 +33,10 @@ COMMANDS_STREAM = "commands"
 AUDIT_STREAM = "audit"
 TRIGGERS_STREAM = "triggers"
 DEAD_LETTERS_STREAM = "dead-letters"
+TASKS_STREAM = "tasks"  # the coordinator's: it makes it, and alone writes it
 LEASES_BUCKET = "leases"
 
+COORDINATOR = "coordinator"  # the name under which it speaks among agents; none of them may take it
 GUARD = "guard"  # the name that agents may not take: the guard's own records among a device's commands
 EVERYTHING = ">"
 MICRO = "$SRV"  # NATS ADR-32
@@ -158,6 +160,60 @@ def guard(gateway: str) -> str:
 def guard_starts(gateway: str) -> str:
     """Return the subject of the records by which guards begin, and restores are noted: lease records of no device's."""
     return command(gateway, gateway, GUARD)
+
+
+def act(gateway: str, to: str, sender: str) -> str:
+    """Return the subject on which `sender` says something to `to`: an act of a protocol."""
+    return f"{token(gateway)}.acts.{token(to)}.{token(sender)}"
+
+
+def coordinator(gateway: str) -> str:
+    """Return the subject on which a gateway's coordinator says that it is there."""
+    return f"{token(gateway)}.coordinator"
+
+
+def announcement(gateway: str, agent: str) -> str:
+    """Return the subject on which an agent says that it is there, and what it can do."""
+    return f"{token(gateway)}.roster.{token(agent)}"
+
+
+def task_ledger(gateway: str, agent: str) -> str:
+    """Return the subject on which an agent asks the ledger of tasks."""
+    return f"{token(gateway)}.ledger.{token(agent)}"
+
+
+def task_request(gateway: str, verb: str, sender: str) -> str:
+    """Return the subject on which a task is asked for: `submit`, `get`, `list` or `cancel`."""
+    return f"{token(gateway)}.task-requests.{verb}.{token(sender)}"
+
+
+def task_record(gateway: str, task: str) -> str:
+    """Return the subject in the stream `tasks` whose newest message says where a task stands."""
+    return f"{token(gateway)}.tasks.{token(task)}"
+
+
+def task_records(gateway: str) -> str:
+    """Return the filter for the records of all tasks: what the stream `tasks` captures."""
+    return f"{token(gateway)}.tasks.*"
+
+
+def coordinator_hears(gateway: str) -> tuple[str, ...]:
+    """Return the filters for all that agents and others say to a coordinator."""
+    g = token(gateway)
+    words = (f"acts.{COORDINATOR}.*", "roster.*", "ledger.*", "task-requests.*.*")
+    return tuple(f"{g}.{word}" for word in words)
+
+
+def speaker(subject: str) -> str:
+    """Return who said something to the coordinator: the last token of the subject, never a word in the body.
+
+    Raises:
+        InvalidInputError: it is no such subject.
+    """
+    parts = subject.split(".")
+    if len(parts) < 3 or parts[1] not in ("acts", "roster", "ledger", "task-requests"):
+        raise InvalidInputError(f"{subject!r} is nothing that is said to a coordinator")
+    return name_of(parts[-1])
 
 
 def sender(subject: str) -> str:

@@ -49,6 +49,10 @@ PB_CLASSES: Final[dict[type[model.Message], Callable[..., PbMessage]]] = {
     cooperation.Claim: cooperation_pb2.Claim,
     cooperation.PeerVote: cooperation_pb2.PeerVote,
     cooperation.Claims: cooperation_pb2.Claims,
+    cooperation.Param: cooperation_pb2.Param,
+    cooperation.Announcement: cooperation_pb2.Announcement,
+    cooperation.LedgerAsk: cooperation_pb2.LedgerAsk,
+    cooperation.LedgerTold: cooperation_pb2.LedgerTold,
 }
 M = TypeVar("M", bound=model.Message)
 

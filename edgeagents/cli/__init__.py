@@ -22,6 +22,7 @@ from edgeagents.cli.orders import add_orders
 from edgeagents.cli.overview import add_overview
 from edgeagents.cli.preferences import explain_preferences
 from edgeagents.cli.replay import replay
+from edgeagents.cli.task import task
 from edgeagents.cli.why import why
 from edgeagents.errors import EdgeAgentsError
 
@@ -37,6 +38,7 @@ add_orders(app)
 app.command(audit)
 app.command(why)
 app.command(ask)
+app.command(task)
 app.command(replay)
 app.command(explain_preferences)
 app.register_install_completion_command()

@@ -48,6 +48,7 @@ class History:
     on_the_way: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
     leases: defaultdict[Resource, list[Fact]] = field(default_factory=lambda: defaultdict(list))
     started: dict[tuple[str, str], Fact] = field(default_factory=dict)
+    tasks: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
 
     def take(self, record: AuditRecord) -> None:
         """Take the next record in; one with fields of another shape is kept, and connected to nothing."""
@@ -68,6 +69,8 @@ class History:
                 self.leases[str(body.get("device")), str(body.get("resource"))].append(fact)
             case "started":
                 self.started[record.writer, record.incarnation] = fact
+            case "award" | "task" | "task-work" if "task" in body:
+                self.tasks[str(body["task"])].append(fact)
             case _ if "command" in body:  # approvals, quarantines, …: what happened to a command on its way
                 self.on_the_way[str(body["command"])].append(fact)
 

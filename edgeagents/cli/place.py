@@ -41,6 +41,9 @@ class Place:
         "http://127.0.0.1:59890"
     )
     guard: Annotated[str, _option("address of the guard", f"{PREFIX}GUARD_URL")] = DEFAULT_GUARD
+    coordinator: Annotated[str, _option("address of the coordinator", f"{PREFIX}COORDINATOR_URL")] = (
+        "http://127.0.0.1:59741"
+    )
     site_file: Annotated[Path, _option("the owner's site.yaml", f"{PREFIX}GUARD_SITE_FILE")] = Path("site.yaml")
     agents_dir: Annotated[Path, _option("folder of agent files", f"{PREFIX}GUARD_AGENTS_DIR")] = Path("agents")
     guard_dir: Annotated[Path | None, _option("the guard's volume", f"{PREFIX}GUARD_STATE_DIR")] = None

@@ -29,7 +29,8 @@ def why(subject: str, /, *, broker: Broker = DEFAULT, file: File = None, last: L
     """Say why something happened, from the audit alone.
 
     Args:
-        subject: a command's or a decision's id (its first characters do), a device, device/resource, or an agent.
+        subject: a task's, a command's or a decision's id (the first characters of the last two do), a device,
+            device/resource, or an agent.
     """
     history, problems = asyncio.run(_read(broker, file))
     console = Console(soft_wrap=True)
@@ -63,6 +64,9 @@ def answer(history: History, subject: str, last: int) -> Iterator[Text]:
     if len(commands) + len(decisions) > 1:
         raise NotFoundError(f"{subject!r} may be {', '.join(sorted(commands + decisions)[:5])}: write more of it")
     facts, own = history.about(device, resource), history.by(subject)
+    if subject in history.tasks:
+        yield from _told(task_lines(history, subject))
+        return
     if commands:
         yield from _told(command_lines(history, commands[0]))
     elif decisions:
@@ -77,6 +81,45 @@ def answer(history: History, subject: str, last: int) -> Iterator[Text]:
     if subject in history.agents:
         own = own or [fact for fact in history.facts if fact.record.writer == subject]
         yield from _newest(own, last, f"what {subject} {'decided' if history.by(subject) else 'wrote down'}")
+
+
+def task_lines(history: History, task: str) -> list[Line]:
+    """Return who got a task and why, what it did about it, and how it ended: bids, rule, runner-up, reasons."""
+    lines: list[Line] = [("task", task)]
+    for fact in history.tasks[task]:
+        body, at = fact.body, when(fact.record.time_unix_ns)
+        match fact.record.kind:
+            case "award":
+                lines += [("given by", str(body.get("giver"))), ("wanted", _wanted(body.get("wanted")))]
+                lines += [("award", f"{at} to {body.get('winner')} (epoch {body.get('epoch')})")]
+                lines += [("bids", _bids(body.get("bids"))), ("rule", str(body.get("rule")))]
+                price = "no price: there was no second bid" if body.get("price") is None else shown(body["price"])
+                lines += [("runner-up", str(body.get("runner_up") or "none")), ("price", price)]
+            case "task-work":
+                command = str(body.get("command") or "")
+                lines.append(("work", f"{at} {body.get('agent')}: {place_of(body)} = {shown(body.get('value'))}"))
+                if body.get("held_back"):
+                    lines.append(("held back", str(body["held_back"])))
+                elif command in history.outcomes:
+                    lines += [("command", command), *_outcome(history.outcomes[command], None)]
+            case _:
+                reasons = body.get("reasons")
+                lines += [("because", str(item)) for item in reasons] if isinstance(reasons, list) else []
+                lines.append(("end", f"{at} {body.get('state')}: {body.get('reason')}"))
+    return lines
+
+
+def _wanted(wanted: object) -> str:
+    if not isinstance(wanted, Mapping):
+        return "unknown"
+    return ", ".join(f"{name} {shown(item)}" for name, item in wanted.items() if item not in (None, "", {}))
+
+
+def _bids(bids: object) -> str:
+    if not isinstance(bids, Mapping):
+        return "unknown"
+    numbers = {name: cost for name, cost in bids.items() if isinstance(cost, (int, float))}
+    return ", ".join(f"{name} {shown(cost)}" for name, cost in sorted(numbers.items(), key=lambda pair: pair[1]))
 
 
 def _matching(ids: Iterable[str], subject: str) -> list[str]:

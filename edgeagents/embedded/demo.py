@@ -86,7 +86,8 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
         loop.add_signal_handler(number, stop.set)
     model = arguments.model if (arguments.model / "manifest.json").exists() else None
     plan = Plan(
-        folder, arguments.profiles, arguments.factor, _site_start_s(folder), seed=arguments.seed, model=model
+        folder, arguments.profiles, arguments.factor, _site_start_s(folder), seed=arguments.seed, model=model,
+        coordinator=True,
     )  # fmt: skip
     gateway = Gateway(plan)
     gateway.start()
@@ -163,11 +164,13 @@ async def _show(live: Live, gateway: Gateway, story: Story) -> None:
     world = await gateway.state("world", "/api/v3/world")
     guard = await gateway.state("guard", "/api/v3/guard")
     model = await gateway.state("inference", "/api/v3/inference") if gateway.plan.model is not None else {}
+    tasks = await gateway.state("coordinator", "/api/v3/task/all?limit=4")
     footer = (
         f"{gateway.plan.factor:g} times real time · EdgeX core-command at {gateway.url('command')} · "
+        f"give a task: edgeagents task submit … --coordinator {gateway.url('coordinator')} · "
         f"language model {_model_word(model)} · state in {gateway.plan.folder} · Ctrl-C ends it"
     )
-    live.update(render(world, guard, story, footer), refresh=True)
+    live.update(render(world, guard, story, footer, tasks), refresh=True)
 
 
 def _model_word(state: dict[str, Any]) -> str:

@@ -27,7 +27,15 @@ from edgeagents.embedded.nats import find_nats_server, free_port, write_config, 
 from edgeagents.embedded.supervisor import Child, Supervisor
 from edgeagents.errors import NotFoundError, UnavailableError
 from edgeagents.model.agent import AgentDefinition
-from edgeagents.permissions import INFERENCE_USER, agent_user, for_agent, for_edgex, for_everything, for_inference
+from edgeagents.permissions import (
+    INFERENCE_USER,
+    agent_user,
+    for_agent,
+    for_coordinator,
+    for_edgex,
+    for_everything,
+    for_inference,
+)
 from edgeagents.settings import BusSettings
 
 log = logging.getLogger(__name__)
@@ -39,6 +47,7 @@ SETTLE_S: Final = ACK_WAIT_S + 15.0
 INFERENCE_PORT: Final = 59743
 PREFERRED_PORTS: Final = {
     "nats": 4222, "keeper": 59890, "metadata": 59881, "data": 59880, "command": 59882, "guard": 59740, "world": 59980,
+    "coordinator": 59741,
 }  # fmt: skip
 
 
@@ -55,6 +64,7 @@ class Plan:
         played: agents that have a file but no process: whoever runs the plan plays them.
         sync_always: the broker acknowledges what is on disk, not what is about to be.
         ports: taken where they are free, by name; else any others.
+        coordinator: whether tasks can be given.
         adapt: what becomes of a child before it is started, such as a tracer in front of it.
         model: folder of the language model that `start_model` serves; none: there is none.
     """
@@ -68,6 +78,7 @@ class Plan:
     played: frozenset[str] = frozenset()
     sync_always: bool = True
     ports: Mapping[str, int] = field(default_factory=lambda: PREFERRED_PORTS)
+    coordinator: bool = False
     adapt: Callable[[Child], Child] = lambda child: child
     model: Path | None = None
 
@@ -99,11 +110,12 @@ class Gateway:
         """Choose ports, write secrets and return all processes by name; they find each other in whatever order."""
         folder = self.plan.folder
         self.agents = load_agents(self.plan.profiles / "agents")
-        for name, preferred in self.plan.ports.items():
+        for name, preferred in {"coordinator": 0, **self.plan.ports}.items():
             self.ports[name] = free_port(preferred, set(self.ports.values()))
         users = {
             "owner": for_everything(),
             "guard": for_everything(),
+            subjects.COORDINATOR: for_coordinator(GATEWAY),
             "edgex": for_edgex(GATEWAY, services=[f"device-world-{self.plan.scenario}"]),
             **{agent_user(name): for_agent(GATEWAY, name) for name in self.agents},
         }
@@ -115,7 +127,8 @@ class Gateway:
         )
         self._write_tokens()
         self._write_place()
-        own = {"app-guard": self.ports["guard"], f"device-world-{self.plan.scenario}": self.ports["world"]}
+        own = {"app-guard": self.ports["guard"], "app-coordinator": self.ports["coordinator"]}
+        own[f"device-world-{self.plan.scenario}"] = self.ports["world"]
         own |= {"app-inference": self.ports["inference"]} if self.plan.model is not None else {}
         move_ports(folder / "core", own)
         is_stuck = FullStore(folder / "log" / "nats.log", folder / "nats")
@@ -144,7 +157,8 @@ class Gateway:
         place = {
             "gateway": GATEWAY, "nats": f"nats://127.0.0.1:{self.ports['nats']}", "user": "owner",
             "password_file": str(self.passwords["owner"].resolve()), "keeper": self.url("keeper"),
-            "guard": self.url("guard"), "site_file": str((plan.profiles / "site.yaml").resolve()),
+            "guard": self.url("guard"), "coordinator": self.url("coordinator"),
+            "site_file": str((plan.profiles / "site.yaml").resolve()),
             "agents_dir": str((plan.profiles / "agents").resolve()),
             "guard_dir": str((plan.folder / "guard").resolve()),
             "store_dir": str((plan.folder / "nats" / "jetstream").resolve()),
@@ -221,6 +235,13 @@ class Gateway:
                 },
             ),
         ]
+        if plan.coordinator:
+            own_settings = {
+                "SERVICE_PORT": str(ports["coordinator"]),
+                "EDGEAGENTS_COORDINATOR_AGENTS_DIR": str(plan.profiles / "agents"),
+            }
+            environment = self._environment(subjects.COORDINATOR) | own_settings
+            children.append(Child("coordinator", [python, "-m", "services.coordinator"], environment))
         for name in self.running:
             path = next(iter(sorted((plan.profiles / "agents").glob(f"{name}.y*ml"))))
             environment = self._environment(agent_user(name)) | journal | {"EDGEAGENTS_AGENT_FILE": str(path)}
@@ -286,6 +307,8 @@ class Gateway:
             # Both sides say so: the guard still shows the session of an agent that was killed a moment ago.
             if name not in guard.get("sessions", []) or modes.get(name, "no session") == "no session":
                 return f"agent-{name}: no session with the guard"
+        if self.plan.coordinator and not (await self.state("coordinator", "/api/v3/coordinator")).get("isServing"):
+            return "coordinator: does not serve tasks"
         return "" if world.get("counters", {}).get("published", 0) > 0 else "world: publishes nothing"
 
     async def state(self, service: str, path: str) -> dict[str, Any]:

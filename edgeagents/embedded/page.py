@@ -24,6 +24,9 @@ MARKS = {
 }  # fmt: skip
 
 
+NOTHING: Mapping[str, Any] = {}
+
+
 @dataclass(slots=True)
 class Story:
     """What happened lately, newest first, and the totals."""
@@ -42,14 +45,17 @@ class Story:
             (self.refusals if body["status"] == "refused" else self.outcomes).appendleft(body)
 
 
-def render(world: Mapping[str, Any], guard: Mapping[str, Any], story: Story, footer: str) -> RenderableType:
-    """Return the whole page."""
+def render(
+    world: Mapping[str, Any], guard: Mapping[str, Any], story: Story, footer: str, tasks: Mapping[str, Any] = NOTHING
+) -> RenderableType:
+    """Return the whole page; `tasks` are the newest ones as the coordinator lists them."""
     return Group(
         _header(world, guard),
         *_owners_word(guard),
         _rooms(world, guard),
         Panel(_decisions(story), title="who decided what, and why", title_align="left", border_style="dim"),
         Panel(_outcomes(story), title="what the guard did", title_align="left", border_style="dim"),
+        *_tasks(tasks),
         Text(footer, style="dim"),
     )
 
@@ -155,6 +161,26 @@ def _outcomes(story: Story) -> RenderableType:
             Text(str(body["reason"]), style="dim"),
         )
     return grid if grid.row_count else Text("no command yet", style="dim")
+
+
+def _tasks(tasks: Mapping[str, Any]) -> list[RenderableType]:
+    """Return a panel with the newest tasks, who has them and why; nothing while there are none."""
+    if not tasks.get("tasks"):
+        return []
+    grid = _lines(11, 9, 33)
+    for item in tasks["tasks"]:
+        wanted = item["task"]
+        what = f"{wanted.get('deviceName', '')}/{wanted.get('resourceName', '')} = {_value(wanted.get('value', ''))}"
+        award = item["awards"][-1]["bids"] if item["awards"] else {}
+        bids = ", ".join(f"{agent} {cost:.2f}" for agent, cost in sorted(award.items(), key=lambda pair: pair[1]))
+        winner = str(item["winner"])
+        grid.add_row(
+            Text(str(item["state"]), style="green" if item["state"] == "done" else "yellow"),
+            Text(winner, style=COLOURS.get(winner, "")),
+            Text(what if wanted.get("deviceName") else str(wanted["skill"])),
+            Text(f"bids: {bids or 'none yet'}; {item['reason']}".rstrip("; "), style="dim"),
+        )
+    return [Panel(grid, title="tasks, and who does them", title_align="left", border_style="dim")]
 
 
 def _lines(*widths: int) -> Table:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from edgeagents.model.device import Device
 from edgeagents.model.message import Cause, Mode
+from edgeagents.model.skill import Skill
 from edgeagents.model.values import Value
 
 Priority: TypeAlias = Literal["safety", "person", "health", "comfort", "economy"]
@@ -226,6 +227,7 @@ class AgentDefinition(OwnerModel):
     may: tuple[Permission, ...] = ()
     answers: bool = Field(False, description="takes what people say: POST /api/v3/ask (docs/ask.md)")
     thinks: Thinks | None = Field(None, description="which language model it may ask; none: it asks no model")
+    skills: tuple[Skill, ...] = Field((), max_length=64, description="tasks it bids for")
     ttl: float = Field(10.0, gt=0, le=3600, description="how long a command may wait from its decision on, wall time")
 
     _parse = field_validator("ttl", mode="before")(_duration)
@@ -233,8 +235,8 @@ class AgentDefinition(OwnerModel):
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, value: str) -> str:
-        if value == "guard":
-            raise ValueError("the name 'guard' is taken")
+        if value in ("guard", "coordinator", "owner", "http"):
+            raise ValueError(f"the name {value!r} is taken")
         return value
 
     @field_validator("rules")
@@ -245,6 +247,19 @@ class AgentDefinition(OwnerModel):
             if names.count(name) > 1:
                 raise ValueError(f"two rules have the name {name!r}")
         return value
+
+    @field_validator("skills")
+    @classmethod
+    def _skills_once(cls, value: tuple[Skill, ...]) -> tuple[Skill, ...]:
+        names = [skill.name for skill in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two skills have the name {name!r}")
+        return value
+
+    def skill(self, name: str) -> Skill | None:
+        """Return a skill by its name, None when it has none of that name."""
+        return next((item for item in self.skills if item.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,16 @@ Words: TypeAlias = Annotated[tuple[Word, ...], Field(max_length=MOST_ITEMS)]
 Amount: TypeAlias = Annotated[float, Field(ge=0, le=1e9)]  # keeps sums and products of them finite
 
 
+class Param(Message):
+    """One parameter of a task."""
+
+    name: Word
+    value: str = Field("", max_length=1024)
+
+
+Params: TypeAlias = Annotated[tuple[Param, ...], Field(max_length=32)]
+
+
 class CallForProposals(Message):
     """A task that somebody may do."""
 
@@ -35,6 +45,11 @@ class CallForProposals(Message):
     skill: Word
     requires: Words = ()
     epoch: int = Field(0, ge=0)
+    device: str = Field("", max_length=512)
+    resource: str = Field("", max_length=512)
+    value: str = Field("", max_length=1024)
+    params: Params = ()
+    left_s: float = Field(0.0, ge=0, le=86_400)
 
 
 class Bid(Message):
@@ -146,3 +161,33 @@ class Act(Message):
     offer: Offer | None = None
     ballot: Ballot | None = None
     claims: Claims | None = None
+
+
+class Announcement(Message):
+    """An agent says that it is there: which run of it, and which tasks it bids for."""
+
+    incarnation: Word
+    skills: Words = ()
+    busy: int = Field(0, ge=0)
+
+
+class LedgerAsk(Message):
+    """An agent asks the ledger of tasks: `read`, `take` or `close`."""
+
+    verb: Word
+    task: Word
+    epoch: int = Field(0, ge=0)
+    incarnation: str = Field("", max_length=64)
+    status: str = Field("", max_length=64)
+    reason: str = Field("", max_length=MAX_REASON_CHARS)
+
+
+class LedgerTold(Message):
+    """Where a task stands, and why it was not changed; empty when it was."""
+
+    task: Word
+    epoch: int = Field(0, ge=0)
+    status: str = Field("", max_length=64)
+    winner: str = Field("", max_length=64)
+    incarnation: str = Field("", max_length=64)
+    problem: str = Field("", max_length=MAX_REASON_CHARS)

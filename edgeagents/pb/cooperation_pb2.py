@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x64geagents/v1/cooperation.proto\x12\redgeagents.v1\"\xd2\x03\n\x03\x41\x63t\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05needs\x18\x02 \x01(\x03\x12\x14\n\x0cperformative\x18\x03 \x01(\t\x12\x14\n\x0c\x63onversation\x18\x04 \x01(\t\x12\x12\n\nreply_by_s\x18\x05 \x01(\x01\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12-\n\x04\x63\x61ll\x18\x07 \x01(\x0b\x32\x1f.edgeagents.v1.CallForProposals\x12\x1f\n\x03\x62id\x18\x08 \x01(\x0b\x32\x12.edgeagents.v1.Bid\x12#\n\x05\x61ward\x18\t \x01(\x0b\x32\x14.edgeagents.v1.Award\x12%\n\x06report\x18\n \x01(\x0b\x32\x15.edgeagents.v1.Report\x12\'\n\x07inquiry\x18\x0b \x01(\x0b\x32\x16.edgeagents.v1.Inquiry\x12#\n\x05quote\x18\x0c \x01(\x0b\x32\x14.edgeagents.v1.Quote\x12#\n\x05offer\x18\r \x01(\x0b\x32\x14.edgeagents.v1.Offer\x12%\n\x06\x62\x61llot\x18\x0e \x01(\x0b\x32\x15.edgeagents.v1.Ballot\x12%\n\x06\x63laims\x18\x0f \x01(\x0b\x32\x15.edgeagents.v1.Claims\"P\n\x10\x43\x61llForProposals\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05skill\x18\x02 \x01(\t\x12\x10\n\x08requires\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"\"\n\x03\x42id\x12\x0c\n\x04\x63ost\x18\x01 \x01(\x01\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"3\n\x05\x41ward\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\r\n\x05price\x18\x03 \x01(\x01\"5\n\x06Report\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06status\x18\x03 \x01(\t\"@\n\x07Inquiry\x12\r\n\x05round\x18\x01 \x01(\x03\x12&\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x15.edgeagents.v1.Bundle\"\x17\n\x06\x42undle\x12\r\n\x05tasks\x18\x01 \x03(\t\"@\n\x05Quote\x12\r\n\x05round\x18\x01 \x01(\x03\x12(\n\x05\x63osts\x18\x02 \x03(\x0b\x32\x19.edgeagents.v1.BundleCost\")\n\nBundleCost\x12\r\n\x05tasks\x18\x01 \x03(\t\x12\x0c\n\x04\x63ost\x18\x02 \x01(\x01\"\'\n\x05Offer\x12\r\n\x05round\x18\x01 \x01(\x03\x12\x0f\n\x07outcome\x18\x02 \x01(\t\";\n\x06\x42\x61llot\x12\x0f\n\x07ranking\x18\x01 \x03(\t\x12\x10\n\x08\x61pproved\x18\x02 \x03(\t\x12\x0e\n\x06vetoed\x18\x03 \x03(\t\"u\n\x06\x43laims\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\r\n\x05phase\x18\x02 \x01(\t\x12$\n\x06\x63laims\x18\x03 \x03(\x0b\x32\x14.edgeagents.v1.Claim\x12&\n\x05votes\x18\x04 \x03(\x0b\x32\x17.edgeagents.v1.PeerVote\"$\n\x05\x43laim\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"&\n\x08PeerVote\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x64geagents/v1/cooperation.proto\x12\redgeagents.v1\"\xd2\x03\n\x03\x41\x63t\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\r\n\x05needs\x18\x02 \x01(\x03\x12\x14\n\x0cperformative\x18\x03 \x01(\t\x12\x14\n\x0c\x63onversation\x18\x04 \x01(\t\x12\x12\n\nreply_by_s\x18\x05 \x01(\x01\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12-\n\x04\x63\x61ll\x18\x07 \x01(\x0b\x32\x1f.edgeagents.v1.CallForProposals\x12\x1f\n\x03\x62id\x18\x08 \x01(\x0b\x32\x12.edgeagents.v1.Bid\x12#\n\x05\x61ward\x18\t \x01(\x0b\x32\x14.edgeagents.v1.Award\x12%\n\x06report\x18\n \x01(\x0b\x32\x15.edgeagents.v1.Report\x12\'\n\x07inquiry\x18\x0b \x01(\x0b\x32\x16.edgeagents.v1.Inquiry\x12#\n\x05quote\x18\x0c \x01(\x0b\x32\x14.edgeagents.v1.Quote\x12#\n\x05offer\x18\r \x01(\x0b\x32\x14.edgeagents.v1.Offer\x12%\n\x06\x62\x61llot\x18\x0e \x01(\x0b\x32\x15.edgeagents.v1.Ballot\x12%\n\x06\x63laims\x18\x0f \x01(\x0b\x32\x15.edgeagents.v1.Claims\"\xb7\x01\n\x10\x43\x61llForProposals\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05skill\x18\x02 \x01(\t\x12\x10\n\x08requires\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x10\n\x08resource\x18\x06 \x01(\t\x12\r\n\x05value\x18\x07 \x01(\t\x12$\n\x06params\x18\x08 \x03(\x0b\x32\x14.edgeagents.v1.Param\x12\x0e\n\x06left_s\x18\t \x01(\x01\"$\n\x05Param\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\"\n\x03\x42id\x12\x0c\n\x04\x63ost\x18\x01 \x01(\x01\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"3\n\x05\x41ward\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\r\n\x05price\x18\x03 \x01(\x01\"5\n\x06Report\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06status\x18\x03 \x01(\t\"@\n\x07Inquiry\x12\r\n\x05round\x18\x01 \x01(\x03\x12&\n\x07\x62undles\x18\x02 \x03(\x0b\x32\x15.edgeagents.v1.Bundle\"\x17\n\x06\x42undle\x12\r\n\x05tasks\x18\x01 \x03(\t\"@\n\x05Quote\x12\r\n\x05round\x18\x01 \x01(\x03\x12(\n\x05\x63osts\x18\x02 \x03(\x0b\x32\x19.edgeagents.v1.BundleCost\")\n\nBundleCost\x12\r\n\x05tasks\x18\x01 \x03(\t\x12\x0c\n\x04\x63ost\x18\x02 \x01(\x01\"\'\n\x05Offer\x12\r\n\x05round\x18\x01 \x01(\x03\x12\x0f\n\x07outcome\x18\x02 \x01(\t\";\n\x06\x42\x61llot\x12\x0f\n\x07ranking\x18\x01 \x03(\t\x12\x10\n\x08\x61pproved\x18\x02 \x03(\t\x12\x0e\n\x06vetoed\x18\x03 \x03(\t\"u\n\x06\x43laims\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\r\n\x05phase\x18\x02 \x01(\t\x12$\n\x06\x63laims\x18\x03 \x03(\x0b\x32\x14.edgeagents.v1.Claim\x12&\n\x05votes\x18\x04 \x03(\x0b\x32\x17.edgeagents.v1.PeerVote\"$\n\x05\x43laim\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"&\n\x08PeerVote\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\"A\n\x0c\x41nnouncement\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x0e\n\x06skills\x18\x02 \x03(\t\x12\x0c\n\x04\x62usy\x18\x03 \x01(\x03\"k\n\tLedgerAsk\x12\x0c\n\x04verb\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\"o\n\nLedgerTold\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0e\n\x06winner\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\t\x12\x0f\n\x07problem\x18\x06 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,30 +33,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACT']._serialized_start=51
   _globals['_ACT']._serialized_end=517
-  _globals['_CALLFORPROPOSALS']._serialized_start=519
-  _globals['_CALLFORPROPOSALS']._serialized_end=599
-  _globals['_BID']._serialized_start=601
-  _globals['_BID']._serialized_end=635
-  _globals['_AWARD']._serialized_start=637
-  _globals['_AWARD']._serialized_end=688
-  _globals['_REPORT']._serialized_start=690
-  _globals['_REPORT']._serialized_end=743
-  _globals['_INQUIRY']._serialized_start=745
-  _globals['_INQUIRY']._serialized_end=809
-  _globals['_BUNDLE']._serialized_start=811
-  _globals['_BUNDLE']._serialized_end=834
-  _globals['_QUOTE']._serialized_start=836
-  _globals['_QUOTE']._serialized_end=900
-  _globals['_BUNDLECOST']._serialized_start=902
-  _globals['_BUNDLECOST']._serialized_end=943
-  _globals['_OFFER']._serialized_start=945
-  _globals['_OFFER']._serialized_end=984
-  _globals['_BALLOT']._serialized_start=986
-  _globals['_BALLOT']._serialized_end=1045
-  _globals['_CLAIMS']._serialized_start=1047
-  _globals['_CLAIMS']._serialized_end=1164
-  _globals['_CLAIM']._serialized_start=1166
-  _globals['_CLAIM']._serialized_end=1202
-  _globals['_PEERVOTE']._serialized_start=1204
-  _globals['_PEERVOTE']._serialized_end=1242
+  _globals['_CALLFORPROPOSALS']._serialized_start=520
+  _globals['_CALLFORPROPOSALS']._serialized_end=703
+  _globals['_PARAM']._serialized_start=705
+  _globals['_PARAM']._serialized_end=741
+  _globals['_BID']._serialized_start=743
+  _globals['_BID']._serialized_end=777
+  _globals['_AWARD']._serialized_start=779
+  _globals['_AWARD']._serialized_end=830
+  _globals['_REPORT']._serialized_start=832
+  _globals['_REPORT']._serialized_end=885
+  _globals['_INQUIRY']._serialized_start=887
+  _globals['_INQUIRY']._serialized_end=951
+  _globals['_BUNDLE']._serialized_start=953
+  _globals['_BUNDLE']._serialized_end=976
+  _globals['_QUOTE']._serialized_start=978
+  _globals['_QUOTE']._serialized_end=1042
+  _globals['_BUNDLECOST']._serialized_start=1044
+  _globals['_BUNDLECOST']._serialized_end=1085
+  _globals['_OFFER']._serialized_start=1087
+  _globals['_OFFER']._serialized_end=1126
+  _globals['_BALLOT']._serialized_start=1128
+  _globals['_BALLOT']._serialized_end=1187
+  _globals['_CLAIMS']._serialized_start=1189
+  _globals['_CLAIMS']._serialized_end=1306
+  _globals['_CLAIM']._serialized_start=1308
+  _globals['_CLAIM']._serialized_end=1344
+  _globals['_PEERVOTE']._serialized_start=1346
+  _globals['_PEERVOTE']._serialized_end=1384
+  _globals['_ANNOUNCEMENT']._serialized_start=1386
+  _globals['_ANNOUNCEMENT']._serialized_end=1451
+  _globals['_LEDGERASK']._serialized_start=1453
+  _globals['_LEDGERASK']._serialized_end=1560
+  _globals['_LEDGERTOLD']._serialized_start=1562
+  _globals['_LEDGERTOLD']._serialized_end=1673
 # @@protoc_insertion_point(module_scope)

@@ -128,15 +128,28 @@ class CallForProposals(_message.Message):
     SKILL_FIELD_NUMBER: _builtins.int
     REQUIRES_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
+    LEFT_S_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     skill: _builtins.str
     """what whoever bids must be able to do"""
     epoch: _builtins.int
     """of the task's entry in the ledger"""
+    device: _builtins.str
+    """what it is about; empty: the skill says so"""
+    resource: _builtins.str
+    value: _builtins.str
+    left_s: _builtins.float
+    """until the task's deadline, from receipt"""
     @_builtins.property
     def requires(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """further words that its card must hold"""
 
+    @_builtins.property
+    def params(self) -> _containers.RepeatedCompositeFieldContainer[Global___Param]: ...
     def __init__(
         self,
         *,
@@ -144,14 +157,41 @@ class CallForProposals(_message.Message):
         skill: _builtins.str = ...,
         requires: _abc.Iterable[_builtins.str] | None = ...,
         epoch: _builtins.int = ...,
+        device: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        value: _builtins.str = ...,
+        params: _abc.Iterable[Global___Param] | None = ...,
+        left_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "requires", b"requires", "skill", b"skill", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "epoch", b"epoch", "left_s", b"left_s", "params", b"params", "requires", b"requires", "resource", b"resource", "skill", b"skill", "task", b"task", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CallForProposals: _TypeAlias = CallForProposals  # noqa: Y015
+
+@_typing.final
+class Param(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Param: _TypeAlias = Param  # noqa: Y015
 
 @_typing.final
 class Bid(_message.Message):
@@ -452,3 +492,107 @@ class PeerVote(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PeerVote: _TypeAlias = PeerVote  # noqa: Y015
+
+@_typing.final
+class Announcement(_message.Message):
+    """An agent is there, with these skills; sent once a second, and at once when a coordinator begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    SKILLS_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    incarnation: _builtins.str
+    busy: _builtins.int
+    """tasks under way"""
+    @_builtins.property
+    def skills(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        incarnation: _builtins.str = ...,
+        skills: _abc.Iterable[_builtins.str] | None = ...,
+        busy: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "incarnation", b"incarnation", "skills", b"skills"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Announcement: _TypeAlias = Announcement  # noqa: Y015
+
+@_typing.final
+class LedgerAsk(_message.Message):
+    """To the ledger of tasks; the sender is a token of the subject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERB_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    verb: _builtins.str
+    """read, take, close"""
+    task: _builtins.str
+    epoch: _builtins.int
+    incarnation: _builtins.str
+    status: _builtins.str
+    """close: done, failed"""
+    reason: _builtins.str
+    """close: for people"""
+    def __init__(
+        self,
+        *,
+        verb: _builtins.str = ...,
+        task: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        incarnation: _builtins.str = ...,
+        status: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "incarnation", b"incarnation", "reason", b"reason", "status", b"status", "task", b"task", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedgerAsk: _TypeAlias = LedgerAsk  # noqa: Y015
+
+@_typing.final
+class LedgerTold(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    WINNER_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    epoch: _builtins.int
+    status: _builtins.str
+    """open, awarded, taken, done, failed"""
+    winner: _builtins.str
+    incarnation: _builtins.str
+    problem: _builtins.str
+    """why nothing was changed"""
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        status: _builtins.str = ...,
+        winner: _builtins.str = ...,
+        incarnation: _builtins.str = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "incarnation", b"incarnation", "problem", b"problem", "status", b"status", "task", b"task", "winner", b"winner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedgerTold: _TypeAlias = LedgerTold  # noqa: Y015

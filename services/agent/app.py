@@ -43,6 +43,7 @@ from services.agent.pipeline import DEFAULT, read_pipeline
 from services.agent.questions import LONGEST_WAIT_S
 from services.agent.record import started_body
 from services.agent.rules import RuleBook
+from services.agent.tasks import Tasks
 from services.agent.thinking import Thinker
 from services.agent.trigger import add_event_route, is_by_http
 
@@ -143,12 +144,16 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
         ]
         _measure(service.metrics, inputs, loop, rules, commander)
         waits = Absences(agent, str(path), service.devices)
-        _routes(service, agent, loop, rules, twin, commander, waits, answers)
+        tasks = Tasks(
+            service.bus, agent, commander, audit, incarnation,
+            lambda: service.site_time.at_ns(clock.wall_ns()), service.tasks,
+        )  # fmt: skip
+        _routes(service, agent, loop, rules, twin, commander, waits, answers, tasks)
         if is_by_http(service.config):
             add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
         service.tasks.create_task(_watch(clock), name="clock")
         service.tasks.create_task(
-            _run(service, agent, path, loop, inputs, rules, twin, commander, audit, waits), name="agent"
+            _run(service, agent, path, loop, inputs, rules, twin, commander, audit, waits, tasks), name="agent"
         )
         try:
             yield
@@ -200,6 +205,7 @@ async def _run(
     commander: Commander,
     audit: Audit,
     waits: Absences,
+    work: Tasks,
 ) -> None:
     """Start the agent's tasks in the order they need each other, then handle inputs for ever."""
     tasks = service.tasks
@@ -229,6 +235,7 @@ async def _run(
     tasks.create_task(inputs.run_outcomes(), name="outcomes")
     nothing_new = subjects.trigger(service.settings.gateway, agent.name)
     tasks.create_task(loop.look_again(lambda: service.bus.store(nothing_new, b"{}")), name="look-again")
+    tasks.create_task(work.run(), name="tasks")
     await loop.run(inputs.queue)
 
 
@@ -275,7 +282,7 @@ def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook,
 
 def _routes(
     service: EdgexService, agent: AgentDefinition, loop: AgentLoop, rules: RuleBook, twin: Twin, commander: Commander,
-    waits: Absences, answers: Answers | None,
+    waits: Absences, answers: Answers | None, work: Tasks,
 ) -> None:  # fmt: skip
     """Add the agent's own routes to the common ones."""
     subject = subjects.trigger(service.settings.gateway, agent.name)
@@ -312,6 +319,7 @@ def _routes(
             "counts": dict(loop.counts),
             "perception": dict(twin.counts),
             "commands": dict(commander.counts),
+            "tasks": dict(work.counts),
             "pending": len(commander.pending),
             "waitsFor": list(waits.waited_for),
             "ruleFailures": dict(rules.failures),

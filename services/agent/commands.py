@@ -124,6 +124,8 @@ class Commander:
         self._session = subjects.session(bus.settings.gateway, agent.name)
         self._beat = wire.encode(Heartbeat(incarnation=incarnation))
         self._told = ""
+        self._awaited: dict[CommandId, asyncio.Future[Outcome]] = {}
+        self.link_s = 0.0  # how long the guard took to answer last
         self.counts: Counter[str] = Counter()
 
     # --- session ---------------------------------------------------------------------------------
@@ -156,9 +158,11 @@ class Commander:
 
     async def _ask(self) -> None:
         async with self._asking:  # a later answer is never overtaken by an earlier one
+            asked_s = time.monotonic()
             answer = await self._bus.request(
                 self._session, self._beat, {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
             )  # fmt: skip
+            self.link_s = time.monotonic() - asked_s
             self._told = self._welcomed(wire.decode(SessionWelcome, answer.data), self._told)
 
     @property
@@ -217,6 +221,43 @@ class Commander:
         for item in given:
             self.counts["published" if item.command_id else "held_back"] += 1
         return given
+
+    def problem(self, intent: Intent, site_s: float) -> str:
+        """Return why a command for this would not go out now, as far as we can tell; empty: it would."""
+        welcome = self.welcome
+        if welcome is None:
+            return "no session with the guard"
+        if welcome.mode != "act":
+            return "mode observe"
+        try:
+            key = (intent.device, intent.resource)
+            decision = Decision("", (intent,), "rule", 1.0, {}, 0)
+            return self._problem(key, self._text(key, intent.value), decision, welcome, site_s)
+        except InvalidInputError as error:
+            return str(error)
+
+    def awaited(self, cause: Cause) -> "asyncio.Future[Outcome]":
+        """Return what will be the outcome of the first command on a cause; asked for before it is given.
+
+        Raises:
+            UnavailableError: without a session nothing can be given.
+        """
+        if self.welcome is None:
+            raise UnavailableError("no session with the guard")
+        name = command_id(self._agent.name, self.welcome.generation, cause, 0)
+        return self._awaited.setdefault(name, asyncio.get_running_loop().create_future())
+
+    def value_of(self, device: str, resource: str, text: str) -> Value:
+        """Return a text as a value of a resource's type.
+
+        Raises:
+            InvalidInputError: it is none, or there is no such resource.
+        """
+        profile = self._devices.profile_of(device)
+        found = profile.resource(resource) if profile else None
+        if found is None:
+            raise InvalidInputError(f"core-metadata knows no {device}/{resource} (yet)")
+        return parse_value(found.properties.value_type, text)
 
     def _ordered(self, intent: Intent, decision: Decision, cause: Cause, ordinal: int, site_s: float) -> Given | _Order:
         welcome = self.welcome
@@ -348,6 +389,9 @@ class Commander:
         key = (outcome.device, outcome.resource)
         self.counts[outcome.status] += 1
         self._memory.pending.pop(outcome.command_id, None)
+        waiting = self._awaited.pop(outcome.command_id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(outcome)
         memory_key = (key, outcome.value)
         if outcome.status in ("proven", "unproven"):
             self._memory.held_back.pop(memory_key, None)

@@ -3,7 +3,16 @@
 import pytest
 
 from edgeagents import subjects
-from edgeagents.permissions import agent_user, called, for_agent, for_edgex, for_everything, for_inference, inbox
+from edgeagents.permissions import (
+    agent_user,
+    called,
+    for_agent,
+    for_coordinator,
+    for_edgex,
+    for_everything,
+    for_inference,
+    inbox,
+)
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -130,6 +139,32 @@ def test_no_subject_that_an_agent_publishes_on_reaches_an_agent() -> None:
         for theirs in (*AIR.subscribe, *heat.subscribe):
             assert not matches(theirs, mine.replace("*", "x").replace(">", "x.y")), (mine, theirs)
             assert not matches(mine, theirs.replace("*", "x").replace(">", "x.y")), (mine, theirs)
+
+
+def test_an_agent_speaks_to_the_coordinator_in_its_own_name_alone() -> None:
+    for subject in (
+        subjects.act("gw", "coordinator", "air"), subjects.announcement("gw", "air"), subjects.task_ledger("gw", "air"),
+        subjects.task_request("gw", "submit", "air"),
+    ):  # fmt: skip
+        assert may_publish(subject), subject
+        assert not may_publish(subject.removesuffix("air") + "heat"), subject
+        assert any(matches(item, subject) for item in for_coordinator("gw").subscribe), subject
+    for subject in (subjects.act("gw", "heat", "air"), subjects.act("gw", "heat", "coordinator"),
+                    subjects.task_record("gw", "t"), subjects.coordinator("gw")):  # fmt: skip
+        assert not may_publish(subject), subject
+
+
+def test_a_coordinator_commands_nothing_and_speaks_for_nobody_else() -> None:
+    publish = for_coordinator("gw").publish
+    for subject in (
+        subjects.command("gw", "lamp", "air"), subjects.command("gw", "lamp", "guard"), subjects.session("gw", "air"),
+        subjects.lease("gw", "air"), subjects.act("gw", "air", "heat"), subjects.task_ledger("gw", "air"),
+        subjects.audit("gw", "guard", "i"), "edgex.core.command.x", "$JS.API.STREAM.DELETE.tasks",
+        "$JS.API.STREAM.UPDATE.commands",
+    ):  # fmt: skip
+        assert not any(matches(item, subject) for item in publish), subject
+    assert any(matches(item, subjects.task_record("gw", "t")) for item in publish)
+    assert any(matches(item, subjects.act("gw", "air", "coordinator")) for item in publish)
 
 
 def test_services_of_edgex_that_answer_are_named_one_by_one() -> None:

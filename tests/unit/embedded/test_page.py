@@ -66,3 +66,17 @@ def test_a_pause_is_shown_also_while_the_world_is_away() -> None:
     lines = printed({"paused": [{"scope": "all", "name": "", "by": "ann", "reason": ""}]}, world={})
     assert "the world is away …" in lines
     assert "⏸ paused: everything, by ann" in lines
+
+
+def test_tasks_are_shown_with_who_has_them_and_what_others_bid() -> None:
+    task = {
+        "id": "t", "state": "done", "winner": "comfort", "reason": "proven",
+        "task": {"skill": "set", "deviceName": "radiator-living", "resourceName": "Setpoint", "value": "21"},
+        "awards": [{"bids": {"energy": 2.0, "comfort": 0.5}}],
+    }  # fmt: skip
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(render(WORLD, {}, Story(), "", {"tasks": [task]}))
+    (line,) = (line for line in console.export_text().splitlines() if "radiator-living/Setpoint = 21" in line)
+    assert "comfort" in line
+    assert "bids: comfort 0.50, energy 2.00; proven" in line
+    assert "tasks, and who does them" not in "\n".join(printed({}))

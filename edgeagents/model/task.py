@@ -1,0 +1,101 @@
+"""A task as somebody gives it, and where it stands.
+
+A task names a skill and, where a device is meant, what it shall become. Its id is the giver's (given twice it is one
+task) or is made by whoever takes it in. JSON as EdgeX writes it: `deviceName`, `deadlineS`.
+
+Source: design.md sections 1 and 5; docs/tasks.md.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+from edgeagents.errors import InvalidInputError
+from edgeagents.model.agent import Priority
+from edgeagents.model.message import Word
+from edgeagents.model.skill import MOST_VALUE_CHARS, SET, as_text
+
+MOST_TASK_BYTES: Final = 16_384
+MOST_PARAMS: Final = 32
+TaskState: TypeAlias = Literal["open", "awarded", "taken", "done", "failed", "cancelled"]
+ENDED_STATES: Final = ("done", "failed", "cancelled")
+_PARAM = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class TaskWanted(BaseModel):
+    """What somebody wants done, and by when.
+
+    Args:
+        id: given twice it is one task; None: one is made.
+        skill: what whoever does it must be able to do.
+        device_name: what it is about, where the skill does not say so; with `resource_name` and `value`.
+        params: for the templates of named skills.
+        deadline_s: seconds from when it is taken in; then it has failed unless it is done.
+        priority: class of whoever gives it, for people and for conflicts.
+        reserve: the most that it may cost, in the unit of bids (seconds).
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, alias_generator=to_camel, populate_by_name=True
+    )
+
+    id: Word | None = None
+    skill: Word
+    device_name: str = Field("", max_length=512)
+    resource_name: str = Field("", max_length=512)
+    value: str = Field("", max_length=MOST_VALUE_CHARS)
+    params: Mapping[str, str] = Field(default_factory=dict, max_length=MOST_PARAMS)
+    deadline_s: float = Field(30.0, le=86_400)
+    priority: Priority = "comfort"
+    reserve: float = Field(1e9, ge=0, le=1e9)
+
+    _text = field_validator("value", mode="before")(as_text)  # a rule engine writes numbers and booleans as such
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        for name, item in value.items():
+            if not isinstance(name, str) or not _PARAM.fullmatch(name):
+                raise ValueError(f"{str(name)[:40]!r} is no name: small letters, digits, _")
+            if not isinstance(item, (str, int, float)) or len(str(item)) > MOST_VALUE_CHARS:
+                raise ValueError(f"{name}: a text or a number, at most {MOST_VALUE_CHARS} characters")
+        return {name: as_text(item) for name, item in value.items()}
+
+    @field_validator("deadline_s")
+    @classmethod
+    def _ahead(cls, value: float) -> float:
+        if not value > 0:
+            raise ValueError(f"the deadline is {-value:g} s in the past: give the seconds from now on, above 0")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> "TaskWanted":
+        if self.skill == SET and not (self.device_name and self.resource_name and self.value):
+            raise ValueError("skill 'set' needs deviceName, resourceName and value")
+        return self
+
+
+def read_task(body: Any) -> TaskWanted:
+    """Return the task that a JSON value describes, bare or wrapped as in EdgeX: `{"apiVersion": "v3", "task": {…}}`.
+
+    Raises:
+        InvalidInputError: it describes none; the text says which field is wrong.
+    """
+    if isinstance(body, Mapping) and isinstance(body.get("task"), Mapping):
+        body = body["task"]
+    if not isinstance(body, Mapping):
+        raise InvalidInputError("a task is a JSON object: write at least its skill")
+    plain = {name: item for name, item in body.items() if name not in ("apiVersion", "requestId")}
+    try:
+        return TaskWanted.model_validate(plain)
+    except RecursionError as error:
+        raise InvalidInputError("task: nested too deeply") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "task"
+        raise InvalidInputError(f"task: {where[:100]}: {first['msg'].removeprefix('Value error, ')}") from error

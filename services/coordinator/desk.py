@@ -1,0 +1,190 @@
+"""What agents and others say to the coordinator over NATS: acts, announcements, the ledger, tasks to be done.
+
+Who speaks is the last token of the subject. Bad bytes are counted and answered, never fatal; answers go to inboxes
+alone, so nobody can have us write on a subject of their choice.
+
+Source: design.md section 4.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.middleware import error_body
+from edgeagents.errors import EdgeAgentsError, ForbiddenError, InvalidInputError, MalformedMessageError, meaning_of
+from edgeagents.model.cooperation import Act, Announcement, LedgerAsk, LedgerTold
+from edgeagents.model.message import MAX_REASON_CHARS, Message
+from edgeagents.model.task import MOST_TASK_BYTES, read_task
+from edgeagents.protocol.task_ledger import CloseTask, LedgerRequest, ReadTask, TakeTask
+from services.coordinator.leader import Leader
+from services.coordinator.record import shown
+
+log = logging.getLogger(__name__)
+
+INBOXES: Final = "_INBOX."
+MOST_AT_ONCE: Final = 2_048  # requests that wait for the disk: further ones are told to come back
+M = TypeVar("M", bound=Message)
+
+
+class Desk:
+    """Hears the bus and has the leader do what is asked."""
+
+    def __init__(self, bus: Bus, leader: Leader, tasks: asyncio.TaskGroup) -> None:
+        """Prepare; `serve` subscribes."""
+        self._bus = bus
+        self._leader = leader
+        self._tasks = tasks
+        self._gateway = bus.settings.gateway
+        self._under_way = 0
+
+    async def serve(self) -> None:
+        """Hear all that is said to a coordinator, from now on."""
+        hears = dict(zip(("acts", "roster", "ledger", "requests"),
+                         subjects.coordinator_hears(self._gateway), strict=True))  # fmt: skip
+        await self._bus.subscribe(hears["acts"], self._on_act)
+        await self._bus.subscribe(hears["roster"], self._on_announcement)
+        await self._bus.subscribe(hears["ledger"], self._later(self._on_ledger))
+        await self._bus.subscribe(hears["requests"], self._later(self._on_request))
+
+    def _later(self, handle: Callable[[str, BusMessage], Awaitable[Any]]) -> Callable[[BusMessage], Awaitable[None]]:
+        """Return what begins to answer and lets the next message come: many wait for one write of the disk."""
+
+        async def begin(message: BusMessage) -> None:
+            sender = self._speaker(message)
+            if not sender:
+                return
+            if self._under_way >= MOST_AT_ONCE:
+                self._leader.counts["turned_away"] += 1
+                return
+            self._under_way += 1
+            self._tasks.create_task(self._answered(handle, sender, message), name="request")
+
+        return begin
+
+    async def _answered(
+        self, handle: Callable[[str, BusMessage], Awaitable[Any]], sender: str, message: BusMessage
+    ) -> None:
+        try:
+            await handle(sender, message)
+        except EdgeAgentsError as error:
+            log.warning("%s: %s", message.subject, error)
+        finally:
+            self._under_way -= 1
+
+    def _speaker(self, message: BusMessage) -> str:
+        try:
+            return subjects.speaker(message.subject)
+        except InvalidInputError as error:
+            self._leader.refused("", "unknown-name", str(error))
+            return ""
+
+    def _decoded(self, sender: str, message: BusMessage, kind: type[M]) -> M | None:
+        try:
+            return wire.decode(kind, message.data, message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
+        except MalformedMessageError as error:
+            self._leader.refused(sender, error.cause_kind, str(error))
+            return None
+
+    async def _on_act(self, message: BusMessage) -> None:
+        sender = self._speaker(message)
+        said = self._decoded(sender, message, Act) if sender else None
+        if said is not None:
+            self._leader.counts["acts_heard"] += 1
+            self._leader.heard(sender, said)
+
+    async def _on_announcement(self, message: BusMessage) -> None:
+        sender = self._speaker(message)
+        said = self._decoded(sender, message, Announcement) if sender else None
+        if said is not None:
+            self._leader.announced(sender, said)
+
+    async def _on_ledger(self, sender: str, message: BusMessage) -> None:
+        asked = self._decoded(sender, message, LedgerAsk)
+        if asked is None:
+            return
+        try:
+            turn = await self._leader.asked(sender, asked.task, request_of(asked, sender), asked.reason)
+        except EdgeAgentsError as error:
+            told = LedgerTold(task=asked.task, problem=str(error)[:MAX_REASON_CHARS])
+        else:
+            assert turn.answer is not None
+            entry = turn.answer.entry
+            if turn.answer.problem:
+                self._leader.refused(sender, "ledger", turn.answer.problem)
+            told = LedgerTold(
+                task=entry.task, epoch=entry.epoch, status=entry.status, winner=entry.winner,
+                incarnation=entry.incarnation, problem=turn.answer.problem[:MAX_REASON_CHARS],
+            )  # fmt: skip
+        await self._answer(message, wire.encode(told), wire.PROTOBUF)
+
+    async def _on_request(self, sender: str, message: BusMessage) -> None:
+        verb = message.subject.split(".")[2]
+        try:
+            body = await self._done(verb, sender, _json(message.data))
+        except EdgeAgentsError as error:
+            self._leader.refused(sender, "task", f"{verb}: {error}")
+            body = error_body(meaning_of(error).status, str(error))
+        await self._answer(message, json.dumps(body).encode(), wire.JSON)
+
+    async def _done(self, verb: str, sender: str, body: Any) -> Mapping[str, Any]:
+        leader, said = self._leader, body if isinstance(body, dict) else {}
+        match verb:
+            case "submit":
+                record, is_new = await leader.submit(read_task(body), sender)
+                return {
+                    "apiVersion": "v3",
+                    "statusCode": 202 if is_new else 200,
+                    "id": record.task,
+                    "state": record.state,
+                }
+            case "get":
+                return {
+                    "apiVersion": "v3",
+                    "statusCode": 200,
+                    "task": shown(leader.book.record(str(said.get("id", "")))),
+                }
+            case "list":
+                state = str(said.get("state", ""))
+                return {"apiVersion": "v3", "statusCode": 200, "tasks": leader.listed(state)}
+            case "cancel":
+                record = leader.book.record(str(said.get("id", "")))
+                if sender not in (record.giver, "owner"):
+                    raise ForbiddenError(f"task {record.task!r} is {record.giver!r}'s to cancel, or the owner's")
+                return {"apiVersion": "v3", "statusCode": 200, "task": shown(await leader.cancel(record.task, sender))}
+            case _:
+                raise InvalidInputError(f"{verb[:40]!r} is none of submit, get, list, cancel")
+
+    async def _answer(self, message: BusMessage, data: bytes, content_type: str) -> None:
+        if message.reply.startswith(INBOXES):
+            await self._bus.respond(message, data, {CONTENT_TYPE: content_type})
+
+
+def request_of(asked: LedgerAsk, sender: str) -> LedgerRequest:
+    """Return what an agent asks of the ledger, in the ledger's words.
+
+    Raises:
+        InvalidInputError: an agent cannot ask that.
+    """
+    match asked.verb, asked.status:
+        case "read", _:
+            return ReadTask(asked.task)
+        case "take", _:
+            return TakeTask(asked.task, asked.epoch, asked.incarnation)
+        case "close", ("done" | "failed") as status:
+            return CloseTask(asked.task, asked.epoch, sender, status)
+        case _:
+            raise InvalidInputError(f"{asked.verb} {asked.status}: read, take, or close as done or failed".strip())
+
+
+def _json(data: bytes) -> Any:
+    if len(data) > MOST_TASK_BYTES:
+        raise InvalidInputError(f"a task of {len(data)} bytes: at most {MOST_TASK_BYTES}")
+    try:
+        return json.loads(data or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"not JSON: {str(error)[:200]}") from error

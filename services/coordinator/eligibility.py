@@ -1,0 +1,116 @@
+"""Who could do a task at all, by the owner's files and the profiles of devices: checked before anybody is asked.
+
+An agent announces its skills, but its owner's file decides. What changes by the moment (mode, load, interlocks, rates)
+is the agent's own part, and in the end the guard's. Pure.
+
+Source: design.md section 5 ("feasibility is checked before award").
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgeagents.errors import InvalidInputError
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.device import Device, Profile
+from edgeagents.model.skill import Aim, aim_of
+from edgeagents.model.task import TaskWanted
+from edgeagents.model.values import Value, parse_value, same_value
+from edgeagents.protocol.fitting import within
+from services.coordinator.roster import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is known of agents and devices now."""
+
+    agents: Mapping[str, AgentDefinition]
+    devices: Mapping[str, Device]
+    profiles: Mapping[str, Profile]
+
+
+def able(wanted: TaskWanted, site: Site) -> list[str]:
+    """Return the agents that could do a task, by name.
+
+    Raises:
+        InvalidInputError: none could, and why.
+    """
+    skilled = {name: agent for name, agent in sorted(site.agents.items()) if agent.skill(wanted.skill) is not None}
+    if not skilled:
+        known = sorted({skill.name for agent in site.agents.values() for skill in agent.skills})
+        there = ", ".join(known) or "none"
+        raise InvalidInputError(
+            f"no agent has skill {wanted.skill!r}: write it into an agent's `skills`; there are {there}"
+        )
+    problems = {name: problem_of(agent, wanted, site) for name, agent in skilled.items()}
+    found = [name for name, problem in problems.items() if not problem]
+    if not found:
+        raise InvalidInputError("; ".join(dict.fromkeys(problems.values()))[:1500])
+    return found
+
+
+def problem_of(agent: AgentDefinition, wanted: TaskWanted, site: Site) -> str:
+    """Return why an agent could not do a task whatever happens; empty when it could."""
+    skill = agent.skill(wanted.skill)
+    if skill is None:
+        return f"agent {agent.name!r} has no skill {wanted.skill!r}"
+    try:
+        aim = aim_of(skill, wanted.device_name, wanted.resource_name, wanted.value, wanted.params)
+    except InvalidInputError as error:
+        return str(error)
+    return _device_problem(aim, site) or _permission_problem(agent, aim, site)
+
+
+def _device_problem(aim: Aim, site: Site) -> str:
+    device = site.devices.get(aim.device)
+    if device is None:
+        return f"core-metadata knows no device {aim.device!r}"
+    profile = site.profiles.get(device.profile_name)
+    resource = profile.resource(aim.resource) if profile else None
+    if resource is None:
+        return f"device {aim.device!r} has no resource {aim.resource!r}"
+    if not resource.properties.is_writable:
+        return f"{aim.device}/{aim.resource} is read-only"
+    try:
+        value = parse_value(resource.properties.value_type, aim.value)
+    except InvalidInputError as error:
+        return f"{aim.device}/{aim.resource}: {str(error)[:200]}"
+    limits = (resource.properties.minimum, resource.properties.maximum)
+    return _range_problem(value, *limits, f"the profile's range of {aim.device}/{aim.resource}")
+
+
+def _permission_problem(agent: AgentDefinition, aim: Aim, site: Site) -> str:
+    device = site.devices[aim.device]
+    permissions = [entry for entry in agent.may if entry.resource == aim.resource and entry.fits(device)]
+    if not permissions:
+        return f"agent {agent.name!r} has no permission for {aim.device}/{aim.resource}"
+    resource = site.profiles[device.profile_name].resource(aim.resource)
+    kind = resource.properties.value_type if resource is not None else ""
+    value, problems = parse_value(kind, aim.value), []
+    for entry in permissions:
+        problem = _range_problem(value, entry.minimum, entry.maximum, f"what {agent.name!r} may set")
+        if not problem and entry.values and not any(_is(kind, item, value) for item in entry.values):
+            problem = f"{aim.value[:40]} is none of the values that {agent.name!r} may set"
+        if not problem:
+            return ""
+        problems.append(problem)
+    return problems[0]
+
+
+def _is(kind: str, text: str, value: Value) -> bool:
+    try:
+        return same_value(parse_value(kind, text), value)
+    except InvalidInputError:
+        return False
+
+
+def _range_problem(value: Value, minimum: float | None, maximum: float | None, what: str) -> str:
+    if within(value, minimum, maximum):
+        return ""
+    return f"{format(value)[:40]} is outside {what}, {minimum} to {maximum}"
+
+
+def invited(able_names: list[str], alive: Mapping[str, Run], most: int) -> tuple[str, ...]:
+    """Return whom to ask: of those who could, the ones that are there, the least busy first, so many at most."""
+    there = [alive[name] for name in able_names if name in alive]
+    there.sort(key=lambda run: (run.busy, run.agent))
+    return tuple(run.agent for run in there[:most])

@@ -1,0 +1,152 @@
+"""Records into the stream `tasks`: what waits is written as one, and what may be told then is told then.
+
+The newest record of each task is kept, so reading the stream back is reading the book. Each batch expects the stream
+to end where we left it: a second coordinator, or one that slept and woke, cannot write, learns so, and ends.
+
+Source: design.md section 4; group commit as in DeWitt et al. 1984; docs/decisions/0017.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from edgeagents import subjects
+from edgeagents.adapters.batches import MOST_MESSAGES, ensure_batch_stream, store_together
+from edgeagents.adapters.bus import Bus
+from edgeagents.errors import ConflictError, MalformedMessageError, StoreError, UnavailableError
+from services.coordinator.record import Record, from_bytes, to_bytes
+
+log = logging.getLogger(__name__)
+
+AGAIN_S: Final = 0.25
+MAX_AGE_S: Final = 3 * 86_400.0  # a task lives for a day at most, its end is remembered for a day
+MAX_BYTES: Final = 512 << 20
+
+
+class Journal:
+    """The one writer of a gateway's stream of tasks."""
+
+    def __init__(self, bus: Bus) -> None:
+        """Prepare; `open` reads, `run` writes."""
+        self._bus = bus
+        self._gateway = bus.settings.gateway
+        self._last = 0
+        self._waiting: dict[str, Record] = {}
+        self._then: list[Callable[[], None]] = []
+        self._has_work = asyncio.Event()
+        self._is_busy = False
+        self.batches = 0
+        self.stored = 0
+
+    async def open(self) -> list[Record]:
+        """Return the newest record of each task; a broker that is away is waited for."""
+        told = False
+        while True:
+            try:
+                await ensure_batch_stream(
+                    self._bus, subjects.TASKS_STREAM, [subjects.task_records(self._gateway)],
+                    max_age_s=MAX_AGE_S, max_bytes=MAX_BYTES, max_per_subject=1,
+                )  # fmt: skip
+                return await self._read()
+            except UnavailableError as error:
+                if not told:
+                    log.warning("the tasks cannot be read yet: %s", error)
+                    told = True
+                await asyncio.sleep(AGAIN_S)
+
+    async def _read(self) -> list[Record]:
+        found: list[Record] = []
+        self._last = await self._bus.last_sequence(subjects.TASKS_STREAM)
+        async for message in self._bus.read(subjects.TASKS_STREAM, [], name=subjects.COORDINATOR):
+            try:
+                found.append(from_bytes(message.data))
+            except MalformedMessageError as error:
+                log.error("record %d of stream %s: %s", message.sequence, subjects.TASKS_STREAM, error)
+        return found
+
+    def put(self, record: Record | None, then: Callable[[], None] | None = None) -> None:
+        """Have a record stored, then call `then`; without a record it waits for what was put before.
+
+        Only the newest record of a task counts: one that waits is replaced.
+        """
+        if record is None and not self._waiting and not self._is_busy:
+            if then is not None:
+                then()
+            return
+        if record is not None:
+            self._waiting.pop(record.task, None)
+            self._waiting[record.task] = record
+        if then is not None:
+            self._then.append(then)
+        self._has_work.set()
+
+    async def stored_then(self, record: Record | None) -> None:
+        """Return once a record, and all that was put before, is on disk."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.put(record, lambda: None if done.done() else done.set_result(None))
+        await done
+
+    async def run(self) -> None:
+        """Write for ever.
+
+        Raises:
+            StoreError: somebody else writes the tasks of this gateway.
+        """
+        while True:
+            await self._has_work.wait()
+            self._has_work.clear()
+            while self._waiting or self._then:
+                records, then = list(self._waiting.values())[:MOST_MESSAGES], self._then
+                # What waits for a record beyond this batch waits for the next one, too.
+                is_all = len(records) == len(self._waiting)
+                self._then = [] if is_all else then
+                for record in records:
+                    del self._waiting[record.task]
+                self._is_busy = True
+                if records:
+                    await self._commit(records)
+                if is_all:
+                    for call in then:
+                        call()
+            self._is_busy = False
+
+    async def _commit(self, records: list[Record]) -> None:
+        messages = [(subjects.task_record(self._gateway, item.task), to_bytes(item)) for item in records]
+        told = False
+        while True:
+            try:
+                self._last = await store_together(self._bus, messages, self._last)
+                break
+            except ConflictError as error:
+                if await self._is_stored(len(messages), messages[-1]):
+                    break
+                text = f"stream {subjects.TASKS_STREAM} was written by somebody else ({error})"
+                raise StoreError(f"{text}: is there a second coordinator?") from error
+            except UnavailableError as error:
+                if not told:
+                    log.warning("tasks wait to be stored: %s: trying again", error)
+                    told = True
+                await asyncio.sleep(AGAIN_S)
+        self.batches += 1
+        self.stored += len(records)
+
+    async def _is_stored(self, count: int, newest: tuple[str, bytes]) -> bool:
+        """Say whether an earlier try was stored although its answer got lost; then go on behind it."""
+        while True:
+            try:
+                end = await self._bus.last_sequence(subjects.TASKS_STREAM)
+                found = [
+                    message
+                    async for message in self._bus.read(
+                        subjects.TASKS_STREAM, [newest[0]], name=subjects.COORDINATOR, last_per_subject=True
+                    )
+                ]
+                break
+            except UnavailableError:
+                await asyncio.sleep(AGAIN_S)
+        is_ours = bool(found) and (found[-1].sequence, found[-1].data) == (end, newest[1])
+        if end != self._last + count or not is_ours:
+            return False
+        self._last = end
+        return True

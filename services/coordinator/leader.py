@@ -1,0 +1,325 @@
+"""Leads tasks: what comes in goes through the book, is stored, and only then told.
+
+One event at a time, on one loop; nothing here waits for a disk with a task in its hands. Timers are one heap on the
+ledger's clock. Roster and heartbeats are not stored: a coordinator that begins says so, and agents answer at once.
+
+Source: design.md section 5.
+"""
+
+import asyncio
+import heapq
+import logging
+import secrets
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.audit import Audit
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, UnavailableError
+from edgeagents.model.cooperation import Act, Announcement
+from edgeagents.model.task import TaskWanted
+from edgeagents.protocol import contract_net
+from edgeagents.protocol.conversation import Heard, Refuse, Tell
+from edgeagents.protocol.task_ledger import LedgerRequest
+from services.coordinator.book import Book, Turn
+from services.coordinator.eligibility import Site, able, invited
+from services.coordinator.explanation import award_body, end_body
+from services.coordinator.journal import Journal
+from services.coordinator.record import Record, shown, wanted_of
+from services.coordinator.roster import Roster
+
+log = logging.getLogger(__name__)
+
+BEAT_S: Final = 0.5
+LOOK_S: Final = 1.0
+LONGEST_SLEEP_S: Final = 0.25
+MOST_AUDITED: Final = 50  # refusals a minute that are written down; all are counted
+AS_PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
+
+
+class LedgerClock:
+    """Seconds that go on over restarts and that nobody sets while we run: wall time at the start, then monotonic."""
+
+    def __init__(self) -> None:
+        self._offset_s = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Return the ledger's time, seconds."""
+        return self._offset_s + time.monotonic()
+
+    def after(self, s: float) -> None:
+        """Be no earlier than a time that was seen before this start."""
+        self._offset_s = max(self._offset_s, s - time.monotonic())
+
+
+class Leader:
+    """Keeps the ledger of tasks and leads a contract net for each."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        book: Book,
+        journal: Journal,
+        audit: Audit,
+        site: Callable[[], Site],
+        most_invited: int,
+        incarnation: str,
+    ) -> None:
+        """Prepare; `restore`, then `run`.
+
+        Args:
+            bus: connected.
+            book: the tasks, empty.
+            journal: opened by `restore`.
+            audit: for awards, ends and refusals.
+            site: the owner's files and devices, as they are now.
+            most_invited: so many agents are asked for one task at most.
+            incarnation: of this run.
+        """
+        self._bus = bus
+        self.book = book
+        self.journal = journal
+        self._audit = audit
+        self.site = site
+        self._most_invited = most_invited
+        self._gateway = bus.settings.gateway
+        self.clock = LedgerClock()
+        self.roster = Roster(self.clock.now())
+        self._timers: list[tuple[float, str]] = []
+        self._due = asyncio.Event()
+        self._watchers: set[asyncio.Queue[Record]] = set()
+        self._able: dict[str, list[str]] = {}
+        self._audited: deque[float] = deque(maxlen=MOST_AUDITED)
+        self.incarnation = incarnation
+        self.is_serving = asyncio.Event()  # the tasks were read back
+        self.counts: Counter[str] = Counter()
+        self._encoded: tuple[Act | None, bytes] = (None, b"")
+        self._sending: deque[tuple[str, bytes]] = deque()
+        self._has_to_send = asyncio.Event()
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def restore(self) -> None:
+        """Read the tasks back, and go on with each where it stood."""
+        self.book.restored(await self.journal.open())
+        for record in self.book.open.values():
+            self.clock.after(record.changed_unix_ns / 1e9)
+        self.roster = Roster(self.clock.now())
+        for task in list(self.book.open):
+            self._carry_out(self.book.recover(task, self.clock.now(), time.time_ns()))
+        log.info("%d tasks under way, %d ended lately", len(self.book.open), len(self.book.ended))
+
+    async def run_timers(self) -> None:
+        """Look at each task when its time has come, for ever."""
+        while True:
+            wait_s = self._timers[0][0] - self.clock.now() if self._timers else LONGEST_SLEEP_S
+            if wait_s > 0:
+                self._due.clear()
+                try:
+                    async with asyncio.timeout(min(wait_s, LONGEST_SLEEP_S)):
+                        await self._due.wait()
+                except TimeoutError:
+                    pass
+                continue
+            for _ in range(256):  # then others have their turn
+                if not self._timers or self._timers[0][0] > self.clock.now():
+                    break
+                self._look(heapq.heappop(self._timers)[1])
+            await asyncio.sleep(0)
+
+    async def run_beats(self) -> None:
+        """Say twice a second that we are here, for ever."""
+        subject, data = subjects.coordinator(self._gateway), self.incarnation.encode()
+        while True:
+            try:
+                await self._bus.publish(subject, data)
+            except UnavailableError as error:
+                log.debug("no heartbeat: %s", error)
+            await asyncio.sleep(BEAT_S)
+
+    async def run_rounds(self) -> None:
+        """End what was taken by who is gone, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if not self._bus.is_connected:  # then nobody is heard, and nobody is gone for that
+                self.roster = Roster(self.clock.now())
+                continue
+            for record in list(self.book.open.values()):
+                self._end_if_gone(record)
+
+    def _end_if_gone(self, record: Record) -> None:
+        entry, now_s = record.entry, self.clock.now()
+        if entry.status == "taken" and self.roster.is_gone(entry.winner, entry.incarnation, now_s):
+            self.counts["winners_gone"] += 1
+            reason = f"{entry.winner} went away after it had taken it: whether its command took effect the guard knows"
+            self._carry_out(self.book.cancel(record.task, reason, now_s, time.time_ns(), "failed"))
+
+    # --- what comes in ---------------------------------------------------------------------------
+
+    async def submit(self, wanted: TaskWanted, giver: str) -> tuple[Record, bool]:
+        """Take a task in, and return once it is on disk; and whether it is new.
+
+        Raises:
+            InvalidInputError: nobody could do it, and why.
+            ConflictError: its id is taken.
+            TooManyAttemptsError: too many are under way.
+            UnavailableError: what is known is not read back yet.
+        """
+        if not self.is_serving.is_set():
+            raise UnavailableError("the tasks are not read back yet: ask again in a moment")
+        task = wanted.id or secrets.token_hex(8)
+        known = task in self.book.open or task in self.book.ended
+        names = [] if known else able(wanted, self.site())
+        record, is_new = self.book.accept(task, wanted, giver, self.clock.now(), time.time_ns())
+        if not is_new:
+            self.counts["repeated"] += 1
+            await self.journal.stored_then(None)
+            return record, False
+        self.counts["accepted"] += 1
+        self._able[task] = names
+        self._begin(record)
+        await self.journal.stored_then(self.book.record(task))
+        return self.book.record(task), True
+
+    def _begin(self, record: Record) -> None:
+        if record.task not in self._able:
+            try:
+                self._able[record.task] = able(wanted_of(record), self.site())
+            except InvalidInputError:
+                self._able[record.task] = []  # after a restart with other files: its deadline ends it
+        now_s = self.clock.now()
+        whom = invited(self._able[record.task], self.roster.alive(now_s), self._most_invited)
+        self._carry_out(self.book.begin(record, whom, now_s, time.time_ns()))
+
+    async def cancel(self, task: str, by: str) -> Record:
+        """End a task by somebody's word, and return once that is on disk.
+
+        Raises:
+            NotFoundError: no such task is known.
+            ConflictError: it has ended already.
+        """
+        self._carry_out(self.book.cancel(task, f"cancelled by {by}", self.clock.now(), time.time_ns()))
+        self.counts["cancelled"] += 1
+        await self.journal.stored_then(self.book.record(task))
+        return self.book.record(task)
+
+    def heard(self, sender: str, said: Act) -> None:
+        """Take in what an agent said in a task's conversation."""
+        if said.conversation not in self.book.open:
+            self.counts["refused_late" if said.conversation in self.book.ended else "refused_other-conversation"] += 1
+            return
+        now_s = self.clock.now()
+        self._carry_out(self.book.handle(said.conversation, Heard(sender, said, now_s), now_s, time.time_ns()))
+
+    async def asked(self, sender: str, task: str, request: LedgerRequest, reason: str) -> Turn:
+        """Return what the ledger says to an agent, once that is on disk.
+
+        Raises:
+            NotFoundError: no such task is known.
+        """
+        turn = self.book.ask(task, request, self.clock.now(), sender, time.time_ns(), reason)
+        self._carry_out(turn)
+        await self.journal.stored_then(None)
+        return turn
+
+    def announced(self, agent: str, said: Announcement) -> None:
+        """Note that an agent is there."""
+        self.roster = self.roster.heard(agent, said, self.clock.now())
+
+    def refused(self, sender: str, cause: str, text: str) -> None:
+        """Count what was not accepted, and write the first ones of each minute down."""
+        self.counts[f"refused_{cause}"] += 1
+        now_s = time.monotonic()
+        if len(self._audited) == MOST_AUDITED and now_s - self._audited[0] < 60:
+            return
+        self._audited.append(now_s)
+        self._audit.append("task-refused", sender=sender, cause=cause, text=text[:500])
+
+    # --- what follows ----------------------------------------------------------------------------
+
+    def _look(self, task: str) -> None:
+        record = self.book.open.get(task)
+        if record is None:
+            return
+        if isinstance(record.net, contract_net.Planned):
+            self._begin(record)
+        else:
+            self._carry_out(self.book.look(task, self.clock.now(), time.time_ns()))
+
+    def _carry_out(self, turn: Turn) -> None:
+        """Have what changed stored, and told then."""
+        record = turn.record
+        for refusal in turn.refusals:
+            self._on_refusal(refusal)
+        if not record.ended:
+            for due_s in turn.due_s:
+                heapq.heappush(self._timers, (due_s, record.task))
+            if turn.due_s:
+                self._due.set()
+        if turn.awarded is not None:
+            self.counts["awards"] += 1
+            self._audit.append("award", **award_body(record, turn.awarded, self.roster.alive(self.clock.now())))
+        if turn.has_ended:
+            self.counts[record.state] += 1
+            self._able.pop(record.task, None)
+            self._audit.append("task", **end_body(record))
+        if turn.is_changed or turn.tells:
+            tells = turn.tells
+            self.journal.put(record if turn.is_changed else None, lambda: self._tell(record, tells, turn.is_changed))
+
+    def _on_refusal(self, refusal: Refuse) -> None:
+        if refusal.cause in ("repeated", "late"):  # usual: answers that crossed
+            self.counts[f"refused_{refusal.cause}"] += 1
+        else:
+            self.refused(refusal.sender, refusal.cause, refusal.text)
+
+    def _tell(self, record: Record, tells: Iterable[Tell], is_changed: bool) -> None:
+        if is_changed:
+            for queue in self._watchers:
+                if not queue.full():  # who does not read misses some, and holds nobody up
+                    queue.put_nowait(record)
+        for tell in tells:
+            self._send(tell)
+
+    def _send(self, tell: Tell) -> None:
+        if self._encoded[0] is not tell.act:  # a call goes to many: written once
+            self._encoded = (tell.act, wire.encode(tell.act))
+        self.counts["acts_sent"] += 1
+        subject = subjects.act(self._gateway, tell.to, subjects.COORDINATOR)
+        self._sending.append((subject, self._encoded[1]))
+        self._has_to_send.set()
+
+    async def run_sending(self) -> None:
+        """Publish what is to be told, in order, for ever; what gets lost is said again by the protocols."""
+        while True:
+            await self._has_to_send.wait()
+            self._has_to_send.clear()
+            while self._sending:
+                subject, data = self._sending.popleft()
+                try:
+                    await self._bus.publish(subject, data, AS_PROTOBUF)
+                except EdgeAgentsError as error:
+                    self.counts["acts_lost"] += 1
+                    log.warning("not told: %s", error)
+
+    # --- who looks on ----------------------------------------------------------------------------
+
+    def watch(self) -> "asyncio.Queue[Record]":
+        """Return a queue that gets each record that changes, from now on; `unwatch` ends it."""
+        queue: asyncio.Queue[Record] = asyncio.Queue(1_000)
+        self._watchers.add(queue)
+        return queue
+
+    def unwatch(self, queue: "asyncio.Queue[Record]") -> None:
+        """Have a queue get nothing any more."""
+        self._watchers.discard(queue)
+
+    def listed(self, state: str = "", limit: int = 100) -> list[dict[str, Any]]:
+        """Return tasks as clients see them, the newest first; those of one state if given."""
+        found = [item for item in self.book.all() if not state or item.state == state]
+        found.sort(key=lambda item: item.accepted_unix_ns, reverse=True)
+        return [shown(item) for item in found[:limit]]

@@ -1,0 +1,83 @@
+"""A task as somebody writes it, and the skills of an agent's file."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from edgeagents.errors import InvalidInputError
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.skill import Aim, Skill, aim_of
+from edgeagents.model.task import read_task
+
+SET = {"skill": "set", "deviceName": "valve", "resourceName": "Open", "value": True}
+
+
+def test_a_task_reads_bare_or_wrapped_with_values_as_a_rule_engine_writes_them() -> None:
+    task = read_task({"apiVersion": "v3", "requestId": "x", "task": {**SET, "params": {"n": 3, "on": False}}})
+    assert (task.value, dict(task.params), task.deadline_s) == ("true", {"n": "3", "on": "false"}, 30.0)
+    assert read_task({**SET, "value": 21.5}).value == "21.5"
+    assert read_task(SET) == read_task({"task": SET})
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"skill": ""}, "skill"),
+        ({"skill": "a b"}, "skill"),
+        ({"value": ""}, "needs deviceName, resourceName and value"),
+        ({"value": float("nan")}, "nan is no value"),
+        ({"value": float("inf")}, "inf is no value"),
+        ({"value": "x" * 1_025}, "value"),
+        ({"deadlineS": 0}, "in the past"),
+        ({"deadlineS": -3}, "3 s in the past"),
+        ({"deadlineS": float("nan")}, "deadlineS"),
+        ({"deadlineS": 86_401}, "deadlineS"),
+        ({"priority": "royal"}, "priority"),
+        ({"reserve": -1}, "reserve"),
+        ({"params": {"A b": "x"}}, "no name"),
+        ({"params": {"n": [1]}}, "a text or a number"),
+        ({"params": {f"n{number}": 1 for number in range(33)}}, "params"),
+        ({"giver": "owner"}, "giver"),
+        ({"id": "a/b"}, "id"),
+    ],
+)
+def test_what_is_no_task_is_refused_by_its_field(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidInputError, match=text):
+        read_task({**SET, **change})
+
+
+@pytest.mark.parametrize("body", [None, 7, [], "set", {"task": 3}])
+def test_what_is_no_object_is_refused(body: Any) -> None:
+    with pytest.raises(InvalidInputError):
+        read_task(body)
+
+
+def test_a_template_takes_parameters_and_the_tasks_own_words() -> None:
+    skill = Skill.model_validate(
+        {"name": "warm", "set": {"device": "radiator-{room}", "resource": "Setpoint", "value": "{value}"}}
+    )
+    assert aim_of(skill, "", "", "21", {"room": "living"}) == Aim("radiator-living", "Setpoint", "21")
+    with pytest.raises(InvalidInputError, match="needs the parameter 'room'"):
+        aim_of(skill, "", "", "21", {})
+
+
+@pytest.mark.parametrize(
+    "skills",
+    [
+        [{"name": "set", "set": {"device": "a", "resource": "b", "value": "c"}}],
+        [{"name": "warm"}],
+        [{"name": "set"}, {"name": "set"}],
+        [{"name": "set", "cost_s": -1}],
+        [{"name": "set", "cost": 1}],
+    ],
+)
+def test_skills_that_mean_nothing_are_refused(skills: list[dict[str, Any]]) -> None:
+    with pytest.raises(ValidationError):
+        AgentDefinition.model_validate({"name": "ada", "watches": [{"device": "valve"}], "skills": skills})
+
+
+@pytest.mark.parametrize("name", ["guard", "coordinator", "owner", "http"])
+def test_names_that_mean_something_on_the_bus_are_no_agents(name: str) -> None:
+    with pytest.raises(ValidationError, match="is taken"):
+        AgentDefinition.model_validate({"name": name, "watches": [{"device": "valve"}]})

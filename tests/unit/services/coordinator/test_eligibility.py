@@ -1,0 +1,72 @@
+"""Who could do a task: the owner's files and the profiles decide."""
+
+from typing import Any
+
+import pytest
+
+from edgeagents.errors import InvalidInputError
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.device import Device
+from edgeagents.model.task import TaskWanted
+from services.coordinator.eligibility import Site, able, invited
+from services.coordinator.roster import Run
+from tests.valves import PROFILE
+
+
+def agent(name: str, **changes: Any) -> AgentDefinition:
+    """Return an agent that may set valves from 10 to 25."""
+    return AgentDefinition.model_validate({
+        "name": name, "watches": [{"profile": "Valve"}],
+        "may": [{"profile": "Valve", "resource": "Setpoint", "minimum": 10, "maximum": 25}],
+        "skills": [{"name": "set"},
+                   {"name": "warm", "set": {"device": "valve-{n}", "resource": "Setpoint", "value": "{degrees}"}}],
+        **changes,
+    })  # fmt: skip
+
+
+DEVICES = {name: Device(name=name, profile_name="Valve") for name in ("valve-1", "valve-2")}
+SITE = Site(
+    {
+        "ada": agent("ada"), "bob": agent("bob", may=[{"profile": "Valve", "resource": "Open"}]),
+        "cyd": agent("cyd", skills=[]),
+        "dan": agent("dan", may=[{"device": "valve-1", "resource": "Setpoint", "values": ["20", "odd"]}]),
+    },
+    DEVICES,
+    {"Valve": PROFILE},
+)  # fmt: skip
+
+
+def setting(value: object = "20", device: str = "valve-1", resource: str = "Setpoint") -> TaskWanted:
+    """Return a task."""
+    return TaskWanted.model_validate({"skill": "set", "deviceName": device, "resourceName": resource, "value": value})
+
+
+def test_permissions_and_values_of_the_owners_file_decide() -> None:
+    assert able(setting(), SITE) == ["ada", "dan"]
+    assert able(setting("21"), SITE) == ["ada"]
+    assert able(setting("true", resource="Open"), SITE) == ["bob"]
+    assert able(TaskWanted(skill="warm", params={"n": "2", "degrees": "22"}), SITE) == ["ada"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        (TaskWanted(skill="dance"), "no agent has skill 'dance'.*there are set, warm"),
+        (setting(device="valve-7"), "no device 'valve-7'"),
+        (setting(resource="Colour"), "no resource 'Colour'"),
+        (setting("29"), "outside what 'ada' may set"),
+        (setting("31"), "outside the profile's range"),
+        (setting("NaN"), "outside the profile's range"),
+        (setting("warm"), "valve-1/Setpoint"),
+        (TaskWanted(skill="warm", params={"n": "1"}), "needs the parameter 'degrees'"),
+    ],
+)
+def test_what_nobody_could_do_is_refused_and_says_why(wanted: TaskWanted, text: str) -> None:
+    with pytest.raises(InvalidInputError, match=text):
+        able(wanted, SITE)
+
+
+def test_the_least_busy_that_are_there_are_asked() -> None:
+    alive = {name: Run(name, "r", ("set",), busy, 0.0) for name, busy in (("ada", 2), ("bob", 0), ("dan", 1))}
+    assert invited(["ada", "cyd", "dan"], alive, 5) == ("dan", "ada")
+    assert invited(["ada", "bob", "dan"], alive, 2) == ("bob", "dan")
