@@ -2,9 +2,9 @@
 
 A thin shell around `contract_net_participant`. What is won becomes a decision with one intent and goes the agent's
 ordinary way: gate, lease, guard, proof; the command lives no longer than the task, and a cancel stops it until it is
-stored. Its id comes from the task, the award's epoch and when this run was first called for the task: an award that is
-done twice is one command at the guard, a task whose name was used before is another. Nothing is kept on disk: an agent
-that was restarted is another copy, and what the former one had taken is ended by the coordinator.
+stored. Its id comes from the task, the award's epoch and when the task was accepted: an award that is done twice is one
+command at the guard, a task whose name was used before is another. Nothing is kept on disk: an agent that was restarted
+is another copy, and what the former one had taken is ended by the coordinator.
 
 A conversation is remembered while a bid of ours stands or work is under way. One that comes to nothing (a refusal, a
 lost award) is forgotten with its timers: the same task may be called for again, and then is heard as if it were new.
@@ -52,7 +52,7 @@ _PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
 
 @dataclass(slots=True)
 class _Conversation:
-    """One task we were called for; `began_unix_ns`: when that was, which tells tasks of one name apart."""
+    """One task we were called for; `began_unix_ns`: when that was."""
 
     state: participant.State
     began_unix_ns: int
@@ -280,7 +280,9 @@ class Tasks:
         call, aim = item.call, item.aim
         if call is None or aim is None:
             return "an award of something we did not bid for"
-        cause = Cause(stream=f"tasks/{task}/{item.began_unix_ns}", sequence=award.epoch, event_id=task)
+        # Epochs of a name that is used again begin anew: without the time it would be the former task's command.
+        accepted_unix_ns = call.accepted_unix_ns or item.began_unix_ns
+        cause = Cause(stream=f"tasks/{task}/{accepted_unix_ns}", sequence=award.epoch, event_id=task)
         intent, site_s = self._intent(call, aim), self._site_now()
         decision = Decision(f"task-{task}-{award.epoch}"[:128], (intent,), "rule", 1.0, {}, time.time_ns())
         while _is_wanted(item):
@@ -291,7 +293,7 @@ class Tasks:
                 continue
             self._written_down(task, award, intent, given[0])
             if given[0].held_back:
-                return given[0].held_back
+                return item.abandoned or given[0].held_back
             return await self._commander.awaited(CommandId(given[0].command_id))
         return item.abandoned or "its time was over before it could be commanded"
 
