@@ -5,7 +5,8 @@
 What is awarded counts only once the ledger says it is taken by us, this very incarnation, under the epoch of the
 award; how the work ended counts once the ledger has that, and until then it is told again. One that was restarted
 reads the ledger before it acts. Its shell starts it with `Recovered`, the first time, too.
-Each ends by its own deadline, whatever the initiator does.
+Each ends by its own deadline, whatever the initiator does. A cancel ends all that was not begun; what was begun is to
+be abandoned, which the shell does unless a command is stored already, and that is then reported as any end of work.
 
 Source: FIPA SC00029H; design.md section 5.
 """
@@ -155,8 +156,15 @@ class Perform:
     award: Award
 
 
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Do not begin what can still be left undone; how the work ended comes back as `Performed` all the same."""
+
+    reason: str
+
+
 Event: TypeAlias = Heard | Estimated | LedgerSaid | Performed | Tick | Recovered
-Effect: TypeAlias = ConversationEffect | AskLedger | Estimate | Perform
+Effect: TypeAlias = ConversationEffect | AskLedger | Estimate | Perform | Abandon
 Result: TypeAlias = tuple[State, list[Effect]]
 
 
@@ -233,11 +241,26 @@ def _heard(state: Live, heard: Heard) -> Result:
             return _called(state, heard)
         case "accept-proposal":
             return _awarded(state, heard)
-        case "reject-proposal" | "cancel" if isinstance(state, (Listening, Estimating, Bidding)):
-            reason = said.reason or f"{heard.sender} said {said.performative}"
-            return Ended("not-mine", (reason,)), [Save()]
+        case "reject-proposal" if isinstance(state, (Listening, Estimating, Bidding)):
+            return Ended("not-mine", (said.reason or f"{heard.sender} said {said.performative}",)), [Save()]
+        case "cancel" if not isinstance(state, Reporting):
+            return _cancelled(state, said.reason or f"{heard.sender} said {said.performative}")
         case _:
             return state, [Refuse(heard.sender, "out-of-turn", f"{said.performative} means nothing here now")]
+
+
+def _cancelled(state: Live, reason: str) -> Result:
+    """End what was not begun: a cancel is told once the ledger has it, so an answer `taken` that is on its way is old.
+
+    Of work that is under way nobody but its shell knows whether it can still be left undone.
+    """
+    match state:
+        case Performing(is_sure=True):
+            return state, [Abandon(reason)]
+        case Performing():  # restarted, and nothing is done again: how it stood before, nobody knows
+            return Ended("failed", (reason,)), [Save()]
+        case _:
+            return Ended("not-mine", (reason,)), [Save()]
 
 
 def _called(state: Live, heard: Heard) -> Result:

@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -80,6 +80,19 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
+class Errand:
+    """What a command is given for, where that can be over before the command is.
+
+    Args:
+        left_s: the longest that its commands may live, seconds: nothing is done for what is over.
+        is_wanted: looked at once more before a command is stored; False: it is left undone.
+    """
+
+    left_s: float
+    is_wanted: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class _Order:
     """A wish that passed our own judgement: a command but for its lease, and its device's turn."""
 
@@ -87,6 +100,7 @@ class _Order:
     command: Command
     decided_s: float
     turn: contextlib.AbstractAsyncContextManager[None]
+    errand: Errand | None = None
 
 
 @dataclass(slots=True)
@@ -189,7 +203,9 @@ class Commander:
 
     # --- commands --------------------------------------------------------------------------------
 
-    def give(self, decision: Decision, cause: Cause, site_s: float) -> Awaitable[list[Given]]:
+    def give(
+        self, decision: Decision, cause: Cause, site_s: float, errand: Errand | None = None
+    ) -> Awaitable[list[Given]]:
         """Turn each intent into a stored command, or say why it is held back; one that is under way is left out.
 
         What is decided is so when this returns: the same wish is under way from then on, and each device has its turn.
@@ -199,6 +215,7 @@ class Commander:
             decision: what the agent wants.
             cause: the message it was decided on.
             site_s: site time of the decision.
+            errand: what it is for, if that can be over; `awaited` says how each of its commands ended.
         """
         found: list[Given | _Order] = []
         for ordinal, intent in enumerate(decision.intents):
@@ -206,7 +223,7 @@ class Commander:
                 self.counts["under_way"] += 1
                 continue
             try:
-                found.append(self._ordered(intent, decision, cause, ordinal, site_s))
+                found.append(self._ordered(intent, decision, cause, ordinal, site_s, errand))
             except TheirError as error:
                 found.append(Given(intent, held_back=str(error)))
         return self._carried_out(found)
@@ -236,16 +253,19 @@ class Commander:
         except InvalidInputError as error:
             return str(error)
 
-    def awaited(self, cause: Cause) -> "asyncio.Future[Outcome]":
-        """Return what will be the outcome of the first command on a cause; asked for before it is given.
+    async def awaited(self, name: CommandId) -> Outcome:
+        """Return how a command ended that was given for an errand; whoever gave it asks this at once, and once.
 
         Raises:
-            UnavailableError: without a session nothing can be given.
+            InvalidInputError: no such command was given for an errand.
         """
-        if self.welcome is None:
-            raise UnavailableError("no session with the guard")
-        name = command_id(self._agent.name, self.welcome.generation, cause, 0)
-        return self._awaited.setdefault(name, asyncio.get_running_loop().create_future())
+        ending = self._awaited.get(name)
+        if ending is None:
+            raise InvalidInputError(f"command {name!r} was given for no errand, or was asked for before")
+        try:
+            return await ending
+        finally:
+            self._awaited.pop(name, None)
 
     def value_of(self, device: str, resource: str, text: str) -> Value:
         """Return a text as a value of a resource's type.
@@ -259,7 +279,9 @@ class Commander:
             raise InvalidInputError(f"core-metadata knows no {device}/{resource} (yet)")
         return parse_value(found.properties.value_type, text)
 
-    def _ordered(self, intent: Intent, decision: Decision, cause: Cause, ordinal: int, site_s: float) -> Given | _Order:
+    def _ordered(
+        self, intent: Intent, decision: Decision, cause: Cause, ordinal: int, site_s: float, errand: Errand | None
+    ) -> Given | _Order:
         welcome = self.welcome
         if welcome is None:
             return Given(intent, held_back="no session with the guard")
@@ -272,6 +294,9 @@ class Commander:
             return Given(intent, held_back=problem)
         entry = next((item for item in welcome.site if (item.device, item.resource) == key), None)
         wait_s = entry.approval_wait_s if entry is not None and entry.risk_class != "A" else 0.0
+        ttl_s = min(self._agent.ttl + wait_s, MAX_TTL_S, MAX_TTL_S if errand is None else errand.left_s)
+        if not ttl_s > 0:
+            return Given(intent, held_back="the time of what it is for is over")
         command = Command(
             id=command_id(self._agent.name, welcome.generation, cause, ordinal, decision.question),
             device=intent.device,
@@ -279,7 +304,7 @@ class Commander:
             value=text,
             incarnation=self._incarnation,
             epoch=self._memory.epochs.get(key, _NO_LEASE),
-            ttl_s=min(self._agent.ttl + wait_s, MAX_TTL_S),
+            ttl_s=ttl_s,
             cause=cause,
             decision_id=decision.id,
             because=intent.because[:2000],
@@ -288,31 +313,51 @@ class Commander:
         )
         decided_s = time.monotonic()
         self._memory.pending[command.id] = Pending(command, decided_s)
-        return _Order(intent, command, decided_s, self._outbox.turn(command.device))
+        if errand is not None:  # before it is stored: its outcome may be quicker than the broker's word
+            self._awaited[command.id] = asyncio.get_running_loop().create_future()
+        return _Order(intent, command, decided_s, self._outbox.turn(command.device), errand)
 
     async def _sent(self, order: _Order) -> Given:
         """Send what was ordered, in its device's turn, under the lease there is then, unless its time is over."""
-        command, pending = order.command, self._memory.pending
-        left_s = command.ttl_s - (time.monotonic() - order.decided_s)
+        pending, may_be_stored = self._memory.pending, False
+        left_s = order.command.ttl_s - (time.monotonic() - order.decided_s)
         try:
             async with asyncio.timeout(left_s) as limit, order.turn:
-                reply = await self._lease((command.device, command.resource))
-                if reply.epoch is None:
-                    pending.pop(command.id, None)
-                    return Given(order.intent, held_back=reply.reason or "no lease")
-                if reply.epoch != command.epoch:
-                    command = command.model_copy(update={"epoch": reply.epoch})
+                command = await self._leased(order)
+                if isinstance(command, Given):
+                    return self._left_undone(order, command)
                 limit.reschedule(None)  # what may be stored is not broken off: the outbox looks after the time
+                may_be_stored = True
                 await self._outbox.store(command, order.decided_s)
         except TimeoutError:
-            pending.pop(command.id, None)
-            return Given(order.intent, held_back="neither its turn nor a lease came in time", is_lost=True)
+            text = "neither its turn nor a lease came in time"
+            return self._left_undone(order, Given(order.intent, held_back=text, is_lost=True))
         except TheirError as error:
-            pending.pop(command.id, None)
-            return Given(order.intent, held_back=str(error), is_lost=True)
+            return self._left_undone(order, Given(order.intent, held_back=str(error), is_lost=True))
+        except asyncio.CancelledError:
+            self._awaited.pop(order.command.id, None)
+            if not may_be_stored:  # else its outcome may come
+                pending.pop(order.command.id, None)
+            raise
         if command.id in pending:  # else its outcome was quicker
             pending[command.id] = Pending(command, time.monotonic())
         return Given(order.intent, command_id=command.id)
+
+    async def _leased(self, order: _Order) -> Command | Given:
+        """Return an order's command under the lease there is, or why it is not sent."""
+        command = order.command
+        reply = await self._lease((command.device, command.resource))
+        if reply.epoch is None:
+            return Given(order.intent, held_back=reply.reason or "no lease")
+        if order.errand is not None and not order.errand.is_wanted():
+            return Given(order.intent, held_back="what it was for is over: left undone")
+        return command if reply.epoch == command.epoch else command.model_copy(update={"epoch": reply.epoch})
+
+    def _left_undone(self, order: _Order, given: Given) -> Given:
+        """Return what became of an order that was not stored; nothing waits for its outcome any more."""
+        self._memory.pending.pop(order.command.id, None)
+        self._awaited.pop(order.command.id, None)
+        return given
 
     def _is_under_way(self, intent: Intent) -> bool:
         key = (intent.device, intent.resource)
@@ -389,7 +434,7 @@ class Commander:
         key = (outcome.device, outcome.resource)
         self.counts[outcome.status] += 1
         self._memory.pending.pop(outcome.command_id, None)
-        waiting = self._awaited.pop(outcome.command_id, None)
+        waiting = self._awaited.get(outcome.command_id)  # whoever awaits it takes it out
         if waiting is not None and not waiting.done():
             waiting.set_result(outcome)
         memory_key = (key, outcome.value)

@@ -1,19 +1,24 @@
 """The agent's part in tasks: hears calls, bids, takes what it has won in the ledger, and does it by its own commands.
 
 A thin shell around `contract_net_participant`. What is won becomes a decision with one intent and goes the agent's
-ordinary way: gate, lease, guard, proof. The command's id comes from the task and the award's epoch, so that an award
-that is done twice is one command at the guard. Nothing is kept on disk: an agent that was restarted is another copy,
-and what the former one had taken is ended by the coordinator.
+ordinary way: gate, lease, guard, proof; the command lives no longer than the task, and a cancel stops it until it is
+stored. Its id comes from the task, the award's epoch and when the task was accepted: an award that is done twice is one
+command at the guard, a task whose name was used before is another. Nothing is kept on disk: an agent that was restarted
+is another copy, and what the former one had taken is ended by the coordinator.
+
+A conversation is remembered while a bid of ours stands or work is under way. One that comes to nothing (a refusal, a
+lost award) is forgotten with its timers: the same task may be called for again, and then is heard as if it were new.
 
 Source: design.md section 5; docs/tasks.md.
 """
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from edgeagents import subjects
@@ -23,7 +28,7 @@ from edgeagents.audit import Audit
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.cooperation import Act, Announcement, Award, CallForProposals, LedgerAsk, LedgerTold
-from edgeagents.model.message import Cause, Message, Outcome
+from edgeagents.model.message import Cause, CommandId, Message, Outcome
 from edgeagents.model.skill import Aim
 from edgeagents.protocol import contract_net_participant as participant
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
@@ -31,7 +36,7 @@ from edgeagents.protocol.conversation import Heard, Refuse, Save, Tell, Tick
 from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.task_ledger import CloseTask, Entry, LedgerAnswer, LedgerRequest, ReadTask, Status, TakeTask
 from services.agent.bidding import Declined, Load, bid, meant
-from services.agent.commands import Commander, Given
+from services.agent.commands import Commander, Errand, Given
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +52,16 @@ _PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
 
 @dataclass(slots=True)
 class _Conversation:
-    """One task we were called for."""
+    """One task we were called for; `began_unix_ns`: when that was."""
 
     state: participant.State
+    began_unix_ns: int
     call: CallForProposals | None = None
     aim: Aim | None = None
     work: "asyncio.Task[None] | None" = None
     reason: str = ""
+    abandoned: str = ""  # why what is not begun yet is left undone
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
 class Tasks:
@@ -148,8 +156,8 @@ class Tasks:
         setting = participant.Setting(
             self._agent.name, subjects.COORDINATOR, said.conversation, deadline_s, self._incarnation
         )
-        known = self._known[said.conversation] = _Conversation(participant.Listening(setting))
-        self._timer(said.conversation, deadline_s - time.monotonic())
+        known = self._known[said.conversation] = _Conversation(participant.Listening(setting), time.time_ns())
+        self._timer(said.conversation, known, deadline_s - time.monotonic())
         self.counts["calls"] += 1
         return known
 
@@ -162,10 +170,18 @@ class Tasks:
                 following = await self._carry_out(task, item, effect)
                 if following is not None:
                     events.append(following)
-        if isinstance(item.state, participant.Ended):
-            self._known.pop(task, None)
-            if item.work is not None and item.work is not asyncio.current_task():
-                item.work.cancel()
+        if isinstance(item.state, (participant.Ended, participant.Listening)):
+            self._forget(task, item)
+
+    def _forget(self, task: str, item: _Conversation) -> None:
+        """Drop a conversation, and all that would wake it; by now another of the same task may have begun."""
+        if self._known.get(task) is item:
+            del self._known[task]
+        for timer in item.timers:
+            timer.cancel()
+        item.timers.clear()
+        if item.work is not None and item.work is not asyncio.current_task():
+            item.work.cancel()
 
     async def _carry_out(self, task: str, item: _Conversation, effect: participant.Effect) -> participant.Event | None:
         match effect:
@@ -178,20 +194,23 @@ class Tasks:
             case participant.Perform(award):
                 if item.work is None:  # repeated after the ledger was read again: it is under way
                     item.work = self._group.create_task(self._perform(task, item, award), name=f"task {task}")
+            case participant.Abandon(reason):
+                item.abandoned = item.abandoned or reason
             case StartTimer(after_s):
-                self._timer(task, after_s)
+                self._timer(task, item, after_s)
             case Refuse(_, cause, text):
                 self._count(f"acts_{cause}", text)
             case Save():
                 pass  # another run of us is another copy: it would not go on as this one
         return None
 
-    def _timer(self, task: str, after_s: float) -> None:
-        asyncio.get_running_loop().call_later(max(0.0, after_s), self._tick, task)
+    def _timer(self, task: str, item: _Conversation, after_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        item.timers = [timer for timer in item.timers if timer.when() > loop.time()]  # the others have fired
+        item.timers.append(loop.call_later(max(0.0, after_s), self._tick, task, item))
 
-    def _tick(self, task: str) -> None:
-        item = self._known.get(task)
-        if item is not None and not self._is_over:
+    def _tick(self, task: str, item: _Conversation) -> None:
+        if self._known.get(task) is item and not self._is_over:
             self._group.create_task(self._step(task, item, Tick(time.monotonic())), name=f"tick {task}")
 
     def _count(self, word: str, text: str) -> None:
@@ -269,20 +288,22 @@ class Tasks:
         call, aim = item.call, item.aim
         if call is None or aim is None:
             return "an award of something we did not bid for"
-        cause = Cause(stream=f"tasks/{task}", sequence=award.epoch, event_id=task)
+        # Epochs of a name that is used again begin anew: without the time it would be the former task's command.
+        accepted_unix_ns = call.accepted_unix_ns or item.began_unix_ns
+        cause = Cause(stream=f"tasks/{task}/{accepted_unix_ns}", sequence=award.epoch, event_id=task)
         intent, site_s = self._intent(call, aim), self._site_now()
-        ending = self._commander.awaited(cause)
         decision = Decision(f"task-{task}-{award.epoch}"[:128], (intent,), "rule", 1.0, {}, time.time_ns())
-        while isinstance(item.state, participant.Performing):
-            given = await self._commander.give(decision, cause, site_s)
+        while _is_wanted(item):
+            errand = Errand(_deadline_s(item) - time.monotonic(), lambda: _is_wanted(item))
+            given = await self._commander.give(decision, cause, site_s, errand)
             if not given:  # the same is under way already: what comes of that is not ours to report
                 await asyncio.sleep(AGAIN_S)
                 continue
             self._written_down(task, award, intent, given[0])
             if given[0].held_back:
-                return given[0].held_back
-            return await ending
-        return "its time was over before it could be commanded"
+                return item.abandoned or given[0].held_back
+            return await self._commander.awaited(CommandId(given[0].command_id))
+        return item.abandoned or "its time was over before it could be commanded"
 
     def _written_down(self, task: str, award: Award, intent: Intent, given: Given) -> None:
         self._audit.append(
@@ -295,6 +316,16 @@ class Tasks:
             await self._bus.publish(subject, wire.encode(message), _PROTOBUF)
         except UnavailableError as error:
             self._count("acts_lost", str(error))
+
+
+def _is_wanted(item: _Conversation) -> bool:
+    """Say whether a task is still ours to do: nobody cancelled it, and its time is not over."""
+    return isinstance(item.state, participant.Performing) and not item.abandoned
+
+
+def _deadline_s(item: _Conversation) -> float:
+    """Return when a task is over for us, monotonic seconds; what has ended is over already."""
+    return -math.inf if isinstance(item.state, participant.Ended) else item.state.setting.deadline_s
 
 
 def _asked(request: LedgerRequest, reason: str) -> LedgerAsk:

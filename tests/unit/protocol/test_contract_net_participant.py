@@ -8,6 +8,7 @@ import pytest
 from edgeagents.model.cooperation import Act, Award, CallForProposals
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
 from edgeagents.protocol.contract_net_participant import (
+    Abandon,
     Bidding,
     Ended,
     Estimate,
@@ -147,6 +148,43 @@ def test_one_that_is_restored_from_its_own_state_goes_on_as_itself() -> None:
     assert step(doubtful, said("taken", incarnation="i-2"))[0] == Ended(
         "not-mine", ("the ledger says taken, and not by us",)
     )
+
+
+# --- a cancel --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "state", [Listening(SETTING), Estimating(SETTING, CALL, 1.0), Bidding(SETTING, CALL, 2.0), TAKING]
+)
+def test_a_cancel_ends_what_was_not_begun_and_an_answer_from_before_it_begins_nothing(state: Any) -> None:
+    state, _ = step(state, Heard("lead", act("cancel", TASK, reason="not now"), 0.5))
+    assert state == Ended("not-mine", ("not now",))
+    assert step(state, said("taken")) == (state, [])
+
+
+def test_work_that_is_cancelled_is_to_be_abandoned_and_reported_however_it_ended() -> None:
+    state, effects = step(Performing(SETTING, AWARD), Heard("lead", act("cancel", TASK), 1.0))
+    assert isinstance(state, Performing)
+    assert effects == [Abandon("lead said cancel")]
+    state, effects = step(state, Performed("failed", 1.1))
+    assert asked(effects) == [CloseTask(TASK, 1, "anna", "failed")]
+    state, _ = step(state, said("failed", problem="failed already"))
+    assert isinstance(state, Ended)
+
+
+def test_one_that_was_restarted_does_not_begin_again_what_was_cancelled() -> None:
+    doubtful, _ = step(Performing(SETTING, AWARD), Recovered(1.0))
+    state, _ = step(doubtful, Heard("lead", act("cancel", TASK, reason="not now"), 1.1))
+    assert state == Ended("failed", ("not now",))
+    assert step(state, said("taken")) == (state, [])
+
+
+def test_only_the_initiator_cancels_and_work_that_has_ended_is_not_undone() -> None:
+    performing = Performing(SETTING, AWARD)
+    assert step(performing, Heard("mallory", act("cancel", TASK), 1.0))[0] == performing
+    state, effects = step(REPORTING, Heard("lead", act("cancel", TASK), 1.0))
+    assert isinstance(state, Reporting)
+    assert [effect.cause for effect in effects if isinstance(effect, Refuse)] == ["out-of-turn"]
 
 
 # --- reporting -------------------------------------------------------------------------------------

@@ -11,12 +11,13 @@ import pytest
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus, BusMessage, Handler, StoredMessage
 from edgeagents.adapters.device_cache import DeviceCache
-from edgeagents.errors import ConflictError, UnavailableError
+from edgeagents.errors import ConflictError, InvalidInputError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.device import Device, Profile
 from edgeagents.model.message import (
     Cause,
     Command,
+    CommandId,
     Epoch,
     Heartbeat,
     LeaseReply,
@@ -29,7 +30,7 @@ from edgeagents.model.message import (
 from edgeagents.model.values import Value
 from edgeagents.settings import BusSettings, SiteTime
 from services.agent import commands as commands_module
-from services.agent.commands import Commander, Given, command_id
+from services.agent.commands import Commander, Errand, Given, command_id
 from services.agent.perception import Twin
 from tests.contract.waiting import until
 
@@ -564,3 +565,121 @@ async def test_a_few_leases_are_asked_for_at_once(rig: Rig, monkeypatch: pytest.
     replies = await asyncio.gather(*(rig.commander._lease((f"valve-{number}", "Setpoint")) for number in range(100)))
     assert all(reply.granted for reply in replies)
     assert (most, len(rig.bus.leases)) == (32, 100)
+
+
+# --- errands: commands for what can be over before they are -----------------------------------------
+
+
+def wish(value: Value = 21, resource: str = "Setpoint") -> Decision:
+    return Decision("d-1", (Intent("valve", resource, value, "task", "task"),), "rule", 1.0, {}, 0)
+
+
+async def test_a_command_lives_no_longer_than_what_it_is_for(rig: Rig) -> None:
+    (given,) = await rig.commander.give(wish("x", "Note"), CAUSE, NOW_S, Errand(30.0, lambda: True))
+    (command,) = rig.bus.commands
+    assert given.command_id == command.id
+    assert 0 < command.ttl_s <= 30.0, "a human may let it act for ten minutes, the task's time is over long before"
+
+
+async def test_what_is_over_already_is_not_commanded(rig: Rig) -> None:
+    (given,) = await rig.commander.give(wish(), CAUSE, NOW_S, Errand(0.0, lambda: True))
+    assert given == Given(given.intent, held_back="the time of what it is for is over")
+    assert (rig.bus.held, dict(rig.commander.pending)) == ([], {})
+
+
+async def test_what_nobody_wants_any_more_is_left_undone_until_it_is_stored(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, is_wanted = rig.bus.request, True
+
+    async def request(*args: Any, **options: Any) -> BusMessage:
+        nonlocal is_wanted
+        is_wanted = False  # cancelled while the lease is asked for
+        return await original(*args, **options)
+
+    monkeypatch.setattr(rig.bus, "request", request)
+    (given,) = await rig.commander.give(wish(), CAUSE, NOW_S, Errand(30.0, lambda: is_wanted))
+    assert given.held_back == "what it was for is over: left undone"
+    assert (rig.bus.held, dict(rig.commander.pending), rig.commander._awaited) == ([], {}, {})
+
+
+async def test_how_an_errands_command_ended_is_told_also_when_its_outcome_is_quicker_than_the_broker(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = rig.bus.store
+
+    async def store(*args: Any, **options: Any) -> int:
+        sequence = await original(*args, **options)
+        rig.end(rig.bus.commands[-1], "proven")
+        return sequence
+
+    monkeypatch.setattr(rig.bus, "store", store)
+    (given,) = await rig.commander.give(wish(), CAUSE, NOW_S, Errand(30.0, lambda: True))
+    outcome = await asyncio.wait_for(rig.commander.awaited(CommandId(given.command_id)), 1.0)
+    assert (outcome.command_id, outcome.status) == (given.command_id, "proven")
+    assert rig.commander._awaited == {}
+    with pytest.raises(InvalidInputError, match="given for no errand"):
+        await rig.commander.awaited(CommandId(given.command_id))
+
+
+async def test_the_outcome_that_is_awaited_is_that_of_the_session_it_was_given_in(rig: Rig) -> None:
+    """The guard was reset between deciding and giving: the command's id holds the newer generation."""
+    assert rig.bus.welcome is not None
+    rig.commander.welcome = rig.bus.welcome.model_copy(update={"generation": 2})
+    (given,) = await rig.commander.give(wish(), CAUSE, NOW_S, Errand(30.0, lambda: True))
+    assert given.command_id == command_id("a", 2, CAUSE, 0)
+    waiting = asyncio.ensure_future(rig.commander.awaited(CommandId(given.command_id)))
+    await asyncio.sleep(0)
+    rig.end(rig.bus.commands[0], "expired")
+    assert (await asyncio.wait_for(waiting, 1.0)).status == "expired"
+
+
+async def test_whoever_stops_waiting_leaves_nothing_behind(rig: Rig) -> None:
+    (given,) = await rig.commander.give(wish(), CAUSE, NOW_S, Errand(30.0, lambda: True))
+    waiting = asyncio.ensure_future(rig.commander.awaited(CommandId(given.command_id)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait((waiting,))
+    assert rig.commander._awaited == {}
+    assert list(rig.commander.pending) == [given.command_id], "it is stored: its outcome comes"
+
+
+@pytest.mark.parametrize(("place", "left"), [("request", 0), ("store", 1)])
+async def test_of_what_is_broken_off_before_it_is_stored_nothing_is_awaited(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, place: str, left: int
+) -> None:
+    reached = asyncio.Event()
+
+    async def hangs(*args: Any, **options: Any) -> Any:
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(rig.bus, place, hangs)
+    giving = asyncio.ensure_future(rig.commander.give(wish(), CAUSE, NOW_S, Errand(30.0, lambda: True)))
+    await reached.wait()
+    giving.cancel()
+    await asyncio.wait((giving,))
+    assert (len(rig.commander.pending), rig.commander._awaited) == (left, {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "value", "problem"),
+    [
+        ({}, 21, ""),
+        ({"mode": "observe"}, 21, "mode observe"),
+        ({}, 31, "30"),
+        ({}, "warm", "warm"),
+    ],
+)
+def test_a_problem_is_what_would_hold_a_command_back_now(
+    rig: Rig, changes: dict[str, Any], value: Value, problem: str
+) -> None:
+    assert rig.commander.welcome is not None
+    rig.commander.welcome = rig.commander.welcome.model_copy(update=changes)
+    found = rig.commander.problem(wish(value).intents[0], NOW_S)
+    assert (problem in found, bool(found)) == (True, bool(problem))
+
+
+def test_without_a_session_everything_is_a_problem(rig: Rig) -> None:
+    rig.commander.welcome = None
+    assert rig.commander.problem(wish().intents[0], NOW_S) == "no session with the guard"

@@ -1,0 +1,344 @@
+"""The agent's part in tasks: what is remembered, what is commanded and for how long, and what a cancel still stops."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.audit import Audit
+from edgeagents.errors import UnavailableError
+from edgeagents.model.agent import AgentDefinition, Decision, Intent
+from edgeagents.model.cooperation import Act, Award, CallForProposals, LedgerAsk, LedgerTold
+from edgeagents.model.message import Cause, CommandId, Outcome, OutcomeStatus
+from edgeagents.protocol.conversation import act
+from services.agent.commands import Commander, Errand, Given, command_id
+from services.agent.tasks import MOST_CONVERSATIONS, Tasks
+from tests.contract.waiting import until
+
+ADA = AgentDefinition.model_validate({
+    "name": "ada", "watches": [{"device": "valve"}], "skills": [{"name": "set", "cost_s": 2}],
+})  # fmt: skip
+PROTOBUF = {CONTENT_TYPE: wire.PROTOBUF}
+
+
+class FakeBus:
+    """A coordinator's ledger that gives a task to whoever takes it; `told` is what the agent said."""
+
+    def __init__(self) -> None:
+        self.settings = SimpleNamespace(gateway="gw")
+        self.told: list[Act] = []
+        self.asked: list[LedgerAsk] = []
+        self.status = "taken"
+        self.problem = ""
+
+    async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        assert subject == subjects.act("gw", subjects.COORDINATOR, "ada")
+        self.told.append(wire.decode(Act, data))
+
+    async def request(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float
+    ) -> BusMessage:
+        asked = wire.decode(LedgerAsk, data)
+        self.asked.append(asked)
+        status = asked.status if asked.verb == "close" else self.status
+        told = LedgerTold(
+            task=asked.task, epoch=asked.epoch, status=status, winner="ada", incarnation="run-1", problem=self.problem
+        )
+        return BusMessage("", wire.encode(told))
+
+    @property
+    def words(self) -> list[str]:
+        """The performatives that the agent said."""
+        return [said.performative for said in self.told]
+
+
+class FakeCommander:
+    """Gives what it is asked for; `lease` is what each command waits for before it is stored, `ending` how it ends."""
+
+    def __init__(self) -> None:
+        self.pending: dict[str, Any] = {}
+        self.link_s = 0.0
+        self.trouble = ""
+        self.lease, self.ending = asyncio.Event(), asyncio.Event()
+        self.lease.set()
+        self.ending.set()
+        self.status: OutcomeStatus = "proven"
+        self.given: list[tuple[Cause, Errand]] = []
+        self.stored: list[str] = []
+        self.is_under_way = False
+
+    def problem(self, intent: Intent, site_s: float) -> str:
+        return self.trouble
+
+    def value_of(self, device: str, resource: str, text: str) -> float:
+        return float(text)
+
+    async def give(self, decision: Decision, cause: Cause, site_s: float, errand: Errand) -> list[Given]:
+        self.given.append((cause, errand))
+        if self.is_under_way:
+            return []
+        await self.lease.wait()
+        if not errand.is_wanted():
+            return [Given(decision.intents[0], held_back="what it was for is over: left undone")]
+        name = command_id("ada", 1, cause, 0)
+        self.stored.append(name)
+        return [Given(decision.intents[0], command_id=name)]
+
+    async def awaited(self, name: CommandId) -> Outcome:
+        await self.ending.wait()
+        return Outcome(
+            command_id=name, device="valve", resource="Setpoint", status=self.status, value="21", finished_unix_ns=1
+        )
+
+
+class Group:
+    """What is under way; its errors are the test's."""
+
+    def __init__(self) -> None:
+        self.under_way: list[asyncio.Task[None]] = []
+
+    def create_task(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        self.under_way.append(asyncio.create_task(work, name=name))
+        return self.under_way[-1]
+
+
+class Rig:
+    """An agent that hears a coordinator."""
+
+    def __init__(self) -> None:
+        self.group = Group()
+        self.bus, self.commander = FakeBus(), FakeCommander()
+        self.notes: list[dict[str, Any]] = []
+        audit = SimpleNamespace(append=lambda kind, **fields: self.notes.append(fields))
+        self.tasks = Tasks(
+            cast(Bus, self.bus), ADA, cast(Commander, self.commander), cast(Audit, audit), "run-1", lambda: 0.0,
+            cast(asyncio.TaskGroup, self.group),
+        )  # fmt: skip
+
+    async def hear(self, said: Act, sender: str = subjects.COORDINATOR) -> None:
+        """Bring an act to the agent."""
+        await self.tasks._on_act(BusMessage(subjects.act("gw", "ada", sender), wire.encode(said), PROTOBUF))
+
+    async def call(self, task: str = "t", left_s: float = 60.0, accepted_unix_ns: int = 0, epoch: int = 0) -> None:
+        """Call for a task."""
+        call = CallForProposals(
+            task=task, skill="set", device="valve", resource="Setpoint", value="21", left_s=left_s, epoch=epoch,
+            accepted_unix_ns=accepted_unix_ns,
+        )  # fmt: skip
+        await self.hear(act("cfp", task, call=call, reply_by_s=1.0))
+
+    async def award(self, task: str = "t", epoch: int = 1) -> None:
+        """Name the agent as the winner."""
+        await self.hear(act("accept-proposal", task, award=Award(task=task, epoch=epoch)))
+
+    async def ends(self) -> str:
+        """Return how the ledger was told that the only task ended, once nothing is remembered of it."""
+        await until(lambda: not self.tasks._known, "the task has ended")
+        return self.bus.asked[-1].status
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    """A rig whose work ends with the test."""
+    found = Rig()
+    yield found
+    for name, item in list(found.tasks._known.items()):
+        found.tasks._forget(name, item)
+    ends = await asyncio.gather(*found.group.under_way, return_exceptions=True)
+    assert [end for end in ends if isinstance(end, Exception)] == []
+
+
+async def test_what_is_won_is_commanded_and_reported(rig: Rig) -> None:
+    await rig.call()
+    await rig.award()
+    assert await rig.ends() == "done"
+    assert [asked.verb for asked in rig.bus.asked] == ["take", "close"]
+    assert rig.bus.words == ["propose", "inform", "inform"]
+    assert [note["command"] for note in rig.notes] == rig.commander.stored
+
+
+@pytest.mark.parametrize("status", ["refused", "expired", "uncertain"])
+async def test_a_command_that_was_not_proven_is_a_failed_task_with_its_reason(rig: Rig, status: OutcomeStatus) -> None:
+    rig.commander.status = status
+    await rig.call()
+    await rig.award()
+    assert await rig.ends() == "failed"
+    assert rig.bus.asked[-1].reason == status
+
+
+# --- what is remembered ----------------------------------------------------------------------------
+
+
+async def test_who_declines_is_asked_again_however_often_it_has_declined(rig: Rig) -> None:
+    rig.commander.trouble = "mode observe"
+    for number in range(MOST_CONVERSATIONS + 1):
+        await rig.call(f"t-{number}", left_s=86_400.0)
+    assert rig.bus.words == ["refuse"] * (MOST_CONVERSATIONS + 1)
+    assert (rig.tasks._known, rig.tasks.counts["calls_left_out"]) == ({}, 0)
+    rig.commander.trouble = ""
+    await rig.call("t-0")
+    assert rig.bus.words[-1] == "propose"
+
+
+async def test_what_comes_to_nothing_leaves_no_timer_behind(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[asyncio.TimerHandle] = []
+    loop = asyncio.get_running_loop()
+    original = loop.call_later
+
+    def call_later(delay: float, callback: Any, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(original(delay, callback, *args, **options))
+        return timers[-1]
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    rig.commander.trouble = "mode observe"
+    await rig.call("declined")
+    rig.commander.trouble = ""
+    await rig.call("cancelled")
+    await rig.hear(act("cancel", "cancelled"))
+    assert timers
+    assert all(timer.cancelled() for timer in timers)
+
+
+async def test_so_many_bids_stand_at_once_and_one_that_ends_makes_room(rig: Rig) -> None:
+    for number in range(MOST_CONVERSATIONS + 1):
+        await rig.call(f"t-{number}")
+    assert rig.tasks.counts["calls_left_out"] == 1
+    await rig.hear(act("reject-proposal", "t-0"))
+    await rig.call("late")
+    assert rig.bus.words == ["propose"] * (MOST_CONVERSATIONS + 1)
+
+
+async def test_a_lost_award_is_forgotten_and_the_task_is_bid_for_again(rig: Rig) -> None:
+    await rig.call()
+    rig.bus.status, rig.bus.problem = "open", "the award ended 0.1 s ago"
+    await rig.award()
+    await until(lambda: not rig.tasks._known, "the award was lost")
+    await rig.call(epoch=2)
+    assert rig.bus.words == ["propose", "propose"]
+    assert rig.commander.given == []
+
+
+async def test_an_answer_of_the_ledger_to_what_is_forgotten_does_not_touch_the_next_of_that_name(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, original = asyncio.Event(), rig.bus.request
+
+    async def request(*args: Any, **options: Any) -> BusMessage:
+        await answer.wait()
+        return await original(*args, **options)
+
+    monkeypatch.setattr(rig.bus, "request", request)
+    await rig.call()
+    await rig.award()
+    await rig.hear(act("cancel", "t"))
+    await rig.call()
+    answer.set()
+    await until(lambda: rig.bus.asked, "the ledger has answered")
+    await asyncio.sleep(0)
+    assert list(rig.tasks._known) == ["t"]
+    assert rig.commander.given == []
+
+
+async def test_only_the_coordinator_calls(rig: Rig) -> None:
+    call = CallForProposals(task="t", skill="set", device="valve", resource="Setpoint", value="21", left_s=60.0)
+    await rig.hear(act("cfp", "t", call=call, reply_by_s=1.0), sender="mallory")
+    assert (rig.bus.told, rig.tasks._known, rig.tasks.counts["acts_of_strangers"]) == ([], {}, 1)
+
+
+async def test_a_ledger_that_is_silent_is_asked_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, is_silent = rig.bus.request, True
+
+    async def request(*args: Any, **options: Any) -> BusMessage:
+        nonlocal is_silent
+        if is_silent:
+            is_silent = False
+            raise UnavailableError("no answer")
+        return await original(*args, **options)
+
+    monkeypatch.setattr(rig.bus, "request", request)
+    await rig.call()
+    await rig.award()
+    assert await rig.ends() == "done"
+    assert rig.tasks.counts["ledger_silent"] == 1
+
+
+# --- what is commanded -----------------------------------------------------------------------------
+
+
+async def test_a_command_gets_the_time_that_is_left_to_the_task(rig: Rig) -> None:
+    await rig.call(left_s=30.0)
+    await rig.award()
+    await rig.ends()
+    ((_, errand),) = rig.commander.given
+    assert 0 < errand.left_s <= 30.0
+
+
+async def test_a_task_whose_name_was_used_before_is_another_command(rig: Rig) -> None:
+    for accepted_unix_ns in (1, 2):
+        await rig.call(accepted_unix_ns=accepted_unix_ns)
+        await rig.award()
+        await rig.ends()
+    assert len(set(rig.commander.stored)) == 2
+    assert {cause.event_id for cause, _ in rig.commander.given} == {"t"}
+
+
+async def test_so_it_is_where_nobody_tells_when_it_was_accepted(rig: Rig) -> None:
+    for _ in range(2):
+        await rig.call()
+        await rig.award()
+        await rig.ends()
+    assert len(set(rig.commander.stored)) == 2
+
+
+async def test_the_same_task_under_the_same_award_is_the_same_command_in_every_run() -> None:
+    stored: list[str] = []
+    for _ in range(2):
+        rig = Rig()
+        await rig.call(accepted_unix_ns=7)
+        await rig.award()
+        await rig.ends()
+        stored += rig.commander.stored
+    assert stored[0] == stored[1]
+
+
+# --- a cancel --------------------------------------------------------------------------------------
+
+
+async def test_a_cancel_before_the_command_is_stored_leaves_it_undone(rig: Rig) -> None:
+    rig.commander.lease.clear()
+    await rig.call()
+    await rig.award()
+    await until(lambda: rig.commander.given, "a lease is asked for")
+    await rig.hear(act("cancel", "t", reason="the owner thought better of it"))
+    rig.commander.lease.set()
+    assert await rig.ends() == "failed"
+    assert rig.commander.stored == []
+    assert rig.bus.asked[-1].reason == "the owner thought better of it"
+
+
+async def test_a_cancel_ends_waiting_for_another_command_of_the_same_value(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.agent.tasks.AGAIN_S", 0.0)
+    rig.commander.is_under_way = True
+    await rig.call()
+    await rig.award()
+    await until(lambda: len(rig.commander.given) > 1, "it is tried again")
+    await rig.hear(act("cancel", "t"))
+    assert await rig.ends() == "failed"
+    assert rig.commander.stored == []
+
+
+async def test_a_command_that_is_stored_is_followed_to_its_outcome_in_spite_of_a_cancel(rig: Rig) -> None:
+    rig.commander.ending.clear()
+    await rig.call()
+    await rig.award()
+    await until(lambda: rig.commander.stored, "it is stored")
+    await rig.hear(act("cancel", "t"))
+    rig.commander.ending.set()
+    assert await rig.ends() == "done"
