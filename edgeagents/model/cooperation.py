@@ -50,6 +50,7 @@ class CallForProposals(Message):
     value: str = Field("", max_length=1024)
     params: Params = ()
     left_s: float = Field(0.0, ge=0, le=86_400)
+    accepted_unix_ns: int = Field(0, ge=0, le=2**63 - 1)
 
 
 class Bid(Message):

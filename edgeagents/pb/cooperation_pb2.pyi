@@ -139,6 +139,7 @@ class CallForProposals(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     PARAMS_FIELD_NUMBER: _builtins.int
     LEFT_S_FIELD_NUMBER: _builtins.int
+    ACCEPTED_UNIX_NS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     skill: _builtins.str
     """what whoever bids must be able to do"""
@@ -150,6 +151,8 @@ class CallForProposals(_message.Message):
     value: _builtins.str
     left_s: _builtins.float
     """until the task's deadline, from receipt"""
+    accepted_unix_ns: _builtins.int
+    """when it was taken in: an id given again much later is another task; 0: not told"""
     @_builtins.property
     def requires(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """further words that its card must hold"""
@@ -168,10 +171,11 @@ class CallForProposals(_message.Message):
         value: _builtins.str = ...,
         params: _abc.Iterable[Global___Param] | None = ...,
         left_s: _builtins.float = ...,
+        accepted_unix_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "epoch", b"epoch", "left_s", b"left_s", "params", b"params", "requires", b"requires", "resource", b"resource", "skill", b"skill", "task", b"task", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_unix_ns", b"accepted_unix_ns", "device", b"device", "epoch", b"epoch", "left_s", b"left_s", "params", b"params", "requires", b"requires", "resource", b"resource", "skill", b"skill", "task", b"task", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
