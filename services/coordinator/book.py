@@ -38,9 +38,7 @@ GRACE_S: Final = 0.5  # between a task's deadline and its end in the ledger: a r
 NOBODY_AGAIN_S: Final = 0.5  # until it is looked again whether somebody is there
 LONGEST_BID_S: Final = 60.0
 HEARING_S: Final = 2.0  # until what came in while we did not run has been heard
-MOST_PAUSE_S: Final = (
-    30.0  # between two rounds of calls when all have refused; the first pause is 1 s, each twice as long
-)
+MOST_PAUSE_S: Final = 30.0  # between two rounds of calls in vain; the first pause is 1 s, each twice as long
 MOST_OF_ONE: Final = 0.5  # so much of all places one giver may hold: the others' tasks are taken in still
 Event: TypeAlias = contract_net.Event
 

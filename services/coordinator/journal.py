@@ -1,8 +1,9 @@
 """Records into the stream `tasks`: what waits is written as one, and what may be told then is told then.
 
 The newest record of each task is kept, so reading the stream back is reading the book. The stream is the guard's:
-whoever sets a stream up can have the broker publish anywhere, so we only write our records and purge old ones. Each batch expects the stream
-to end where we left it: a second coordinator, or one that slept and woke, cannot write, learns so, and ends.
+whoever sets a stream up can have the broker publish anywhere, so we only write our records and purge old ones. Each
+batch expects the stream to end where we left it: a second coordinator, or one that slept and woke, cannot write,
+learns so, and ends.
 
 Source: design.md section 4; group commit as in DeWitt et al. 1984; docs/decisions/0017.
 """

@@ -37,7 +37,7 @@ class Roster:
     runs: Mapping[tuple[str, str], Run] = field(default_factory=dict)
 
     def heard(self, agent: str, said: Announcement, now_s: float) -> "Roster":
-        """Return the roster with what an agent said; of one agent the runs heard last are kept, of all those not gone."""
+        """Return the roster with what an agent said; of each agent the newest runs are kept, while there is room."""
         run = Run(agent, said.incarnation, said.skills, said.busy, now_s)
         runs = {**self.runs, (agent, said.incarnation): run}
         own = sorted((item.heard_s, key) for key, item in runs.items() if item.agent == agent and item != run)

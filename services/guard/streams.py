@@ -24,7 +24,7 @@ LIMITS: Final[dict[str, dict[str, Any]]] = {
     subjects.TRIGGERS_STREAM: {"max_age_s": DAY_S, "max_per_subject": 256, "max_message_bytes": 128 << 10},
     subjects.DEAD_LETTERS_STREAM: {"max_age_s": 7 * DAY_S, "max_per_subject": 128, "max_message_bytes": 72 << 10},
 }
-# The coordinator alone writes it, but never sets it up: whoever does could have the broker copy to any subject, unasked.
+# The coordinator alone writes it, but never sets it up: whoever does could have the broker copy to any subject.
 TASKS_LIMITS: Final[dict[str, Any]] = {"max_age_s": 3 * DAY_S, "max_bytes": 512 << 20, "max_per_subject": 1}
 LEAST_BYTES: Final = 64 << 20  # of the two that have a subject a service
 OTHERS: Final = 8  # services that are no agents, and may have dead letters
