@@ -279,7 +279,7 @@ def test_a_task_that_is_too_long_is_refused_and_the_longest_fits_a_message_whate
         update={"params": {f"p{number}": "\n" * 450 for number in range(15)}, "deadline_s": 86_400}
     )
     names = tuple(f"agent-{number:03}-{'n' * 50}" for number in range(32))
-    record, _ = book.accept("t", wanted, "http", 100.0, 1)
+    book.accept("t", wanted, "http", 100.0, 1)
     now_s = 100.0
     for _ in range(4):
         book.begin(book.record("t"), names, now_s, 1)
