@@ -3,9 +3,10 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,20 @@ def record(task: str) -> Record:
     return Book(Times()).accept(task, WANTED, "http", 100.0, 1)[0]
 
 
+async def api(bus: Bus, verb: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Ask the broker about the stream of tasks."""
+    data = b"" if config is None else json.dumps(config).encode()
+    answer: dict[str, Any] = json.loads((await bus.request(f"$JS.API.STREAM.{verb}.tasks", data, timeout_s=5.0)).data)
+    return answer
+
+
+def started(config: Path) -> "subprocess.Popen[bytes]":
+    """Return a running server."""
+    return subprocess.Popen(
+        [find_nats_server(), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
 async def connected(settings: BusSettings, user: str) -> Bus:
     """Return a connection, waiting for the server."""
     async with asyncio.timeout(20):
@@ -47,8 +62,7 @@ async def buses(tmp_path: Path) -> AsyncIterator[tuple[Bus, Bus]]:
     port = free_port()
     users = {"guard": for_everything(), subjects.COORDINATOR: for_coordinator("gw")}
     config, passwords = write_config(tmp_path, port, users, sync_always=False)
-    with (tmp_path / "nats.log").open("ab") as log:
-        process = subprocess.Popen([find_nats_server(), "-c", str(config)], stdout=log, stderr=log)
+    process = started(config)
     try:
         async with AsyncExitStack() as stack:
             found = []
@@ -74,12 +88,11 @@ async def test_a_coordinator_waits_for_the_guards_stream_and_can_set_up_none(bus
             await bus.request(f"$JS.API.STREAM.{verb}.tasks", json.dumps(config).encode(), timeout_s=0.5)
     assert not opening.done()
     # Even one that was set up so before is put right.
-    made = await guard.request("$JS.API.STREAM.CREATE.tasks", json.dumps(config).encode())
-    assert "error" not in json.loads(made.data)
+    assert "error" not in await api(guard, "CREATE", config)
     await ensure_tasks(guard)
-    info = json.loads((await guard.request("$JS.API.STREAM.INFO.tasks")).data)
-    assert "republish" not in info["config"]
-    assert info["config"]["allow_atomic"]
+    found = (await api(guard, "INFO"))["config"]
+    assert "republish" not in found
+    assert found["allow_atomic"]
     assert await asyncio.wait_for(opening, 10) == []
 
 
@@ -105,11 +118,8 @@ async def test_what_is_forgotten_is_gone_from_disk_but_not_the_same_id_given_aga
 async def test_room_is_told_before_the_stream_is_full(buses: tuple[Bus, Bus]) -> None:
     guard, bus = buses
     await ensure_tasks(guard)
-    found = json.loads((await guard.request("$JS.API.STREAM.INFO.tasks")).data)["config"]
-    small = found | {"max_bytes": 16_384}
-    assert "error" not in json.loads(
-        (await guard.request("$JS.API.STREAM.UPDATE.tasks", json.dumps(small).encode())).data
-    )
+    found = (await api(guard, "INFO"))["config"]
+    assert "error" not in await api(guard, "UPDATE", found | {"max_bytes": 16_384})
     journal = Journal(bus)
     await journal.open()
     running = asyncio.ensure_future(journal.run())
