@@ -137,9 +137,9 @@ def for_coordinator(gateway: str, base: str = "edgex") -> Permissions:
         f"{g}.dead-letters.{key}",
         f"{base}.telemetry.{key}.>",
         "_INBOX.>",
-        f"$JS.API.STREAM.CREATE.{TASKS_STREAM}",
-        f"$JS.API.STREAM.UPDATE.{TASKS_STREAM}",
+        # Never to create or update it: `republish` and `sources` of a stream reach subjects that no permission guards.
         f"$JS.API.STREAM.INFO.{TASKS_STREAM}",
+        f"$JS.API.STREAM.PURGE.{TASKS_STREAM}",
         *_consumer(TASKS_STREAM, "coordinator"),
         *_consumer(AUDIT_STREAM, f"audit-{COORDINATOR}", f"{g}.audit.{COORDINATOR}.*"),
     ]

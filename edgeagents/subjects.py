@@ -33,7 +33,7 @@ COMMANDS_STREAM = "commands"
 AUDIT_STREAM = "audit"
 TRIGGERS_STREAM = "triggers"
 DEAD_LETTERS_STREAM = "dead-letters"
-TASKS_STREAM = "tasks"  # the coordinator's: it makes it, and alone writes it
+TASKS_STREAM = "tasks"  # the guard makes it, the coordinator alone writes it
 LEASES_BUCKET = "leases"
 
 COORDINATOR = "coordinator"  # the name under which it speaks among agents; none of them may take it

@@ -10,6 +10,7 @@ import yaml
 
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
+from services.guard.streams import ensure_tasks
 from tests.contract.waiting import until
 from tests.embedded_core import EmbeddedCore
 from tests.guarded import agent_file
@@ -75,6 +76,7 @@ class Owner:
         """Have a coordinator run, and wait until it serves and knows so many agents."""
         if self.gateway.coordinator is None:
             self.gateway.spawn()
+        await ensure_tasks(self.bus)  # as the guard does
 
         async def serves() -> bool:
             with contextlib.suppress(httpx.HTTPError, ValueError):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from edgeagents.adapters.bus import Bus
-from edgeagents.errors import ConflictError, TooLargeError, UnavailableError
+from edgeagents.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
 
 MOST_MESSAGES: Final = 512  # the broker takes 1,000
 EXPECTED_LAST: Final = "Nats-Expected-Last-Sequence"
@@ -51,6 +51,24 @@ async def ensure_batch_stream(
                 raise UnavailableError(f"stream {name}: this broker takes no batches: is nats-server older than 2.12?")
             return
     raise UnavailableError(f"stream {name}: {answer['error'].get('description', answer['error'])}")
+
+
+async def purge(bus: Bus, name: str, subject: str, before: int, *, timeout_s: float = 5.0) -> None:
+    """Remove what a stream holds of one subject before a sequence; what is not there is removed already.
+
+    Raises:
+        NotFoundError: there is no such stream.
+        UnavailableError: the broker refuses, or does not answer.
+    """
+    body = json.dumps({"filter": subject, "seq": before}).encode()
+    found = await bus.request(f"$JS.API.STREAM.PURGE.{name}", body, timeout_s=timeout_s)
+    try:
+        problem = json.loads(found.data).get("error")
+    except (ValueError, AttributeError) as error:
+        raise UnavailableError(f"purge of {subject} in stream {name}: an answer that is none") from error
+    if problem:
+        kind = NotFoundError if problem.get("code") == 404 else UnavailableError
+        raise kind(f"purge of {subject} in stream {name}: {problem.get('description', problem)}")
 
 
 async def store_together(

@@ -8,7 +8,7 @@ Source: design.md sections 1 and 5; docs/tasks.md.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
@@ -22,6 +22,7 @@ MOST_TASK_BYTES: Final = 16_384
 MOST_PARAMS: Final = 32
 TaskState: TypeAlias = Literal["open", "awarded", "taken", "done", "failed", "cancelled"]
 ENDED_STATES: Final = ("done", "failed", "cancelled")
+Text: TypeAlias = Annotated[str, Field(max_length=MOST_VALUE_CHARS)]  # a length is counted of valid Unicode alone
 _PARAM = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -47,7 +48,7 @@ class TaskWanted(BaseModel):
     device_name: str = Field("", max_length=512)
     resource_name: str = Field("", max_length=512)
     value: str = Field("", max_length=MOST_VALUE_CHARS)
-    params: Mapping[str, str] = Field(default_factory=dict, max_length=MOST_PARAMS)
+    params: Mapping[str, Text] = Field(default_factory=dict, max_length=MOST_PARAMS)
     deadline_s: float = Field(30.0, le=86_400)
     priority: Priority = "comfort"
     reserve: float = Field(1e9, ge=0, le=1e9)
@@ -98,4 +99,6 @@ def read_task(body: Any) -> TaskWanted:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "task"
-        raise InvalidInputError(f"task: {where[:100]}: {first['msg'].removeprefix('Value error, ')}") from error
+        text = f"task: {where[:100]}: {first['msg'].removeprefix('Value error, ')}"
+        # A name of a field may be what no encoding writes: half a surrogate pair.
+        raise InvalidInputError(text.encode(errors="backslashreplace").decode()) from error

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from edgeagents.model.cooperation import Award
+from edgeagents.model.message import MAX_TTL_S
 from edgeagents.protocol.conversation import (
     ASK_AGAIN_S,
     ConversationEffect,
@@ -224,7 +225,9 @@ def _call(state: Calling, now_s: float) -> Result:
 
 
 def _calls(state: Calling, now_s: float) -> list[Effect]:
-    call = state.terms.call.model_copy(update={"epoch": state.epoch})
+    # Called again it is later: who is asked now plans with the time that is left now.
+    task_left_s = min(max(0.0, state.terms.deadline_s - now_s), MAX_TTL_S)
+    call = state.terms.call.model_copy(update={"epoch": state.epoch, "left_s": task_left_s})
     left_s = min(max(0.0, state.until_s - now_s), state.terms.bid_s)
     said = act("cfp", call.task, call=call, reply_by_s=left_s)
     return [Tell(agent, said) for agent in sorted(state.asked - set(state.bids) - state.refused)]

@@ -138,7 +138,7 @@ async def _run(service: EdgexService, leader: Leader, desk: Desk) -> None:
     async with asyncio.TaskGroup() as tasks:
         for name, work in (
             ("journal", leader.journal.run()), ("sending", leader.run_sending()), ("timers", leader.run_timers()),
-            ("rounds", leader.run_rounds()),
+            ("rounds", leader.run_rounds()), ("room", leader.journal.run_room()),
         ):  # fmt: skip
             tasks.create_task(work, name=name)
         await desk.serve()

@@ -8,14 +8,14 @@ Source: design.md section 5; docs/decisions/0017.
 """
 
 import json
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from edgeagents.errors import ConflictError, NotFoundError, TooManyAttemptsError
+from edgeagents.errors import ConflictError, NotFoundError, TooLargeError, TooManyAttemptsError
 from edgeagents.model.cooperation import CallForProposals, Param
-from edgeagents.model.task import TaskWanted
+from edgeagents.model.task import MOST_TASK_BYTES, TaskWanted
 from edgeagents.protocol import contract_net, task_ledger
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
 from edgeagents.protocol.conversation import Recovered, Refuse, Save, Tell, Tick, act, is_over
@@ -32,11 +32,14 @@ from edgeagents.protocol.task_ledger import (
     TaskLedger,
 )
 from edgeagents.subjects import COORDINATOR
-from services.coordinator.record import AwardNote, Record
+from services.coordinator.record import AwardNote, Record, bounded
 
 GRACE_S: Final = 0.5  # between a task's deadline and its end in the ledger: a report that is on its way still counts
 NOBODY_AGAIN_S: Final = 0.5  # until it is looked again whether somebody is there
 LONGEST_BID_S: Final = 60.0
+HEARING_S: Final = 2.0  # until what came in while we did not run has been heard
+MOST_PAUSE_S: Final = 30.0  # between two rounds of calls in vain; the first pause is 1 s, each twice as long
+MOST_OF_ONE: Final = 0.5  # so much of all places one giver may hold: the others' tasks are taken in still
 Event: TypeAlias = contract_net.Event
 
 
@@ -81,6 +84,8 @@ class Book:
         self._most_open, self._most_ended = most_open, most_ended
         self.open: dict[str, Record] = {}
         self.ended: OrderedDict[str, Record] = OrderedDict()
+        self.evicted: list[str] = []  # remembered here no more: whoever stores them may drop them
+        self._held: Counter[str] = Counter()
 
     def record(self, task: str) -> Record:
         """Return a task's record.
@@ -107,7 +112,8 @@ class Book:
 
         Raises:
             ConflictError: the id is taken by another task.
-            TooManyAttemptsError: too many are under way.
+            TooLargeError: it is too long.
+            TooManyAttemptsError: too many are under way, of all or of this giver.
         """
         text = json.dumps(wanted.model_dump(mode="json", by_alias=True) | {"id": task}, sort_keys=True)
         known = self.open.get(task) or self.ended.get(task)
@@ -115,18 +121,26 @@ class Book:
             if (known.wanted, known.giver) == (text, giver):
                 return known, False
             raise ConflictError(f"task id {task!r} is taken by another task, of {known.giver!r}: choose a new one")
+        if len(text) > MOST_TASK_BYTES:
+            raise TooLargeError(f"a task of {len(text)} bytes: at most {MOST_TASK_BYTES}")
         if len(self.open) >= self._most_open:
             raise TooManyAttemptsError(f"{self._most_open} tasks are under way already: cancel some, or wait", 5.0)
+        most = max(1, int(self._most_open * MOST_OF_ONE))
+        if self._held[giver] >= most:
+            raise TooManyAttemptsError(f"{most} tasks of {giver!r} are under way already: cancel some, or wait", 5.0)
         deadline_s = now_s + wanted.deadline_s
         call = CallForProposals(
             task=task, skill=wanted.skill, device=wanted.device_name, resource=wanted.resource_name,
             value=wanted.value, params=tuple(Param(name=name, value=item) for name, item in wanted.params.items()),
+            accepted_unix_ns=unix_ns,
         )  # fmt: skip
         bid_s = min(self._times.bid_s, max(0.05, wanted.deadline_s / 3))
-        terms = Terms(call, (), bid_s, min(self._times.take_s, wanted.deadline_s), deadline_s, wanted.reserve)
+        # A third each for bids and for who wins and lets it pass: then there is time for the next.
+        take_s = min(self._times.take_s, wanted.deadline_s / 3)
+        terms = Terms(call, (), bid_s, take_s, deadline_s, wanted.reserve)
         entry = Entry(task, initiator=COORDINATOR, over_s=deadline_s + GRACE_S)
-        record = Record(task, text, giver, entry, contract_net.Planned(terms), unix_ns, unix_ns)
-        self.open[task] = record
+        record = Record(task, text, giver, entry, contract_net.Planned(terms), unix_ns, unix_ns, now_s)
+        self._keep(record)
         return record, True
 
     def begin(self, record: Record, invited: tuple[str, ...], now_s: float, unix_ns: int) -> Turn:
@@ -134,11 +148,19 @@ class Book:
         net = record.net
         if not isinstance(net, contract_net.Planned):
             return Turn(record)
-        if not invited and now_s < net.terms.deadline_s:
-            return Turn(record, due_s=[min(now_s + NOBODY_AGAIN_S, net.terms.deadline_s)])
-        left_s = max(0.0, net.terms.deadline_s - now_s)
-        call = net.terms.call.model_copy(update={"left_s": left_s})
-        terms = replace(net.terms, call=call, invited=invited)
+        deadline_s = net.terms.deadline_s
+        if now_s < min(record.again_s, deadline_s):
+            return Turn(record, due_s=[min(record.again_s, deadline_s)])
+        if not invited and record.asked and now_s < deadline_s:
+            # All that are there were asked in this round: after a pause they are asked anew.
+            pause_s = min(2.0**record.rounds, MOST_PAUSE_S)
+            again_s = min(now_s + pause_s, deadline_s)
+            record = replace(record, asked=frozenset(), rounds=record.rounds + 1, again_s=again_s)
+            self._keep(record)
+            return Turn(record, due_s=[again_s])
+        if not invited and now_s < deadline_s:
+            return Turn(record, due_s=[min(now_s + NOBODY_AGAIN_S, deadline_s)])
+        terms = replace(net.terms, invited=invited)
         record = replace(record, net=contract_net.Planned(terms))
         turn = self._run(record, contract_net.Begin(now_s, record.entry.epoch), now_s, unix_ns)
         turn.due_s.append(record.entry.over_s + 0.01)
@@ -216,7 +238,12 @@ class Book:
         events = deque([event])
         while events:
             net, effects = contract_net.step(record.net, events.popleft())
-            record = replace(record, net=net)
+            if _may_be_placed_yet(record, net, now_s):
+                record = _planned_again(record, net)
+                turn.is_changed = True
+                turn.due_s.append(now_s)
+                continue
+            record = bounded(replace(record, net=net))
             for effect in effects:
                 match effect:
                     case Tell():
@@ -232,11 +259,11 @@ class Book:
                         record, answer = _stepped(record, request, now_s, COORDINATOR)
                         turn.is_changed |= record.entry != entry
                         events.append(LedgerSaid(answer, now_s))
-        turn.record = self._noted(turn, record, before, unix_ns)
+        turn.record = self._noted(turn, record, before, now_s, unix_ns)
         self._keep(turn.record)
         return turn
 
-    def _noted(self, turn: Turn, record: Record, before: contract_net.State, unix_ns: int) -> Record:
+    def _noted(self, turn: Turn, record: Record, before: contract_net.State, now_s: float, unix_ns: int) -> Record:
         """Return the record with what people will want to know: awards, the end, when."""
         net, entry = record.net, record.entry
         if isinstance(net, contract_net.Awarded) and (not record.awards or record.awards[-1].epoch < net.epoch):
@@ -244,21 +271,42 @@ class Book:
             record, turn.awarded = replace(record, awards=(*record.awards, note)), note
         was_open = record.task in self.open and not self.open[record.task].ended
         if entry.status in ENDED:
-            reason = record.reason or _end_reason(net)
+            reason = record.reason or _end_reason(record)
             record = replace(record, ended=record.ended or entry.status, reason=reason)
             turn.has_ended = was_open
         if turn.is_changed or type(before) is not type(net):
-            record = replace(record, changed_unix_ns=unix_ns)
+            record = replace(record, changed_unix_ns=unix_ns, changed_s=now_s)
         return record
 
     def _keep(self, record: Record) -> None:
+        before = self.open.pop(record.task, None)
+        if before is not None:
+            self._held[before.giver] -= 1
         if record.ended and record.entry.status in ENDED:
-            self.open.pop(record.task, None)
             self.ended[record.task] = record
             while len(self.ended) > self._most_ended:
-                self.ended.popitem(last=False)
+                self.evicted.append(self.ended.popitem(last=False)[0])
         else:
             self.open[record.task] = record
+            self._held[record.giver] += 1
+        if not self._held[record.giver]:
+            del self._held[record.giver]
+
+    def overslept(self, task: str, slept_s: float, now_s: float, unix_ns: int) -> Turn:
+        """Return what is to be done after we did not run for a while: as after a restart, with that time given back.
+
+        Only we may award it to another, and we have not: so the award lasts as much longer as nobody could take it.
+        """
+        record = self.record(task)
+        net, entry = record.net, record.entry
+        if isinstance(net, contract_net.Awarded) and entry.status == "awarded":
+            until_s = min(max(net.until_s, entry.until_s) + slept_s, net.bidding.terms.deadline_s)
+            net, entry = replace(net, until_s=until_s), replace(entry, until_s=until_s)
+            self._keep(replace(record, net=net, entry=entry))
+        elif entry.status == "taken":  # its report may have come in time, and waits to be heard
+            over_s = max(entry.over_s, min(entry.over_s + slept_s, now_s + HEARING_S))
+            self._keep(replace(record, entry=replace(entry, over_s=over_s)))
+        return self.recover(task, now_s, unix_ns)
 
     def recover(self, task: str, now_s: float, unix_ns: int) -> Turn:
         """Return what is to be done about a task after a restart: the protocol's own `Recovered`, ledger first."""
@@ -301,7 +349,28 @@ def _asked_agents(net: contract_net.State) -> frozenset[str]:
             return frozenset()
 
 
-def _end_reason(net: contract_net.State) -> str:
+def _may_be_placed_yet(record: Record, net: contract_net.State, now_s: float) -> bool:
+    """Say whether a call that found nobody may be made again: there is time, and the ledger has not ended the task."""
+    return (
+        isinstance(net, contract_net.Closed) and net.status == "unplaced" and not record.ended
+        and isinstance(record.net, contract_net.Calling | contract_net.Awarding | contract_net.Awarded)
+        and record.entry.status == "open"
+        and now_s + record.net_terms.bid_s < record.net_terms.deadline_s
+    )  # fmt: skip
+
+
+def _planned_again(record: Record, net: contract_net.State) -> Record:
+    """Return a record whose task is to be called for again, first from those that were not asked yet."""
+    assert isinstance(net, contract_net.Closed)
+    terms = record.net_terms
+    asked, earlier = record.asked | frozenset(terms.invited), (*record.earlier, *net.reasons)
+    terms = replace(terms, invited=())
+    return bounded(replace(record, net=contract_net.Planned(terms), asked=asked, earlier=earlier))
+
+
+def _end_reason(record: Record) -> str:
+    net = record.net
     if isinstance(net, contract_net.Closed) and net.reasons:
-        return net.reasons[-1]
+        last = f"; before: {record.earlier[-1]}" if record.earlier else ""
+        return f"{net.reasons[-1]}{last}"
     return "its time was over before it was done"

@@ -7,6 +7,7 @@ Source: design.md section 4.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 INBOXES: Final = "_INBOX."
 MOST_AT_ONCE: Final = 2_048  # requests that wait for the disk: further ones are told to come back
+UNEXPECTED: Final = "something unexpected went wrong: it is in the coordinator's log"
 M = TypeVar("M", bound=Message)
 
 
@@ -73,6 +75,11 @@ class Desk:
             await handle(sender, message)
         except EdgeAgentsError as error:
             log.warning("%s: %s", message.subject, error)
+        except Exception:  # a message of one may not end the service of all: said, counted, answered
+            self._leader.counts["unexpected"] += 1
+            log.exception("%s from %s: not handled", message.subject, sender)
+            with contextlib.suppress(EdgeAgentsError):  # the link is down: nobody waits for it
+                await self._answer(message, json.dumps(error_body(500, UNEXPECTED)).encode(), wire.JSON)
         finally:
             self._under_way -= 1
 
@@ -146,13 +153,13 @@ class Desk:
                 return {
                     "apiVersion": "v3",
                     "statusCode": 200,
-                    "task": shown(leader.book.record(str(said.get("id", "")))),
+                    "task": shown(leader.record(str(said.get("id", "")))),
                 }
             case "list":
                 state = str(said.get("state", ""))
                 return {"apiVersion": "v3", "statusCode": 200, "tasks": leader.listed(state)}
             case "cancel":
-                record = leader.book.record(str(said.get("id", "")))
+                record = leader.record(str(said.get("id", "")))
                 if sender not in (record.giver, "owner"):
                     raise ForbiddenError(f"task {record.task!r} is {record.giver!r}'s to cancel, or the owner's")
                 return {"apiVersion": "v3", "statusCode": 200, "task": shown(await leader.cancel(record.task, sender))}

@@ -1,27 +1,31 @@
 """Records into the stream `tasks`: what waits is written as one, and what may be told then is told then.
 
-The newest record of each task is kept, so reading the stream back is reading the book. Each batch expects the stream
-to end where we left it: a second coordinator, or one that slept and woke, cannot write, learns so, and ends.
+The newest record of each task is kept, so reading the stream back is reading the book. The stream is the guard's:
+whoever sets a stream up can have the broker publish anywhere, so we only write our records and purge old ones. Each
+batch expects the stream to end where we left it: a second coordinator, or one that slept and woke, cannot write,
+learns so, and ends.
 
 Source: design.md section 4; group commit as in DeWitt et al. 1984; docs/decisions/0017.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from edgeagents import subjects
-from edgeagents.adapters.batches import MOST_MESSAGES, ensure_batch_stream, store_together
+from edgeagents.adapters.batches import MOST_MESSAGES, purge, store_together
 from edgeagents.adapters.bus import Bus
-from edgeagents.errors import ConflictError, MalformedMessageError, StoreError, UnavailableError
+from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, StoreError, UnavailableError
 from services.coordinator.record import Record, from_bytes, to_bytes
 
 log = logging.getLogger(__name__)
 
 AGAIN_S: Final = 0.25
-MAX_AGE_S: Final = 3 * 86_400.0  # a task lives for a day at most, its end is remembered for a day
-MAX_BYTES: Final = 512 << 20
+ROOM: Final = 0.8  # of the stream: beyond, no new task is taken in, so that those under way can be brought to their end
+ROOM_AGAIN_S: Final = 2.0
+OVERHEAD_BYTES: Final = 256  # of a stored message: subject, headers, the broker's own
 
 
 class Journal:
@@ -36,22 +40,23 @@ class Journal:
         self._then: list[Callable[[], None]] = []
         self._has_work = asyncio.Event()
         self._is_busy = False
+        self._size_bytes = 0
+        self._max_bytes = -1
+        self._forgotten: deque[tuple[str, int]] = deque()
+        self.purged = 0
         self.batches = 0
         self.stored = 0
 
     async def open(self) -> list[Record]:
-        """Return the newest record of each task; a broker that is away is waited for."""
+        """Return the newest record of each task; a broker that is away, or a guard not up yet, is waited for."""
         told = False
         while True:
             try:
-                await ensure_batch_stream(
-                    self._bus, subjects.TASKS_STREAM, [subjects.task_records(self._gateway)],
-                    max_age_s=MAX_AGE_S, max_bytes=MAX_BYTES, max_per_subject=1,
-                )  # fmt: skip
+                await self._look()
                 return await self._read()
-            except UnavailableError as error:
+            except (UnavailableError, NotFoundError) as error:
                 if not told:
-                    log.warning("the tasks cannot be read yet: %s", error)
+                    log.warning("the tasks cannot be read yet: %s: does the guard run? It makes the stream", error)
                     told = True
                 await asyncio.sleep(AGAIN_S)
 
@@ -64,6 +69,33 @@ class Journal:
             except MalformedMessageError as error:
                 log.error("record %d of stream %s: %s", message.sequence, subjects.TASKS_STREAM, error)
         return found
+
+    @property
+    def has_room(self) -> bool:
+        """Say whether the stream has room for new tasks, beside what those under way may need."""
+        return self._max_bytes <= 0 or self._size_bytes < ROOM * self._max_bytes
+
+    async def _look(self) -> None:
+        held = await self._bus.held(subjects.TASKS_STREAM)
+        self._size_bytes, self._max_bytes = held.size_bytes, held.max_bytes
+
+    def forget(self, task: str) -> None:
+        """Have all that is on disk by now of a task removed, in the background; the same id may come again later."""
+        self._forgotten.append((task, self._last + 1))
+
+    async def run_room(self) -> None:
+        """Remove what is to be forgotten and see how full the stream is, for ever."""
+        while True:
+            try:
+                while self._forgotten:
+                    task, before = self._forgotten[0]
+                    await purge(self._bus, subjects.TASKS_STREAM, subjects.task_record(self._gateway, task), before)
+                    self._forgotten.popleft()
+                    self.purged += 1
+                await self._look()
+            except (UnavailableError, NotFoundError) as error:
+                log.warning("stream %s: %s: looking again", subjects.TASKS_STREAM, error)
+            await asyncio.sleep(ROOM_AGAIN_S)
 
     def put(self, record: Record | None, then: Callable[[], None] | None = None) -> None:
         """Have a record stored, then call `then`; without a record it waits for what was put before.
@@ -129,6 +161,8 @@ class Journal:
                     told = True
                 await asyncio.sleep(AGAIN_S)
         self.batches += 1
+        # Records that are replaced count until it is looked again: too much, never too little.
+        self._size_bytes += sum(len(data) + OVERHEAD_BYTES for _, data in messages)
         self.stored += len(records)
 
     async def _is_stored(self, count: int, newest: tuple[str, bytes]) -> bool:

@@ -12,14 +12,14 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus
 from edgeagents.audit import Audit
-from edgeagents.errors import EdgeAgentsError, InvalidInputError, UnavailableError
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, NotFoundError, TooManyAttemptsError, UnavailableError
 from edgeagents.model.cooperation import Act, Announcement
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol import contract_net
@@ -28,7 +28,7 @@ from edgeagents.protocol.task_ledger import LedgerRequest
 from services.coordinator.book import Book, Turn
 from services.coordinator.eligibility import Site, able, invited
 from services.coordinator.explanation import award_body, end_body
-from services.coordinator.journal import Journal
+from services.coordinator.journal import ROOM, Journal
 from services.coordinator.record import Record, shown, wanted_of
 from services.coordinator.roster import Roster
 
@@ -37,7 +37,9 @@ log = logging.getLogger(__name__)
 BEAT_S: Final = 0.5
 LOOK_S: Final = 1.0
 LONGEST_SLEEP_S: Final = 0.25
+STALL_S: Final = 2.0  # not run for so long: what others said meanwhile waits to be heard, so nobody's silence counts
 MOST_AUDITED: Final = 50  # refusals a minute that are written down; all are counted
+MOST_UNREAD: Final = 1_000  # records that wait for one watcher
 AS_PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
 
 
@@ -89,9 +91,11 @@ class Leader:
         self._gateway = bus.settings.gateway
         self.clock = LedgerClock()
         self.roster = Roster(self.clock.now())
+        self._ran_s = self.clock.now()
         self._timers: list[tuple[float, str]] = []
         self._due = asyncio.Event()
-        self._watchers: set[asyncio.Queue[Record]] = set()
+        self._watchers: dict[int, tuple[str, asyncio.Queue[Record]]] = {}
+        self.stored: dict[str, Record] = {}  # what is on disk, and so may be told
         self._able: dict[str, list[str]] = {}
         self._audited: deque[float] = deque(maxlen=MOST_AUDITED)
         self.incarnation = incarnation
@@ -105,18 +109,38 @@ class Leader:
 
     async def restore(self) -> None:
         """Read the tasks back, and go on with each where it stood."""
-        self.book.restored(await self.journal.open())
-        for record in self.book.open.values():
-            self.clock.after(record.changed_unix_ns / 1e9)
-        self.roster = Roster(self.clock.now())
+        found = await self.journal.open()
+        self.book.restored(found)
+        self.stored = {record.task: record for record in found}
+        self._forget()
+        for record in self.book.all():
+            self.clock.after(record.changed_s)
+        self._ran_s = self.clock.now()
+        self.roster = Roster(self._ran_s)
         for task in list(self.book.open):
-            self._carry_out(self.book.recover(task, self.clock.now(), time.time_ns()))
+            self._carry_out(self.book.recover(task, self._now(), time.time_ns()))
         log.info("%d tasks under way, %d ended lately", len(self.book.open), len(self.book.ended))
+
+    def _now(self) -> float:
+        """Return the ledger's time, having seen to it that a time in which we were paused is held against nobody.
+
+        All that decides by the clock asks here, so whatever comes first after a pause finds it noticed; the timers
+        ask at least every `LONGEST_SLEEP_S`.
+        """
+        now_s = self.clock.now()
+        slept_s, self._ran_s = now_s - self._ran_s, now_s
+        if slept_s > STALL_S:
+            self.counts["stalls"] += 1
+            log.warning("we were held up for %.1f s: calls, awards and agents get that time again", slept_s)
+            self.roster = self.roster.anew(now_s)
+            for task in list(self.book.open):
+                self._carry_out(self.book.overslept(task, slept_s, now_s, time.time_ns()))
+        return now_s
 
     async def run_timers(self) -> None:
         """Look at each task when its time has come, for ever."""
         while True:
-            wait_s = self._timers[0][0] - self.clock.now() if self._timers else LONGEST_SLEEP_S
+            wait_s = self._timers[0][0] - self._now() if self._timers else LONGEST_SLEEP_S
             if wait_s > 0:
                 self._due.clear()
                 try:
@@ -126,7 +150,7 @@ class Leader:
                     pass
                 continue
             for _ in range(256):  # then others have their turn
-                if not self._timers or self._timers[0][0] > self.clock.now():
+                if not self._timers or self._timers[0][0] > self._now():
                     break
                 self._look(heapq.heappop(self._timers)[1])
             await asyncio.sleep(0)
@@ -146,13 +170,13 @@ class Leader:
         while True:
             await asyncio.sleep(LOOK_S)
             if not self._bus.is_connected:  # then nobody is heard, and nobody is gone for that
-                self.roster = Roster(self.clock.now())
+                self.roster = Roster(self._now())
                 continue
             for record in list(self.book.open.values()):
                 self._end_if_gone(record)
 
     def _end_if_gone(self, record: Record) -> None:
-        entry, now_s = record.entry, self.clock.now()
+        entry, now_s = record.entry, self._now()
         if entry.status == "taken" and self.roster.is_gone(entry.winner, entry.incarnation, now_s):
             self.counts["winners_gone"] += 1
             reason = f"{entry.winner} went away after it had taken it: whether its command took effect the guard knows"
@@ -166,15 +190,18 @@ class Leader:
         Raises:
             InvalidInputError: nobody could do it, and why.
             ConflictError: its id is taken.
-            TooManyAttemptsError: too many are under way.
+            TooLargeError: it is too long.
+            TooManyAttemptsError: too many are under way, or the disk's share is nearly used up.
             UnavailableError: what is known is not read back yet.
         """
-        if not self.is_serving.is_set():
-            raise UnavailableError("the tasks are not read back yet: ask again in a moment")
+        self.check_serving()
         task = wanted.id or secrets.token_hex(8)
         known = task in self.book.open or task in self.book.ended
         names = [] if known else able(wanted, self.site())
-        record, is_new = self.book.accept(task, wanted, giver, self.clock.now(), time.time_ns())
+        if not known and not self.journal.has_room:
+            self.counts["turned_away"] += 1
+            raise TooManyAttemptsError(f"the stream of tasks is {ROOM:.0%} full: no new task is taken in", 30.0)
+        record, is_new = self.book.accept(task, wanted, giver, self._now(), time.time_ns())
         if not is_new:
             self.counts["repeated"] += 1
             await self.journal.stored_then(None)
@@ -182,8 +209,10 @@ class Leader:
         self.counts["accepted"] += 1
         self._able[task] = names
         self._begin(record)
-        await self.journal.stored_then(self.book.record(task))
-        return self.book.record(task), True
+        record = self.book.record(task)
+        self.journal.put(record, lambda: self._stored(record))
+        await self.journal.stored_then(None)
+        return self.stored.get(task, record), True
 
     def _begin(self, record: Record) -> None:
         if record.task not in self._able:
@@ -191,8 +220,9 @@ class Leader:
                 self._able[record.task] = able(wanted_of(record), self.site())
             except InvalidInputError:
                 self._able[record.task] = []  # after a restart with other files: its deadline ends it
-        now_s = self.clock.now()
-        whom = invited(self._able[record.task], self.roster.alive(now_s), self._most_invited)
+        now_s = self._now()
+        names = [name for name in self._able[record.task] if name not in record.asked]
+        whom = invited(names, self.roster.alive(now_s), self._most_invited)
         self._carry_out(self.book.begin(record, whom, now_s, time.time_ns()))
 
     async def cancel(self, task: str, by: str) -> Record:
@@ -201,18 +231,20 @@ class Leader:
         Raises:
             NotFoundError: no such task is known.
             ConflictError: it has ended already.
+            UnavailableError: what is known is not read back yet.
         """
-        self._carry_out(self.book.cancel(task, f"cancelled by {by}", self.clock.now(), time.time_ns()))
-        self.counts["cancelled"] += 1
-        await self.journal.stored_then(self.book.record(task))
-        return self.book.record(task)
+        self.check_serving()
+        self._carry_out(self.book.cancel(task, f"cancelled by {by}", self._now(), time.time_ns()))
+        ended = self.book.record(task)
+        await self.journal.stored_then(None)
+        return self.stored.get(task, ended)
 
     def heard(self, sender: str, said: Act) -> None:
         """Take in what an agent said in a task's conversation."""
         if said.conversation not in self.book.open:
             self.counts["refused_late" if said.conversation in self.book.ended else "refused_other-conversation"] += 1
             return
-        now_s = self.clock.now()
+        now_s = self._now()
         self._carry_out(self.book.handle(said.conversation, Heard(sender, said, now_s), now_s, time.time_ns()))
 
     async def asked(self, sender: str, task: str, request: LedgerRequest, reason: str) -> Turn:
@@ -221,14 +253,14 @@ class Leader:
         Raises:
             NotFoundError: no such task is known.
         """
-        turn = self.book.ask(task, request, self.clock.now(), sender, time.time_ns(), reason)
+        turn = self.book.ask(task, request, self._now(), sender, time.time_ns(), reason)
         self._carry_out(turn)
         await self.journal.stored_then(None)
         return turn
 
     def announced(self, agent: str, said: Announcement) -> None:
         """Note that an agent is there."""
-        self.roster = self.roster.heard(agent, said, self.clock.now())
+        self.roster = self.roster.heard(agent, said, self._now())
 
     def refused(self, sender: str, cause: str, text: str) -> None:
         """Count what was not accepted, and write the first ones of each minute down."""
@@ -237,7 +269,8 @@ class Leader:
         if len(self._audited) == MOST_AUDITED and now_s - self._audited[0] < 60:
             return
         self._audited.append(now_s)
-        self._audit.append("task-refused", sender=sender, cause=cause, text=text[:500])
+        plain = text[:500].encode(errors="backslashreplace").decode()
+        self._audit.append("task-refused", sender=sender, cause=cause, text=plain)
 
     # --- what follows ----------------------------------------------------------------------------
 
@@ -248,7 +281,7 @@ class Leader:
         if isinstance(record.net, contract_net.Planned):
             self._begin(record)
         else:
-            self._carry_out(self.book.look(task, self.clock.now(), time.time_ns()))
+            self._carry_out(self.book.look(task, self._now(), time.time_ns()))
 
     def _carry_out(self, turn: Turn) -> None:
         """Have what changed stored, and told then."""
@@ -260,16 +293,18 @@ class Leader:
                 heapq.heappush(self._timers, (due_s, record.task))
             if turn.due_s:
                 self._due.set()
-        if turn.awarded is not None:
-            self.counts["awards"] += 1
-            self._audit.append("award", **award_body(record, turn.awarded, self.roster.alive(self.clock.now())))
         if turn.has_ended:
-            self.counts[record.state] += 1
             self._able.pop(record.task, None)
-            self._audit.append("task", **end_body(record))
         if turn.is_changed or turn.tells:
-            tells = turn.tells
-            self.journal.put(record if turn.is_changed else None, lambda: self._tell(record, tells, turn.is_changed))
+            self.journal.put(record if turn.is_changed else None, lambda: self._tell(turn))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Have what the book remembers no more forgotten on disk, too: ends do not fill it up."""
+        while self.book.evicted:
+            task = self.book.evicted.pop()
+            self.stored.pop(task, None)
+            self.journal.forget(task)
 
     def _on_refusal(self, refusal: Refuse) -> None:
         if refusal.cause in ("repeated", "late"):  # usual: answers that crossed
@@ -277,13 +312,27 @@ class Leader:
         else:
             self.refused(refusal.sender, refusal.cause, refusal.text)
 
-    def _tell(self, record: Record, tells: Iterable[Tell], is_changed: bool) -> None:
-        if is_changed:
-            for queue in self._watchers:
-                if not queue.full():  # who does not read misses some, and holds nobody up
-                    queue.put_nowait(record)
-        for tell in tells:
+    def _tell(self, turn: Turn) -> None:
+        """Count, audit, show and send what a turn has made: it is on disk, so no crash makes it untrue."""
+        record = turn.record
+        if turn.awarded is not None:
+            self.counts["awards"] += 1
+            self._audit.append("award", **award_body(record, turn.awarded, self.roster.alive(self.clock.now())))
+        if turn.has_ended:
+            self.counts[record.state] += 1
+            self._audit.append("task", **end_body(record))
+        if turn.is_changed:
+            self._stored(record)
+        for tell in turn.tells:
             self._send(tell)
+
+    def _stored(self, record: Record) -> None:
+        """Let readers see a record; who watches and does not read misses some, and holds nobody up."""
+        if record.task in self.book.open or record.task in self.book.ended:
+            self.stored[record.task] = record
+        for watched, queue in self._watchers.values():
+            if watched in ("", record.task) and not queue.full():
+                queue.put_nowait(record)
 
     def _send(self, tell: Tell) -> None:
         if self._encoded[0] is not tell.act:  # a call goes to many: written once
@@ -308,18 +357,40 @@ class Leader:
 
     # --- who looks on ----------------------------------------------------------------------------
 
-    def watch(self) -> "asyncio.Queue[Record]":
-        """Return a queue that gets each record that changes, from now on; `unwatch` ends it."""
-        queue: asyncio.Queue[Record] = asyncio.Queue(1_000)
-        self._watchers.add(queue)
+    def watch(self, task: str = "") -> "asyncio.Queue[Record]":
+        """Return a queue that gets each record that changes, of one task if named, from now on; `unwatch` ends it."""
+        queue: asyncio.Queue[Record] = asyncio.Queue(MOST_UNREAD)
+        self._watchers[id(queue)] = (task, queue)
         return queue
 
     def unwatch(self, queue: "asyncio.Queue[Record]") -> None:
         """Have a queue get nothing any more."""
-        self._watchers.discard(queue)
+        self._watchers.pop(id(queue), None)
+
+    def record(self, task: str) -> Record:
+        """Return a task's newest record that is on disk: what a crash cannot make untrue.
+
+        Raises:
+            NotFoundError: no such task is known (any more), or it is not on disk yet.
+            UnavailableError: what is known is not read back yet.
+        """
+        self.check_serving()
+        if task not in self.stored:
+            raise NotFoundError(f"no task {task!r} is known here: it was never taken in, or ended long ago")
+        return self.stored[task]
+
+    def check_serving(self) -> None:
+        """Return if the tasks were read back.
+
+        Raises:
+            UnavailableError: they were not: what is known now is nothing or old.
+        """
+        if not self.is_serving.is_set():
+            raise UnavailableError("the tasks are not read back yet: ask again in a moment")
 
     def listed(self, state: str = "", limit: int = 100) -> list[dict[str, Any]]:
         """Return tasks as clients see them, the newest first; those of one state if given."""
-        found = [item for item in self.book.all() if not state or item.state == state]
+        self.check_serving()
+        found = [item for item in self.stored.values() if not state or item.state == state]
         found.sort(key=lambda item: item.accepted_unix_ns, reverse=True)
         return [shown(item) for item in found[:limit]]

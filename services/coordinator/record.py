@@ -7,10 +7,10 @@ Source: style.md section 3 ("a state can be saved"); design.md section 4 (stream
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from edgeagents.errors import MalformedMessageError
+from edgeagents.errors import ConflictError, MalformedMessageError
 from edgeagents.model.cooperation import CallForProposals
 from edgeagents.model.task import ENDED_STATES, TaskState, TaskWanted
 from edgeagents.protocol import contract_net, saved
@@ -18,6 +18,8 @@ from edgeagents.protocol.sealed_bids import Terms
 from edgeagents.protocol.task_ledger import CloseTask, Entry
 
 MOST_REASONS: Final = 64
+MOST_AWARDS: Final = 16  # the newest are kept here, all are in the audit
+MOST_REASON_CHARS: Final = 300  # of what agents say; what they do is kept whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,15 @@ class Record:
         entry: where the ledger has it.
         net: where its contract net stands.
         accepted_unix_ns: when it was taken in, wall clock, for people.
-        changed_unix_ns: when its state changed last.
-        awards: all of them, oldest first.
+        changed_unix_ns: when its state changed last, wall clock.
+        changed_s: the same on the ledger's clock, which nobody sets: a restart goes on from the newest.
+        awards: the newest, oldest first.
         ended: how, once it has.
         reason: why it ended so.
+        asked: who was asked in this round without an award; none of them is until all others were.
+        rounds: how often all that were there have been asked in vain.
+        again_s: when the next round may begin, on the ledger's clock.
+        earlier: what happened in rounds before.
     """
 
     task: str
@@ -55,9 +62,29 @@ class Record:
     net: contract_net.State
     accepted_unix_ns: int
     changed_unix_ns: int
+    changed_s: float = 0.0
     awards: tuple[AwardNote, ...] = ()
     ended: str = ""
     reason: str = ""
+    asked: frozenset[str] = frozenset()
+    rounds: int = 0
+    again_s: float = 0.0
+    earlier: tuple[str, ...] = ()
+
+    @property
+    def net_terms(self) -> Terms:
+        """On which terms it is called for.
+
+        Raises:
+            ConflictError: it is closed, so it is not called for.
+        """
+        match self.net:
+            case contract_net.Planned(terms=terms) | contract_net.Calling(terms=terms):
+                return terms
+            case contract_net.Closed():
+                raise ConflictError(f"task {self.task!r} is closed")
+            case net:
+                return net.bidding.terms
 
     @property
     def state(self) -> TaskState:
@@ -119,10 +146,27 @@ def shown(record: Record) -> dict[str, Any]:
 def reasons_of(record: Record) -> tuple[str, ...]:
     """Return what happened so far, in words, oldest first."""
     net = record.net
-    if isinstance(net, contract_net.Closed):
-        return net.reasons[-MOST_REASONS:]
-    if isinstance(net, contract_net.Calling):
-        return net.reasons[-MOST_REASONS:]
-    if isinstance(net, contract_net.Planned):
-        return ()
-    return net.bidding.reasons[-MOST_REASONS:]
+    match net:
+        case contract_net.Closed() | contract_net.Calling():
+            found = net.reasons
+        case contract_net.Planned():
+            found = ()
+        case _:
+            found = net.bidding.reasons
+    return (*record.earlier, *found)[-MOST_REASONS:]
+
+
+def bounded(record: Record) -> Record:
+    """Return a record whose reasons are few and short, whatever agents say and however often: it must fit a message."""
+    match record.net:
+        case contract_net.Planned():
+            net: contract_net.State = record.net
+        case contract_net.Closed() | contract_net.Calling() as held:
+            net = replace(held, reasons=_few(held.reasons))
+        case held:
+            net = replace(held, bidding=replace(held.bidding, reasons=_few(held.bidding.reasons)))
+    return replace(record, net=net, earlier=_few(record.earlier), awards=record.awards[-MOST_AWARDS:])
+
+
+def _few(reasons: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text[:MOST_REASON_CHARS] for text in reasons[-MOST_REASONS:])

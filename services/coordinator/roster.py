@@ -15,6 +15,7 @@ from edgeagents.model.cooperation import Announcement
 TTL_S: Final = 3.0
 GONE_S: Final = 5.0  # after that what a run had taken is ended: it will not be done
 MOST_RUNS: Final = 4_096
+MOST_OF_ONE: Final = 4  # runs of one agent: a supervisor that starts it again and again makes no more at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,19 @@ class Roster:
     runs: Mapping[tuple[str, str], Run] = field(default_factory=dict)
 
     def heard(self, agent: str, said: Announcement, now_s: float) -> "Roster":
-        """Return the roster with what an agent said; who is long gone is left out when there are many."""
+        """Return the roster with what an agent said; of each agent the newest runs are kept, while there is room."""
         run = Run(agent, said.incarnation, said.skills, said.busy, now_s)
         runs = {**self.runs, (agent, said.incarnation): run}
+        own = sorted((item.heard_s, key) for key, item in runs.items() if item.agent == agent and item != run)
+        for _, key in own[: max(0, len(own) + 1 - MOST_OF_ONE)]:
+            del runs[key]
         if len(runs) > MOST_RUNS or len(runs) > 2 * len(self.alive(now_s)) + 16:
             runs = {key: item for key, item in runs.items() if now_s - item.heard_s <= GONE_S}
         return replace(self, runs=runs) if len(runs) <= MOST_RUNS else self
+
+    def anew(self, now_s: float) -> "Roster":
+        """Return the roster of who begins to listen now: nobody counts as gone for not having been heard before."""
+        return replace(self, since_s=now_s)
 
     def alive(self, now_s: float) -> dict[str, Run]:
         """Return the newest run of each agent that was heard lately, by name."""
@@ -54,4 +62,4 @@ class Roster:
     def is_gone(self, agent: str, incarnation: str, now_s: float) -> bool:
         """Say whether a run will not come back: not heard for long, while we listened."""
         run = self.runs.get((agent, incarnation))
-        return now_s - (run.heard_s if run is not None else self.since_s) > GONE_S
+        return now_s - max(run.heard_s if run is not None else self.since_s, self.since_s) > GONE_S

@@ -55,7 +55,7 @@ def add_routes(service: EdgexService, leader: Leader) -> None:
     @app.get("/api/v3/task/id/{task}")
     async def one(task: str) -> dict[str, Any]:
         """Tell where a task stands, and why."""
-        return {"apiVersion": "v3", "statusCode": 200, "task": shown(leader.book.record(task))}
+        return {"apiVersion": "v3", "statusCode": 200, "task": shown(leader.record(task))}
 
     @app.delete("/api/v3/task/id/{task}")
     async def cancel(task: str) -> dict[str, Any]:
@@ -65,12 +65,13 @@ def add_routes(service: EdgexService, leader: Leader) -> None:
     @app.get("/api/v3/task/id/{task}/watch")
     async def watch_one(task: str) -> StreamingResponse:
         """Send a task's changes as server-sent events, from where it stands to its end."""
-        record = leader.book.record(task)
+        record = leader.record(task)
         return StreamingResponse(_changes(leader, service.stopping, record), media_type="text/event-stream")
 
     @app.get("/api/v3/task/watch")
     async def watch_all() -> StreamingResponse:
         """Send the changes of all tasks as server-sent events, from now on."""
+        leader.check_serving()
         return StreamingResponse(_changes(leader, service.stopping, None), media_type="text/event-stream")
 
     @app.get("/api/v3/roster")
@@ -110,7 +111,7 @@ async def _body(leader: Leader, request: Request) -> Any:
 
 async def _given(leader: Leader, body: Any) -> dict[str, Any]:
     request_id = body.get("requestId") if isinstance(body, Mapping) else None
-    told = {"requestId": request_id} if isinstance(request_id, str) and len(request_id) <= 64 else {}
+    told = {"requestId": request_id} if isinstance(request_id, str) and _is_plain(request_id) else {}
     try:
         record, is_new = await leader.submit(read_task(body), GIVER)
     except EdgeAgentsError as error:
@@ -121,10 +122,10 @@ async def _given(leader: Leader, body: Any) -> dict[str, Any]:
 
 async def _changes(leader: Leader, stopping: asyncio.Event, first: Record | None) -> AsyncIterator[str]:
     """Yield server-sent events; those of one task end with it."""
-    queue = leader.watch()
+    queue, task = leader.watch(first.task if first is not None else ""), first.task if first is not None else ""
     try:
-        if first is not None:
-            first = leader.book.record(first.task)  # it may have changed before we began to watch
+        if task:
+            first = leader.record(task)  # it may have changed before we began to watch
             yield _event(first)
             if first.ended:
                 return
@@ -134,13 +135,19 @@ async def _changes(leader: Leader, stopping: asyncio.Event, first: Record | None
                     record = await queue.get()
             except TimeoutError:
                 yield ": here\n\n"
-                continue
-            if first is None or record.task == first.task:
-                yield _event(record)
-                if first is not None and record.ended:
-                    return
+                if not task or not (end := leader.stored.get(task)) or not end.ended:
+                    continue
+                record = end  # its last word did not fit into the queue
+            yield _event(record)
+            if task and record.ended:
+                return
     finally:
         leader.unwatch(queue)
+
+
+def _is_plain(text: str) -> bool:
+    """Say whether a client's own word can be said back: short, and of characters that every encoding writes."""
+    return len(text) <= 64 and text.isprintable()
 
 
 def _event(record: Record) -> str:

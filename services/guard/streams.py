@@ -4,11 +4,15 @@ Source: design.md section 4; edgex-wire.md section 1.6.
 """
 
 import asyncio
+import logging
 from typing import Any, Final
 
 from edgeagents import subjects
+from edgeagents.adapters.batches import ensure_batch_stream
 from edgeagents.adapters.bus import Bus
 from edgeagents.errors import UnavailableError
+
+log = logging.getLogger(__name__)
 
 DAY_S: Final = 86_400.0
 LIMITS: Final[dict[str, dict[str, Any]]] = {
@@ -20,6 +24,8 @@ LIMITS: Final[dict[str, dict[str, Any]]] = {
     subjects.TRIGGERS_STREAM: {"max_age_s": DAY_S, "max_per_subject": 256, "max_message_bytes": 128 << 10},
     subjects.DEAD_LETTERS_STREAM: {"max_age_s": 7 * DAY_S, "max_per_subject": 128, "max_message_bytes": 72 << 10},
 }
+# The coordinator alone writes it, but never sets it up: whoever does could have the broker copy to any subject.
+TASKS_LIMITS: Final[dict[str, Any]] = {"max_age_s": 3 * DAY_S, "max_bytes": 512 << 20, "max_per_subject": 1}
 LEAST_BYTES: Final = 64 << 20  # of the two that have a subject a service
 OTHERS: Final = 8  # services that are no agents, and may have dead letters
 
@@ -44,10 +50,21 @@ async def ensure_streams(bus: Bus, base: str, agents: int = 0) -> None:
     sources = subjects.stream_sources(base, kind)
     for name, captured in subjects.stream_subjects(bus.settings.gateway, base, kind).items():
         await _ensure(bus, name, captured, sources=sources.get(name), **limits_of(name, agents))
+    await ensure_tasks(bus)
     if kind == "nats-jetstream":
         # EdgeX's own: its services need it when they start, and would make it without limits.
         captured, limit = [subjects.topic_to_subject(f"{base}/#", kind)], LIMITS[subjects.EVENTS_STREAM]
         await _ensure(bus, subjects.edgex_stream(base), captured, keeps_existing=True, **limit)
+
+
+async def ensure_tasks(bus: Bus) -> None:
+    """Create the coordinator's stream; a broker that takes no batches is said, since all but tasks goes without it."""
+    try:
+        await ensure_batch_stream(
+            bus, subjects.TASKS_STREAM, [subjects.task_records(bus.settings.gateway)], **TASKS_LIMITS
+        )
+    except UnavailableError as error:
+        log.warning("%s: no tasks can be given to a coordinator", error)
 
 
 async def fit_streams(bus: Bus, agents: int) -> None:

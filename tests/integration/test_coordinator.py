@@ -268,3 +268,27 @@ async def test_a_second_coordinator_that_slept_cannot_write(owner: Owner, bidder
         paused.kill()
         owner.gateway.kill()
         owner.gateway.port, owner.gateway.url = key, url
+
+
+async def test_half_a_character_in_a_task_is_refused_and_ends_nobody(owner: Owner) -> None:
+    body = b'{"skill": "warm", "deviceName": "valve-2", "params": {"degrees": "20.5", "note": "\\ud800"}}'
+    answer = await owner.bus.request(subjects.task_request("gw", "submit", "bob"), body, timeout_s=10.0)
+    assert json.loads(answer.data)["statusCode"] == 400
+    assert (await owner.http.post(f"{owner.gateway.url}/api/v3/task", content=body)).status_code == 400
+    assert (await owner.http.get(f"{owner.gateway.url}/api/v3/coordinator")).json()["isServing"]
+
+
+async def test_a_coordinator_that_was_paused_takes_nothing_from_who_is_there(
+    owner: Owner, bidders: dict[str, Bidder]
+) -> None:
+    bidders["ada"].work_s = 8.0
+    await owner.give(id="paused", deadlineS=60)
+    await owner.stands("paused", "taken")
+    coordinator = owner.gateway.coordinator
+    assert coordinator is not None
+    coordinator.process.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(6.5)  # longer than a run may be silent
+    coordinator.process.send_signal(signal.SIGCONT)
+    task = await owner.ended("paused")
+    assert (task["state"], task["winner"]) == ("done", "ada")
+    assert (await owner.counts())["stalls"] >= 1

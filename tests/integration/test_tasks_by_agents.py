@@ -127,7 +127,7 @@ async def test_a_named_skill_and_what_the_guard_refuses(working: Working, client
     task = await given(client, working.url, skill="warm", deviceName="valve-4", params=params)
     assert (task["state"], task["reason"]) == ("done", "proven: Setpoint reads 19")
     # The owner's minimum of 10 lies above the profile's: the coordinator lets it pass, no agent bids for it.
-    task = await given(client, working.url, skill="warm", deviceName="valve-4", params={"degrees": 7})
+    task = await given(client, working.url, skill="warm", deviceName="valve-4", params={"degrees": 7}, deadlineS=4)
     assert task["state"] == "failed"
     assert await client.effects("valve-4") == [("Setpoint", 19.0)]
 

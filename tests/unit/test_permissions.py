@@ -160,11 +160,14 @@ def test_a_coordinator_commands_nothing_and_speaks_for_nobody_else() -> None:
         subjects.command("gw", "lamp", "air"), subjects.command("gw", "lamp", "guard"), subjects.session("gw", "air"),
         subjects.lease("gw", "air"), subjects.act("gw", "air", "heat"), subjects.task_ledger("gw", "air"),
         subjects.audit("gw", "guard", "i"), "edgex.core.command.x", "$JS.API.STREAM.DELETE.tasks",
-        "$JS.API.STREAM.UPDATE.commands",
+        "$JS.API.STREAM.UPDATE.commands", "$JS.API.STREAM.CREATE.tasks", "$JS.API.STREAM.UPDATE.tasks",
+        "$JS.API.STREAM.PURGE.commands", "$JS.API.DIRECT.GET.tasks", "$JS.API.CONSUMER.CREATE.commands.coordinator",
     ):  # fmt: skip
         assert not any(matches(item, subject) for item in publish), subject
     assert any(matches(item, subjects.task_record("gw", "t")) for item in publish)
     assert any(matches(item, subjects.act("gw", "air", "coordinator")) for item in publish)
+    for subject in ("$JS.API.STREAM.INFO.tasks", "$JS.API.STREAM.PURGE.tasks"):
+        assert any(matches(item, subject) for item in publish), subject
 
 
 def test_services_of_edgex_that_answer_are_named_one_by_one() -> None:

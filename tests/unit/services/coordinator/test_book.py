@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, TooManyAttemptsError
+from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, TooLargeError, TooManyAttemptsError
 from edgeagents.model.cooperation import Act, Bid
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol import contract_net
@@ -183,13 +183,15 @@ def test_a_task_given_twice_is_one_and_its_id_is_nobody_elses() -> None:
 
 def test_there_is_room_for_so_many() -> None:
     book = Book(Times(), most_open=2, most_ended=1)
-    for task in ("a", "b"):
-        given(book, task)
+    for task, giver in (("a", "http"), ("b", "dan")):
+        record, _ = book.accept(task, WANTED, giver, 100.0, 1)
+        book.begin(record, AGENTS, 100.0, 1)
     with pytest.raises(TooManyAttemptsError):
-        book.accept("c", WANTED, "http", 100.0, 1)
+        book.accept("c", WANTED, "eve", 100.0, 1)
     for task in ("a", "b"):
         book.cancel(task, "enough", 101.0, 2)
     assert [record.task for record in book.all()] == ["b"]
+    assert book.evicted == ["a"]
     with pytest.raises(NotFoundError):
         book.record("a")
 
@@ -255,3 +257,116 @@ def test_reading_a_task_changes_nothing() -> None:
     assert not turn.is_changed
     assert turn.answer is not None
     assert turn.answer.entry.status == "open"
+
+
+def test_one_giver_cannot_hold_all_places() -> None:
+    book = Book(Times(), most_open=4)
+    for task in ("a", "b"):
+        given(book, task)
+    with pytest.raises(TooManyAttemptsError, match="'http'"):
+        book.accept("c", WANTED, "http", 100.0, 1)
+    book.accept("c", WANTED, "dan", 100.0, 1)
+    book.cancel("a", "enough", 101.0, 2)
+    book.accept("d", WANTED, "http", 101.0, 1)
+
+
+def test_a_task_that_is_too_long_is_refused_and_the_longest_fits_a_message_whatever_agents_say() -> None:
+    book = Book(Times(take_s=0.1))
+    long = WANTED.model_copy(update={"params": {f"p{number}": "x" * 1_000 for number in range(17)}})
+    with pytest.raises(TooLargeError):
+        book.accept("long", long, "http", 100.0, 1)
+    wanted = WANTED.model_copy(
+        update={"params": {f"p{number}": "\n" * 450 for number in range(15)}, "deadline_s": 86_400}
+    )
+    names = tuple(f"agent-{number:03}-{'n' * 50}" for number in range(32))
+    book.accept("t", wanted, "http", 100.0, 1)
+    now_s = 100.0
+    for _ in range(4):
+        book.begin(book.record("t"), names, now_s, 1)
+        for name in names:
+            said = act("refuse", "t", reason="\U0001f600" * 2_000)
+            turn = book.handle("t", Heard(name, said, now_s), now_s, 1)
+        book.begin(book.record("t"), (), now_s, 1)
+        now_s += 40
+    assert turn.record.rounds
+    assert len(to_bytes(book.record("t"))) < 600_000
+
+
+def test_who_was_not_asked_yet_is_asked_before_a_task_fails() -> None:
+    book = Book(Times())
+    given(book)
+    for agent in AGENTS:
+        turn = book.handle("t", Heard(agent, act("refuse", "t", reason="observing"), 100.1), 100.1, 2)
+    assert (turn.record.state, turn.record.asked, turn.is_changed) == ("open", frozenset(AGENTS), True)
+    assert 100.1 in turn.due_s
+    turn = book.begin(from_bytes(to_bytes(book.record("t"))), ("zed",), 100.1, 2)
+    assert told(turn, "cfp") == ["zed"]
+    turn = bids(book, {"zed": 1.0}, 100.2)
+    assert turn.awarded is not None
+    assert turn.awarded.winner == "zed"
+    assert "ada refused: observing" in shown(turn.record)["reasons"]
+
+
+def test_when_all_have_refused_they_are_asked_again_after_a_pause_that_grows_until_the_deadline() -> None:
+    book = Book(Times())
+    given(book)
+    calls, now_s, turn = [], 100.0, Turn(book.record("t"))
+    while not turn.has_ended:
+        record = book.record("t")
+        if isinstance(record.net, contract_net.Planned):
+            turn = book.begin(record, tuple(name for name in AGENTS if name not in record.asked), now_s, 2)
+            calls += [now_s] if told(turn, "cfp") else []
+        else:
+            for agent in AGENTS:
+                turn = book.handle("t", Heard(agent, act("refuse", "t", reason="too hot"), now_s), now_s, 2)
+        if now_s not in turn.due_s and not told(turn, "cfp"):
+            now_s = min(item for item in turn.due_s if item > now_s) if not turn.has_ended else now_s
+    assert calls == [101.0, 103.0, 107.0, 115.0]
+    assert now_s == pytest.approx(130.0)
+    assert "too hot" in " ".join(shown(turn.record)["reasons"])
+    assert turn.record.state == "failed"
+
+
+def test_who_wins_and_never_takes_leaves_time_for_the_next_also_in_a_short_task() -> None:
+    book = Book(Times(take_s=5.0))
+    given(book, wanted=WANTED.model_copy(update={"deadline_s": 3.0}))
+    bids(book, {"ada": 3.0, "bob": 0.0})
+    turn = book.look("t", 101.2, 3)
+    assert told(turn, "cfp") == ["ada"]
+    epoch = turn.record.entry.epoch
+    turn = book.handle("t", Heard("ada", act("propose", "t", bid=Bid(cost=3.0, epoch=epoch)), 101.3), 101.3, 4)
+    assert turn.awarded is not None
+    assert turn.awarded.winner == "ada"
+
+
+def test_a_later_call_says_how_much_time_is_left_then() -> None:
+    book = Book(Times(take_s=5.0))
+    given(book)
+    bids(book, {"ada": 3.0, "bob": 2.0})
+    call = book.look("t", 105.2, 3).tells[0].act.call
+    assert call is not None
+    assert (call.left_s, call.accepted_unix_ns) == (pytest.approx(24.8), 1)
+    call = book.recover("t", 110.0, 3).tells[0].act.call
+    assert call is not None
+    assert call.left_s == pytest.approx(20.0)
+
+
+def test_a_record_keeps_the_ledgers_own_time_of_its_last_change() -> None:
+    book = Book(Times())
+    assert from_bytes(to_bytes(given(book).record)).changed_s == 100.0
+    assert bids(book, {"ada": 3.0, "bob": 2.0}, 100.1).record.changed_s == 100.1
+
+
+def test_time_in_which_we_did_not_run_is_given_back_to_who_won_and_to_who_was_called() -> None:
+    book = Book(Times(take_s=5.0))
+    given(book, "won")
+    bids(book, {"ada": 3.0, "bob": 2.0}, task="won")
+    given(book, "called")
+    assert told(book.overslept("called", 8.0, 108.2, 2), "cfp") == ["ada", "bob"]
+    book.overslept("won", 8.0, 108.2, 2)
+    turn = book.ask("won", TakeTask("won", 1, "run"), 108.3, "bob", 3)
+    assert turn.answer is not None
+    assert (turn.answer.problem, turn.record.state) == ("", "taken")
+    turn = book.overslept("won", 30.0, 140.0, 4)  # beyond the deadline: the report may wait to be heard
+    assert turn.record.state == "taken"
+    assert book.ask("won", CloseTask("won", 1, "bob", "done"), 140.1, "bob", 5).record.state == "done"

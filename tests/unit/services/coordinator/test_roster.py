@@ -1,7 +1,7 @@
 """The roster: who is there, by what was heard and when."""
 
 from edgeagents.model.cooperation import Announcement
-from services.coordinator.roster import GONE_S, TTL_S, Roster
+from services.coordinator.roster import GONE_S, MOST_OF_ONE, TTL_S, Roster
 
 HERE = Announcement(incarnation="run-1", skills=("set",), busy=1)
 
@@ -32,3 +32,20 @@ def test_names_of_runs_cost_a_sender_nothing_and_us_little() -> None:
     for number in range(500):
         roster = roster.heard("ada", HERE.model_copy(update={"incarnation": f"run-{number}"}), number * 1.0)
     assert len(roster.runs) < 50
+
+
+def test_many_runs_of_one_agent_keep_nobody_else_out() -> None:
+    roster = Roster(0.0)
+    for number in range(5_000):
+        roster = roster.heard("eve", HERE.model_copy(update={"incarnation": f"run-{number}"}), 1.0 + number * 1e-6)
+    assert len(roster.runs) == MOST_OF_ONE
+    roster = roster.heard("ada", HERE, 1.1)
+    assert set(roster.alive(1.1)) == {"eve", "ada"}
+    assert not roster.is_gone("ada", "run-1", 6.0)
+    assert roster.alive(1.1)["eve"].incarnation == "run-4999"
+
+
+def test_nobody_is_gone_for_a_time_in_which_we_did_not_listen() -> None:
+    roster = Roster(0.0).heard("ada", HERE, 10.0).anew(30.0)
+    assert not roster.is_gone("ada", "run-1", 30.0 + GONE_S)
+    assert roster.is_gone("ada", "run-1", 30.1 + GONE_S)
