@@ -29,6 +29,7 @@ class Desk:
         """Prepare; `open` begins to listen."""
         self._bus, self._shelf, self._tasks = bus, shelf, tasks
         self._working: Counter[str] = Counter()
+        self._clients: dict[str, LocalInference] = {}  # by agent
         self.requests = 0
         self.refused: Counter[int] = Counter()  # by status
 
@@ -70,7 +71,7 @@ class Desk:
     async def _body(self, message: BusMessage, agent: str) -> bytes:
         try:
             request = CompletionRequest.model_validate_json(message.data)
-            done = await LocalInference(self._shelf.engine, f"agent {agent}").complete(request)
+            done = await self._client(agent).complete(request)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])[:100]
@@ -81,6 +82,11 @@ class Desk:
             log.exception("a question of agent %s", agent)
             return self._failure(EdgeAgentsError("internal error: see the service's log"))
         return done.model_dump_json().encode()
+
+    def _client(self, agent: str) -> LocalInference:
+        if agent not in self._clients:
+            self._clients[agent] = LocalInference(self._shelf.engine, f"agent {agent}")
+        return self._clients[agent]
 
     def _failure(self, error: EdgeAgentsError) -> bytes:
         status = meaning_of(error).status
