@@ -96,6 +96,7 @@ class Loop:
         self._cancelled: set[str] = set()
         self._running: list[_Text] = []  # in rows 0, 1, …
         self._joining: _Text | None = None  # its prompt is computed in the row behind them
+        self.prefilled = self.decoded = 0  # in the last step: tokens of a prompt, rows
 
     @property
     def is_idle(self) -> bool:
@@ -143,6 +144,7 @@ class Loop:
     def step(self) -> list[Written | Finished]:
         """Go to the next token boundary; return what was written and what ended."""
         found: list[Written | Finished] = []
+        self.prefilled = self.decoded = 0
         self._drop(found)
         self._join(found)
         self._prefill(found)
@@ -236,6 +238,7 @@ class Loop:
         except EdgeAgentsError as error:
             self._finish(text, "failed", found, str(error))
             return
+        self.prefilled = len(piece)
         text.done.append(piece)
         start, text.length = text.length, text.length + len(piece)
         if text.length <= text.request.kept:
@@ -260,6 +263,7 @@ class Loop:
             for text in running:
                 self._finish(text, "failed", found, str(error))
             return
+        self.decoded = len(running)
         for text in running:  # all of them first: who ends moves others' rows
             text.length += 1
             text.pending = []
