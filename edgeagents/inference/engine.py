@@ -264,7 +264,7 @@ class Engine:
         return True
 
     def _measure(self, found: Sequence[Written | Finished], began_s: float, ended_s: float) -> None:
-        """Tell what was written, and learn from each step, those of texts that are cut off too, how quick the model is."""
+        """Tell what was written, and learn from each step how quick the model is: of a text that is cut off too."""
         took_s, loop = ended_s - began_s, self._loop
         with self._changed:
             if loop.prefilled:
