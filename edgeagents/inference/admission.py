@@ -23,7 +23,7 @@ MOST_WAITING: Final = 256
 MOST_OF_CLIENT: Final = 64
 MOST_REMEMBERED: Final = 1024
 _WEIGHT: Final = 0.2  # of a new measurement
-_WHOLE_TOKENS: Final = 64  # of a prompt: what a shorter piece costs says less of what a token costs
+_WHOLE_TOKENS: Final = 64  # of a prompt: a shorter piece says less
 _MOST_TIMES: Final = 4.0  # slower than known: one hiccup must not look like another machine
 
 
@@ -44,8 +44,9 @@ class Speed:
     def saw_prefill(self, tokens: int, took_s: float) -> None:
         """Take in that so many tokens of a prompt, all of them computed, took so long."""
         if tokens > 0:
-            weight = _WEIGHT * min(1.0, tokens / _WHOLE_TOKENS)
-            self.prefill_s = _nearer(self.prefill_s, took_s / tokens, weight)
+            # A short piece costs more a token than a long one: less is true of both, more is not.
+            part = min(1.0, tokens / _WHOLE_TOKENS) if took_s > tokens * self.prefill_s else 1.0
+            self.prefill_s = _nearer(self.prefill_s, took_s / tokens, _WEIGHT * part)
 
     def saw_step(self, took_s: float) -> None:
         """Take in how long one step took."""

@@ -269,7 +269,7 @@ class Engine:
         with self._changed:
             if loop.prefilled:
                 self.speed.saw_prefill(loop.prefilled, took_s - (self.speed.step_s if loop.decoded else 0.0))
-            elif loop.decoded:
+            if loop.decoded and (not loop.prefilled or took_s < self.speed.step_s):  # alone it takes less
                 self.speed.saw_step(took_s)
             for item in found:
                 ticket = self._tickets.get(item.name)

@@ -119,15 +119,14 @@ async def test_an_answer_that_was_not_begun_in_time_is_marked_and_nobody_is_sure
     assert (done.text, done.ending, done.is_capped, done.confidence) == ("", "budget", True, 0.0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"scored": ("a", "b", "c", "d", "e")}], ids=["written", "scored"])
+@pytest.mark.parametrize("changes", [{}, {"scored": ("ab", "bc", "cd", "de", "ef")}], ids=["written", "scored"])
 async def test_a_model_that_was_slow_once_is_asked_again_and_found_quick(
     engine: Engine, changes: dict[str, Any]
 ) -> None:
     engine.speed.step_s = engine.speed.prefill_s = 60.0
-    for number in range(30):
-        done = await client(engine).complete(asked(f"x{number}", budget_s=30.0, most_tokens=20, **changes))
-        assert done.ending == "stop" or done.tokens == 20
-    assert engine.speed.work_s(20, 20) < 30.0
+    for number in range(40):
+        await client(engine).complete(asked(f"x{number}", budget_s=50.0, most_tokens=5, **changes))
+    assert engine.speed.work_s(20, 20) < 50.0
 
 
 async def test_only_what_is_computed_counts_as_speed_also_of_a_prompt_that_is_cut_off(
@@ -149,7 +148,7 @@ async def test_only_what_is_computed_counts_as_speed_also_of_a_prompt_that_is_cu
     await client(engine).complete(asked(text, constant=1, most_tokens=1, budget_s=60.0))
     assert sum(tokens for tokens, _ in seen) >= 300, "a part that is kept was computed too"
     seen.clear()
-    done = await client(engine).complete(asked(text[::-1] + "y", budget_s=3.0))
+    done = await client(engine).complete(asked("z" * 300, budget_s=3.0))
     assert (done.ending, sum(tokens for tokens, _ in seen)) == ("budget", 256)
     engine.close()
 
