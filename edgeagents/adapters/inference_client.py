@@ -6,6 +6,7 @@ Whoever answers, `model/answer.py` reads the text again: a server without gramma
 Source: OpenAI API reference, chat completions; `services/inference`.
 """
 
+import asyncio
 import json
 import math
 import time
@@ -27,10 +28,11 @@ from edgeagents.errors import (
 )
 from edgeagents.model.answer import parse_answer
 from edgeagents.model.answer_schema import answer_schema
-from edgeagents.model.completion import Completion, CompletionFailure, CompletionRequest
+from edgeagents.model.completion import MOST_REQUEST_BYTES, Completion, CompletionFailure, CompletionRequest
 
 GRACE_S: Final = 3.0  # an answer that was cut off at its budget still has to arrive
 MOST_ANSWER_BYTES: Final = 4 << 20
+MOST_WAIT_S: Final = 3600.0  # that a server may ask for
 
 
 class LanguageClient(Protocol):
@@ -63,9 +65,9 @@ class NatsInference:
     async def complete(self, request: CompletionRequest) -> Completion:
         """Return what was written; see `LanguageClient`."""
         body = request.model_dump_json(exclude_defaults=True).encode()
-        most = int(self._bus.server_info.get("max_payload", 1 << 20))
+        most = min(int(self._bus.server_info.get("max_payload", 1 << 20)), MOST_REQUEST_BYTES)
         if len(body) > most:
-            raise TooLargeError(f"a request of {len(body)} bytes: the broker carries {most}: shorten it")
+            raise TooLargeError(f"a request of {len(body)} bytes: {most} are read: shorten it")
         answer = await self._bus.request(self._subject, body, timeout_s=request.budget_s + GRACE_S)
         try:
             found: dict[str, Any] = json.loads(answer.data)
@@ -81,7 +83,7 @@ class NatsInference:
 
 def _failure(told: CompletionFailure) -> TheirError:
     if told.status == 429:
-        return TooManyAttemptsError(told.error, told.retry_after_s or 1.0)
+        return TooManyAttemptsError(told.error, _wait_s(told.retry_after_s or 1.0))
     return error_for_status(told.status, told.error)
 
 
@@ -143,9 +145,11 @@ class HttpInference:
         body = await self._post(self._body(request), request.budget_s)
         try:
             found = _Answer.model_validate_json(body)
+            return self._completion(request, found, time.monotonic() - began_s)
         except ValidationError as error:
             raise UpstreamError(f"{self._url}: not a chat completion: {error.errors()[0]['msg']}") from error
-        return self._completion(request, found, time.monotonic() - began_s)
+        except (ValueError, ArithmeticError, RecursionError) as error:
+            raise UpstreamError(f"{self._url}: a chat completion that says nothing: {str(error)[:200]}") from error
 
     async def close(self) -> None:
         """Do nothing: the HTTP client is its owner's."""
@@ -169,12 +173,17 @@ class HttpInference:
         headers = {"Authorization": f"Bearer {self._key.get_secret_value()}"} if self._key is not None else {}
         parts, size = list[bytes](), 0
         try:
-            async with self._http.stream("POST", self._url, json=body, headers=headers, timeout=budget_s) as answer:
+            async with (
+                asyncio.timeout(budget_s + GRACE_S),  # httpx's is of each read: a server that drips would have no end
+                self._http.stream("POST", self._url, json=body, headers=headers, timeout=budget_s) as answer,
+            ):
                 async for part in answer.aiter_bytes():
                     size += len(part)
                     if size > MOST_ANSWER_BYTES:
                         raise UpstreamError(f"{self._url}: an answer of more than {MOST_ANSWER_BYTES >> 20} MiB")
                     parts.append(part)
+        except TimeoutError as error:
+            raise UnavailableError(f"{self._url}: no whole answer within {budget_s + GRACE_S:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UnavailableError(f"{self._url}: {error or type(error).__name__}: is that server up?") from error
         whole = b"".join(parts)
@@ -221,5 +230,10 @@ def _refusal(url: str, answer: httpx.Response, body: bytes) -> TheirError:
     text = f"{url}: {answer.status_code}: {text[:500]}"
     if answer.status_code == 429:
         wait = answer.headers.get("retry-after", "")
-        return TooManyAttemptsError(text, float(wait) if wait.isdigit() else 1.0)
+        return TooManyAttemptsError(text, _wait_s(float(wait)) if wait.isascii() and wait.isdecimal() else 1.0)
     return error_for_status(answer.status_code, text)
+
+
+def _wait_s(told_s: float) -> float:
+    """Return how long to wait when told so; nobody's word makes an agent wait for ever."""
+    return min(max(told_s, 0.0), MOST_WAIT_S) if math.isfinite(told_s) else MOST_WAIT_S

@@ -63,11 +63,13 @@ class LocalInference:
             client: whose share it is.
         """
         self._engine, self._client = engine, client
+        self._preparing = asyncio.Lock()  # one at a time: a flood of long prompts holds up its sender alone
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """Return what was written; see `LanguageClient`."""
         engine, began_s = self._engine(), time.monotonic()
-        prepared = await asyncio.to_thread(engine.prepare, request)
+        async with self._preparing:
+            prepared = await asyncio.to_thread(engine.prepare, request)
         if request.scored:
             return await self._score(engine, prepared, began_s)
         progress = Progress(began_s)

@@ -3,7 +3,8 @@
 Each client has a queue of its own; the next request is the oldest one of the client that was served least, in seconds
 of the model. Who comes back after a rest starts level with the others: rest saves up nothing, and a flood of one client
 delays that client alone. A request whose answer cannot be ready by its deadline, by the speeds measured so far, is
-refused when it comes; nobody waits for what will not be.
+refused when it comes; nobody waits for what will not be. While nothing runs and nothing waits none is refused: its
+deadline ends it, and speeds that were measured in a bad moment are measured again.
 
 Pure: told the time and the speeds. Not for several threads at once.
 
@@ -22,6 +23,8 @@ MOST_WAITING: Final = 256
 MOST_OF_CLIENT: Final = 64
 MOST_REMEMBERED: Final = 1024
 _WEIGHT: Final = 0.2  # of a new measurement
+_WHOLE_TOKENS: Final = 64  # of a prompt: a shorter piece says less
+_MOST_TIMES: Final = 4.0  # slower than known: one hiccup must not look like another machine
 
 
 @dataclass(slots=True)
@@ -39,13 +42,15 @@ class Speed:
     answer_tokens: float = 32.0
 
     def saw_prefill(self, tokens: int, took_s: float) -> None:
-        """Take in that so many tokens of a prompt took so long."""
+        """Take in that so many tokens of a prompt, all of them computed, took so long."""
         if tokens > 0:
-            self.prefill_s += _WEIGHT * (took_s / tokens - self.prefill_s)
+            # A short piece costs more a token than a long one: less is true of both, more is not.
+            part = min(1.0, tokens / _WHOLE_TOKENS) if took_s > tokens * self.prefill_s else 1.0
+            self.prefill_s = _nearer(self.prefill_s, took_s / tokens, _WEIGHT * part)
 
     def saw_step(self, took_s: float) -> None:
         """Take in how long one step took."""
-        self.step_s += _WEIGHT * (took_s - self.step_s)
+        self.step_s = _nearer(self.step_s, took_s, _WEIGHT)
 
     def saw_answer(self, tokens: int) -> None:
         """Take in how long an answer was."""
@@ -54,6 +59,10 @@ class Speed:
     def work_s(self, prompt_tokens: int, most_tokens: int) -> float:
         """Return how long a request will take once it has a row, seconds."""
         return prompt_tokens * self.prefill_s + min(most_tokens, self.answer_tokens) * self.step_s
+
+
+def _nearer(known_s: float, seen_s: float, weight: float) -> float:
+    return max(1e-6, known_s + weight * (min(max(0.0, seen_s), _MOST_TIMES * known_s) - known_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +107,19 @@ class Admission:
         self.waiting = 0
         self.refused = {"full": 0, "client-full": 0, "too-late": 0}
 
-    def submit(self, job: Job, now_s: float) -> None:
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        return not self._running and not self.waiting
+
+    def submit(self, job: Job, now_s: float, *, is_estimated: bool = True) -> None:
         """Have a request wait.
+
+        Args:
+            job: which.
+            now_s: of the clock of its deadline.
+            is_estimated: refuse it if it would come too late; False for all texts of a request that finds the model
+                idle, and whatever this says, for one that finds nothing before it.
 
         Raises:
             TooManyAttemptsError: too many wait already, or it would come too late; says when to try again.
@@ -111,7 +131,7 @@ class Admission:
             self._refuse("full", f"{self.waiting} requests wait for the model already", wait_s)
         if own >= self.most_of_client:
             self._refuse("client-full", f"{own} requests of {job.client} wait for the model already", wait_s)
-        if now_s + wait_s + job.work_s > job.end_s:
+        if is_estimated and not self.is_idle and now_s + wait_s + job.work_s > job.end_s:
             self._refuse(
                 "too-late",
                 f"the answer would take {wait_s + job.work_s:.2f} s, of which {wait_s:.2f} s waiting: "

@@ -38,7 +38,7 @@ class Grammars:
             kept: so many compiled grammars at most.
         """
         self._tokens, self._most = tokens, kept
-        self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[LLMatcher, list[int]]] = OrderedDict()
         self._lock = threading.Lock()
         self.hits = self.misses = 0
 
@@ -88,28 +88,45 @@ class Grammars:
             if found is not None:
                 self._kept.move_to_end(key)
                 self.hits += 1
-                return Held(found.deep_copy())
-        matcher = LLMatcher(self._tokens, make(), log_level=0, limits=_LIMITS)
-        if matcher.is_error():
-            raise InvalidInputError(f"not a grammar that can be fulfilled: {_first_line(matcher.get_error())}")
+                return Held(found[0].deep_copy(), found[1])
+        matcher, opening = self._begun(make)
         with self._lock:
             self.misses += 1
-            self._kept[key] = matcher
+            self._kept[key] = matcher, opening
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
-        return Held(matcher.deep_copy())
+        return Held(matcher.deep_copy(), opening)
+
+    def _begun(self, make: Callable[[], str]) -> tuple[LLMatcher, list[int]]:
+        """Return a compiled grammar that stands behind what each text begins with, and that beginning.
+
+        A grammar that compiles may still have no text: that is seen at its first step, which is made here, in the
+        caller's thread, so that it is the fault of who asked and holds up nobody else's text.
+        """
+        try:
+            matcher = LLMatcher(self._tokens, make(), log_level=0, limits=_LIMITS)
+            opening = [] if matcher.is_error() else list(matcher.compute_ff_tokens())
+            if opening:
+                matcher.consume_tokens(opening)
+            if not matcher.is_stopped():
+                matcher.compute_bitmask()
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise InvalidInputError(f"not a grammar that can be fulfilled: {_first_line(str(error))}") from error
+        if matcher.is_error():
+            raise InvalidInputError(f"not a grammar that can be fulfilled: {_first_line(matcher.get_error())}")
+        return matcher, opening
 
 
 class Held:
     """One text that is held to a grammar; see `generate.Constraint`."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        """Begin a text."""
-        self._matcher = matcher
+    def __init__(self, matcher: LLMatcher, opening: Sequence[int]) -> None:
+        """Begin a text with a matcher that has taken its opening in."""
+        self._matcher, self._opening = matcher, opening
 
     def begin(self) -> list[int]:
         """Return the tokens that a text begins with in any case."""
-        return self._forced()
+        return list(self._opening)
 
     def mask(self, logits: Floats) -> None:
         """Set what may not follow to -inf, in place.

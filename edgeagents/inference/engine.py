@@ -22,7 +22,7 @@ from edgeagents.inference.admission import MOST_OF_CLIENT, MOST_WAITING, Admissi
 from edgeagents.inference.chat import Chat
 from edgeagents.inference.constrain import Grammars, Held
 from edgeagents.inference.folder import open_folder
-from edgeagents.inference.generate import Finished, Loop, Request, Written
+from edgeagents.inference.generate import Finished, Loop, Reason, Request, Written
 from edgeagents.inference.language import LanguageModel
 from edgeagents.inference.prefix import Prefixes
 from edgeagents.inference.sampling import Sampling
@@ -50,7 +50,10 @@ class _Ticket:
     request: Request
     tell: Tell
     began_s: float = math.inf  # when it got a row
-    computed: bool = False
+
+    def unwritten(self, reason: Reason, why: str = "") -> Finished:
+        """Return the end of a text that was not begun."""
+        return Finished(self.request.name, reason, "", (), 0, why, self.request.constraint is not None)
 
 
 @dataclass(slots=True)
@@ -198,13 +201,13 @@ class Engine:
         with self._changed:
             if self.failure or self._is_closing:
                 raise UnavailableError(f"the language model has stopped{': ' if self.failure else ''}{self.failure}")
-            names: list[str] = []
+            names, is_busy = list[str](), not self.admission.is_idle
             try:
                 for request, own in zip(prepared.requests, tell, strict=True):
                     name = f"r{next(self._numbers)}"
                     end_s = now_s + prepared.budget_s
                     work_s = self.speed.work_s(len(request.prompt) - request.kept, request.most_tokens)
-                    self.admission.submit(Job(name, client, work_s, end_s), now_s)
+                    self.admission.submit(Job(name, client, work_s, end_s), now_s, is_estimated=is_busy)
                     names.append(name)
                     self._tickets[name] = _Ticket(_named(request, name, end_s), own)
             except BaseException:
@@ -222,7 +225,7 @@ class Engine:
         with self._changed:
             for name in names:
                 if self.admission.withdraw(name):
-                    self._tell(Finished(name, "cancelled", "", (), 0))
+                    self._tell(self._tickets[name].unwritten("cancelled"))
                 else:
                     self._loop.cancel(name)
             self._changed.notify()
@@ -241,8 +244,8 @@ class Engine:
         with self._changed:
             self._is_closing = True
             for name in list(self._tickets):
-                reason, why = ("failed", self.failure) if self.failure else ("cancelled", "")
-                self._tell(Finished(name, reason, "", (), 0, why))  # type: ignore[arg-type]
+                ticket = self._tickets[name]
+                self._tell(ticket.unwritten("failed", self.failure) if self.failure else ticket.unwritten("cancelled"))
 
     def _take_in(self) -> bool:
         """Hand requests to the token loop, as many as have rows; wait if there are none. False: it is to end."""
@@ -253,7 +256,7 @@ class Engine:
                 return False
             now_s = self._now()
             for job in self.admission.overdue(now_s):
-                self._tell(Finished(job.name, "budget", "", (), 0))
+                self._tell(self._tickets[job.name].unwritten("budget"))
             while self._loop.room > 0 and (job_next := self.admission.next()) is not None:
                 ticket = self._tickets[job_next.name]
                 ticket.began_s = now_s
@@ -261,27 +264,23 @@ class Engine:
         return True
 
     def _measure(self, found: Sequence[Written | Finished], began_s: float, ended_s: float) -> None:
-        """Tell what was written, and learn from it how quick the model is."""
-        firsts = 0
+        """Tell what was written, and learn from each step how quick the model is: of a text that is cut off too."""
+        took_s, loop = ended_s - began_s, self._loop
         with self._changed:
+            if loop.prefilled:
+                self.speed.saw_prefill(loop.prefilled, took_s - (self.speed.step_s if loop.decoded else 0.0))
+            if loop.decoded and (not loop.prefilled or took_s < self.speed.step_s):  # alone it takes less
+                self.speed.saw_step(took_s)
             for item in found:
                 ticket = self._tickets.get(item.name)
                 if ticket is None:
                     continue
-                if isinstance(item, Written):
-                    if not ticket.computed:
-                        ticket.computed = True
-                        firsts += 1
-                        computed = len(ticket.request.prompt) - ticket.request.kept
-                        self.speed.saw_prefill(computed, ended_s - ticket.began_s)
-                else:
+                if isinstance(item, Finished):
                     self.counts.cached_tokens += item.cached
                     self.counts.tokens += len(item.tokens)
                     self.speed.saw_answer(len(item.tokens))
                     self.admission.done(item.name, ended_s - ticket.began_s)
                 self._tell(item)
-            if found and not firsts:
-                self.speed.saw_step(ended_s - began_s)
 
     def _tell(self, item: Written | Finished) -> None:
         ticket = self._tickets.get(item.name)

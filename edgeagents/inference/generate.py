@@ -12,11 +12,10 @@ may be called from others.
 Source: Yu et al. 2022, Orca (continuous batching); design.md section 6.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import numpy as np
 from tokenizers.decoders import DecodeStream
@@ -24,11 +23,12 @@ from tokenizers.decoders import DecodeStream
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.inference.language import Block, Floats, Vocabulary
 from edgeagents.inference.prefix import PIECE_TOKENS, Piece, Prefixes, pieces
-from edgeagents.inference.sampling import Sampling, choose, log_probability
+from edgeagents.inference.request import Constraint, Finished, Reason, Request, Written
+from edgeagents.inference.sampling import choose, log_probability
 from edgeagents.inference.stops import StopWords
 
-Reason: TypeAlias = Literal["stop", "length", "budget", "cancelled", "failed"]
 MOST_WAITING: Final = 1024
+__all__ = ["MOST_WAITING", "Constraint", "Finished", "Loop", "Reason", "Request", "Rows", "Written"]
 
 
 class Rows(Protocol):
@@ -51,89 +51,6 @@ class Rows(Protocol):
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row to another."""
-
-
-class Constraint(Protocol):
-    """What a text must be; see `constrain.py`. Each may raise an `EdgeAgentsError`: the request has failed."""
-
-    def begin(self) -> list[int]:
-        """Return, once, the tokens that a text begins with in any case."""
-
-    def mask(self, logits: Floats) -> None:
-        """Set what may not follow to -inf, in place; an end token may follow where the text can end."""
-
-    def accept(self, token: int) -> list[int]:
-        """Take a chosen token in, and those that follow it in any case; return the latter."""
-
-    @property
-    def can_end(self) -> bool:
-        """Whether what was taken in is a whole text."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing can follow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be written.
-
-    Args:
-        name: of the request, unique among those that are not finished.
-        prompt: its tokens, at least one.
-        most_tokens: of the answer.
-        sampling: how tokens are chosen.
-        stop: words that end the answer and are not part of it.
-        end_s: by the loop's clock; what is written by then is the answer, marked.
-        kept: so many tokens of the prompt are constant, and worth keeping.
-        constraint: what the answer must be.
-        spelled: tokens of an answer that is not chosen but measured: how likely is each of them?
-    """
-
-    name: str
-    prompt: tuple[int, ...]
-    most_tokens: int = 256
-    sampling: Sampling = field(default_factory=Sampling)
-    stop: tuple[str, ...] = ()
-    end_s: float = math.inf
-    kept: int = 0
-    constraint: Constraint | None = None
-    spelled: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A piece of a text; it may be empty while a character or a stop word is not whole."""
-
-    name: str
-    text: str
-    token: int
-    log_probability: float
-    is_forced: bool = False  # nothing else could have been written
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The end of a request.
-
-    Args:
-        name: of the request.
-        reason: `stop` at an end token, a stop word or a complete constraint; `length`, `budget` and `cancelled`: cut
-            off; `failed`: `error` says why.
-        text: all of it.
-        tokens: all of them, without an end token.
-        cached: tokens of the prompt that were not computed.
-        error: why it failed.
-        is_capped: it had a constraint, and the text does not fulfil it.
-    """
-
-    name: str
-    reason: Reason
-    text: str
-    tokens: tuple[int, ...]
-    cached: int
-    error: str = ""
-    is_capped: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -179,6 +96,7 @@ class Loop:
         self._cancelled: set[str] = set()
         self._running: list[_Text] = []  # in rows 0, 1, …
         self._joining: _Text | None = None  # its prompt is computed in the row behind them
+        self.prefilled = self.decoded = 0  # in the last step: tokens of a prompt, rows
 
     @property
     def is_idle(self) -> bool:
@@ -226,6 +144,7 @@ class Loop:
     def step(self) -> list[Written | Finished]:
         """Go to the next token boundary; return what was written and what ended."""
         found: list[Written | Finished] = []
+        self.prefilled = self.decoded = 0
         self._drop(found)
         self._join(found)
         self._prefill(found)
@@ -319,6 +238,7 @@ class Loop:
         except EdgeAgentsError as error:
             self._finish(text, "failed", found, str(error))
             return
+        self.prefilled = len(piece)
         text.done.append(piece)
         start, text.length = text.length, text.length + len(piece)
         if text.length <= text.request.kept:
@@ -343,6 +263,7 @@ class Loop:
             for text in running:
                 self._finish(text, "failed", found, str(error))
             return
+        self.decoded = len(running)
         for text in running:  # all of them first: who ends moves others' rows
             text.length += 1
             text.pending = []

@@ -14,14 +14,15 @@ from typing import Any, Final
 from llguidance import LLMatcher
 
 from edgeagents.errors import InvalidInputError
+from edgeagents.inference.schema_length import VALUES, check_lengths
 
 MOST_SCHEMA_CHARS: Final = 64 << 10
 MOST_DEPTH: Final = 64
 MOST_TEXT: Final = 512
 MOST_WHOLE: Final = 10**15
+MOST_NUMBER: Final = 1 << 64  # whole numbers that a schema itself names; beyond, grammars cannot be made of them
 _NONE: Final = {"type": "object", "properties": {}, "additionalProperties": False}
 _COMPACT: Final[Any] = {"whitespace_flexible": False, "lenient": False}
-_VALUES: Final = ("enum", "const", "default", "examples")  # what is in them is no schema
 _BOUNDED_TEXT: Final = frozenset(("enum", "const", "pattern", "format", "maxLength", "$ref", "anyOf", "oneOf", "allOf"))
 
 
@@ -31,7 +32,7 @@ def schema_grammar(schema: Any) -> str:
     Raises:
         InvalidInputError: no schema, or too large a one.
     """
-    return str(LLMatcher.grammar_from_json_schema(_checked(schema), overrides=_COMPACT))
+    return _grammar(_checked(schema))
 
 
 def tools_grammar(tools: Sequence[tuple[str, Any]], *, is_required: bool) -> str:
@@ -59,9 +60,16 @@ def tools_grammar(tools: Sequence[tuple[str, Any]], *, is_required: bool) -> str
         )
     schema = _checked({"anyOf": calls})
     if is_required:
-        return str(LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT))
+        return _grammar(schema)
     whole = json.dumps({**schema, "x-guidance": _COMPACT}, ensure_ascii=True)
     return str(LLMatcher.grammar_from_lark(f"start: TEXT | call\nTEXT: /[^{{\\s](.|\\n)*/\ncall: %json {whole}\n"))
+
+
+def _grammar(schema: dict[str, Any]) -> str:
+    try:
+        return str(LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT))
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise InvalidInputError(f"not a JSON schema that can be held to: {str(error)[:120]}") from error
 
 
 def _checked(schema: Any) -> dict[str, Any]:
@@ -74,6 +82,7 @@ def _checked(schema: Any) -> dict[str, Any]:
     if size > MOST_SCHEMA_CHARS:
         raise InvalidInputError(f"a JSON schema of {size} characters: at most {MOST_SCHEMA_CHARS}")
     found: dict[str, Any] = _bounded(schema, 0)
+    check_lengths(found)
     return found
 
 
@@ -83,9 +92,11 @@ def _bounded(schema: Any, depth: int) -> Any:
         raise InvalidInputError(f"a JSON schema nested deeper than {MOST_DEPTH}")
     if isinstance(schema, list):
         return [_bounded(item, depth + 1) for item in schema]
+    if isinstance(schema, int) and abs(schema) > MOST_NUMBER:
+        raise InvalidInputError(f"a JSON schema with a whole number beyond {MOST_NUMBER}")
     if not isinstance(schema, Mapping):
         return schema
-    found = {name: item if name in _VALUES else _bounded(item, depth + 1) for name, item in schema.items()}
+    found = {name: item if name in VALUES else _bounded(item, depth + 1) for name, item in schema.items()}
     kind = schema.get("type")
     if kind == "string" and not _BOUNDED_TEXT & set(schema):
         least = schema.get("minLength")

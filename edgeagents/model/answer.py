@@ -93,6 +93,8 @@ def parse_answer(text: str, options: Options) -> Answer:
         raise InvalidInputError(f"not an answer: {_quoted(text)}: {str(error)[:120]}") from error
     if not isinstance(body, dict):
         raise InvalidInputError(f"not an answer: {_quoted(text)} is no JSON object")
+    if any(isinstance(item, (dict, list)) for item in body.values()):
+        raise InvalidInputError(f"not an answer: {_quoted(text)}: its values are texts, numbers, true or false")
     match tuple(sorted(body)):
         case ("device", "resource", "value"):
             return _command(body, options)

@@ -14,6 +14,7 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Ending: TypeAlias = Literal["stop", "length", "budget", "cancelled", "failed"]
 MOST_MESSAGES: Final = 256
 MOST_SCORED: Final = 64
+MOST_REQUEST_BYTES: Final = 256 << 10  # over NATS; the menu of two hundred devices has about 30 KB
 
 
 class ChatMessage(BaseModel):

@@ -29,6 +29,8 @@ from edgeagents.model.values import INTEGER_RANGES, SIMPLE_TYPES, Value, is_nume
 Key: TypeAlias = tuple[str, str]  # device, resource
 MOST_SLOTS: Final = 20_000
 MOST_TEXT: Final = 400
+MOST_VALUES: Final = 4096  # of one resource
+MOST_VALUE_CHARS: Final = 1024
 MOST_DECIMALS: Final = 6
 MOST_STEPS: Final = 10**24
 # Where neither profile nor permission bounds a real number, these do: a model needs no more.
@@ -56,7 +58,7 @@ class Slot(BaseModel):
     lowest: int = Field(0, ge=-MOST_STEPS, le=MOST_STEPS)
     highest: int = Field(0, ge=-MOST_STEPS, le=MOST_STEPS)
     decimals: int = Field(0, ge=0, le=MOST_DECIMALS)
-    values: tuple[str, ...] = ()
+    values: tuple[Annotated[str, Field(max_length=MOST_VALUE_CHARS)], ...] = Field((), max_length=MOST_VALUES)
     most_chars: int = Field(64, ge=1, le=MOST_TEXT)
 
     @model_validator(mode="after")
@@ -126,7 +128,7 @@ def options_of(
         most_text: characters of a text.
 
     Raises:
-        InvalidInputError: there are more than `MOST_SLOTS`.
+        InvalidInputError: there are more than `MOST_SLOTS`, or one has more than `MOST_VALUES`.
     """
     slots: dict[Slot, None] = {}
     for name in sorted(devices):
@@ -169,6 +171,8 @@ def _slot(permission: Permission, device: str, resource: DeviceResource, present
     high = min((high for _, high in bounds if high is not None), default=None)
     if permission.values:
         values = tuple(text for text in dict.fromkeys(permission.values) if _is_value(kind, text, low, high))
+        if len(values) > MOST_VALUES:
+            raise InvalidInputError(f"{device}/{resource.name}: {len(values)} values may be set: {MOST_VALUES} at most")
         return Slot(device=device, resource=resource.name, kind=kind, values=values) if values else None
     if not is_numeric(kind):
         is_free = low is None and high is None  # limits on what is no number let nothing through
@@ -203,7 +207,7 @@ def _is_value(kind: str, text: str, low: float | None, high: float | None) -> bo
         value = parse_value(kind, text)
     except InvalidInputError:
         return False
-    if not _is_text(text) or (isinstance(value, float) and not math.isfinite(value)):
+    if not _is_text(text) or len(text) > MOST_VALUE_CHARS or (isinstance(value, float) and not math.isfinite(value)):
         return False
     if low is None and high is None:
         return True

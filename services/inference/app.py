@@ -73,7 +73,7 @@ SPEC: Final = ServiceSpec(
             "Host": "localhost",
             "Port": PORT,
             "StartupMsg": "edgeagents inference",
-            "MaxRequestSize": 4096,
+            "MaxRequestSize": 1024,
             "RequestTimeout": "660s",  # longer than any answer may take
         },
     },

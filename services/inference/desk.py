@@ -5,15 +5,15 @@ Source: `model/completion.py` for what is asked and answered; design.md section 
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 
 from pydantic import ValidationError
 
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.inference_local import LocalInference
-from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooManyAttemptsError, meaning_of
-from edgeagents.model.completion import CompletionFailure, CompletionRequest
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, TooManyAttemptsError, meaning_of
+from edgeagents.model.completion import MOST_REQUEST_BYTES, CompletionFailure, CompletionRequest
 from edgeagents.permissions import agent_user, inbox
 from services.inference.shelf import Shelf
 
@@ -29,6 +29,8 @@ class Desk:
         """Prepare; `open` begins to listen."""
         self._bus, self._shelf, self._tasks = bus, shelf, tasks
         self._working: Counter[str] = Counter()
+        self._clients: dict[str, LocalInference] = {}  # by agent
+        self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by agent
         self.requests = 0
         self.refused: Counter[int] = Counter()  # by status
 
@@ -64,13 +66,15 @@ class Desk:
             await self._bus.respond(message, body)
         except EdgeAgentsError as error:
             log.warning("agent %s gets no answer: %s", agent, error)
+        except Exception:  # it must not end the service for the others either
+            log.exception("agent %s gets no answer", agent)
         finally:
             self._working[agent] -= 1
 
     async def _body(self, message: BusMessage, agent: str) -> bytes:
         try:
-            request = CompletionRequest.model_validate_json(message.data)
-            done = await LocalInference(self._shelf.engine, f"agent {agent}").complete(request)
+            request = await self._read(message.data, agent)
+            done = await self._client(agent).complete(request)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])[:100]
@@ -81,6 +85,18 @@ class Desk:
             log.exception("a question of agent %s", agent)
             return self._failure(EdgeAgentsError("internal error: see the service's log"))
         return done.model_dump_json().encode()
+
+    async def _read(self, data: bytes, agent: str) -> CompletionRequest:
+        """Return what is asked, read beside the loop; of one agent one at a time, so that a flood delays itself."""
+        if len(data) > MOST_REQUEST_BYTES:
+            raise TooLargeError(f"a question of {len(data)} bytes: at most {MOST_REQUEST_BYTES}: shorten it")
+        async with self._reading[agent]:
+            return await asyncio.to_thread(CompletionRequest.model_validate_json, data)
+
+    def _client(self, agent: str) -> LocalInference:
+        if agent not in self._clients:
+            self._clients[agent] = LocalInference(self._shelf.engine, f"agent {agent}")
+        return self._clients[agent]
 
     def _failure(self, error: EdgeAgentsError) -> bytes:
         status = meaning_of(error).status

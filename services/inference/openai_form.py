@@ -7,7 +7,7 @@ Source: OpenAI API reference, chat completions, as of 2026.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -204,11 +204,14 @@ def described(tools: Sequence[Tool]) -> str:
     return 'To use a tool, answer with {"name":…,"arguments":{…}} alone. Tools:\n' + "\n".join(lines)
 
 
-def call_of(text: str) -> tuple[str, str] | None:
-    """Return name and arguments (JSON) of a tool call; None if the text is none."""
+def call_of(text: str, names: Collection[str]) -> tuple[str, str] | None:
+    """Return name and arguments (JSON) of a call of one of the named tools; None if the text is none."""
+    if not names:
+        return None
     try:
         body = json.loads(text)
-        return str(body["name"]), json.dumps(body["arguments"], ensure_ascii=False, separators=(",", ":"))
+        name, arguments = body["name"], json.dumps(body["arguments"], ensure_ascii=False, separators=(",", ":"))
+        return (name, arguments) if name in names else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -41,6 +42,11 @@ class _Asked:
     id: str
     created_s: int
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the functions that may be called."""
+        return frozenset(tool.function.name for tool in self.request.called)
+
     def body(self, kind: str, choice: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
         """Return what all answers share, with one choice."""
         choices = [{"index": 0, "logprobs": None, **choice}] if choice is not None else []
@@ -59,6 +65,8 @@ def add_routes(app: FastAPI, shelf: Shelf, longest_s: float) -> None:
         longest_s: how long an answer may take where its request does not say.
     """
 
+    preparing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by client
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """List the one model."""
@@ -74,18 +82,11 @@ def add_routes(app: FastAPI, shelf: Shelf, longest_s: float) -> None:
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         """Write an answer, whole or as a stream."""
-        try:
-            wanted = form.ChatRequest.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise InvalidInputError(form.first_problem(error)) from error
-        engine = shelf.engine()
-        _check_name(wanted.model, shelf)
-        prepared = await asyncio.to_thread(
-            engine.prepare, wanted.wanted(longest_s),
-            tools=[(tool.function.name, tool.function.parameters) for tool in wanted.called],
-            is_tool_required=wanted.is_tool_required, top_p=wanted.top_p or 1.0,
-        )  # fmt: skip
+        body = await request.body()
         client = f"http {request.client.host if request.client else 'unknown'}"
+        # Beside the loop, and of one client one at a time: a flood of long prompts holds up its sender alone.
+        async with preparing.setdefault(client, asyncio.Lock()):
+            engine, wanted, prepared = await asyncio.to_thread(_prepared, body, shelf, longest_s)
         asked = _Asked(
             wanted, engine, prepared, LocalInference(shelf.engine, client), shelf.name,
             f"chatcmpl-{secrets.token_hex(12)}", int(time.time()),
@@ -95,6 +96,20 @@ def add_routes(app: FastAPI, shelf: Shelf, longest_s: float) -> None:
         items = asked.local.written(engine, prepared)
         first = await anext(items)  # a refusal is an answer with a status, not a stream
         return StreamingResponse(_chunks(asked, first, items), media_type="text/event-stream")
+
+
+def _prepared(body: bytes, shelf: Shelf, longest_s: float) -> tuple[Engine, form.ChatRequest, Prepared]:
+    try:
+        wanted = form.ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidInputError(form.first_problem(error)) from error
+    engine = shelf.engine()
+    _check_name(wanted.model, shelf)
+    prepared = engine.prepare(
+        wanted.wanted(longest_s), tools=[(tool.function.name, tool.function.parameters) for tool in wanted.called],
+        is_tool_required=wanted.is_tool_required, top_p=wanted.top_p or 1.0,
+    )  # fmt: skip
+    return engine, wanted, prepared
 
 
 def _model(shelf: Shelf) -> dict[str, Any]:
@@ -145,7 +160,7 @@ async def _whole(asked: _Asked) -> Response:
 
 
 def _answer(asked: _Asked, done: Completion, written: list[Written]) -> dict[str, Any]:
-    call = form.call_of(done.text) if asked.request.called and not done.is_capped else None
+    call = form.call_of(done.text, asked.names) if not done.is_capped else None
     message: dict[str, Any] = {"role": "assistant", "content": done.text, "refusal": None}
     if call is not None:
         message |= {"content": None, "tool_calls": form.tool_calls(*call, asked.id[-24:])}
@@ -159,7 +174,7 @@ async def _chunks(
     asked: _Asked, first: Written | Finished, items: AsyncGenerator[Written | Finished, None]
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of a stream; a tool call comes as one piece, once it is whole."""
-    progress, held = Progress(time.monotonic()), ""
+    progress, held, is_call = Progress(time.monotonic()), "", None
     yield _event(_chunk(asked, {"role": "assistant", "content": ""}))
     try:
         async with aclosing(_after(first, items)) as all_items:
@@ -170,7 +185,9 @@ async def _chunks(
                         yield _event(chunk)
                     break
                 progress.take(item)
-                if asked.request.called and (held or item.text.startswith("{")):
+                if is_call is None and item.text:  # the first letter says it: a later brace is text
+                    is_call = bool(asked.names) and item.text.startswith("{")
+                if is_call:
                     held += item.text
                 elif item.text:
                     logprobs = form.log_probabilities([item]) if asked.request.logprobs else None
@@ -191,7 +208,7 @@ async def _after(
 
 def _last(asked: _Asked, done: Completion, held: str) -> list[dict[str, Any]]:
     """Return the chunks at the end: a tool call or what was held back for one, how it ended, and the usage."""
-    call = form.call_of(held) if held and not done.is_capped else None
+    call = form.call_of(held, asked.names) if held and not done.is_capped else None
     found = []
     if call is not None:
         calls = [{"index": 0, **item} for item in form.tool_calls(*call, asked.id[-24:])]

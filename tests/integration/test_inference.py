@@ -246,8 +246,7 @@ async def test_answers_are_compared_without_being_written(bus: Bus) -> None:
 
 async def test_agents_are_refused_what_cannot_be_in_time_or_is_too_long(bus: Bus) -> None:
     air = NatsInference(bus, "air")
-    with pytest.raises(TooManyAttemptsError, match="are given"):
-        await air.complete(asked(budget_s=0.0001))
+    assert (await air.complete(asked(budget_s=0.0001))).ending == "budget"  # an idle model tries
     with pytest.raises(TooLargeError):
         await air.complete(asked("x" * 100_000))
     with pytest.raises(TooLargeError, match="the broker carries"):

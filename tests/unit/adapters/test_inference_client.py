@@ -1,14 +1,16 @@
 """Any OpenAI-compatible server is asked for what is wanted, and what it says is checked."""
 
+import asyncio
 import json
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
+from edgeagents.adapters import inference_client
 from edgeagents.adapters.inference_client import HttpInference
 from edgeagents.errors import (
     InvalidInputError,
@@ -128,3 +130,32 @@ async def test_a_schema_of_the_callers_own_is_passed_on_and_the_answer_must_be_j
     assert done.is_capped
     done = await complete(lambda request: httpx.Response(200, json=said("no")), options=None)
     assert not done.is_capped
+
+
+@pytest.mark.parametrize(
+    ("told", "wait_s"), [(b"\xb2", 1.0), (b"9" * 400, 3600.0), (b"Wed, 21 Oct", 1.0), (b"-5", 1.0), (b"99999", 3600.0)]
+)
+async def test_no_servers_word_makes_an_agent_wait_for_ever(told: bytes, wait_s: float) -> None:
+    with pytest.raises(TooManyAttemptsError) as caught:
+        await complete(lambda request: httpx.Response(429, headers=[(b"retry-after", told)]))
+    assert caught.value.retry_after_s == wait_s
+
+
+async def test_probabilities_beyond_all_numbers_are_an_error_of_the_server() -> None:
+    chances = {"content": [{"logprob": -1.7e308}, {"logprob": -1.7e308}]}
+    with pytest.raises(UpstreamError, match="says nothing"):
+        await complete(lambda request: httpx.Response(200, json=said(LEGAL, logprobs=chances)))
+
+
+async def test_a_server_that_sends_a_letter_now_and_then_does_not_hold_an_agent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inference_client, "GRACE_S", 0.0)
+
+    async def letters() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0)
+
+    with pytest.raises(UnavailableError, match="no whole answer"):
+        await complete(lambda request: httpx.Response(200, content=letters()), budget_s=0.05)

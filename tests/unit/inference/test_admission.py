@@ -65,8 +65,11 @@ def test_a_rest_saves_nothing_up() -> None:
 
 def test_a_request_that_cannot_be_in_time_is_refused_at_once_and_told_when_to_come() -> None:
     admission = Admission(rows=1)
+    admission.submit(job("first", "a"), 10.0)
+    admission.next()
     with pytest.raises(TooManyAttemptsError, match=r"0\.50 s are given"):
         admission.submit(job("a", "a", 1.0, end_s=10.5), 10.0)
+    admission.done("first", 1.0)
     for number in range(4):
         admission.submit(job(f"b{number}", f"b{number}", 2.0), 0.0)
     with pytest.raises(TooManyAttemptsError, match="waiting") as caught:
@@ -74,6 +77,30 @@ def test_a_request_that_cannot_be_in_time_is_refused_at_once_and_told_when_to_co
     assert caught.value.retry_after_s >= 5
     admission.submit(job("d", "d", 1.0, end_s=30.0), 0.0)
     assert admission.refused == {"full": 0, "client-full": 0, "too-late": 2}
+
+
+def test_an_idle_model_refuses_nobody_by_what_it_measured_before() -> None:
+    admission, speed = Admission(rows=2), Speed(step_s=5.0)
+    admission.submit(job("a", "a", speed.work_s(10, 100), end_s=8.0), 0.0)
+    with pytest.raises(TooManyAttemptsError):
+        admission.submit(job("b", "b", speed.work_s(10, 100), end_s=8.0), 0.0)
+    admission.next()
+    admission.done("a", 0.1)
+    for name in ("c1", "c2"):  # of one request
+        admission.submit(job(name, "c", speed.work_s(10, 100), end_s=8.0), 0.0, is_estimated=False)
+
+
+def test_one_hiccup_does_not_look_like_another_machine_and_a_slower_machine_is_soon_known() -> None:
+    speed = Speed()
+    speed.saw_step(3.0)
+    speed.saw_prefill(256, 30.0)
+    assert speed.work_s(100, 120) < 8.0
+    speed.saw_prefill(1, 1.0)
+    assert speed.prefill_s < 0.004, "a token alone says little of many"
+    for _ in range(40):
+        speed.saw_step(0.2)
+        speed.saw_prefill(256, 256 * 0.05)
+    assert (speed.step_s, speed.prefill_s) == pytest.approx((0.2, 0.05), rel=0.02)
 
 
 def test_queues_have_an_end_for_one_client_and_for_all() -> None:

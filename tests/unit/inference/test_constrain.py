@@ -1,6 +1,7 @@
 """Whatever a model would like to say, what it says is an answer its agent may give, or JSON of the schema."""
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,38 @@ def test_a_compiled_grammar_is_kept_and_the_oldest_goes() -> None:
 def test_a_schema_that_nothing_fulfils_or_that_cannot_be_held_to_is_refused(schema: Any) -> None:
     with pytest.raises(InvalidInputError):
         GRAMMARS.for_schema(schema)
+
+
+NEEDS_ITSELF = {"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]}
+TREE = {
+    "type": "object", "required": ["n"], "additionalProperties": False,
+    "properties": {"n": {"anyOf": [{"$ref": "#"}, {"$ref": "#/$defs/b"}, {"const": 1}]}},
+    "$defs": {"b": {"type": "array", "items": {"$ref": "#"}, "minItems": 1, "maxItems": 2}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "maximum": 10**300}, {"enum": [10**300]}, {"$ref": "#"}, NEEDS_ITSELF,
+        {"type": "array", "items": {"const": "a" * 400}, "minItems": 3000},
+        {"anyOf": [{"const": 1}, {"type": "array", "items": {"const": "a" * 400}, "minItems": 3000}]},
+        {"type": "array", "items": {"type": "string", "pattern": "^(a{99}){9}$"}, "minItems": 99},
+        {"type": "object", "properties": {"o": NEEDS_ITSELF | {"properties": {"n": {"$ref": "#/properties/o"}}}}},
+    ],
+    ids=lambda schema: str(schema)[:60],
+)  # fmt: skip
+def test_a_schema_that_would_hold_up_everybody_is_refused_before_a_text_is_begun(schema: Any) -> None:
+    began_s = time.thread_time()
+    with pytest.raises(InvalidInputError):
+        GRAMMARS.for_schema(schema)
+    assert time.thread_time() - began_s < 0.5
+
+
+def test_a_schema_that_names_itself_and_has_a_way_out_is_held_to() -> None:
+    found = {written(GRAMMARS.for_schema(TREE), np.random.default_rng(seed))[0] for seed in range(8)}
+    assert '{"n":1}' in found
+    assert len(found) > 1
 
 
 def test_a_schema_nested_without_end_is_refused() -> None:

@@ -104,7 +104,6 @@ async def test_what_is_known_before_is_scored_and_shares_add_up(engine: Engine) 
         ({"scored": ("",)}, InvalidInputError), ({"scored": ("x" * 399,)}, TooLargeError),
         ({"scored": ('{"device":"oven"}',), "options": OPTIONS}, InvalidInputError),
         ({"text": "x" * 400}, TooLargeError), ({"text": "x" * 2_000_000}, TooLargeError),
-        ({"budget_s": 1e-6}, TooManyAttemptsError),
     ],
     ids=str,
 )  # fmt: skip
@@ -113,6 +112,45 @@ async def test_what_cannot_be_fulfilled_is_refused(
 ) -> None:
     with pytest.raises(error):
         await client(engine).complete(asked(**changes))
+
+
+async def test_an_answer_that_was_not_begun_in_time_is_marked_and_nobody_is_sure_of_it(engine: Engine) -> None:
+    done = await client(engine).complete(asked(options=OPTIONS, budget_s=1e-6))
+    assert (done.text, done.ending, done.is_capped, done.confidence) == ("", "budget", True, 0.0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"scored": ("ab", "bc", "cd", "de", "ef")}], ids=["written", "scored"])
+async def test_a_model_that_was_slow_once_is_asked_again_and_found_quick(
+    engine: Engine, changes: dict[str, Any]
+) -> None:
+    engine.speed.step_s = engine.speed.prefill_s = 60.0
+    for number in range(40):
+        await client(engine).complete(asked(f"x{number}", budget_s=50.0, most_tokens=5, **changes))
+    assert engine.speed.work_s(20, 20) < 50.0
+
+
+async def test_only_what_is_computed_counts_as_speed_also_of_a_prompt_that_is_cut_off(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    engine = Engine.load(folder, lambda: clock[0], rows=2, length=400, threads=1)
+    seen = list[tuple[int, float]]()
+    monkeypatch.setattr(engine.speed.__class__, "saw_prefill", lambda _, tokens, took_s: seen.append((tokens, took_s)))
+    step = engine._loop.step
+
+    def slowly() -> list[Written | Finished]:
+        clock[0] += 2.0
+        return step()
+
+    monkeypatch.setattr(engine._loop, "step", slowly)
+    engine.start()
+    text = "x" * 300
+    await client(engine).complete(asked(text, constant=1, most_tokens=1, budget_s=60.0))
+    assert sum(tokens for tokens, _ in seen) >= 300, "a part that is kept was computed too"
+    seen.clear()
+    done = await client(engine).complete(asked("z" * 300, budget_s=3.0))
+    assert (done.ending, sum(tokens for tokens, _ in seen)) == ("budget", 256)
+    engine.close()
 
 
 async def test_one_client_cannot_fill_all_places(engine: Engine) -> None:

@@ -116,3 +116,10 @@ def test_the_schema_for_other_servers_groups_devices_and_holds_all_slots() -> No
     assert schema["anyOf"][-1]["properties"]["device"]["enum"] == [slot.device for slot in slots]
     numbers = answer_schema(OPTIONS)["anyOf"]
     assert {"type": "number", "minimum": 14.0, "maximum": 23.0} in [item["properties"].get("value") for item in numbers]
+
+
+def test_an_answer_nested_to_the_limit_of_what_can_be_read_is_refused() -> None:
+    options = Options(skills=("heating",))
+    for depth in range(900, 1000):  # a text of the deepest value that can be read cannot be made
+        with pytest.raises(InvalidInputError):
+            parse_answer(f'{{"nothing":{"[" * depth}{"]" * depth}}}', options)

@@ -86,9 +86,10 @@ def test_an_answer_that_was_cut_off_says_length_whatever_it_holds() -> None:
 
 
 def test_a_call_is_read_and_anything_else_is_text() -> None:
-    assert call_of('{"name":"heat","arguments":{"a": 1}}') == ("heat", '{"a":1}')
-    for text in ("heat", "[]", '{"name":"heat"}', "[" * 100_000):
-        assert call_of(text) is None
+    assert call_of('{"name":"heat","arguments":{"a": 1}}', {"heat"}) == ("heat", '{"a":1}')
+    for text in ("heat", "[]", '{"name":"heat"}', "[" * 100_000, '{"name":"cool","arguments":{}}', '{"name":[]}'):
+        assert call_of(text, {"heat"}) is None
+    assert call_of('{"name":"heat","arguments":{"a": 1}}', ()) is None
 
 
 def test_errors_have_the_types_that_clients_look_for() -> None:
