@@ -7,6 +7,7 @@ Source: design.md sections 3.4 and 3.5.
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 import uuid
@@ -77,6 +78,7 @@ class Given:
     command_id: str = ""
     held_back: str = ""
     is_lost: bool = False  # nobody judged it: no answer came, or the command was not stored
+    text: str = ""  # the value as the command has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,7 @@ class Commander:
         entry = next((item for item in welcome.site if (item.device, item.resource) == key), None)
         wait_s = entry.approval_wait_s if entry is not None and entry.risk_class != "A" else 0.0
         command = Command(
-            id=command_id(self._agent.name, welcome.generation, cause, ordinal, decision.question),
+            id=self._id(decision, cause, ordinal, key, welcome.generation),
             device=intent.device,
             resource=intent.resource,
             value=text,
@@ -248,6 +250,11 @@ class Commander:
         decided_s = time.monotonic()
         self._memory.pending[command.id] = Pending(command, decided_s)
         return _Order(intent, command, decided_s, self._outbox.turn(command.device))
+
+    def _id(self, decision: Decision, cause: Cause, ordinal: int, key: gate.Key, generation: int) -> CommandId:
+        if decision.question:
+            return asked_command_id(self._agent.name, generation, decision.question, *key)
+        return command_id(self._agent.name, generation, cause, ordinal)
 
     async def _sent(self, order: _Order) -> Given:
         """Send what was ordered, in its device's turn, under the lease there is then, unless its time is over."""
@@ -271,7 +278,7 @@ class Commander:
             return Given(order.intent, held_back=str(error), is_lost=True)
         if command.id in pending:  # else its outcome was quicker
             pending[command.id] = Pending(command, time.monotonic())
-        return Given(order.intent, command_id=command.id)
+        return Given(order.intent, command_id=command.id, text=command.value)
 
     def _is_under_way(self, intent: Intent) -> bool:
         key = (intent.device, intent.resource)
@@ -399,13 +406,26 @@ class Commander:
         return self._memory.pending
 
 
-def command_id(agent: str, generation: int, cause: Cause, ordinal: int, question: str = "") -> CommandId:
-    """Return the id of a command: a redelivered message, or a question asked again, makes the same command.
+def command_id(agent: str, generation: int, cause: Cause, ordinal: int) -> CommandId:
+    """Return the id of a command: a redelivered message makes the same command, not a second one."""
+    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{cause.stream}/{cause.sequence}/{ordinal}")))
 
-    No second one: where a question has an id, that counts, however often it was stored.
+
+def asked_command_id(agent: str, generation: int, question: str, device: str, resource: str) -> CommandId:
+    """Return the id of a command that answers a question: asked again, however often stored, it is the same command.
+
+    It hangs on the resource, not on the place among the wishes: what is so by now is no wish any more when a question
+    is understood again after a crash, and the others must not take its id. Nor on the value: "warmer" once is one step.
+
+    Args:
+        agent: who commands.
+        generation: of the guard's state.
+        question: `question_name` of what was said.
+        device: its name.
+        resource: its name.
     """
-    source = f"{PERSON}/{question}" if question else f"{cause.stream}/{cause.sequence}"
-    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{source}/{ordinal}")))
+    source = json.dumps([PERSON, question, device, resource])
+    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{source}")))
 
 
 def _own_site(welcome: SessionWelcome) -> Site:

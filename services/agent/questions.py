@@ -99,6 +99,7 @@ class Wanted:
     fate: Fate | None = None
     reason: str = ""
     command_id: str = ""
+    text: str = ""  # the value as the command has it
     read_back: str | None = None
 
 
@@ -198,7 +199,7 @@ class Questions:
             if item is None:
                 wanted.fate = "under-way"
             elif item.command_id:
-                wanted.command_id = item.command_id
+                wanted.command_id, wanted.text = item.command_id, item.text
                 early = self._early.pop(CommandId(item.command_id), None)
                 if early is not None:  # its outcome was quicker
                     _take(wanted, early)
@@ -233,6 +234,12 @@ class Questions:
 
 
 def _take(wanted: Wanted, outcome: Outcome) -> None:
+    """Note how a command ended; what the guard says of anything else is no proof of this wish."""
+    intent = wanted.intent
+    if (outcome.device, outcome.resource, outcome.value) != (intent.device, intent.resource, wanted.text):
+        what = f"{outcome.device}/{outcome.resource} = {outcome.value}"
+        wanted.fate, wanted.reason = "uncertain", f"the guard told of {what} instead: {outcome.status}"
+        return
     wanted.fate, wanted.reason, wanted.read_back = outcome.status, outcome.reason, outcome.read_back
 
 

@@ -19,7 +19,7 @@ from edgeagents.model.words import Words
 from edgeagents.protocol.chains import link
 from edgeagents.settings import SiteTime
 from services.agent.answers import Answers, read_words
-from services.agent.commands import Commander, Given, command_id
+from services.agent.commands import Commander, Given, asked_command_id
 from services.agent.decision import stages_of
 from services.agent.loop import AgentLoop, AskInput, OutcomeInput, ThoughtInput
 from services.agent.perception import Twin
@@ -47,8 +47,8 @@ class FakeCommander:
     async def give(self, decision: Decision, cause: Cause, site_s: float) -> Sequence[Given]:
         self.decisions.append(decision)
         return [
-            Given(item, command_id(AGENT.name, 1, cause, ordinal, decision.question))
-            for ordinal, item in enumerate(decision.intents)
+            Given(item, asked_command_id(AGENT.name, 1, decision.question, item.device, item.resource))
+            for item in decision.intents
         ]
 
     def ended(self, outcome: Outcome) -> None:
@@ -147,7 +147,8 @@ async def test_a_question_is_decided_on_written_down_acknowledged_and_replays() 
     answer = await rig.say("turn on the light in the kitchen")
     assert (answer["kind"], answer["by"], rig.acknowledged) == ("pending", "phrase", 1)
     (decision,) = rig.commander.decisions
-    assert (decision.stage, decision.question, decision.data_origin_ns) == ("phrase", "q", NOW_NS)
+    assert (decision.stage, decision.data_origin_ns) == ("phrase", NOW_NS)
+    assert decision.question.startswith("q/")
     (record,) = rig.records
     assert record["asked"]["text"] == "turn on the light in the kitchen"
     outcome = Outcome(
@@ -167,6 +168,16 @@ async def test_asked_again_nothing_is_done_twice_and_another_run_would_make_the_
     assert len(first.commander.decisions) == 1
     assert one["commands"] == again["commands"]
     assert one["commands"][0]["commandId"] == other["commands"][0]["commandId"]
+
+
+async def test_after_a_restart_the_same_id_with_another_text_is_another_question() -> None:
+    first, second = Rig(), Rig()
+    on = await first.say("turn on the light in the kitchen")
+    off = await second.say("turn off the light in the living room")
+    again = await Rig().say("turn on the light in the kitchen", sequence=99)
+    one, other = first.commander.decisions[0], second.commander.decisions[0]
+    assert one.id != other.id
+    assert on["commands"][0]["commandId"] == again["commands"][0]["commandId"] != off["commands"][0]["commandId"]
 
 
 async def test_what_was_said_half_a_minute_ago_is_not_done_any_more() -> None:

@@ -134,6 +134,22 @@ def test_the_answer_waits_for_the_outcome_and_says_what_is_proven(is_early: bool
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("other", [{"device": "light-office"}, {"resource": "Brightness"}, {"value": "false"}])
+@pytest.mark.parametrize("is_early", [False, True])
+def test_an_outcome_of_anything_else_proves_nothing(other: dict[str, str], is_early: bool) -> None:
+    questions = Questions()
+    conversation, _ = questions.open(asked())
+    told_of = outcome("proven").model_copy(update={"value": "true", **other})
+    if is_early:
+        questions.ended(told_of)
+    given_to(questions, conversation, Given(LAMP, command_id="c", text="true"))
+    if not is_early:
+        questions.ended(told_of)
+    (command,) = told(conversation)["commands"]
+    assert (command["status"], command["readBack"]) == ("uncertain", None)
+    assert next(iter(other.values())) in command["reason"]
+
+
 def test_what_is_not_proven_in_time_is_said_to_be_on_its_way() -> None:
     questions = Questions()
     conversation, _ = questions.open(asked())
