@@ -200,7 +200,7 @@ class Thinks(OwnerModel):
     when: tuple[Literal["asked", "silent"], ...] = Field(
         ("asked",), min_length=1, description="a person says what no template fits; news on which all rules are silent"
     )
-    sure: float = Field(0.8, gt=0, le=1, description="an answer less sure than this is asked back, not acted on")
+    sure: float = Field(0.8, ge=0.5, le=1, description="an answer less sure than this is asked back, not acted on")
     every: float = Field(60.0, ge=1, le=86_400, description="for `silent`: at most so often, wall time")
 
     _parse = field_validator("budget", "every", mode="before")(_duration)

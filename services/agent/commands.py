@@ -200,7 +200,7 @@ class Commander:
         """
         found: list[Given | _Order] = []
         for ordinal, intent in enumerate(decision.intents):
-            if self._is_under_way(intent):
+            if self.under_way(intent) is not None:
                 self.counts["under_way"] += 1
                 continue
             try:
@@ -280,16 +280,20 @@ class Commander:
             pending[command.id] = Pending(command, time.monotonic())
         return Given(order.intent, command_id=command.id, text=command.value)
 
-    def _is_under_way(self, intent: Intent) -> bool:
+    def under_way(self, intent: Intent) -> Given | None:
+        """Return the command that wants the same and whose outcome is awaited, None when there is none."""
         key = (intent.device, intent.resource)
-        waiting = [
-            item.command.value for item in self._memory.pending.values()
+        waiting = {
+            item.command.value: item.command.id for item in self._memory.pending.values()
             if (item.command.device, item.command.resource) == key
-        ]  # fmt: skip
+        }  # fmt: skip
+        if not waiting:
+            return None
         try:
-            return bool(waiting) and self._text(key, intent.value) in waiting
+            text = self._text(key, intent.value)
         except InvalidInputError:
-            return False
+            return None
+        return Given(intent, command_id=waiting[text], text=text) if text in waiting else None
 
     def _present(self, key: gate.Key) -> str | None:
         current = self._twin.latest(key)
