@@ -145,7 +145,8 @@ def test_what_nobody_judged_is_said_to_have_failed() -> None:
 
 @pytest.mark.parametrize(("value", "answer"), [
     (float("nan"), "Office temperature: unknown (read 3 s ago)."), (b"jpeg", "Nothing was read of that yet."),
-    ({"a": b"jpeg"}, "Nothing was read of that yet."), ("x" * 9_999, f"Office temperature: {'x' * 200} °C (read 3 s ago)."),
+    ({"a": b"jpeg"}, "Nothing was read of that yet."),
+    ("x" * 9_999, f"Office temperature: {'x' * 200} °C (read 3 s ago)."),
 ])  # fmt: skip
 def test_a_reading_that_is_no_figure_breaks_no_answer(value: Value, answer: str) -> None:
     questions = Questions()
