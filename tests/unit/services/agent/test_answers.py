@@ -212,6 +212,8 @@ async def test_what_no_template_fits_goes_to_a_model_where_there_is_one() -> Non
     (decision,) = rig.commander.decisions
     assert (decision.stage, decision.confidence, decision.model_hash) == ("language-model", 0.95, "m1")
     assert rig.reply("q")["commands"][0]["deviceName"] == "light-office"
+    await rig.think(question="q", said="it is odd", answer=LAMP, confidence=0.95, model="m1")  # delivered again
+    assert len(rig.commander.decisions) == 1
     assert rig.replayed() == [True]
 
 
