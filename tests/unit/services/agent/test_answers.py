@@ -8,12 +8,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from edgeagents.adapters.bootstrap import EdgexService
 from edgeagents.adapters.bus import BusMessage, StoredMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.files import load_agent, load_model
+from edgeagents.adapters.middleware import CorrelationMiddleware
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError
 from edgeagents.journal import Journal
@@ -362,13 +365,19 @@ class FakeService:
 
     def __init__(self) -> None:
         self.settings, self.bus = SimpleNamespace(gateway="gw"), self
+        self.app, self.stored = FastAPI(), list[dict[str, Any]]()
+        self.app.add_middleware(CorrelationMiddleware)
         self.error: BaseException | None = None
         self.answers: list[dict[str, Any]] = []
 
     async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
         if self.error is not None:
             raise self.error
+        self.stored.append(json.loads(data))
         return 1
+
+    async def subscribe(self, subject: str, handler: object, **limits: int) -> None:
+        return
 
     async def respond(self, message: BusMessage, data: bytes) -> None:
         self.answers.append(json.loads(data))
@@ -386,6 +395,16 @@ async def test_a_question_over_nats_that_fails_is_answered_with_500(monkeypatch:
     await door._answer_message(request(text="turn on the light"))
     assert [answer["statusCode"] for answer in service.answers] == [200, 500]
     assert "failed on this question" in service.answers[1]["message"]
+
+
+async def test_a_correlation_id_that_comes_twice_does_not_make_two_questions_one() -> None:
+    rig, service = Rig(), FakeService()
+    await Door(cast(EdgexService, service), "assistant", rig.answers).open()
+    transport, headers = httpx.ASGITransport(service.app), {"X-Correlation-ID": "the-same-each-time"}
+    body = {"text": "turn on the light", "waitSeconds": 0}
+    async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+        answers = [(await client.post("/api/v3/ask", json=body, headers=headers)).json() for _ in range(2)]
+    assert len({answer["requestId"] for answer in answers}) == len(service.stored) == 2
 
 
 async def test_a_question_whose_storing_is_broken_off_takes_no_place() -> None:
