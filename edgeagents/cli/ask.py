@@ -26,7 +26,8 @@ CLIENT: Final = "edgeagents-ask"
 LEEWAY_S: Final = 5.0  # for the way to the agent and back
 _STYLES: Final = {
     "done": "green", "told": "", "help": "", "asked-back": "yellow", "waits-for-approval": "yellow",
-    "pending": "yellow", "partly": "yellow", "refused": "red", "not-understood": "red",
+    "pending": "yellow", "partly": "yellow", "refused": "red", "failed": "red", "expired": "red",
+    "uncertain": "red", "not-understood": "red",
 }  # fmt: skip
 _UNDERSTOOD: Final = frozenset(("done", "told", "help", "asked-back", "waits-for-approval", "pending"))
 

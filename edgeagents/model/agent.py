@@ -330,4 +330,4 @@ class Decision:
     inputs: Mapping[str, Value]
     data_origin_ns: int
     model_hash: str = ""
-    question: str = ""  # id of the question it answers: asked again, it makes the same commands
+    question: str = ""  # names the question it answers: asked again, it makes the same commands

@@ -10,11 +10,11 @@ Source: docs/ask.md; design.md section 3.
 import asyncio
 import json
 import logging
-import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from fastapi import Request
 
@@ -23,7 +23,7 @@ from edgeagents.adapters.bootstrap import EdgexService
 from edgeagents.adapters.bus import BusMessage, StoredMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.files import load_model
-from edgeagents.adapters.middleware import correlation_id, error_body
+from edgeagents.adapters.middleware import error_body
 from edgeagents.errors import EdgeAgentsError, TheirError, TooManyAttemptsError, meaning_of
 from edgeagents.model.agent import AgentDefinition, Asked, Observation
 from edgeagents.model.answer import Answer, CommandAnswer
@@ -45,7 +45,8 @@ log = logging.getLogger(__name__)
 PATH: Final = "/api/v3/ask"
 KIND: Final = "Trigger-Kind"
 ASK: Final = "ask"
-_OWN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+Meant: TypeAlias = tuple[Conversation | None, Asked]
+"""What is to be decided on, and whose answer it is; None: nobody asked."""
 
 
 class Answers:
@@ -60,8 +61,9 @@ class Answers:
         self._commander, self._agent = commander, agent
         self._wall_ns, self._site_now, self._wall_s = wall_ns, site_now, wall_s
         self._house: House | None = None
-        self._books: dict[Language, Phrasebook] = {}
-        self.questions = Questions()
+        self._books: dict[Language, tuple[House, Phrasebook]] = {}
+        thinks_s = agent.thinks.budget if agent.thinks is not None else 0.0
+        self.questions = Questions(time.monotonic, ACTED_ON_WITHIN_S + thinks_s + agent.ttl)
         self.thinker: Thinker | None = None
 
     def watch(self) -> None:
@@ -74,9 +76,12 @@ class Answers:
     @property
     def house(self) -> House:
         """What people can speak of now."""
-        if self._house is None:
-            self._house = house_of(self._devices.all(), self._devices.profiles_by_name, self._words)
-        return self._house
+        if self._house is not None:
+            return self._house
+        found = house_of(self._devices.all(), self._devices.profiles_by_name, self._words)
+        if self._devices.is_ready:  # else more is to come, maybe without a change that would be told
+            self._house = found
+        return found
 
     def options(self) -> Options:
         """Return what a model may answer now: what the agent's file permits and `site.yaml` declares."""
@@ -94,16 +99,19 @@ class Answers:
 
     async def hear(self, question: Question) -> Phrase | None:
         """Return what a question says by templates, matched beside the loop: that takes milliseconds."""
-        language, house = question.language, self.house
-        return await asyncio.to_thread(self._match, house, language, question.text)
+        try:
+            return await asyncio.to_thread(self._match, self.house, question.language, question.text)
+        except Exception:  # whatever a sentence does to templates, the next one is to be heard
+            log.exception("templates failed on question %r", question.id)
+            return None
 
     def _match(self, house: House, language: Language, text: str) -> Phrase | None:
-        book = self._books.get(language)
-        if book is None or self._house is not house:
-            book = self._books[language] = Phrasebook(house, language)
-        return book.match(text)
+        found = self._books.get(language)
+        if found is None or found[0] is not house:
+            found = self._books[language] = (house, Phrasebook(house, language))
+        return found[1].match(text)
 
-    def consider(self, question: Question, phrase: Phrase | None, stored_ns: int) -> tuple[Conversation, Asked] | None:
+    def consider(self, question: Question, phrase: Phrase | None, stored_ns: int) -> Meant | None:
         """Return what is to be decided on; None when a question is answered without a command, or waits for a model.
 
         Args:
@@ -124,7 +132,7 @@ class Answers:
             return None
         return self.understood(conversation, understand(phrase, self.house, self._view))
 
-    def understood(self, conversation: Conversation, found: Understood) -> tuple[Conversation, Asked] | None:
+    def understood(self, conversation: Conversation, found: Understood) -> Meant | None:
         """Note what a question means; return what is to be decided on, None when nothing is."""
         question = conversation.question
         if not isinstance(found, Act) or not found.intents:
@@ -141,7 +149,7 @@ class Answers:
         if self.thinker is not None:
             self.thinker.look(observation, self.house, self._view)
 
-    def think_over(self, thought: Thought, stored_ns: int) -> tuple[Conversation | None, Asked] | None:
+    def think_over(self, thought: Thought, stored_ns: int) -> Meant | None:
         """Return what is to be decided on of what a model answered; None when it leads to no command.
 
         Args:
@@ -149,8 +157,10 @@ class Answers:
             stored_ns: when the broker got it.
         """
         conversation = self.questions.known(thought.question) if thought.question else None
-        if thought.question and (conversation is None or conversation.is_decided):
-            return None  # asked in a former life: nobody waits for it any more; or answered already
+        if thought.question and conversation is None:  # asked in a former life: nobody waits for it any more
+            return None
+        if conversation is not None and conversation.is_decided:  # given up meanwhile: the person was told so
+            return None
         answer = read_thought(thought, self.options()) if self.thinker is not None else None
         is_late = (self._wall_ns() - stored_ns) / 1e9 > ACTED_ON_WITHIN_S
         if isinstance(answer, CommandAnswer) and thought.confidence >= self._sure and not is_late:
@@ -159,7 +169,7 @@ class Answers:
             return conversation, Asked(
                 thought.question, thought.said, "language-model", found, thought.confidence, {}, thought.model
             )  # fmt: skip
-        if conversation is not None and not conversation.is_decided:
+        if conversation is not None:
             self._told(conversation, thought, answer)
         return None
 
@@ -173,6 +183,14 @@ class Answers:
         words = words_of(answer) if answer is not None else ""
         trouble = TROUBLES.get(thought.trouble, TROUBLES["illegal"])
         self.questions.decided(conversation, "language-model", said=words, problem="" if words else trouble)
+
+    def unsure(self, conversation: Conversation, asked: Asked) -> None:
+        """Answer a question on which no stage is sure enough to decide: nothing is done."""
+        self.questions.decided(conversation, asked.stage, problem="not sure enough")
+
+    def give_up(self, question: str, problem: str) -> None:
+        """Answer the question of an id with why nothing was done, unless it is answered already."""
+        self.questions.give_up(question, problem)
 
     def given(self, conversation: Conversation, asked: Asked, given: Sequence[Given]) -> None:
         """Note what became of a decision's wishes."""
@@ -213,8 +231,7 @@ class Door:
         @self._service.app.post(PATH)
         async def ask(request: Request) -> dict[str, Any]:
             """Take a sentence; answer what was done and proven, refused and why, or a question back."""
-            own = correlation_id.get()
-            question = question_of(await request.body(), own if _OWN_ID.fullmatch(own) else "")
+            question = question_of(await request.body())
             return {"apiVersion": "v3", "statusCode": 200, **await self.answer(question)}
 
         await self._service.bus.subscribe(
@@ -234,7 +251,7 @@ class Door:
             body = {"text": question.text, "requestId": question.id, "waitSeconds": question.wait_s}
             try:
                 await self._service.bus.store(self._subject, json.dumps(body).encode(), {KIND: ASK})
-            except TheirError:
+            except (TheirError, asyncio.CancelledError):
                 questions.forget(question)
                 raise
         try:
@@ -250,25 +267,32 @@ class Door:
             return
         if self._busy >= MOST_OPEN:
             error = TooManyAttemptsError(f"{MOST_OPEN} questions are open already: ask again", 1.0)
-            await self._respond(message, error_body(meaning_of(error).status, str(error)))
+            await self._respond(message, _json(error_body(meaning_of(error).status, str(error))))
             return
         self._busy += 1
         self._service.tasks.create_task(self._answer_message(message), name="ask")
 
     async def _answer_message(self, message: BusMessage) -> None:
         try:
-            body = {"apiVersion": "v3", "statusCode": 200, **await self.answer(question_of(message.data))}
+            body = _json({"apiVersion": "v3", "statusCode": 200, **await self.answer(question_of(message.data))})
         except EdgeAgentsError as error:
-            body = error_body(meaning_of(error).status, str(error))
+            body = _json(error_body(meaning_of(error).status, str(error)))
+        except Exception:  # as a web server does: one question costs one answer
+            log.exception("a question over NATS came to nothing")
+            body = _json(error_body(500, f"agent {self._agent!r} failed on this question: see its log"))
         finally:
             self._busy -= 1
         await self._respond(message, body)
 
-    async def _respond(self, message: BusMessage, body: dict[str, Any]) -> None:
+    async def _respond(self, message: BusMessage, body: bytes) -> None:
         try:
-            await self._service.bus.respond(message, json.dumps(body, ensure_ascii=False).encode())
+            await self._service.bus.respond(message, body)
         except TheirError as error:
             log.warning("an answer could not be sent: %s", error)
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
 
 
 def read_words(path: Path | None, agent_file: Path) -> Words:

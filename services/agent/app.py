@@ -131,6 +131,7 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
                 service.devices, words, twin, commander, clock.wall_ns, site_now, service.site_time.wall_duration_s,
                 agent,
             )  # fmt: skip
+            answers.watch()  # before the first question: devices may come later
             if agent.thinks is not None:
                 answers.thinker = await thinker_of(service, agent, agent.thinks, answers)
             if agent.answers:
@@ -174,7 +175,7 @@ async def thinker_of(service: EdgexService, agent: AgentDefinition, thinks: Thin
     subject = subjects.trigger(service.settings.gateway, agent.name)
     return Thinker(
         thinks, client, answers.options, lambda data, headers: service.bus.store(subject, data, headers),
-        lambda work: service.tasks.create_task(work, name="thinking"), time.monotonic,
+        lambda work: service.tasks.create_task(work, name="thinking"), time.monotonic, answers.give_up,
     )  # fmt: skip
 
 
@@ -217,8 +218,6 @@ async def _run(
         raise ConfigurationError(f"{path}: {'; '.join(problems)}")
     waits.look()
     service.devices.on_change(lambda change: waits.look())
-    if inputs.answers is not None:
-        inputs.answers.watch()
     wall_s = service.site_time.wall_duration_s
     recent_s = wall_s(max(rules.longest_s, SHORTEST_HISTORY_S))
     # Weeks of few resources first, then the last hours of all that is watched.

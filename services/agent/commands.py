@@ -7,6 +7,7 @@ Source: design.md sections 3.4 and 3.5.
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 import uuid
@@ -77,6 +78,7 @@ class Given:
     command_id: str = ""
     held_back: str = ""
     is_lost: bool = False  # nobody judged it: no answer came, or the command was not stored
+    text: str = ""  # the value as the command has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,7 @@ class Commander:
         """
         found: list[Given | _Order] = []
         for ordinal, intent in enumerate(decision.intents):
-            if self._is_under_way(intent):
+            if self.under_way(intent) is not None:
                 self.counts["under_way"] += 1
                 continue
             try:
@@ -298,7 +300,7 @@ class Commander:
         if not ttl_s > 0:
             return Given(intent, held_back="the time of what it is for is over")
         command = Command(
-            id=command_id(self._agent.name, welcome.generation, cause, ordinal, decision.question),
+            id=self._id(decision, cause, ordinal, key, welcome.generation),
             device=intent.device,
             resource=intent.resource,
             value=text,
@@ -316,6 +318,11 @@ class Commander:
         if errand is not None:  # before it is stored: its outcome may be quicker than the broker's word
             self._awaited[command.id] = asyncio.get_running_loop().create_future()
         return _Order(intent, command, decided_s, self._outbox.turn(command.device), errand)
+
+    def _id(self, decision: Decision, cause: Cause, ordinal: int, key: gate.Key, generation: int) -> CommandId:
+        if decision.question:
+            return asked_command_id(self._agent.name, generation, decision.question, *key)
+        return command_id(self._agent.name, generation, cause, ordinal)
 
     async def _sent(self, order: _Order) -> Given:
         """Send what was ordered, in its device's turn, under the lease there is then, unless its time is over."""
@@ -341,7 +348,7 @@ class Commander:
             raise
         if command.id in pending:  # else its outcome was quicker
             pending[command.id] = Pending(command, time.monotonic())
-        return Given(order.intent, command_id=command.id)
+        return Given(order.intent, command_id=command.id, text=command.value)
 
     async def _leased(self, order: _Order) -> Command | Given:
         """Return an order's command under the lease there is, or why it is not sent."""
@@ -359,16 +366,20 @@ class Commander:
         self._awaited.pop(order.command.id, None)
         return given
 
-    def _is_under_way(self, intent: Intent) -> bool:
+    def under_way(self, intent: Intent) -> Given | None:
+        """Return the command that wants the same and whose outcome is awaited, None when there is none."""
         key = (intent.device, intent.resource)
-        waiting = [
-            item.command.value for item in self._memory.pending.values()
+        waiting = {
+            item.command.value: item.command.id for item in self._memory.pending.values()
             if (item.command.device, item.command.resource) == key
-        ]  # fmt: skip
+        }  # fmt: skip
+        if not waiting:
+            return None
         try:
-            return bool(waiting) and self._text(key, intent.value) in waiting
+            text = self._text(key, intent.value)
         except InvalidInputError:
-            return False
+            return None
+        return Given(intent, command_id=waiting[text], text=text) if text in waiting else None
 
     def _present(self, key: gate.Key) -> str | None:
         current = self._twin.latest(key)
@@ -488,13 +499,26 @@ class Commander:
         return self._memory.pending
 
 
-def command_id(agent: str, generation: int, cause: Cause, ordinal: int, question: str = "") -> CommandId:
-    """Return the id of a command: a redelivered message, or a question asked again, makes the same command.
+def command_id(agent: str, generation: int, cause: Cause, ordinal: int) -> CommandId:
+    """Return the id of a command: a redelivered message makes the same command, not a second one."""
+    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{cause.stream}/{cause.sequence}/{ordinal}")))
 
-    No second one: where a question has an id, that counts, however often it was stored.
+
+def asked_command_id(agent: str, generation: int, question: str, device: str, resource: str) -> CommandId:
+    """Return the id of a command that answers a question: asked again, however often stored, it is the same command.
+
+    It hangs on the resource, not on the place among the wishes: what is so by now is no wish any more when a question
+    is understood again after a crash, and the others must not take its id. Nor on the value: "warmer" once is one step.
+
+    Args:
+        agent: who commands.
+        generation: of the guard's state.
+        question: `question_name` of what was said.
+        device: its name.
+        resource: its name.
     """
-    source = f"{PERSON}/{question}" if question else f"{cause.stream}/{cause.sequence}"
-    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{source}/{ordinal}")))
+    source = json.dumps([PERSON, question, device, resource])
+    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{source}")))
 
 
 def _own_site(welcome: SessionWelcome) -> Site:

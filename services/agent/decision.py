@@ -8,11 +8,12 @@ everything as it is. What people say is understood before (`questions.py`) and d
 Source: design.md section 3.3.
 """
 
+import hashlib
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
-from edgeagents.model.agent import PERSON, AgentDefinition, Decision, Observation, Stage
+from edgeagents.model.agent import PERSON, AgentDefinition, Asked, Decision, Observation, Stage
 from edgeagents.model.values import Value
 from edgeagents.protocol.gate import Key
 from services.agent.rules import RuleBook
@@ -100,7 +101,7 @@ class AnswerStage:
             inputs=asked.inputs,
             data_origin_ns=observation.cause.origin_ns,
             model_hash=asked.model_hash,
-            question=asked.id,
+            question=question_name(asked) if asked.id else "",
         )
 
 
@@ -124,8 +125,13 @@ def decision_id(agent: str, observation: Observation) -> str:
     """Return the id of an agent's decision on an observation: the same message makes the same id."""
     cause, asked = observation.cause, observation.asked
     if asked is not None and asked.id:
-        return str(uuid.uuid5(_DECISIONS, f"{agent}/{PERSON}/{asked.id}"))
+        return str(uuid.uuid5(_DECISIONS, f"{agent}/{PERSON}/{question_name(asked)}"))
     return str(uuid.uuid5(_DECISIONS, f"{agent}/{cause.stream}/{cause.sequence}/{cause.event_id}"))
+
+
+def question_name(asked: Asked) -> str:
+    """Return what names a question: its id and its text, since after a restart nobody knows which text had that id."""
+    return f"{asked.id}/{hashlib.sha256(asked.text.encode()).hexdigest()}"
 
 
 def described(decision: Decision) -> Mapping[str, object]:

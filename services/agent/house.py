@@ -19,7 +19,7 @@ _KINDS: Final[tuple[tuple[Kind, frozenset[str], frozenset[Role]], ...]] = (
     ("light", frozenset(("light", "lamp", "luminaire")), frozenset(("switch", "brightness"))),
     ("blind", frozenset(("blind", "shade", "curtain", "shutter", "cover")), frozenset(("open", "closed"))),
     ("heating", frozenset(("radiator", "thermostat", "heating", "heater", "valve")), frozenset(("target",))),
-    ("ventilation", frozenset(("ventilation", "fan", "air")), frozenset(("level", "switch"))),
+    ("ventilation", frozenset(("ventilation", "ventilator", "fan")), frozenset(("level", "switch"))),
 )
 _NAMES: Final[Mapping[Kind, Mapping[Language, tuple[str, ...]]]] = {
     "light": {"en": ("light", "lamp"), "zh": ("灯",)},
@@ -116,6 +116,8 @@ def _thing(
     if not room:
         roles.pop("target", None)  # the water of a heat pump is no room
     kind = next((item.kind for item in said if item.kind is not None), None) or _kind(device, profile, roles)
+    if kind != "ventilation" and not any("level" in item.resources for item in said):
+        roles.pop("level", None)  # the speed of a pump or a conveyor
     properties = {resource.name: resource.properties for resource in profile.device_resources}
     return Thing(
         device=device.name, kind=kind, room=room, roles=roles,

@@ -21,13 +21,13 @@ from edgeagents.adapters import telemetry
 from edgeagents.adapters.bus import StoredMessage
 from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
-from edgeagents.errors import TheirError
+from edgeagents.errors import EdgeAgentsError, TheirError
 from edgeagents.journal import Journal
 from edgeagents.model.agent import PERSON, RULE_DEVICE, AgentDefinition, Asked, Decision, Observation, Sample, Stage
 from edgeagents.model.device import Event
 from edgeagents.model.message import Cause, Outcome
 from edgeagents.model.values import Value
-from services.agent.answers import Answers
+from services.agent.answers import Answers, Meant
 from services.agent.commands import Commander, Given
 from services.agent.decision import DecisionStage, decide
 from services.agent.perception import Twin
@@ -250,25 +250,44 @@ class AgentLoop:
     def _asked(self, item: AskInput) -> Awaitable[None] | None:
         """Decide on what somebody said; None when that wants no command."""
         self.counts["questions"] += 1
-        message, answers = item.message, self._answers
-        found = answers.consider(item.question, item.phrase, message.time_ns) if answers is not None else None
-        if found is None:
-            self._audit.append("question", id=item.question.id, text=item.question.text, phrase=_action(item.phrase))
-            return None
-        return self._answer(*found, message)
+        question, message = item.question, item.message
+        rest = self._tried(
+            question.id, message, lambda answers: answers.consider(question, item.phrase, message.time_ns)
+        )  # fmt: skip
+        if rest is None:
+            self._audit.append("question", id=question.id, text=question.text, phrase=_action(item.phrase))
+        return rest
 
     def _thought(self, item: ThoughtInput) -> Awaitable[None] | None:
         """Decide on what a model answered; None when that wants no command."""
         self.counts["thoughts"] += 1
-        message, answers = item.message, self._answers
-        found = answers.think_over(item.thought, message.time_ns) if answers is not None else None
-        if found is None:
-            self._audit.append("thought", **item.thought.model_dump())
+        thought, message = item.thought, item.message
+        rest = self._tried(thought.question, message, lambda answers: answers.think_over(thought, message.time_ns))
+        if rest is None:
+            self._audit.append("thought", **thought.model_dump())
+        return rest
+
+    def _tried(
+        self, question: str, message: StoredMessage, meaning: Callable[[Answers], Meant | None]
+    ) -> Awaitable[None] | None:
+        """Decide on what somebody means; one thing said that nobody foresaw ends with an answer, not with the agent."""
+        answers = self._answers
+        if answers is None:
             return None
-        return self._answer(*found, message)
+        if not self.deciding or not self.pipeline.stages:
+            answers.give_up(question, "deciding is switched off")
+            return None
+        try:
+            found = meaning(answers)
+            return None if found is None else self._answer(answers, *found, message)
+        except Exception as error:
+            self.counts["not_worked_out"] += 1
+            log.exception("agent %s: question %r came to nothing", self._agent.name, question)
+            answers.give_up(question, str(error) if isinstance(error, EdgeAgentsError) else "the agent failed on it")
+            return None
 
     def _answer(
-        self, conversation: Conversation | None, asked: Asked, message: StoredMessage
+        self, answers: Answers, conversation: Conversation | None, asked: Asked, message: StoredMessage
     ) -> Awaitable[None] | None:
         cause = Cause(stream=message.stream, sequence=message.sequence, origin_ns=message.time_ns)
         observation = Observation(cause, PERSON, {}, self._site_now(), asked)
@@ -276,24 +295,24 @@ class AgentLoop:
         seen = SeenView(self._twin)
         decision = decide(observation, seen, stages)
         if decision is None:
-            if self._answers is not None and conversation is not None:
-                self._answers.questions.decided(conversation, asked.stage, problem="not sure enough")
+            if conversation is not None:
+                answers.unsure(conversation, asked)
             return None
         self.counts["decisions"] += 1
         telemetry.note({"decision": decision.id, "stage": decision.stage})
+        awaited = [found for item in decision.intents if (found := self._commander.under_way(item)) is not None]
         given = self._commander.give(decision, cause, observation.site_s)
-        names = [stage.name for stage in stages]
-        return self._answered(given, conversation, observation, asked, decision, names, seen)
+        rest = self._write_answer_down(given, observation, decision, [stage.name for stage in stages], seen)
+        return _answered(rest, answers, conversation, asked, awaited)
 
-    async def _answered(
-        self, giving: Awaitable[list[Given]], conversation: Conversation | None, observation: Observation,
-        asked: Asked, decision: Decision, names: list[Stage], seen: SeenView,
-    ) -> None:  # fmt: skip
+    async def _write_answer_down(
+        self, giving: Awaitable[list[Given]], observation: Observation, decision: Decision, names: list[Stage],
+        seen: SeenView,
+    ) -> list[Given]:  # fmt: skip
         given = await giving
         body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
         self._audit.append("decision", **body)
-        if self._answers is not None and conversation is not None:
-            self._answers.given(conversation, asked, given)
+        return given
 
     def _perceive(self, item: EventInput) -> Awaitable[None] | None:
         self.counts["events"] += 1
@@ -339,8 +358,13 @@ class AgentLoop:
     def _silent(self, observation: Observation) -> None:
         """Count that the rules want nothing; a model may be asked, beside the loop, where the owner says so."""
         self.counts["nothing_to_do"] += 1
-        if self._answers is not None:
+        if self._answers is None:
+            return
+        try:
             self._answers.look(observation)
+        except Exception:  # nothing that rules do depends on it
+            self.counts["not_worked_out"] += 1
+            log.exception("agent %s: no model can be asked about news", self._agent.name)
 
     async def _write_down(
         self, giving: Awaitable[list[Given]], observation: Observation, decision: Decision, names: list[Stage],
@@ -383,6 +407,16 @@ class AgentLoop:
 
 def _action(phrase: Phrase | None) -> str:
     return "" if phrase is None else f"{phrase.action} {phrase.quantity}".strip()
+
+
+async def _answered(
+    rest: Awaitable[list[Given]], answers: Answers, conversation: Conversation | None, asked: Asked,
+    awaited: list[Given],
+) -> None:  # fmt: skip
+    """Tell what became of each wish; of one that was under way already, what becomes of that."""
+    given = [*await rest, *awaited]
+    if conversation is not None:
+        answers.given(conversation, asked, given)
 
 
 def _place(message: StoredMessage) -> _Place:

@@ -8,9 +8,10 @@ Source: docs/ask.md; design.md section 3.5.
 
 import asyncio
 import json
+import time
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -63,12 +64,11 @@ class Question(BaseModel):
         return language_of(self.text)
 
 
-def question_of(data: bytes, correlation: str = "") -> Question:
+def question_of(data: bytes) -> Question:
     """Return the question in a body; one without an id gets a new one.
 
     Args:
         data: JSON: `{"text": "…", "requestId": "…", "waitSeconds": 10}`; only the text must be there.
-        correlation: an id that the caller gave otherwise; used when it is one and the body has none.
 
     Raises:
         TooLargeError: more than `MOST_BYTES`.
@@ -88,7 +88,7 @@ def question_of(data: bytes, correlation: str = "") -> Question:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise InvalidInputError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
-    return found if found.id else found.model_copy(update={"id": correlation or str(uuid.uuid4())})
+    return found if found.id else found.model_copy(update={"id": str(uuid.uuid4())})
 
 
 @dataclass(slots=True)
@@ -99,6 +99,7 @@ class Wanted:
     fate: Fate | None = None
     reason: str = ""
     command_id: str = ""
+    text: str = ""  # the value as the command has it
     read_back: str | None = None
 
 
@@ -107,6 +108,7 @@ class Conversation:
     """A question and all that is known of its answer."""
 
     question: Question
+    since_s: float = 0.0  # monotonic
     stage: Stage | None = None
     understood: Understood | None = None
     said: str = ""  # what a model said to the person
@@ -124,11 +126,17 @@ class Conversation:
 class Questions:
     """All conversations of one run of an agent."""
 
-    def __init__(self) -> None:
-        """Start without any."""
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, patience_s: float = 60.0) -> None:
+        """Start without any.
+
+        Args:
+            monotonic: seconds.
+            patience_s: after so long nothing follows from a question any more: it is closed with that as its answer.
+        """
+        self._monotonic, self._patience_s = monotonic, patience_s
         self._known: OrderedDict[str, Conversation] = OrderedDict()
-        self._by_command: dict[CommandId, tuple[Conversation, Wanted]] = {}
-        self._early: OrderedDict[CommandId, Outcome] = OrderedDict()  # outcomes of commands we do not know (yet)
+        self._by_command: dict[CommandId, list[tuple[Conversation, Wanted]]] = {}
+        self._early: OrderedDict[CommandId, Outcome] = OrderedDict()  # newest last: one may be quicker than we are
         self.counts: Counter[str] = Counter()
 
     def open(self, question: Question) -> tuple[Conversation, bool]:
@@ -138,6 +146,7 @@ class Questions:
             ConflictError: another question has that id.
             TooManyAttemptsError: too many are open already.
         """
+        self._close_overdue()
         known = self._known.get(question.id)
         if known is not None:
             if known.question.text != question.text:
@@ -161,8 +170,27 @@ class Questions:
         """Forget a question that could not be stored: asked again, it is new."""
         self._known.pop(question.id, None)
 
+    def give_up(self, name: str, problem: str) -> None:
+        """Answer a question that was not decided on with why nothing was done; nothing follows from it any more."""
+        conversation = self._known.get(name)
+        if conversation is not None and not conversation.is_decided:
+            self.decided(conversation, None, problem=problem)
+
+    def _close_overdue(self) -> None:
+        """Close what has no answer by now: a thought or an outcome got lost, and no place may be taken for ever."""
+        latest_s = self._monotonic() - self._patience_s
+        for name, conversation in self._known.items():
+            if conversation.done.is_set() or conversation.since_s >= latest_s:
+                continue
+            self.counts["overdue"] += 1
+            self.give_up(name, f"it was not decided on in {self._patience_s:g} s")
+            for item in conversation.wanted:
+                if item.fate is None:  # an outcome that comes after all still counts
+                    item.fate, item.reason = "uncertain", f"no outcome came in {self._patience_s:g} s"
+            conversation.look()
+
     def decided(
-        self, conversation: Conversation, stage: Stage, understood: Understood | None = None, *, said: str = "",
+        self, conversation: Conversation, stage: Stage | None, understood: Understood | None = None, *, said: str = "",
         problem: str = "", settled: Iterable[Intent] = (),
     ) -> None:  # fmt: skip
         """Note how a question was understood; without commands it is answered with that."""
@@ -181,8 +209,8 @@ class Questions:
         Args:
             conversation: whose answer this is; what it was understood as is noted there.
             stage: who understood it.
-            given: what the commander said of those it looked at.
-            wished: all; of which the commander said nothing, that is under way already.
+            given: what the commander said of those it looked at, and the commands that want the same already.
+            wished: all; of which nothing is said, that is under way already, and nobody knows how it ends.
             waits: says of a device resource whether a human has to approve.
         """
         found = conversation.understood
@@ -198,32 +226,33 @@ class Questions:
             if item is None:
                 wanted.fate = "under-way"
             elif item.command_id:
-                wanted.command_id = item.command_id
-                early = self._early.pop(CommandId(item.command_id), None)
-                if early is not None:  # its outcome was quicker
-                    _take(wanted, early)
-                    continue
-                self._by_command[CommandId(item.command_id)] = (conversation, wanted)
-                if waits.get((intent.device, intent.resource), False):
-                    wanted.fate = "waits-for-approval"
+                self._follow(conversation, wanted, item, waits)
             else:
-                wanted.fate, wanted.reason = "refused", item.held_back
+                wanted.fate, wanted.reason = "failed" if item.is_lost else "refused", item.held_back
         conversation.look()
+
+    def _follow(self, conversation: Conversation, wanted: Wanted, given: Given, waits: Waits) -> None:
+        wanted.command_id, wanted.text = given.command_id, given.text
+        name = CommandId(given.command_id)
+        early = self._early.get(name)
+        if early is not None:  # its outcome was quicker
+            _take(wanted, early)
+            return
+        self._by_command.setdefault(name, []).append((conversation, wanted))
+        if waits.get((given.intent.device, given.intent.resource), False):
+            wanted.fate = "waits-for-approval"
 
     def ended(self, outcome: Outcome) -> None:
         """Take in how a command ended."""
-        found = self._by_command.pop(outcome.command_id, None)
-        if found is None:
-            self._early[outcome.command_id] = outcome
-            if len(self._early) > MOST_KNOWN:
-                self._early.popitem(last=False)
-            return
-        conversation, wanted = found
-        _take(wanted, outcome)
-        conversation.look()
+        self._early[outcome.command_id] = outcome
+        if len(self._early) > MOST_KNOWN:
+            self._early.popitem(last=False)
+        for conversation, wanted in self._by_command.pop(outcome.command_id, ()):
+            _take(wanted, outcome)
+            conversation.look()
 
     def _remember(self, question: Question) -> Conversation:
-        conversation = self._known[question.id] = Conversation(question)
+        conversation = self._known[question.id] = Conversation(question, self._monotonic())
         while len(self._known) > MOST_KNOWN:
             _, oldest = self._known.popitem(last=False)
             oldest.done.set()
@@ -233,6 +262,12 @@ class Questions:
 
 
 def _take(wanted: Wanted, outcome: Outcome) -> None:
+    """Note how a command ended; what the guard says of anything else is no proof of this wish."""
+    intent = wanted.intent
+    if (outcome.device, outcome.resource, outcome.value) != (intent.device, intent.resource, wanted.text):
+        what = f"{outcome.device}/{outcome.resource} = {outcome.value}"
+        wanted.fate, wanted.reason = "uncertain", f"the guard told of {what} instead: {outcome.status}"
+        return
     wanted.fate, wanted.reason, wanted.read_back = outcome.status, outcome.reason, outcome.read_back
 
 

@@ -6,7 +6,9 @@ is said to be on its way.
 Source: docs/ask.md.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
 from typing import Any, Final
 
 from edgeagents.model.agent import Intent, Sample
@@ -18,6 +20,7 @@ from services.agent.understanding import AskBack, Cannot, Help, Tell
 from services.agent.view import View
 
 MOST_REASON_CHARS: Final = 300
+MOST_TOLD_CHARS: Final = 200
 _FATES: Final[Mapping[Fate | None, tuple[str, str]]] = {
     "proven": ("Done and proven", "已完成并确认"),
     "unproven": ("Done, but nothing can be read back to prove it", "已执行，但无法回读确认"),
@@ -31,6 +34,8 @@ _FATES: Final[Mapping[Fate | None, tuple[str, str]]] = {
     "uncertain": ("Nobody knows whether it took effect", "无法确定是否生效"),
 }
 _ORDER: Final = tuple(_FATES)
+_GOOD: Final[Set[Fate | None]] = frozenset(("proven", "unproven", "settled"))
+_BAD: Final[tuple[Fate, ...]] = ("uncertain", "failed", "expired", "refused")  # what to look after comes first
 _QUANTITIES: Final[Mapping[Role, tuple[str, str]]] = {
     "temperature": ("temperature", "温度"), "outdoor": ("outdoor temperature", "室外温度"),
     "humidity": ("humidity", "湿度"), "co2": ("CO2", "二氧化碳"), "power": ("power", "功率"),
@@ -66,6 +71,24 @@ def reply_of(
     }  # fmt: skip
 
 
+def _kind(fates: Set[Fate | None]) -> str:
+    """Return what kind of answer it is, by what became of its commands: never a better one than the worst of them."""
+    if fates <= _GOOD:
+        return "done"
+    if fates & {None, "under-way"}:
+        return "pending"
+    if "waits-for-approval" in fates:
+        return "waits-for-approval"
+    return "partly" if fates & _GOOD else next(name for name in _BAD if name in fates)
+
+
+def _plain(value: Value) -> Value:
+    """Return a reading as JSON can hold it, bounded; None: it is no number that means anything."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value[:MOST_TOLD_CHARS] if isinstance(value, str) else value
+
+
 class _Speech:
     """Words for one answer."""
 
@@ -93,6 +116,9 @@ class _Speech:
             return "asked-back", conversation.said, {}
         if not conversation.is_decided:
             return "pending", self._say("I have not got to it yet; nothing was done.", "还没有处理，什么都没有做。"), {}
+        if conversation.stage is None:  # nobody could decide on it
+            text = self._say(f"Nothing was done: {conversation.problem}.", f"什么都没有做：{conversation.problem}。")
+            return "refused", text, {}
         why = f" ({conversation.problem})" if conversation.problem else ""
         text = self._say(
             f"I did not understand that{why}. Nothing was done. {self._help()}",
@@ -113,13 +139,7 @@ class _Speech:
             if found:
                 what = self._say("; ", "；").join(self._wanted(item) for item in found)
                 parts.append(f"{self._pair(_FATES[fate])}{self._say(': ', '：')}{what}{self._say('.', '。')}")
-        fates = {item.fate for item in conversation.wanted}
-        good = fates <= {"proven", "unproven", "settled", "under-way"}
-        kind = (
-            "done" if good else "pending" if None in fates else
-            "waits-for-approval" if "waits-for-approval" in fates else "partly" if fates & {"proven"} else "refused"
-        )  # fmt: skip
-        return kind, " ".join(parts), {}
+        return _kind({item.fate for item in conversation.wanted}), " ".join(parts), {}
 
     def _wanted(self, item: Wanted) -> str:
         text = self._state(item.intent)
@@ -144,6 +164,8 @@ class _Speech:
         return self._say(f"{room} {name}", f"{room}{name}")
 
     def _value(self, thing: Thing, role: Role, value: Value) -> str:
+        if value is None:
+            return self._say("unknown", "未知")
         if role in _STATES and isinstance(value, bool):
             return self._pair(_STATES[role][0 if value else 1])
         if role in ("closed", "open") and isinstance(value, (int, float)):
@@ -162,7 +184,10 @@ class _Speech:
 
     def _told(self, tell: Tell) -> tuple[str, str, dict[str, Any]]:
         samples = [(thing, self._view.latest((thing.device, thing.roles[tell.role]))) for thing in tell.things]
-        known = [(thing, sample) for thing, sample in samples if sample is not None and sample.value is not None]
+        known = [
+            (thing, replace(sample, value=_plain(sample.value))) for thing, sample in samples
+            if sample is not None and isinstance(sample.value, (bool, int, float, str))  # an image tells nothing
+        ]  # fmt: skip
         readings = [
             {
                 "deviceName": thing.device, "resourceName": thing.roles[tell.role], "value": sample.value,

@@ -37,6 +37,7 @@ MOST_AT_ONCE: Final = 4
 LEEWAY_S: Final = 0.5  # the client's own word, which says more, comes before ours
 Store: TypeAlias = Callable[[bytes, dict[str, str]], Awaitable[object]]
 Spawn: TypeAlias = Callable[[Coroutine[None, None, None]], object]
+GiveUp: TypeAlias = Callable[[str, str], None]
 Trouble: TypeAlias = Literal["", "away", "busy", "late", "capped", "illegal", "failed"]
 TROUBLES: Final[dict[Trouble, str]] = {
     "away": "the language model is away", "busy": "the language model is busy",
@@ -107,7 +108,7 @@ class Thinker:
 
     def __init__(
         self, settings: Thinks, client: LanguageClient, options: Callable[[], Options], store: Store, spawn: Spawn,
-        monotonic: Callable[[], float],
+        monotonic: Callable[[], float], give_up: GiveUp,
     ) -> None:  # fmt: skip
         """Wire the parts.
 
@@ -118,9 +119,10 @@ class Thinker:
             store: stores a message on the agent's trigger subject.
             spawn: starts a task that somebody looks after.
             monotonic: seconds.
+            give_up: answers a question, by its id, with why nothing follows from it.
         """
         self._settings, self._client, self._options = settings, client, options
-        self._store, self._spawn, self._monotonic = store, spawn, monotonic
+        self._store, self._spawn, self._monotonic, self._give_up = store, spawn, monotonic, give_up
         self._at_once = 0
         self._looked_s = -math.inf
         self._is_looking = False
@@ -144,11 +146,12 @@ class Thinker:
         is_due = now_s - self._looked_s >= self._settings.every
         if "silent" not in self._settings.when or self._is_looking or not is_due:
             return False
-        self._looked_s, self._is_looking = now_s, True
+        self._looked_s = now_s
         options = self._options().model_copy(update={"may_ask": False})  # nobody is there to be asked
         request = situation_prompt(
             observation.device, observation.changed, house, options, view, self._settings.budget
         )  # fmt: skip
+        self._is_looking = True
         self._spawn(self._think(request, options, "", ""))
         return True
 
@@ -165,6 +168,7 @@ class Thinker:
             await self._store(thought.model_dump_json().encode(), {KIND: THOUGHT})
         except TheirError as error:
             log.warning("what a model answered is not stored, so nothing follows from it: %s", error)
+            self._give_up(question, "what the model answered could not be stored")
 
     async def _ask(self, request: CompletionRequest, options: Options, question: str, said: str) -> Thought:
         def thought(trouble: Trouble = "", done: Completion | None = None) -> Thought:
@@ -178,6 +182,7 @@ class Thinker:
         try:
             async with asyncio.timeout(self._settings.budget + LEEWAY_S):
                 done = await self._client.complete(request)
+            return thought(_trouble_of(done, options), done)
         except TimeoutError:
             return thought("late")
         except TooManyAttemptsError:
@@ -188,13 +193,20 @@ class Thinker:
         except EdgeAgentsError as error:
             log.warning("a model could not be asked: %s", error)
             return thought("failed")
-        if done.ending in ("failed", "cancelled"):
-            return thought("failed", done)
-        if done.is_capped or done.ending in ("length", "budget"):
-            return thought("capped", done)
-        try:
-            parse_answer(done.text, options)
-        except InvalidInputError as error:
-            log.info("a model's answer counts for nothing: %s", error)
-            return thought("illegal", done)
-        return thought("", done)
+        except Exception:  # a server may answer anything, and no answer may end the agent
+            log.exception("a model's answer cannot be worked out")
+            return thought("failed")
+
+
+def _trouble_of(done: Completion, options: Options) -> Trouble:
+    """Return why a model's answer counts for nothing; empty: it counts."""
+    if done.ending in ("failed", "cancelled") or not math.isfinite(done.log_probability):
+        return "failed"
+    if done.is_capped or done.ending in ("length", "budget"):
+        return "capped"
+    try:
+        parse_answer(done.text, options)
+    except InvalidInputError as error:
+        log.info("a model's answer counts for nothing: %s", error)
+        return "illegal"
+    return ""

@@ -6,8 +6,9 @@ read last. Nothing here permits anything: what is wanted goes the way of every o
 Source: docs/ask.md.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from edgeagents.model.agent import Intent
@@ -86,7 +87,7 @@ def understand(phrase: Phrase, house: House, view: View) -> Understood:
         case "leaving":
             return _leave(house, view)
         case "fresher":
-            return _fresher(house, view)
+            return _fresher(phrase, house, view)
         case "brighter" | "darker":
             return _light_level(phrase, house, view)
         case "warmer" | "cooler":
@@ -164,15 +165,19 @@ def _leave(house: House, view: View) -> Understood:
     return act(wishes, view, "leaving") if wishes else Cannot("no-such-thing")
 
 
-def _fresher(house: House, view: View) -> Understood:
+def _fresher(phrase: Phrase, house: House, view: View) -> Understood:
+    """One level up: the ventilation of the room, else what airs the whole house."""
+    things = things_for(replace(phrase, kind="ventilation"), house, "level")
+    if not isinstance(things, list):
+        return things
     wishes: _Wishes = []
-    for thing in house.having("level"):
+    for thing in things:
         resource = thing.roles["level"]
         now = _present(view, thing, resource)
         top = thing.limits[resource][1]
         wanted = max(2.0, (now if now is not None else 1.0) + 1.0)
         wishes.append((thing, resource, int(wanted if top is None else min(wanted, top))))
-    return act(wishes, view, "fresher") if wishes else Cannot("no-such-thing")
+    return act(wishes, view, "fresher")
 
 
 def _warmth(phrase: Phrase, house: House, view: View) -> Understood:
@@ -275,7 +280,7 @@ def _number(phrase: Phrase, house: House, view: View) -> Understood:
             number = 100 - number
         if role == "level" and phrase.is_share:
             number = round(number / 100 * (high or 100))
-        if role == "brightness" and number == 0:
+        if role == "brightness" and number == 0 and "switch" in thing.roles:
             wishes.append((thing, thing.roles["switch"], False))
             continue
         if (low is not None and number < low) or (high is not None and number > high):
@@ -289,7 +294,8 @@ def _number(phrase: Phrase, house: House, view: View) -> Understood:
 def _present(view: View, thing: Thing, resource: str) -> float | None:
     sample = view.latest((thing.device, resource))
     value = sample.value if sample is not None else None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _within(number: float, thing: Thing, resource: str) -> float:

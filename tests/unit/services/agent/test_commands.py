@@ -30,7 +30,7 @@ from edgeagents.model.message import (
 from edgeagents.model.values import Value
 from edgeagents.settings import BusSettings, SiteTime
 from services.agent import commands as commands_module
-from services.agent.commands import Commander, Errand, Given, command_id
+from services.agent.commands import Commander, Errand, Given, asked_command_id, command_id
 from services.agent.perception import Twin
 from tests.contract.waiting import until
 
@@ -230,6 +230,33 @@ def test_an_id_says_agent_generation_cause_and_place_and_nothing_else() -> None:
         command_id("a", 1, CAUSE.model_copy(update={"stream": "triggers"}), 0),
     }  # fmt: skip
     assert len(others | {base}) == 6
+
+
+def test_an_id_of_what_a_person_asked_for_hangs_on_the_question_and_the_resource() -> None:
+    base = asked_command_id("a", 1, "q/digest", "valve", "Setpoint")
+    others = {
+        asked_command_id("b", 1, "q/digest", "valve", "Setpoint"),
+        asked_command_id("a", 2, "q/digest", "valve", "Setpoint"),
+        asked_command_id("a", 1, "q/other", "valve", "Setpoint"),
+        asked_command_id("a", 1, "q/digest", "valve", "Level"), asked_command_id("a", 1, "q/digest", "v", "Setpoint"),
+        command_id("a", 1, CAUSE, 0),
+    }  # fmt: skip
+    assert len(others | {base}) == 7
+
+
+async def test_a_question_understood_again_after_a_crash_gives_no_command_the_id_of_another(rig: Rig) -> None:
+    """All of it was wanted; the first part is proven and no wish any more when the question is understood again."""
+    setpoint, level = Intent("valve", "Setpoint", 21, "", "off"), Intent("valve", "Level", 3, "", "off")
+    fields: dict[str, Any] = {
+        "id": "d-1", "stage": "phrase", "confidence": 1.0, "inputs": {}, "data_origin_ns": 1, "question": "q/digest",
+    }  # fmt: skip
+    first = await rig.commander.give(Decision(intents=(setpoint, level), **fields), CAUSE, NOW_S)
+    later = CAUSE.model_copy(update={"sequence": 99})
+    (again,) = await Rig(bus=rig.bus).commander.give(Decision(intents=(level,), **fields), later, NOW_S)
+    assert [item.command_id for item in first] == [item.id for item in rig.bus.commands]
+    assert again.command_id == first[1].command_id
+    assert (again.text, first[0].text) == ("3", "2.1e+01")
+    assert len({command.id for command in rig.bus.commands}) == 2
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,23 @@ from hypothesis import strategies as st
 from edgeagents.errors import ConflictError, InvalidInputError, TooLargeError, TooManyAttemptsError
 from edgeagents.model.agent import Intent
 from edgeagents.model.message import CommandId, Outcome, OutcomeStatus
+from edgeagents.model.values import Value
 from services.agent.commands import Given
 from services.agent.phrases import Phrasebook
-from services.agent.questions import MOST_BYTES, MOST_KNOWN, MOST_OPEN, Conversation, Question, Questions, question_of
+from services.agent.questions import (
+    MOST_BYTES,
+    MOST_KNOWN,
+    MOST_OPEN,
+    Conversation,
+    Fate,
+    Question,
+    Questions,
+    Wanted,
+    question_of,
+)
 from services.agent.replies import reply_of
 from services.agent.understanding import Act, Understood, understand
-from tests.bench.ask_set import home, state
+from tests.bench.ask_set import State, home, state
 
 HOUSE = home()
 LAMP = Intent("light-kitchen", "Switch", True, "because", "on")
@@ -28,7 +39,6 @@ def body(**fields: Any) -> bytes:
 
 def test_a_question_gets_an_id_of_its_own_where_it_has_none() -> None:
     assert question_of(body(requestId="a-1")).id == "a-1"
-    assert question_of(body(), "correlation-7").id == "correlation-7"
     assert question_of(body()).id != question_of(body()).id
 
 
@@ -90,6 +100,64 @@ def test_so_many_are_open_at_a_time_and_so_many_answers_are_remembered() -> None
     assert questions.known(f"other{MOST_KNOWN * 2 - 1}") is not None
 
 
+def test_questions_without_an_end_are_closed_with_why_and_take_no_place_for_ever() -> None:
+    now_s = [0.0]
+    questions = Questions(lambda: now_s[0], patience_s=40.0)
+    conversations = [questions.open(asked(name=f"q{number}"))[0] for number in range(MOST_OPEN)]
+    given_to(questions, conversations[0], Given(LAMP, command_id="c", text="true"))
+    now_s[0] = 40.0
+    with pytest.raises(TooManyAttemptsError):
+        questions.open(asked(name="one-more"))
+    now_s[0] = 40.1
+    questions.open(asked(name="one-more"))
+    assert (questions.counts["overdue"], questions.counts["turned_away"]) == (MOST_OPEN, 1)
+    lost, undecided = told(conversations[0]), told(conversations[1])
+    assert (lost["kind"], lost["commands"][0]["reason"]) == ("uncertain", "no outcome came in 40 s")
+    assert (undecided["kind"], undecided["answer"]) == (
+        "refused", "Nothing was done: it was not decided on in 40 s."
+    )  # fmt: skip
+    assert questions.taken(asked(name="q1")) is None  # it is done neither afterwards
+    questions.ended(outcome("proven").model_copy(update={"value": "true"}))
+    assert told(conversations[0])["kind"] == "done"
+
+
+FATES: list[tuple[set[Fate | None], str]] = [
+    ({"proven"}, "done"), ({"unproven"}, "done"), ({"settled"}, "done"), ({"proven", "settled"}, "done"),
+    ({None}, "pending"), ({"under-way"}, "pending"), ({"proven", None}, "pending"), ({"failed", None}, "pending"),
+    ({"waits-for-approval", "proven"}, "waits-for-approval"), ({"unproven", "failed"}, "partly"),
+    ({"proven", "refused"}, "partly"), ({"settled", "expired"}, "partly"), ({"uncertain"}, "uncertain"),
+    ({"failed"}, "failed"), ({"expired"}, "expired"), ({"refused"}, "refused"), ({"uncertain", "refused"}, "uncertain"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fates", "kind"), FATES)
+def test_each_end_of_a_command_has_its_own_honest_word(fates: set[Fate | None], kind: str) -> None:
+    conversation = Conversation(asked(), is_decided=True, wanted=[Wanted(LAMP, fate) for fate in fates])
+    assert told(conversation)["kind"] == kind
+
+
+def test_what_nobody_judged_is_said_to_have_failed() -> None:
+    questions = Questions()
+    conversation, _ = questions.open(asked())
+    given_to(questions, conversation, Given(LAMP, held_back="no lease came in time", is_lost=True))
+    assert told(conversation)["answer"] == "It failed: kitchen light: on (no lease came in time)."
+
+
+@pytest.mark.parametrize(("value", "answer"), [
+    (float("nan"), "Office temperature: unknown (read 3 s ago)."), (b"jpeg", "Nothing was read of that yet."),
+    ({"a": b"jpeg"}, "Nothing was read of that yet."),
+    ("x" * 9_999, f"Office temperature: {'x' * 200} °C (read 3 s ago)."),
+])  # fmt: skip
+def test_a_reading_that_is_no_figure_breaks_no_answer(value: Value, answer: str) -> None:
+    questions = Questions()
+    conversation, _ = questions.open(asked("how warm is it in the office"))
+    questions.decided(conversation, "phrase", understood("how warm is it in the office"))
+    view = State({("sensor-office", "Temperature"): value})
+    found = reply_of(conversation, HOUSE, view, 4.0, "assistant", lambda site_s: site_s)
+    assert found["answer"] == answer
+    json.dumps(found, allow_nan=False)
+
+
 def test_a_question_that_was_decided_on_is_not_decided_on_again() -> None:
     questions = Questions()
     conversation, _ = questions.open(asked())
@@ -134,6 +202,22 @@ def test_the_answer_waits_for_the_outcome_and_says_what_is_proven(is_early: bool
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("other", [{"device": "light-office"}, {"resource": "Brightness"}, {"value": "false"}])
+@pytest.mark.parametrize("is_early", [False, True])
+def test_an_outcome_of_anything_else_proves_nothing(other: dict[str, str], is_early: bool) -> None:
+    questions = Questions()
+    conversation, _ = questions.open(asked())
+    told_of = outcome("proven").model_copy(update={"value": "true", **other})
+    if is_early:
+        questions.ended(told_of)
+    given_to(questions, conversation, Given(LAMP, command_id="c", text="true"))
+    if not is_early:
+        questions.ended(told_of)
+    (command,) = told(conversation)["commands"]
+    assert (command["status"], command["readBack"]) == ("uncertain", None)
+    assert next(iter(other.values())) in command["reason"]
+
+
 def test_what_is_not_proven_in_time_is_said_to_be_on_its_way() -> None:
     questions = Questions()
     conversation, _ = questions.open(asked())
@@ -151,7 +235,7 @@ def test_a_refusal_says_why_in_either_language() -> None:
     given_to(questions, chinese, Given(LAMP, command_id="c"))
     questions.ended(outcome("failed", "no device"))
     answer = told(chinese)
-    assert (answer["kind"], answer["answer"]) == ("refused", "执行失败：厨房灯开着 (no device)。")
+    assert (answer["kind"], answer["answer"]) == ("failed", "执行失败：厨房灯开着 (no device)。")
 
 
 def test_what_a_human_must_approve_is_not_waited_for_and_what_is_under_way_is_said_to_be() -> None:
@@ -162,7 +246,9 @@ def test_what_a_human_must_approve_is_not_waited_for_and_what_is_under_way_is_sa
     assert told(conversation)["answer"] == "Waits for somebody to approve it: heat pump: off."
     second, _ = questions.open(asked(name="second"))
     questions.given(second, "phrase", [], [LAMP], {})
-    assert told(second)["answer"] == "The same is under way already: kitchen light: on."
+    assert (told(second)["kind"], told(second)["answer"]) == (
+        "pending", "The same is under way already: kitchen light: on."
+    )  # fmt: skip
 
 
 def understood(text: str) -> Understood:

@@ -13,6 +13,7 @@ from edgeagents.model.agent import Observation, Sample, Thinks
 from edgeagents.model.answer import CommandAnswer
 from edgeagents.model.completion import Completion, CompletionRequest
 from edgeagents.model.message import Cause
+from edgeagents.model.options import Options
 from services.agent.prompts import question_prompt, situation_prompt
 from services.agent.questions import Question
 from services.agent.thinking import MOST_AT_ONCE, Thinker, Thought, intent_of, read_thought, thought_of, words_of
@@ -55,10 +56,22 @@ class Rig:
         self.tasks: list[asyncio.Task[None]] = []
         self.now_s = 0.0
         settings = Thinks.model_validate({"when": ["asked", "silent"], "budget": 1.0, **thinks})
-        self.thinker = Thinker(settings, self.client, lambda: OPTIONS, self._store, self._spawn, lambda: self.now_s)
+        self.given_up: list[tuple[str, str]] = []
+        self.is_full = self.has_too_many = False
+        self.thinker = Thinker(
+            settings, self.client, self._options, self._store, self._spawn, lambda: self.now_s,
+            lambda question, why: self.given_up.append((question, why)),
+        )  # fmt: skip
+
+    def _options(self) -> Options:
+        if self.has_too_many:
+            raise InvalidInputError("agent 'a' may set 20001 resources")
+        return OPTIONS
 
     async def _store(self, data: bytes, headers: dict[str, str]) -> None:
         assert headers == {"Trigger-Kind": "thought"}
+        if self.is_full:
+            raise UnavailableError("no room")
         self.stored.append(thought_of(data))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -90,6 +103,8 @@ async def test_an_answer_is_stored_with_its_question_model_and_confidence() -> N
 @pytest.mark.parametrize(("answer", "trouble"), [
     (UnavailableError("no responders"), "away"), (TooManyAttemptsError("queue full"), "busy"),
     (UpstreamError("html"), "failed"), (InvalidInputError("schema"), "failed"),
+    (OverflowError("intermediate overflow in fsum"), "failed"), (said(LAMP, float("nan")), "failed"),
+    (said(LAMP, float("-inf")), "failed"),
     (said(LAMP, ending="budget"), "capped"), (said(LAMP, is_capped=True), "capped"),
     (said(LAMP, ending="failed"), "failed"),
     (said('{"device":"front-door","resource":"Lock","value":true}'), "illegal"),
@@ -107,6 +122,25 @@ async def test_trouble_is_told_counted_and_leads_to_no_command(answer: Any, trou
 async def test_a_model_that_is_killed_in_the_middle_of_an_answer_costs_no_more_than_the_budget() -> None:
     rig = Rig("never", budget=0.01)
     assert (await rig.thought()).trouble == "late"
+
+
+async def test_the_person_is_told_when_what_a_model_said_cannot_be_stored() -> None:
+    rig = Rig(said(LAMP))
+    rig.is_full = True
+    assert rig.ask()
+    await asyncio.gather(*rig.tasks)
+    assert rig.given_up == [("q", "what the model answered could not be stored")]
+
+
+async def test_too_many_resources_for_a_model_end_no_later_look_at_news() -> None:
+    rig = Rig(said('{"nothing":"all is well"}'), every="60s")
+    rig.has_too_many = True
+    with pytest.raises(InvalidInputError):
+        rig.thinker.look(OBSERVATION, HOUSE, state())
+    assert not rig.thinker.look(OBSERVATION, HOUSE, state())  # not with each event
+    rig.has_too_many, rig.now_s = False, 61.0
+    assert rig.thinker.look(OBSERVATION, HOUSE, state())
+    await asyncio.gather(*rig.tasks)
 
 
 async def test_asking_never_waits_and_more_than_a_few_at_once_are_not_asked() -> None:
@@ -171,7 +205,7 @@ def test_the_homes_assistant_asks_a_model_only_when_somebody_asked_it_and_acts_o
 
 @pytest.mark.parametrize("wrong", [
     {"by": "ftp://x"}, {"by": "local"}, {"budget": "0s"}, {"budget": "10m"}, {"when": []}, {"when": ["always"]},
-    {"sure": 0.4}, {"shure": 0.5},
+    {"sure": 0}, {"sure": 0.4}, {"shure": 0.5},
 ])  # fmt: skip
 def test_a_thinks_section_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
