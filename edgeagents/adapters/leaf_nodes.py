@@ -189,7 +189,8 @@ def mirror_api(gateway: str) -> str:
 
 
 def _leaf_nodes(gateways: Gateways, outgoing: Mapping[str, SecretStr]) -> dict[str, Any]:
-    found: dict[str, Any] = {"reconnect": RECONNECT}
+    # The address that the owner wrote is the only one: no way round it, and none that only our own network knows.
+    found: dict[str, Any] = {"reconnect": RECONNECT, "no_advertise": True}
     listen = gateways.listen
     if listen is not None:
         found["listen"] = f"{listen.host}:{listen.port}"
@@ -212,6 +213,7 @@ def _remote(gateway: str, name: str, peer: Peer, password: SecretStr) -> dict[st
     found: dict[str, Any] = {
         "urls": [f"{parts.scheme}://{user}@{parts.netloc}"],
         "account": account_of(name),
+        "ignore_discovered_servers": True,
     }
     if peer.tls is not None:
         named = {"ca_file": peer.tls.ca, "cert_file": peer.tls.certificate, "key_file": peer.tls.key}
