@@ -19,6 +19,7 @@ from edgeagents.model.gateways import Gateways
 ANSWER_S: Final = 5.0
 SECOND_NS: Final = 1_000_000_000
 UNACKNOWLEDGED: Final = 1_000  # messages that may be under way to a copy
+COPY_BYTES: Final = 4 << 30  # beyond it the oldest are dropped, as in a gateway's own audit
 IN_USE: Final = 10058  # a stream of this name is there with another configuration
 
 
@@ -74,7 +75,7 @@ def _stream(name: str, stream: str, peer: str, own: str) -> dict[str, Any]:
     }
     return {
         "name": name, "retention": "limits", "storage": "file", "discard": "old", "num_replicas": 1,
-        "allow_direct": True,
+        "allow_direct": True, "max_bytes": COPY_BYTES,
         "mirror": {"name": stream, "external": {"api": mirror_api(peer), "deliver": ""}, "consumer": consumer},
     }  # fmt: skip
 
