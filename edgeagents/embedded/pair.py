@@ -1,4 +1,4 @@
-"""Two gateways on this machine, linked as two in different places would be: by leaf nodes, with a password, an allow-list.
+"""Two gateways on this machine, linked as two in different places would be: by leaf nodes, a password, an allow-list.
 
     north, south = linked(plan_of_north, plan_of_south)
     north.start(); south.start()
@@ -52,4 +52,5 @@ def _write(plan: Plan, content: dict[str, Any]) -> None:
 
 
 def _with_file(plan: Plan) -> Plan:
-    return replace(plan, gateways_file=plan.folder / FILE)
+    # Any free ports: the second of a pair chooses its own before the first listens on those that both prefer.
+    return replace(plan, gateways_file=plan.folder / FILE, ports=dict.fromkeys(plan.ports, 0))

@@ -1,10 +1,8 @@
 """Two whole gateways, linked: devices of one name, one command each, and tools that show how the link stands."""
 
 import asyncio
-import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,11 +10,15 @@ import httpx
 import pytest
 
 from edgeagents.adapters.crossing import Crossed, Crossing
+from edgeagents.adapters.examination.links import look_at_links
 from edgeagents.adapters.leaf_nodes import load_gateways
+from edgeagents.cli.place import Place
+from edgeagents.cli.survey import link_rows
 from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.gateway import Gateway, Plan
 from edgeagents.embedded.pair import linked
 from edgeagents.model.cooperation import Act
+from edgeagents.protocol.diagnosis.links import link_findings
 from tests.scenarios.conftest import ROOT, Deadline
 
 PLAYED = frozenset({"air", "comfort", "energy"})
@@ -44,15 +46,13 @@ async def homes(tmp_path: Path) -> AsyncIterator[tuple[Gateway, Gateway]]:
             await home.stop()
 
 
-async def link_of(home: Gateway, tool: str) -> str:
-    """Return what a tool of the owner's says of a home's only link."""
-    command = [sys.executable, "-m", "edgeagents.cli", tool, "--json", "--folder", str(home.plan.folder)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
-    body = json.loads(out)
-    if tool == "status":
-        return str(body["links"][0]["state"])
-    return next(item["level"] for item in body["findings"] if item["check"].startswith("link to "))
+async def is_linked(home: Gateway) -> bool:
+    """Return whether a home's only link is up, by what `status` and `doctor` make their words of."""
+    place = Place(folder=home.plan.folder).resolved()
+    facts = await look_at_links(place.bus_settings(), place.gateways_file)
+    assert [row["state"] for row in link_rows(facts)] == ["up" if facts.links else "down"]
+    assert [finding.level for finding in link_findings(facts)] == ["ok" if facts.links else "warning"]
+    return bool(facts.links)
 
 
 async def lamp(home: Gateway) -> str:
@@ -71,6 +71,7 @@ async def turn(home: Gateway, value: str) -> None:
         (await http.put(url, json={"Switch": value}, headers=headers, timeout=15)).raise_for_status()
 
 
+@pytest.mark.timeout(300)  # eight processes that start at once
 async def test_two_homes_with_the_same_devices_are_linked_and_do_not_mix(homes: tuple[Gateway, Gateway]) -> None:
     north, south = homes
     buses = [await home.connect() for home in homes]
@@ -97,7 +98,7 @@ async def test_two_homes_with_the_same_devices_are_linked_and_do_not_mix(homes: 
     for bus, home in zip(buses, homes, strict=True):
         async for record in bus.read("commands", [], name="look"):
             assert record.subject.startswith(f"{home.plan.gateway}.")
-    assert [await link_of(north, "doctor"), await link_of(south, "status")] == ["ok", "up"]
+    assert [await is_linked(home) for home in homes] == [True, True]
 
     # South's broker stands still, as behind a dead link: north notices, and its own lamp obeys.
     broker = south.supervisor.pid("nats")
@@ -105,8 +106,9 @@ async def test_two_homes_with_the_same_devices_are_linked_and_do_not_mix(homes: 
     os.kill(broker, signal.SIGSTOP)
     try:
         deadline = Deadline(15)
-        while await link_of(north, "doctor") == "ok":
+        while await is_linked(north):
             assert not deadline.is_over, "north never says that the link is down"
+            await asyncio.sleep(0.2)
         await turn(north, "false")
         assert await lamp(north) == "false"
     finally:
