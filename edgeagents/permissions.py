@@ -111,7 +111,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
         *_consumer(COMMANDS_STREAM, durable, f"{g}.outcomes.{name}.*"),
         *_consumer(COMMANDS_STREAM, f"{durable}_last", f"{g}.commands.*.{name}"),
         *_consumer(AUDIT_STREAM, f"audit-{name}", f"{g}.audit.{name}.*"),
-        *(between(peer, family, "*", gateway, agent) for peer in linked for family in ("acts", "tasks")),
+        *(between(peer, family, None, gateway, agent) for peer in linked for family in ("acts", "tasks")),
     ]
     subscribe = [
         f"{inbox(agent_user(agent))}.>",
@@ -120,7 +120,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
         *asked_on(key),
-        *(between(gateway, family, agent, peer, "*") for peer in linked for family in ("acts", "tasks")),
+        *(between(gateway, family, agent, peer, None) for peer in linked for family in ("acts", "tasks")),
     ]
     return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS, COMMON_SECRETS)
 

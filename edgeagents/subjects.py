@@ -237,8 +237,8 @@ def asked_on(service: str) -> tuple[str, ...]:
 # --- between gateways: the receiving gateway's name first, then who speaks, its gateway first -----
 
 
-def between(gateway: str, family: str, to: str, peer: str, sender: str) -> str:
-    """Return the subject on which `sender` of the gateway `peer` speaks to `to` of `gateway`; `*` stands for any.
+def between(gateway: str, family: str, to: str | None, peer: str, sender: str | None) -> str:
+    """Return the subject on which `sender` of the gateway `peer` speaks to `to` of `gateway`; None stands for any.
 
     Args:
         gateway: the one spoken to.
@@ -247,8 +247,7 @@ def between(gateway: str, family: str, to: str, peer: str, sender: str) -> str:
         peer: the speaker's gateway: its link carries no other name in this place.
         sender: who speaks.
     """
-    parts = (part if part == "*" else token(part) for part in (gateway, family, to, peer, sender))
-    return ".".join(parts)
+    return ".".join("*" if part is None else token(part) for part in (gateway, family, to, peer, sender))
 
 
 def parse_between(subject: str) -> tuple[str, str, str, str, str]:
@@ -264,14 +263,14 @@ def parse_between(subject: str) -> tuple[str, str, str, str, str]:
     return gateway, family, to, peer, sender
 
 
-def presence(gateway: str, name: str = "*") -> str:
-    """Return the subject on which one of a gateway's own says to its peers that it is there; `*`: all of them."""
-    return f"{token(gateway)}.roster.{name if name == '*' else token(name)}"
+def presence(gateway: str, name: str | None = None) -> str:
+    """Return the subject on which one of a gateway's own says to its peers that it is there; None: all of them."""
+    return f"{token(gateway)}.roster.{'*' if name is None else token(name)}"
 
 
 def said_to(gateway: str, peer: str, families: Iterable[str]) -> list[str]:
     """Return the filters of all that the gateway `peer` may say to `gateway`, and of what it says of itself."""
-    return [presence(peer) if family == "roster" else between(gateway, family, "*", peer, "*") for family in families]
+    return [presence(peer) if family == "roster" else between(gateway, family, None, peer, None) for family in families]
 
 
 def mirror_delivery(gateway: str, peer: str, stream: str) -> str:

@@ -101,7 +101,7 @@ class Crossing:
         own = self._gateways.gateway
         return [
             await self._bus.subscribe(
-                subjects.between(own, family, name, gateway, "*"), on_message, pending=PENDING,
+                subjects.between(own, family, name, gateway, None), on_message, pending=PENDING,
                 pending_bytes=PENDING_BYTES,
             )
             for gateway, peer in self._gateways.peers.items()

@@ -136,3 +136,13 @@ def test_services_of_edgex_that_answer_are_named_one_by_one() -> None:
     edgex = for_edgex("gw", services=["device-world-home"])
     assert any(matches(item, "$SRV.PING.device-world-home") for item in edgex.subscribe)
     assert not any(matches(item, "$SRV.PING.app-agent-air") for item in edgex.subscribe)
+
+
+def test_an_agent_of_a_linked_gateway_speaks_and_hears_in_its_own_name_alone() -> None:
+    found = for_agent("gw", "*", peers=["south"])
+    assert set(found.publish) - set(for_agent("gw", "*").publish) == {
+        "south.acts.*.gw.=Kg", "south.tasks.*.gw.=Kg",
+    }  # fmt: skip
+    assert set(found.subscribe) - set(for_agent("gw", "*").subscribe) == {
+        "gw.acts.=Kg.south.*", "gw.tasks.=Kg.south.*",
+    }  # fmt: skip
