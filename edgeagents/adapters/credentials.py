@@ -6,7 +6,7 @@
     core/    nats.password command.tokens        the embedded EdgeX core
     world/   nats.password
     owner/   nats.password command.token approver.token
-    peer-X/  leaf.password                       of the gateway X that comes to us: its owner gets it
+             peer-X.password                     of a gateway X that comes to us: its owner gets it
 
 What a consumer does not need is not in its folder, so each may be a volume that nobody else mounts. Files are
 replaced whole; the broker's comes last, so whoever it puts out finds the new password in its own file.
@@ -28,7 +28,6 @@ from edgeagents.permissions import Permissions, agent_user, for_agent, for_edgex
 from edgeagents.subjects import token
 
 PASSWORD: Final = "nats.password"  # noqa: S105  # a file name
-LEAF: Final = "leaf.password"
 TOKEN_BYTES: Final = 24
 EVERYBODY: Final = "all"
 WORLDS: Final = ("device-world-home",)  # device services of ours, which answer as NATS micro services
@@ -82,11 +81,11 @@ class Credentials:
         self._put("core", "command.tokens", _lines(commands))
         self._put("guard", "approvers", _lines({"owner": approver}))
         self._put("guard", "door.tokens", _lines(doors) or "# no agents\n")
-        leaves = {name: self._secret(peer_consumer(name), peer_consumer(name), LEAF) for name in sorted(self.coming)}
+        leaves = {name: self._secret(peer(name), "owner", f"{peer(name)}.password") for name in sorted(self.coming)}
         self._put("nats", "users.json", users_text(users, leaves))
 
     def _check_names(self) -> None:
-        known = {EVERYBODY, "guard", "owner", "edgex", *self.agents, *map(peer_consumer, self.coming)}
+        known = {EVERYBODY, "guard", "owner", "edgex", *self.agents, *map(peer, self.coming)}
         unknown = sorted(set(self.rotated) - known)
         if unknown:
             raise ConfigurationError(f"nobody is called {', '.join(unknown)}: known are {', '.join(sorted(known))}")
@@ -124,8 +123,8 @@ class Credentials:
         return self.folder / consumer / name
 
 
-def peer_consumer(gateway: str) -> str:
-    """Return the folder of what a gateway that comes to us is given; its name to `rotated`, too."""
+def peer(gateway: str) -> str:
+    """Return what a gateway that comes to us is called among those who have secrets."""
     return f"peer-{token(gateway)}"
 
 

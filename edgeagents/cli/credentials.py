@@ -44,7 +44,7 @@ def credentials(
     """Make what credentials are missing, and the broker's users with what each may do; says what is new.
 
     A running broker of ours takes its new users over by itself, within a second; guard, agents and peers reconnect.
-    What lies in `peer-NAME/` is for the owner of that gateway.
+    `owner/peer-NAME.password` is for the owner of that gateway.
     """
     names = [EVERYBODY] if rotate == [] else rotate or []
     linked = gateways_if_any(gateways, gateway)

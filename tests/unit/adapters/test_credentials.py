@@ -151,21 +151,21 @@ def test_a_folder_that_cannot_be_written_is_named_with_a_remedy(tmp_path: Path) 
         made(tmp_path)
 
 
-def test_a_peer_that_comes_to_us_gets_a_folder_and_its_rotation_changes_no_other(tmp_path: Path) -> None:
+def test_a_peer_that_comes_to_us_has_a_password_and_its_rotation_changes_no_other(tmp_path: Path) -> None:
     def linked(*rotated: str) -> list[str]:
         found = Credentials(tmp_path, "gw", ("air",), rotated, peers=("south", "hub"), coming=("south",))
         found.write()
         return found.made
 
-    assert "peer-south/leaf.password" in linked()
+    assert "owner/peer-south.password" in linked()
     before = texts(tmp_path)
-    assert "peer-hub/leaf.password" not in before
+    assert "owner/peer-hub.password" not in before
     users = json.loads(before["nats/users.json"])
-    assert users["peers"] == {"south": before["peer-south/leaf.password"].strip()}
+    assert users["peers"] == {"south": before["owner/peer-south.password"].strip()}
     [air] = [user for user in users["users"] if user["user"] == "agent-air"]
     assert {"south.acts.*.gw.air", "hub.tasks.*.gw.air"} <= set(air["permissions"]["publish"]["allow"])
-    assert linked("peer-south") == ["peer-south/leaf.password"]
+    assert linked("peer-south") == ["owner/peer-south.password"]
     changed = {name for name, text in texts(tmp_path).items() if before[name] != text}
-    assert changed == {"peer-south/leaf.password", "nats/users.json"}
+    assert changed == {"owner/peer-south.password", "nats/users.json"}
     with pytest.raises(ConfigurationError, match="nobody is called peer-hub"):
         linked("peer-hub")

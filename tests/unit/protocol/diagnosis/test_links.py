@@ -20,7 +20,7 @@ def test_a_gateway_without_peers_has_nothing_to_tell() -> None:
 def test_a_link_that_is_up_is_ok_and_one_that_is_down_names_what_to_look_at() -> None:
     south, hub = link_findings(LinksFacts(TWO, links={"hub": LinkFacts("1.5ms", 3, 4)}))
     assert (south.level, hub.level) == ("warning", "ok")
-    assert "peer-south/" in south.remedy
+    assert "peer-south.password" in south.remedy
     assert "round trip 1.5ms, 3 messages came and 4 went" in hub.found
     _, hub = link_findings(LinksFacts(TWO, links={"south": LinkFacts()}))
     assert "does tls://hub:7422 answer" in hub.remedy
