@@ -2,7 +2,7 @@
 
 Start here: `python -m edgeagents.embedded.broker`. The users come from the file that `edgeagents credentials` writes;
 when that file changes, the server takes the new users over without a restart. Peers come from the owner's
-`gateways.yaml`; when that changes, the server is started anew. MQTT listens on one address alone, that
+`gateways.yaml`; when that changes, or a password that we gave one, the server is started anew. MQTT listens on one address alone, that
 of EdgeX's network: on it an anonymous client counts as EdgeX. A server that takes nothing in any more because its disk
 was full is started again once there is room (`full_store.py`). Whatever ends the server otherwise ends this process:
 who started it starts it again.
@@ -35,7 +35,6 @@ from edgeagents.settings import PREFIX, check_environment
 log = logging.getLogger("edgeagents.embedded.broker")
 
 LOOK_S: Final = 0.5
-MONITOR: Final = "127.0.0.1:8222"  # for the health check alone
 
 
 class BrokerSettings(BaseSettings):
@@ -53,6 +52,7 @@ class BrokerSettings(BaseSettings):
     mqtt_user: str = Field("edgex", description="what an MQTT client without a password counts as")
     gateways_file: Path | None = Field(None, description="the owner's gateways.yaml; without one there are no peers")
     gateway: str = Field("gateway", min_length=1, description="name of this gateway, where it has peers")
+    monitor: str = Field("127.0.0.1:8222", description="host:port for the health check alone")
     store_bytes: int = Field(0, ge=0, description="most bytes of all streams; 0: three quarters of the disk")
 
 
@@ -77,7 +77,7 @@ def server_config(
     config: dict[str, Any] = {
         "server_name": "gateway",
         "listen": f"{settings.host}:{settings.port}",
-        "http": MONITOR,
+        "http": settings.monitor,
         "max_payload": MAX_PAYLOAD_BYTES,
         "jetstream": {"store_dir": str(settings.store), "sync_interval": "always", **WAITING, **stored},
         "authorization": {"users": users},
@@ -197,7 +197,9 @@ class Broker:
             raise ConfigurationError(f"users file {path}: not what `edgeagents credentials` writes") from error
         gateways = gateways_if_any(settings.gateways_file, settings.gateway)
         config = json.dumps(server_config(settings, users, gateways, incoming), indent=1)
-        return Wanted(config, "" if gateways is None else gateways.model_dump_json(), gateways is not None)
+        # nats-server asks a leaf link for its password only when it comes: a new one has to end the links there are.
+        at_start = "" if gateways is None else json.dumps([gateways.model_dump_json(), incoming])
+        return Wanted(config, at_start, gateways is not None)
 
     def _write(self, wanted: Wanted) -> None:
         write_private(self._settings.config, wanted.config)

@@ -79,8 +79,8 @@ def test_a_guard_that_is_away_has_every_field_all_the_same() -> None:
 def test_status_is_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "status").out
     for words in ("home", "no keeper", "generation 7", "proven 3", "paused: device valve, by ann",
-                  "blocked: pump: silent", "set by hand: lamp/On = true", "link to south", "both gateways work on", "waits for device 'x'",
-                  "volume is full: only safety commands"):  # fmt: skip
+                  "blocked: pump: silent", "set by hand: lamp/On = true", "waits for device 'x'",
+                  "link to south", "both gateways work on", "volume is full: only safety commands"):  # fmt: skip
         assert words in out
     assert len(out.splitlines()) < 24
 
