@@ -2,10 +2,10 @@
 
 Start here: `python -m edgeagents.embedded.broker`. The users come from the file that `edgeagents credentials` writes;
 when that file changes, the server takes the new users over without a restart. Peers come from the owner's
-`gateways.yaml`; when that changes, or a password that we gave one, the server is started anew. MQTT listens on one address alone, that
-of EdgeX's network: on it an anonymous client counts as EdgeX. A server that takes nothing in any more because its disk
-was full is started again once there is room (`full_store.py`). Whatever ends the server otherwise ends this process:
-who started it starts it again.
+`gateways.yaml`; when that changes, or a password that we gave one, the server is started anew. MQTT listens on one
+address alone, that of EdgeX's network: on it an anonymous client counts as EdgeX. A server that takes nothing in any
+more because its disk was full is started again once there is room (`full_store.py`). Whatever ends the server otherwise
+ends this process: who started it starts it again.
 
 Source: NATS server configuration reference; docs/compose.md.
 """

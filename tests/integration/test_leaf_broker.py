@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiomqtt
 import pytest
 import yaml
 
@@ -28,7 +29,7 @@ class Home:
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self.folder = name, folder / name
         self.folder.mkdir()
-        self.port = free_port()
+        self.port, self.mqtt_port = free_port(), free_port()
         self.file, self.log, self.store = (self.folder / part for part in ("gateways.yaml", "log", "store"))
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -43,7 +44,7 @@ class Home:
         own = {
             "USERS_FILE": self.folder / "nats" / "users.json", "STORE": self.store, "HOST": "127.0.0.1",
             "CONFIG": self.folder / "nats.conf", "PORT": self.port, "GATEWAY": self.name, "GATEWAYS_FILE": self.file,
-            "MONITOR": f"127.0.0.1:{free_port()}",
+            "MONITOR": f"127.0.0.1:{free_port()}", "MQTT_HOST": "127.0.0.1", "MQTT_PORT": self.mqtt_port,
         }  # fmt: skip
         environ = {**os.environ, **{f"EDGEAGENTS_BROKER_{key}": str(value) for key, value in own.items()}}
         with self.log.open("ab") as log:
@@ -128,7 +129,9 @@ async def test_peers_come_while_it_runs_are_rotated_and_go_again(homes: tuple[Ho
     await north.stop()
 
 
-async def test_a_stopped_linked_gateways_store_is_read_for_a_backup(homes: tuple[Home, Home], tmp_path: Path) -> None:
+async def test_a_linked_broker_is_edgexs_too_and_its_store_is_read_for_a_backup(
+    homes: tuple[Home, Home], tmp_path: Path
+) -> None:
     north, _ = homes
     north.credentials(coming=("south",))
     north.write(listen={"host": "127.0.0.1", "port": free_port()}, peers={"south": {}})
@@ -136,6 +139,10 @@ async def test_a_stopped_linked_gateways_store_is_read_for_a_backup(homes: tuple
     owner = await north.connect()
     await owner.ensure_stream("audit", ["north.audit.*.*"])
     assert await owner.store("north.audit.air.1", b"x") == 1
+    await owner.ensure_stream("edgex-events", ["edgex.events.device.>"])
+    async with aiomqtt.Client("127.0.0.1", north.mqtt_port, identifier="device-service") as client:
+        await client.publish("edgex/events/device/lamp", b"{}", qos=1)
+    assert await owner.last_sequence("edgex-events") == 1
     await owner.close()
     await north.stop()
     async with lent_store(north.store, tmp_path / "lent.conf") as lent:

@@ -112,6 +112,24 @@ async def test_devices_of_one_name_and_their_streams_stay_apart(north: Bus, sout
     assert await north.last_sequence("commands") == 0
 
 
+async def test_an_agent_consumes_and_commands_on_a_linked_broker_as_on_any(pair: Pair, south: Bus) -> None:
+    for stream, captured in subjects.stream_subjects("south").items():
+        await south.ensure_stream(stream, captured)
+    agent = await pair.south.connect("agent-air")
+    await south.store(EVENT, b"event")
+    async with asyncio.timeout(15):
+        async for message in agent.consume("edgex-events", subjects.agent_durable("air"), [EVENT]):
+            assert (message.data, message.stream, message.sequence) == (b"event", "edgex-events", 1)
+            await message.ack()
+            break
+    await agent.flush()
+    async with asyncio.timeout(15):
+        while not await south.is_caught_up("edgex-events", subjects.agent_durable("air")):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert await agent.store(subjects.command("south", "lamp", "air"), b"x") == 1
+    await agent.close()
+
+
 async def test_a_command_for_a_device_of_the_other_gateway_has_no_way(north: Bus, south: Bus) -> None:
     await north.ensure_stream("commands", ["north.commands.*.*"])
     with pytest.raises(UnavailableError, match="no stream captures it"):
