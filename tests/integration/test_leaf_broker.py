@@ -65,7 +65,7 @@ class Home:
                 return False
             return True
 
-        await until(is_up, f"the broker of {self.name} is up", timeout_s=30)
+        await until(is_up, f"the broker of {self.name} is up", timeout_s=90)
         return found[0]
 
     async def stop(self) -> None:
@@ -94,6 +94,7 @@ async def is_linked(bus: Bus) -> bool:
         return False
 
 
+@pytest.mark.timeout(300)  # five servers are started one after the other
 async def test_peers_come_while_it_runs_are_rotated_and_go_again(homes: tuple[Home, Home], tmp_path: Path) -> None:
     north, south = homes
     north.start()
@@ -108,27 +109,28 @@ async def test_peers_come_while_it_runs_are_rotated_and_go_again(homes: tuple[Ho
     given.write_text((north.folder / "owner" / "peer-south.password").read_text())
     south.write(peers={"north": {"address": f"nats-leaf://127.0.0.1:{port}", "password_file": given.name}})
     south.start()
-    await until(lambda: is_linked(owner), "the link is up", timeout_s=30)
+    await until(lambda: is_linked(owner), "the link is up", timeout_s=90)
     assert await owner.store("north.audit.air.1", b"linked") == 2, "what it held alone is there"
 
     # A new password: the old link ends at once, and is back when the other owner has it.
     north.credentials("peer-south", coming=("south",))
-    await until(lambda: "authentication error" in north.log.read_text(), "the old password is refused", timeout_s=30)
-    await until(lambda: _not(is_linked(owner)), "the link with the old password has ended", timeout_s=30)
+    await until(lambda: "authentication error" in north.log.read_text(), "the old password is refused", timeout_s=90)
+    await until(lambda: _not(is_linked(owner)), "the link with the old password has ended", timeout_s=90)
     given.write_text((north.folder / "owner" / "peer-south.password").read_text())
-    await until(lambda: is_linked(owner), "the link is back", timeout_s=30)
+    await until(lambda: is_linked(owner), "the link is back", timeout_s=90)
     assert south.log.read_text().count("Server is ready") == 1, "south's server was not restarted for a password"
 
     north.write(peers={"south": {}})  # no listener: it cannot be meant
     await until(lambda: "say where, with `listen`" in north.log.read_text(), "a wrong file is told", timeout_s=15)
     assert await is_linked(owner), "and leaves what was"
     north.file.unlink()
-    await until(lambda: _knows_no_links(owner), "north is alone again", timeout_s=30)
+    await until(lambda: _knows_no_links(owner), "north is alone again", timeout_s=90)
     assert await owner.store("north.audit.air.1", b"alone again") == 3
     await owner.close()
     await north.stop()
 
 
+@pytest.mark.timeout(300)
 async def test_a_linked_broker_is_edgexs_too_and_its_store_is_read_for_a_backup(
     homes: tuple[Home, Home], tmp_path: Path
 ) -> None:
