@@ -77,9 +77,7 @@ def _link(name: str, address: str, facts: LinkFacts | None) -> Finding:
     if address:
         remedy = f"does {address} answer, is its password the one its owner made last? The broker's log says which"
     else:
-        remedy = (
-            f"it comes to us: is it up, has its owner the file of peer-{name}/? The broker's log says who was refused"
-        )
+        remedy = f"it comes to us: is it up, has its owner our newest peer-{name}.password? The broker's log says more"
     return warning(f"link to {name}", "down: both gateways work on with their own devices", remedy)
 
 
