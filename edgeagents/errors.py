@@ -94,6 +94,10 @@ class UnavailableError(TheirError):
     """An upstream service could not be reached, or said it is not available."""
 
 
+class ForeignDomainError(UnavailableError):
+    """Another gateway's JetStream says that it has stored what should be stored here."""
+
+
 class WithdrawnError(TheirError):
     """A request was called off by the last look before it was sent: certainly not carried out."""
 

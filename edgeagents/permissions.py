@@ -26,6 +26,7 @@ from edgeagents.subjects import (
     TRIGGERS_STREAM,
     agent_durable,
     asked_on,
+    between,
     coordinator_hears,
     token,
 )
@@ -87,8 +88,16 @@ def for_edgex(gateway: str, base: str = "edgex", services: Iterable[str] = ()) -
     return Permissions(publish, hears)
 
 
-def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
-    """Return the permissions of one agent: its own tokens only."""
+def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str] = ()) -> Permissions:
+    """Return the permissions of one agent: its own tokens only.
+
+    Args:
+        gateway: its name.
+        agent: the agent's.
+        base: `MessageBus.BaseTopicPrefix`.
+        peers: names of the gateways that it may speak with.
+    """
+    linked = list(peers)
     g, name, durable = token(gateway), token(agent), agent_durable(agent)
     key = f"app-agent-{agent}"
     publish = [
@@ -111,6 +120,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         *_consumer(COMMANDS_STREAM, durable, f"{g}.outcomes.{name}.*"),
         *_consumer(COMMANDS_STREAM, f"{durable}_last", f"{g}.commands.*.{name}"),
         *_consumer(AUDIT_STREAM, f"audit-{name}", f"{g}.audit.{name}.*"),
+        *(between(peer, family, None, gateway, agent) for peer in linked for family in ("acts", "tasks")),
     ]
     subscribe = [
         f"{inbox(agent_user(agent))}.>",
@@ -122,6 +132,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex") -> Permissions:
         f"{g}.acts.{name}.{COORDINATOR}",
         f"{g}.coordinator",
         *asked_on(key),
+        *(between(gateway, family, agent, peer, None) for peer in linked for family in ("acts", "tasks")),
     ]
     return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS, COMMON_SECRETS)
 

@@ -305,6 +305,60 @@ def asked_on(service: str) -> tuple[str, ...]:
     return tuple(asked(verb, *rest) for verb in MICRO_VERBS for rest in ((), (service,), (service, "*")))
 
 
+# --- between gateways: the receiving gateway's name first, then who speaks, its gateway first -----
+
+
+def between(gateway: str, family: str, to: str | None, peer: str, sender: str | None) -> str:
+    """Return the subject on which `sender` of the gateway `peer` speaks to `to` of `gateway`; None stands for any.
+
+    Args:
+        gateway: the one spoken to.
+        family: `acts` or `tasks`.
+        to: an agent or service there.
+        peer: the speaker's gateway: its link carries no other name in this place.
+        sender: who speaks.
+    """
+    return ".".join("*" if part is None else token(part) for part in (gateway, family, to, peer, sender))
+
+
+def parse_between(subject: str) -> tuple[str, str, str, str, str]:
+    """Return (gateway, family, to, peer, sender) of a subject between gateways.
+
+    Raises:
+        InvalidInputError: it is not one.
+    """
+    parts = subject.split(".")
+    if len(parts) != 5 or parts[1] not in ("acts", "tasks"):
+        raise InvalidInputError(f"{subject!r} is no subject between gateways")
+    gateway, family, to, peer, sender = (name_of(part) for part in parts)
+    return gateway, family, to, peer, sender
+
+
+def presence(gateway: str, name: str | None = None) -> str:
+    """Return the subject on which one of a gateway's own says to its peers that it is there; None: all of them."""
+    return f"{token(gateway)}.roster.{'*' if name is None else token(name)}"
+
+
+def said_to(gateway: str, peer: str, families: Iterable[str]) -> list[str]:
+    """Return the filters of all that the gateway `peer` may say to `gateway`, and of what it says of itself."""
+    return [presence(peer) if family == "roster" else between(gateway, family, None, peer, None) for family in families]
+
+
+def mirror_delivery(gateway: str, peer: str, stream: str) -> str:
+    """Return the subject on which the messages of a gateway's stream go to the peer that keeps a copy."""
+    return f"{token(gateway)}.mirrors.{token(peer)}.{token(stream)}"
+
+
+def mirror_consumer(gateway: str, peer: str) -> str:
+    """Return the name of the durable consumer that feeds a peer's copy of a gateway's stream."""
+    return f"mirror-{token(gateway)}-{token(peer)}"
+
+
+def mirror_stream(stream: str, gateway: str) -> str:
+    """Return the name of the stream in which a peer keeps the copy of a gateway's stream."""
+    return f"{token(stream)}-{token(gateway)}"
+
+
 def stream_subjects(gateway: str, base: str = "edgex", bus: EdgexBusType = "mqtt") -> dict[str, list[str]]:
     """Return which subjects each stream of a gateway captures; no two overlap.
 

@@ -6,6 +6,7 @@
     core/    nats.password command.tokens        the embedded EdgeX core
     world/   nats.password
     owner/   nats.password command.token approver.token
+             peer-X.password                     of a gateway X that comes to us: its owner gets it
 
 What a consumer does not need is not in its folder, so each may be a volume that nobody else mounts. Files are
 replaced whole; the broker's comes last, so whoever it puts out finds the new password in its own file.
@@ -24,6 +25,7 @@ from typing import Final
 from edgeagents.adapters.nats_server import user_entry, write_private
 from edgeagents.errors import ConfigurationError
 from edgeagents.permissions import Permissions, agent_user, for_agent, for_edgex, for_everything
+from edgeagents.subjects import token
 
 PASSWORD: Final = "nats.password"  # noqa: S105  # a file name
 TOKEN_BYTES: Final = 24
@@ -39,13 +41,17 @@ class Credentials:
         folder: holds a folder a consumer; those may be volumes.
         gateway: its name: first token of every subject.
         agents: names of the agents.
-        rotated: whose secrets are made anew: `guard`, `owner`, `edgex`, an agent's name, or `all`.
+        rotated: whose secrets are made anew: `guard`, `owner`, `edgex`, an agent's name, `peer-X`, or `all`.
+        peers: names of the gateways that it is linked to.
+        coming: those of them that come to us, and so need a password of ours.
     """
 
     folder: Path
     gateway: str
     agents: Collection[str]
     rotated: Collection[str] = ()
+    peers: Collection[str] = ()
+    coming: Collection[str] = ()
     made: list[str] = field(default_factory=list)  # what is new, as `consumer/file`
     _fresh: dict[str, str] = field(default_factory=dict)
 
@@ -62,7 +68,10 @@ class Credentials:
             "guard": (self._password("guard", "guard"), for_everything()),
             "edgex": (self._password("edgex", "core", "world"), for_edgex(self.gateway, services=WORLDS)),
             **{
-                agent_user(name): (self._password(name, agent_user(name)), for_agent(self.gateway, name))
+                agent_user(name): (
+                    self._password(name, agent_user(name)),
+                    for_agent(self.gateway, name, peers=sorted(self.peers)),
+                )
                 for name in agents
             },
         }
@@ -72,10 +81,11 @@ class Credentials:
         self._put("core", "command.tokens", _lines(commands))
         self._put("guard", "approvers", _lines({"owner": approver}))
         self._put("guard", "door.tokens", _lines(doors) or "# no agents\n")
-        self._put("nats", "users.json", users_text(users))
+        leaves = {name: self._secret(peer(name), "owner", f"{peer(name)}.password") for name in sorted(self.coming)}
+        self._put("nats", "users.json", users_text(users, leaves))
 
     def _check_names(self) -> None:
-        known = {EVERYBODY, "guard", "owner", "edgex", *self.agents}
+        known = {EVERYBODY, "guard", "owner", "edgex", *self.agents, *map(peer, self.coming)}
         unknown = sorted(set(self.rotated) - known)
         if unknown:
             raise ConfigurationError(f"nobody is called {', '.join(unknown)}: known are {', '.join(sorted(known))}")
@@ -113,9 +123,15 @@ class Credentials:
         return self.folder / consumer / name
 
 
-def users_text(users: Mapping[str, tuple[str, Permissions]]) -> str:
-    """Return the broker's users as the file has them."""
-    return json.dumps({"users": [user_entry(name, *found) for name, found in users.items()]}, indent=1)
+def peer(gateway: str) -> str:
+    """Return what a gateway that comes to us is called among those who have secrets."""
+    return f"peer-{token(gateway)}"
+
+
+def users_text(users: Mapping[str, tuple[str, Permissions]], peers: Mapping[str, str] | None = None) -> str:
+    """Return the broker's users as the file has them, and the passwords of peers that come to us."""
+    entries = [user_entry(name, *found) for name, found in users.items()]
+    return json.dumps({"users": entries, **({"peers": dict(peers)} if peers else {})}, indent=1)
 
 
 def _lines(tokens: Mapping[str, str]) -> str:

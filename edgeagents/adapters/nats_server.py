@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.leaf_nodes import ACCOUNT, is_linked_store
 from edgeagents.errors import ConfigurationError, UnavailableError
 from edgeagents.permissions import Permissions
 from edgeagents.settings import BusSettings
@@ -92,7 +93,11 @@ async def lent_store(folder: Path, config: Path) -> AsyncIterator[Bus]:
 
 def _write(config: Path, port: int, folder: Path) -> None:
     store = {"store_dir": str(folder), "sync_interval": "always"}
-    config.write_text(json.dumps({"server_name": "gateway", "listen": f"127.0.0.1:{port}", "jetstream": store}))
+    told: dict[str, Any] = {"server_name": "gateway", "listen": f"127.0.0.1:{port}", "jetstream": store}
+    if is_linked_store(folder):
+        told["accounts"] = {ACCOUNT: {"jetstream": "enabled", "users": [{"user": "lent", "password": "lent"}]}}
+        told["no_auth_user"] = "lent"
+    config.write_text(json.dumps(told))
 
 
 async def _connected(url: str, process: asyncio.subprocess.Process, words: list[str]) -> Bus:

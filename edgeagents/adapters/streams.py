@@ -21,7 +21,7 @@ from nats.js import JetStreamContext, api
 from edgeagents.adapters import telemetry
 from edgeagents.adapters.nats_client import HardenedClient, finished
 from edgeagents.adapters.pull import Pull
-from edgeagents.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
+from edgeagents.errors import ConflictError, ForeignDomainError, NotFoundError, TooLargeError, UnavailableError
 
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
 MESSAGE_ID: Final = "Nats-Msg-Id"
@@ -202,6 +202,7 @@ class Streams:
             ConflictError: the subject's last sequence is another.
             TooLargeError: more bytes than the broker takes.
             UnavailableError: no acknowledgement in time: the message may or may not be stored.
+            ForeignDomainError: another gateway's JetStream says that it has it.
         """
         extra = dict(telemetry.inject(headers) or {})
         if expected_last is not None:
@@ -225,6 +226,12 @@ class Streams:
             raise UnavailableError(f"store on {subject}: no acknowledgement in {timeout_s:g} s") from error
         except BROKER_ERRORS as error:
             raise UnavailableError(f"store on {subject}: {error}") from error
+        own = str(self.client._server_info.get("domain") or "")
+        if (ack.domain or "") != own:
+            raise ForeignDomainError(
+                f"store on {subject}: acknowledged by the JetStream domain {ack.domain or ''!r}, and ours is {own!r}: "
+                "does a stream of another gateway capture our subjects? What crosses is in docs/gateways.md"
+            )
         return int(ack.seq)
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from edgeagents.adapters.credentials import EVERYBODY, Credentials
 from edgeagents.adapters.files import load_agents
+from edgeagents.adapters.leaf_nodes import gateways_if_any
 from edgeagents.settings import PREFIX
 
 Folder = Annotated[Path, Parameter(help="where they are kept: a folder a consumer in it")]
@@ -18,17 +19,39 @@ Agents = Annotated[Path, Parameter(help="folder with one YAML file per agent")]
 Gateway = Annotated[str, Parameter(env_var=f"{PREFIX}GATEWAY", help="name of the gateway")]
 Rotate = Annotated[
     list[str] | None,
-    Parameter(consume_multiple=True, help="make new ones: of `guard`, `owner`, `edgex`, agents by name, or `all`"),
+    Parameter(
+        consume_multiple=True,
+        help="make new ones: of `guard`, `owner`, `edgex`, agents by name, `peer-NAME` for a gateway, or `all`",
+    ),
+]
+Gateways = Annotated[
+    Path | None,
+    Parameter(
+        env_var=f"{PREFIX}GUARD_GATEWAYS_FILE",
+        help="gateways.yaml: peers that come to us get a password; may be missing",
+    ),
 ]
 
 
-def credentials(*, folder: Folder, agents: Agents, gateway: Gateway = "gateway", rotate: Rotate = None) -> None:
+def credentials(
+    *,
+    folder: Folder,
+    agents: Agents,
+    gateway: Gateway = "gateway",
+    rotate: Rotate = None,
+    gateways: Gateways = None,
+) -> None:
     """Make what credentials are missing, and the broker's users with what each may do; says what is new.
 
-    A running broker of ours takes its new users over by itself, within a second; guard and agents reconnect.
+    A running broker of ours takes its new users over by itself, within a second; guard, agents and peers reconnect.
+    `owner/peer-NAME.password` is for the owner of that gateway.
     """
     names = [EVERYBODY] if rotate == [] else rotate or []
-    found = Credentials(folder, gateway, list(load_agents(agents)), names)
+    linked = gateways_if_any(gateways, gateway)
+    found = Credentials(
+        folder, gateway, list(load_agents(agents)), names,
+        peers=linked.peers if linked else (), coming=linked.coming if linked else (),
+    )  # fmt: skip
     found.write()
     new = ", ".join(found.made)
     Console(soft_wrap=True, highlight=False).print(

@@ -22,6 +22,7 @@ from edgeagents import subjects
 from edgeagents.adapters.examination.broker import look_at_broker
 from edgeagents.adapters.examination.disk import look_at_disk
 from edgeagents.adapters.examination.edgex import look_at_core, look_at_keeper
+from edgeagents.adapters.examination.links import look_at_links
 from edgeagents.adapters.examination.owner import look_at_files
 from edgeagents.adapters.examination.services import look_at_agents, look_at_guard
 from edgeagents.adapters.rest import make_http
@@ -32,6 +33,7 @@ from edgeagents.model.finding import Finding, Level, failed, worst
 from edgeagents.protocol.diagnosis.broker import broker_findings
 from edgeagents.protocol.diagnosis.edgex import core_findings, keeper_findings
 from edgeagents.protocol.diagnosis.files import file_findings
+from edgeagents.protocol.diagnosis.links import link_findings
 from edgeagents.protocol.diagnosis.machine import disk_finding
 from edgeagents.protocol.diagnosis.services import agent_findings, guard_findings
 
@@ -59,8 +61,9 @@ async def diagnose(place: Place, limit_s: float = LIMIT_S) -> list[Finding]:
     """Return what all checks found, in a fixed order; takes no longer than `limit_s`."""
     async with make_http() as http:
         checks = {
-            "broker": _broker(place), "keeper": _keeper(http, place), "core services": _core(http, place),
-            "files": _files(http, place), "disk": _disks(place), "guard and agents": _services(http, place),
+            "broker": _broker(place), "links": _links(place), "keeper": _keeper(http, place),
+            "core services": _core(http, place), "files": _files(http, place), "disk": _disks(place),
+            "guard and agents": _services(http, place),
         }  # fmt: skip
         done = await asyncio.gather(*(_limited(name, check, limit_s) for name, check in checks.items()))
     return [finding for findings in done for finding in findings]
@@ -81,6 +84,10 @@ async def _broker(place: Place) -> list[Finding]:
     settings = place.bus_settings()
     expected = subjects.stream_subjects(place.gateway, settings.edgex_base, settings.edgex_bus)
     return broker_findings(await look_at_broker(settings, expected), expected)
+
+
+async def _links(place: Place) -> list[Finding]:
+    return link_findings(await look_at_links(place.bus_settings(), place.gateways_file))
 
 
 async def _keeper(http: httpx.AsyncClient, place: Place) -> list[Finding]:

@@ -24,7 +24,7 @@ WORDS: Final = ("up", "away")
 
 
 def status(*, place: Place = DEFAULT_PLACE, json_: Json = False) -> None:
-    """Show on one screen how a gateway stands: broker, EdgeX, guard, agents, commands, pauses, overrides."""
+    """Show on one screen how a gateway stands: broker, links, EdgeX, guard, agents, commands, pauses, overrides."""
     body = asyncio.run(read_status(place.resolved()))
     if json_:
         _print(body)
@@ -83,6 +83,8 @@ def _parts(body: Mapping[str, Any]) -> Table:
     for name in ("broker", "edgex"):
         is_up = body[name]["state"] == "up"
         table.add_row(name, Text(clean(body[name]["text"]), style="" if is_up else "bold red"))
+    for link in body["links"]:
+        table.add_row(link["link"], Text(clean(link["text"]), style="" if link["state"] == "up" else "yellow"))
     guard = body["guard"]
     if guard["problem"]:
         table.add_row("guard", Text(clean(guard["problem"]), style="bold red"))

@@ -46,6 +46,7 @@ class Place:
     )
     site_file: Annotated[Path, _option("the owner's site.yaml", f"{PREFIX}GUARD_SITE_FILE")] = Path("site.yaml")
     agents_dir: Annotated[Path, _option("folder of agent files", f"{PREFIX}GUARD_AGENTS_DIR")] = Path("agents")
+    gateways_file: Annotated[Path | None, _option("the owner's gateways.yaml", f"{PREFIX}GUARD_GATEWAYS_FILE")] = None
     guard_dir: Annotated[Path | None, _option("the guard's volume", f"{PREFIX}GUARD_STATE_DIR")] = None
     store_dir: Annotated[Path | None, _option("JetStream's store, where it lies on this machine")] = None
 

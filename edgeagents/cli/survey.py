@@ -16,6 +16,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.edgex_bus import EdgexBus, NatsTransport
 from edgeagents.adapters.examination.edgex import look_at_keeper
+from edgeagents.adapters.examination.links import look_at_links
 from edgeagents.adapters.examination.owner import look_at_files
 from edgeagents.adapters.examination.services import look_at_agents, look_at_guard
 from edgeagents.adapters.rest import make_http
@@ -25,6 +26,7 @@ from edgeagents.model.device import Reading
 from edgeagents.model.envelope import EventMessage
 from edgeagents.protocol.diagnosis.edgex import ServiceFacts
 from edgeagents.protocol.diagnosis.files import FileFacts
+from edgeagents.protocol.diagnosis.links import LinksFacts, link_findings
 from edgeagents.protocol.diagnosis.services import AgentFacts, GuardFacts
 
 CLIENT = "edgeagents-cli"
@@ -34,17 +36,18 @@ Newest = dict[tuple[str, str], Reading]
 async def read_status(place: Place) -> dict[str, Any]:
     """Return how a gateway stands, as `status --json` prints it."""
     async with make_http() as http:
-        files, guard, keeper, broker = await asyncio.gather(
+        files, guard, keeper, broker, links = await asyncio.gather(
             look_at_files(http, place.keeper, place.site_file, place.agents_dir),
             look_at_guard(http, place.guard),
             look_at_keeper(http, place.keeper),
             _broker(place),
+            look_at_links(place.bus_settings(), place.gateways_file),
         )
         names = sorted({*files.agents, *_strings(guard.state.get("sessions"))})
         agents = await look_at_agents(http, place.keeper, names, None)
     return {
         "gateway": place.gateway, "broker": broker, "edgex": _edgex(keeper[0], files), "guard": guard_body(guard),
-        "agents": [agent_body(facts, guard) for facts in agents],
+        "agents": [agent_body(facts, guard) for facts in agents], "links": link_rows(links),
     }  # fmt: skip
 
 
@@ -61,6 +64,16 @@ async def _broker(place: Place) -> dict[str, str]:
     finally:
         await bus.close()
     return {"state": "up", "text": f"{place.nats}, nats-server {bus.server_info.get('version', '')}, {events}"}
+
+
+def link_rows(facts: LinksFacts) -> list[dict[str, str]]:
+    """Return what is told of each link to another gateway; nothing of a gateway without peers."""
+    states = {"ok": "up", "warning": "down", "failed": "unknown"}
+    return [
+        {"link": finding.check, "state": states[finding.level], "text": finding.found}
+        for finding in link_findings(facts)
+        if finding.check.startswith("link to ") or finding.level == "failed"
+    ]
 
 
 def _edgex(keeper: ServiceFacts, files: FileFacts) -> dict[str, str]:

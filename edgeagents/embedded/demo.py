@@ -27,13 +27,14 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus, BusMessage
-from edgeagents.adapters.files import load_site
+from edgeagents.adapters.files import load_model, load_site
 from edgeagents.embedded.evidence import collect
-from edgeagents.embedded.gateway import Gateway, Plan
+from edgeagents.embedded.gateway import GATEWAY, Gateway, Plan
 from edgeagents.embedded.page import Story, render
 from edgeagents.embedded.tally import summarise, tally
 from edgeagents.errors import EdgeAgentsError, MalformedMessageError
 from edgeagents.model.device import Device
+from edgeagents.model.gateways import Gateways
 from edgeagents.model.message import AuditRecord
 from edgeagents.trail import StreamTrail, export
 
@@ -75,6 +76,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--model", type=Path, metavar="FOLDER", default=Path("models/smollm2-135m-instruct").resolve(),
         help="of the language model; taken when it is there (make model)",
     )  # fmt: skip
+    parser.add_argument("--gateways", type=Path, metavar="FILE", help="gateways.yaml: other gateways to be linked to")
     parser.add_argument("--verbose", action="store_true", help="say what the supervisor does")
     return parser.parse_args(argv)
 
@@ -85,9 +87,10 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     model = arguments.model if (arguments.model / "manifest.json").exists() else None
+    name = load_model(Gateways, arguments.gateways).gateway if arguments.gateways is not None else GATEWAY
     plan = Plan(
         folder, arguments.profiles, arguments.factor, _site_start_s(folder), seed=arguments.seed, model=model,
-        coordinator=True,
+        coordinator=True, gateway=name, gateways_file=arguments.gateways,
     )  # fmt: skip
     gateway = Gateway(plan)
     gateway.start()

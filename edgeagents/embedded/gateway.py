@@ -20,6 +20,7 @@ import httpx
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import load_agents
+from edgeagents.adapters.leaf_nodes import gateways_if_any
 from edgeagents.adapters.streams import ACK_WAIT_S
 from edgeagents.embedded.addresses import move_ports
 from edgeagents.embedded.full_store import FullStore
@@ -67,6 +68,8 @@ class Plan:
         coordinator: whether tasks can be given.
         adapt: what becomes of a child before it is started, such as a tracer in front of it.
         model: folder of the language model that `start_model` serves; none: there is none.
+        gateway: its name.
+        gateways_file: the owner's gateways.yaml; None: it has no peers.
     """
 
     folder: Path
@@ -81,6 +84,8 @@ class Plan:
     coordinator: bool = False
     adapt: Callable[[Child], Child] = lambda child: child
     model: Path | None = None
+    gateway: str = GATEWAY
+    gateways_file: Path | None = None
 
 
 @dataclass(slots=True)
@@ -112,18 +117,20 @@ class Gateway:
         self.agents = load_agents(self.plan.profiles / "agents")
         for name, preferred in {"coordinator": 0, **self.plan.ports}.items():
             self.ports[name] = free_port(preferred, set(self.ports.values()))
+        name, linked = self.plan.gateway, gateways_if_any(self.plan.gateways_file, self.plan.gateway)
+        peers = list(linked.peers) if linked is not None else []
         users = {
             "owner": for_everything(),
             "guard": for_everything(),
-            subjects.COORDINATOR: for_coordinator(GATEWAY),
-            "edgex": for_edgex(GATEWAY, services=[f"device-world-{self.plan.scenario}"]),
-            **{agent_user(name): for_agent(GATEWAY, name) for name in self.agents},
+            subjects.COORDINATOR: for_coordinator(name),
+            "edgex": for_edgex(name, services=[f"device-world-{self.plan.scenario}"]),
+            **{agent_user(agent): for_agent(name, agent, peers=peers) for agent in self.agents},
         }
         if self.plan.model is not None:
             self.ports["inference"] = free_port(INFERENCE_PORT, set(self.ports.values()))
-            users[INFERENCE_USER] = for_inference(GATEWAY)
+            users[INFERENCE_USER] = for_inference(name)
         config, self.passwords = write_config(
-            folder / "nats", self.ports["nats"], users, sync_always=self.plan.sync_always
+            folder / "nats", self.ports["nats"], users, sync_always=self.plan.sync_always, gateways=linked
         )
         self._write_tokens()
         self._write_place()
@@ -155,7 +162,7 @@ class Gateway:
         """Write down where everything is, for `edgeagents … --folder`."""
         plan = self.plan
         place = {
-            "gateway": GATEWAY, "nats": f"nats://127.0.0.1:{self.ports['nats']}", "user": "owner",
+            "gateway": plan.gateway, "nats": f"nats://127.0.0.1:{self.ports['nats']}", "user": "owner",
             "password_file": str(self.passwords["owner"].resolve()), "keeper": self.url("keeper"),
             "guard": self.url("guard"), "coordinator": self.url("coordinator"),
             "site_file": str((plan.profiles / "site.yaml").resolve()),
@@ -163,6 +170,8 @@ class Gateway:
             "guard_dir": str((plan.folder / "guard").resolve()),
             "store_dir": str((plan.folder / "nats" / "jetstream").resolve()),
         }  # fmt: skip
+        if plan.gateways_file is not None:
+            place["gateways_file"] = str(plan.gateways_file.resolve())
         (plan.folder / PLACE_FILE).write_text(json.dumps(place, indent=1) + "\n")
 
     def _write_tokens(self) -> None:
@@ -182,7 +191,7 @@ class Gateway:
             "EDGEX_SECURITY_SECRET_STORE": "false",
             "EDGEX_CONFIG_PROVIDER": f"keeper.http://127.0.0.1:{self.ports['keeper']}",
             "EDGEX_USE_REGISTRY": "true",
-            "EDGEAGENTS_GATEWAY": GATEWAY,
+            "EDGEAGENTS_GATEWAY": self.plan.gateway,
             "EDGEAGENTS_NATS_URL": f"nats://127.0.0.1:{self.ports['nats']}",
             "EDGEAGENTS_NATS_USER": user,
             "EDGEAGENTS_NATS_PASSWORD_FILE": str(self.passwords[user]),
@@ -199,6 +208,7 @@ class Gateway:
         edgex = self._environment("edgex")
         guard = self._environment("guard")
         journal = {"EDGEAGENTS_JOURNAL_DIR": str(plan.folder / "journal")}
+        linked = {"EDGEAGENTS_GUARD_GATEWAYS_FILE": str(plan.gateways_file)} if plan.gateways_file else {}
         core = [python, "-m", "edgeagents.embedded.core", "--state", str(plan.folder / "core")]
         core += ["--tokens", str(secrets_folder / "command.tokens")]
         for name in ("keeper", "metadata", "data", "command"):
@@ -213,6 +223,7 @@ class Gateway:
                 "guard",
                 [python, "-m", "services.guard"],
                 guard
+                | linked
                 | {
                     "SERVICE_PORT": str(ports["guard"]),
                     "EDGEAGENTS_GUARD_SITE_FILE": str(plan.profiles / "site.yaml"),
@@ -272,7 +283,7 @@ class Gateway:
     async def connect(self) -> Bus:
         """Return a bus connection as the owner of this gateway."""
         settings = BusSettings(
-            gateway=GATEWAY,
+            gateway=self.plan.gateway,
             nats_url=f"nats://127.0.0.1:{self.ports['nats']}",
             nats_user="owner",
             nats_password_file=self.passwords["owner"],

@@ -18,6 +18,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
 from edgeagents.adapters.command_route import Route, commands_by
 from edgeagents.adapters.keeper import RegistryAddress
+from edgeagents.adapters.leaf_nodes import gateways_if_any
 from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.micro import Endpoint
 from edgeagents.adapters.mqtt_bridge import MqttSettings
@@ -26,6 +27,7 @@ from edgeagents.adapters.service_doors import ServiceDoors
 from edgeagents.adapters.startup import host_of_others
 from edgeagents.adapters.token_files import FileToken
 from edgeagents.audit import Audit
+from edgeagents.model.gateways import Gateways
 from edgeagents.model.message import Outcome, OutcomeStatus
 from edgeagents.protocol.gate import NeedsApproval
 from edgeagents.settings import PREFIX
@@ -44,6 +46,7 @@ from services.guard.intake import Intake, Teller
 from services.guard.jobs import Job, Means, end
 from services.guard.lanes import Lanes
 from services.guard.ledger import Ledger
+from services.guard.mirrors import keep_mirrors
 from services.guard.notices import SERVICE, Notices, NotificationsAddress
 from services.guard.orders import Orders
 from services.guard.overrides import Overrides
@@ -79,6 +82,7 @@ class GuardSettings(BaseSettings):
     state_dir: Path = Field(Path("var/guard"), description="the guard's volume: ledger, lock, generation")
     approvers_file: Path | None = Field(None, description="one `name: token` a line; without it nobody can approve")
     command_token_file: Path | None = Field(None, description="token for core-command, where it demands one")
+    gateways_file: Path | None = Field(None, description="the owner's gateways.yaml; no such file: no peers")
     command_route: Route = Field("rest", description="bus: device services see the command id as correlation id")
 
 
@@ -105,6 +109,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     """Wire the guard into a started EdgeX service."""
     settings = GuardSettings()
     owner = Owner.read(settings.site_file, settings.agents_dir)
+    gateways = gateways_if_any(settings.gateways_file, service.settings.gateway)
     written = Known(dict(owner.agents), dict(owner.paths), dict(owner.doubled))  # before any mode by order
     approvals = Approvals(read_approvers(settings.approvers_file), time.monotonic, time.time_ns)
     if settings.command_token_file is not None:
@@ -146,6 +151,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     _measure(service.metrics, guard)
     _listens(service, guard)
     bridge = await bridge_of(service, MqttSettings())
+    guard.gateways = gateways
     guard.start(guard.run(), "guard")
     if bridge is not None:
         guard.start(bridge.run(), "mqtt bridge")
@@ -202,6 +208,7 @@ class Guard:
         self._tasks: list[asyncio.Task[None]] = []
         self._told: set[str] = set()
         self.files: AgentFolder | None = None
+        self.gateways: Gateways | None = None
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run a task until `stop`; an exception in it ends the service."""
@@ -228,6 +235,8 @@ class Guard:
         service, means = self.service, self.means
         await ensure_streams(service.bus, service.edgex.base, len(means.owner.agents))
         await self.alone.come()
+        if self.gateways is not None:
+            self.start(keep_mirrors(service.bus, self.gateways), "mirrors")
         self.start(means.audit.run(), "audit")
         generation, last_before, past = await self._generation()
         self.start(self.teller.run(means), "teller")

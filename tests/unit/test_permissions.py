@@ -189,3 +189,13 @@ def test_the_language_models_service_hears_questions_and_can_neither_command_nor
         assert not any(matches(item, subject) for item in model.publish), subject
     for subject in ("gw.outcomes.air.valve", "gw.sessions.air", "edgex.events.device.s.p.d.r", "_INBOX.agent-air.x"):
         assert not any(matches(item, subject) for item in model.subscribe), subject
+
+
+def test_an_agent_of_a_linked_gateway_speaks_and_hears_in_its_own_name_alone() -> None:
+    found = for_agent("gw", "*", peers=["south"])
+    assert set(found.publish) - set(for_agent("gw", "*").publish) == {
+        "south.acts.*.gw.=Kg", "south.tasks.*.gw.=Kg",
+    }  # fmt: skip
+    assert set(found.subscribe) - set(for_agent("gw", "*").subscribe) == {
+        "gw.acts.=Kg.south.*", "gw.tasks.=Kg.south.*",
+    }  # fmt: skip

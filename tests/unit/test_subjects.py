@@ -195,3 +195,27 @@ def test_what_no_subject_can_carry_is_refused_by_its_topic(topic: str) -> None:
     for bus in ("mqtt", "nats-core"):
         with pytest.raises(InvalidInputError, match="topic"):
             subjects.topic_to_subject(topic, bus)
+
+
+@given(names, names, names, names, st.sampled_from(["acts", "tasks"]))
+def test_a_subject_between_gateways_tells_both_and_who_speaks(
+    gateway: str, to: str, peer: str, sender: str, family: str
+) -> None:
+    subject = subjects.between(gateway, family, to, peer, sender)
+    assert subjects.parse_between(subject) == (gateway, family, to, peer, sender)
+    assert "*" not in subject
+
+
+@pytest.mark.parametrize(
+    "subject", ["north.acts.cool.air", "north.commands.cool.south.air", "north.acts.cool.south.*", "a.acts.b.c.d.e", ""]
+)
+def test_what_is_no_subject_between_gateways_is_refused(subject: str) -> None:
+    with pytest.raises(InvalidInputError):
+        subjects.parse_between(subject)
+
+
+def test_what_a_peer_may_say_names_it_and_never_a_stream_of_ours() -> None:
+    said = subjects.said_to("north", "south", ["acts", "tasks", "roster"])
+    assert said == ["north.acts.*.south.*", "north.tasks.*.south.*", "south.roster.*"]
+    captured = [filter_ for found in subjects.stream_subjects("north").values() for filter_ in found]
+    assert not {filter_.split(".")[1] for filter_ in captured} & {filter_.split(".")[1] for filter_ in said}

@@ -149,3 +149,23 @@ def test_a_folder_that_cannot_be_written_is_named_with_a_remedy(tmp_path: Path) 
     (tmp_path / "agent-air").write_text("a file where a folder is to be")
     with pytest.raises(ConfigurationError, match=r"agent-air"):
         made(tmp_path)
+
+
+def test_a_peer_that_comes_to_us_has_a_password_and_its_rotation_changes_no_other(tmp_path: Path) -> None:
+    def linked(*rotated: str) -> list[str]:
+        found = Credentials(tmp_path, "gw", ("air",), rotated, peers=("south", "hub"), coming=("south",))
+        found.write()
+        return found.made
+
+    assert "owner/peer-south.password" in linked()
+    before = texts(tmp_path)
+    assert "owner/peer-hub.password" not in before
+    users = json.loads(before["nats/users.json"])
+    assert users["peers"] == {"south": before["owner/peer-south.password"].strip()}
+    [air] = [user for user in users["users"] if user["user"] == "agent-air"]
+    assert {"south.acts.*.gw.air", "hub.tasks.*.gw.air"} <= set(air["permissions"]["publish"]["allow"])
+    assert linked("peer-south") == ["owner/peer-south.password"]
+    changed = {name for name, text in texts(tmp_path).items() if before[name] != text}
+    assert changed == {"owner/peer-south.password", "nats/users.json"}
+    with pytest.raises(ConfigurationError, match="nobody is called peer-hub"):
+        linked("peer-hub")

@@ -29,6 +29,7 @@ AIR = AgentFacts("air", "http://a", state={
 })  # fmt: skip
 STATUS = {
     "gateway": "home", "broker": {"state": "up", "text": "nats://n"}, "edgex": {"state": "away", "text": "no keeper"},
+    "links": [{"link": "link to south", "state": "down", "text": "down: both gateways work on"}],
     "guard": guard_body(GUARD), "agents": [agent_body(AIR, GUARD), agent_body(AgentFacts("heat"), GUARD)],
 }  # fmt: skip
 VALVE = Profile.model_validate({"name": "Valve", "deviceResources": [
@@ -79,7 +80,7 @@ def test_status_is_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "status").out
     for words in ("home", "no keeper", "generation 7", "proven 3", "paused: device valve, by ann",
                   "blocked: pump: silent", "set by hand: lamp/On = true", "waits for device 'x'",
-                  "volume is full: only safety commands"):  # fmt: skip
+                  "link to south", "both gateways work on", "volume is full: only safety commands"):  # fmt: skip
         assert words in out
     assert len(out.splitlines()) < 24
 
