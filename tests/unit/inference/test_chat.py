@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from edgeagents.errors import InvalidInputError, TooLargeError
 from edgeagents.inference import chat as chat_module
-from edgeagents.inference.chat import Chat, Message, Role
+from edgeagents.inference.chat import Chat, Message
+from edgeagents.model.completion import Role
 from tests.unit.inference.rows import vocabulary
 
 WORDS = vocabulary()
