@@ -13,7 +13,7 @@ import pytest
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.inference_client import HttpInference, NatsInference
-from edgeagents.errors import InvalidInputError, TooLargeError, TooManyAttemptsError, UnavailableError
+from edgeagents.errors import InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.model.answer import CommandAnswer, parse_answer
 from edgeagents.model.completion import ChatMessage, CompletionRequest
 from edgeagents.model.options import Options, Slot
