@@ -82,7 +82,7 @@ async def buses(tmp_path: Path) -> AsyncIterator[tuple[Bus, Bus]]:
 async def test_a_coordinator_waits_for_the_guards_stream_and_can_set_up_none(buses: tuple[Bus, Bus]) -> None:
     guard, bus = buses
     opening = asyncio.ensure_future(Journal(bus).open())
-    config = {"name": "tasks", "subjects": ["gw.tasks.*"], "republish": {"src": ">", "dest": "gw.commands.valve.ada"}}
+    config = {"name": "tasks", "subjects": ["gw.tasks.*"], "republish": {"src": ">", "dest": "gw.commands.>"}}
     for verb in ("CREATE", "UPDATE"):
         with pytest.raises(UnavailableError):
             await bus.request(f"$JS.API.STREAM.{verb}.tasks", json.dumps(config).encode(), timeout_s=0.5)
