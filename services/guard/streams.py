@@ -26,6 +26,7 @@ LIMITS: Final[dict[str, dict[str, Any]]] = {
 }
 # The coordinator alone writes it, but never sets it up: whoever does could have the broker copy to any subject.
 TASKS_LIMITS: Final[dict[str, Any]] = {"max_age_s": 3 * DAY_S, "max_bytes": 512 << 20, "max_per_subject": 1}
+TASKS_TRIES: Final = 3
 LEAST_BYTES: Final = 64 << 20  # of the two that have a subject a service
 OTHERS: Final = 8  # services that are no agents, and may have dead letters
 
@@ -59,12 +60,15 @@ async def ensure_streams(bus: Bus, base: str, agents: int = 0) -> None:
 
 async def ensure_tasks(bus: Bus) -> None:
     """Create the coordinator's stream; a broker that takes no batches is said, since all but tasks goes without it."""
-    try:
-        await ensure_batch_stream(
-            bus, subjects.TASKS_STREAM, [subjects.task_records(bus.settings.gateway)], **TASKS_LIMITS
-        )
-    except UnavailableError as error:
-        log.warning("%s: no tasks can be given to a coordinator", error)
+    captured, problem = [subjects.task_records(bus.settings.gateway)], ""
+    for _ in range(TASKS_TRIES):
+        try:
+            await ensure_batch_stream(bus, subjects.TASKS_STREAM, captured, **TASKS_LIMITS)
+            return
+        except UnavailableError as error:  # refused, or slow, or away for a moment
+            problem = str(error)
+        await asyncio.sleep(0.25)
+    log.warning("%s: no tasks can be given to a coordinator until the guard is started again", problem)
 
 
 async def fit_streams(bus: Bus, agents: int) -> None:

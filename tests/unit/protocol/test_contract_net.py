@@ -226,4 +226,8 @@ def test_terms_that_nothing_can_be_called_for_on_are_an_answer(field: str, value
 def test_whoever_is_called_is_told_how_long_it_has() -> None:
     _, effects = step(Planned(Terms(CALL, ("anna",), 1.0, 2.0, 5.0)), Begin(0.0))
     (tell,) = [effect for effect in effects if isinstance(effect, Tell)]
-    assert (tell.act.performative, tell.act.reply_by_s, tell.act.call) == ("cfp", 1.0, CALL)
+    assert (tell.act.performative, tell.act.reply_by_s, tell.act.call) == (
+        "cfp",
+        1.0,
+        CALL.model_copy(update={"left_s": 5.0}),
+    )
