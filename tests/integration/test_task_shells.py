@@ -16,13 +16,14 @@ from edgeagents.model.device import Device
 from edgeagents.model.message import Cause, CommandId, Outcome, OutcomeStatus
 from edgeagents.model.task import TaskWanted
 from edgeagents.model.values import Value, parse_value
-from services.agent.commands import Given
+from services.agent.commands import Errand, Given
 from services.agent.tasks import Tasks
 from services.coordinator.book import Book, Times
 from services.coordinator.desk import Desk
 from services.coordinator.eligibility import Site
 from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader
+from services.guard.streams import ensure_tasks
 from tests.contract.waiting import until
 from tests.valves import PROFILE
 
@@ -37,7 +38,7 @@ class PlayedCommander:
         self.pending: Mapping[CommandId, Any] = {}
         self.link_s = 0.0
         self.mode = "act"
-        self._awaited: dict[str, asyncio.Future[Outcome]] = {}
+        self._ended: dict[CommandId, Outcome] = {}
 
     def problem(self, intent: Intent, site_s: float) -> str:
         """Say why it would not go out."""
@@ -47,11 +48,11 @@ class PlayedCommander:
         """Return a text as a number."""
         return parse_value("Float64", text)
 
-    def awaited(self, cause: Cause) -> "asyncio.Future[Outcome]":
-        """Return what will be the outcome."""
-        return self._awaited.setdefault(cause.stream, asyncio.get_running_loop().create_future())
+    async def awaited(self, name: CommandId) -> Outcome:
+        """Return how a command ended."""
+        return self._ended.pop(name)
 
-    def give(self, decision: Decision, cause: Cause, site_s: float) -> Awaitable[list[Given]]:
+    def give(self, decision: Decision, cause: Cause, site_s: float, errand: Errand) -> Awaitable[list[Given]]:
         """Take a command, and let it end."""
         return self._give(decision, cause)
 
@@ -59,12 +60,14 @@ class PlayedCommander:
         intent = decision.intents[0]
         if self.held_back:
             return [Given(intent, held_back=self.held_back)]
-        self.given[cause.stream, cause.sequence] += 1
+        self.given[cause.event_id, cause.sequence] += 1
         self.intents.append(intent)
-        outcome = Outcome(command_id=CommandId("c"), device=intent.device, resource=intent.resource,
-                          status=self.status, reason="played" if self.status != "proven" else "")  # fmt: skip
-        self._awaited[cause.stream].set_result(outcome)
-        return [Given(intent, command_id="c")]
+        name = CommandId(f"{cause.stream}/{cause.sequence}")
+        self._ended[name] = Outcome(
+            command_id=name, device=intent.device, resource=intent.resource, status=self.status,
+            reason="played" if self.status != "proven" else "",
+        )  # fmt: skip
+        return [Given(intent, command_id=name)]
 
 
 def agent(name: str, cost_s: float) -> AgentDefinition:
@@ -92,6 +95,7 @@ class Society:
 
     async def start(self) -> None:
         """Start all, and wait until all know each other."""
+        await ensure_tasks(self.bus)  # as the guard does
         await self.leader.restore()
         leader = self.leader
         for work in (leader.journal.run(), leader.run_sending(), leader.run_timers(), leader.run_beats()):
@@ -136,7 +140,7 @@ async def society(bus: Bus) -> AsyncIterator[Society]:
 
 async def test_the_cheaper_agent_commands_once_and_the_outcome_is_the_report(society: Society) -> None:
     assert await society.done("t") == ("done", "ada", "proven")
-    assert society.commanders["ada"].given == {("tasks/t", 1): 1}
+    assert society.commanders["ada"].given == {("t", 1): 1}
     assert society.commanders["ada"].intents[0].value == 21.0
     assert not society.commanders["bob"].given
     await until(lambda: not society.tasks["ada"]._known, "the agent has forgotten it", timeout_s=10)
@@ -160,5 +164,5 @@ async def test_many_at_once_end_once_each(society: Society) -> None:
     ends = await asyncio.gather(*(society.done(f"t-{number}") for number in range(20)))
     assert {state for state, _, _ in ends} == {"done"}
     given = society.commanders["ada"].given + society.commanders["bob"].given
-    assert sorted({stream for stream, _ in given}) == sorted(f"tasks/t-{number}" for number in range(20))
+    assert sorted({task for task, _ in given}) == sorted(f"t-{number}" for number in range(20))
     assert set(given.values()) == {1}
