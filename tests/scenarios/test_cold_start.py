@@ -11,7 +11,9 @@ from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.gateway import Gateway, Plan
 from tests.scenarios.conftest import Deadline, figures_of, never_done
 
-PARTS = ("nats", "core", "guard", "world", "agent-air", "agent-comfort", "agent-dimmer", "agent-energy")
+PARTS = (
+    "nats", "core", "guard", "world", "agent-air", "agent-assistant", "agent-comfort", "agent-dimmer", "agent-energy",
+)  # fmt: skip
 
 
 async def come_up(gateway: Gateway, order: Sequence[str], gaps_s: Sequence[float], ready_s: float) -> None:

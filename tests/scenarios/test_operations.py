@@ -69,7 +69,7 @@ async def test_a_sound_home_is_sound_to_all_tools(gateway: Gateway) -> None:
     status = json.loads(out)
     assert (code, status["gateway"], status["broker"]["state"], status["edgex"]["state"]) == (0, "home", "up", "up")
     assert {agent["name"]: agent["session"] for agent in status["agents"]} == {
-        "air": True, "comfort": True, "energy": True,
+        "air": True, "assistant": True, "comfort": True, "energy": True,
     }  # fmt: skip
 
     rows = json.loads((await edgeagents(gateway, "devices", "--json"))[1])["devices"]
