@@ -19,6 +19,9 @@ from edgeagents.embedded.gateway import Gateway, Plan
 from edgeagents.embedded.nats import free_port
 
 FILE: Final = "gateways.yaml"
+# Below what kernels give to whoever asks for any port, and to outgoing connections: between choosing a port and
+# listening on it lie the seconds in which all the other processes of both gateways start.
+PORTS: Final = range(20_000, 30_000)
 
 
 def linked(listening: Plan, going: Plan) -> tuple[Gateway, Gateway]:
@@ -30,7 +33,8 @@ def linked(listening: Plan, going: Plan) -> tuple[Gateway, Gateway]:
         listening: where the other comes in.
         going: the one that opens the link.
     """
-    port, password = free_port(), secrets.token_urlsafe(24)
+    taken: set[int] = set()
+    port, password = _port(taken), secrets.token_urlsafe(24)
     peer = f"{going.gateway}.password"
     _write(listening, {"listen": {"host": "127.0.0.1", "port": port}, "peers": {going.gateway: {}}})
     broker = listening.folder / "nats" / f"peer-{peer}"
@@ -41,7 +45,7 @@ def linked(listening: Plan, going: Plan) -> tuple[Gateway, Gateway]:
     entry = {"address": f"nats-leaf://127.0.0.1:{port}", "password_file": given.name}
     _write(going, {"peers": {listening.gateway: entry}})
     write_private(given, broker.read_text())
-    return Gateway(_with_file(listening)), Gateway(_with_file(going))
+    return Gateway(_with_file(listening, taken)), Gateway(_with_file(going, taken))
 
 
 def _write(plan: Plan, content: dict[str, Any]) -> None:
@@ -51,6 +55,13 @@ def _write(plan: Plan, content: dict[str, Any]) -> None:
         path.write_text(yaml.safe_dump({"gateway": plan.gateway, **content}, sort_keys=False))
 
 
-def _with_file(plan: Plan) -> Plan:
-    # Any free ports: the second of a pair chooses its own before the first listens on those that both prefer.
-    return replace(plan, gateways_file=plan.folder / FILE, ports=dict.fromkeys(plan.ports, 0))
+def _with_file(plan: Plan, taken: set[int]) -> Plan:
+    # The second of a pair chooses its ports before the first listens on those that both prefer.
+    return replace(plan, gateways_file=plan.folder / FILE, ports={name: _port(taken) for name in plan.ports})
+
+
+def _port(taken: set[int]) -> int:
+    """Return a port that is free now and that neither of the pair has chosen, and note it."""
+    port = free_port(PORTS.start + secrets.randbelow(len(PORTS)), taken)
+    taken.add(port)
+    return port
