@@ -3,9 +3,10 @@
 Source: design.md sections 2 and 3.8.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,7 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.site import Site
 
 MAX_FILE_BYTES: Final = 1_048_576
+Looks: TypeAlias = Mapping[Path, tuple[int, int, int]]  # time of change in ns, size, inode
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -133,6 +135,18 @@ def agent_files(folder: Path) -> AgentFiles:
     }
     agents = {name: agent for name, (_, agent) in single.items()}
     return AgentFiles(agents, doubled, wrong, {name: path for name, (path, _) in single.items()})
+
+
+def looks_of(folder: Path) -> Looks:
+    """Return what tells agent files from what they were when last looked at, by path: time, size and inode."""
+    found = {}
+    for path in (*folder.glob("*.yaml"), *folder.glob("*.yml")):
+        try:
+            stat = path.stat()
+        except OSError:  # gone meanwhile
+            continue
+        found[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    return found
 
 
 def _problem(location: tuple[int | str, ...], text: str, kind: str, model: type[BaseModel]) -> str:

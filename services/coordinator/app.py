@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
-from edgeagents.adapters.files import agent_files
+from edgeagents.adapters.files import Looks, agent_files, looks_of
 from edgeagents.adapters.micro import Endpoint
 from edgeagents.audit import Audit
 from edgeagents.errors import UnavailableError
@@ -72,12 +72,12 @@ class OwnersAgents:
         """Read them; a file that is wrong is left out, as the guard does."""
         self._folder = folder
         self.agents: dict[str, AgentDefinition] = {}
-        self._seen: object = None
+        self._seen: Looks | None = None
         self.look()
 
     def look(self) -> None:
         """Read the files, if one of them has changed."""
-        seen = sorted((str(path), path.stat().st_mtime_ns) for path in self._folder.glob("*.y*ml"))
+        seen = looks_of(self._folder)
         if seen == self._seen:
             return
         self._seen = seen

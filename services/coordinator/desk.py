@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.micro import INBOXES
 from edgeagents.adapters.middleware import error_body
 from edgeagents.errors import EdgeAgentsError, ForbiddenError, InvalidInputError, MalformedMessageError, meaning_of
 from edgeagents.model.cooperation import Act, Announcement, LedgerAsk, LedgerTold
@@ -27,7 +28,6 @@ from services.coordinator.record import shown
 
 log = logging.getLogger(__name__)
 
-INBOXES: Final = "_INBOX."
 MOST_AT_ONCE: Final = 2_048  # requests that wait for the disk: further ones are told to come back
 UNEXPECTED: Final = "something unexpected went wrong: it is in the coordinator's log"
 M = TypeVar("M", bound=Message)

@@ -13,10 +13,10 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from edgeagents.adapters.bus import Bus
-from edgeagents.adapters.files import AgentFiles, agent_files
+from edgeagents.adapters.files import AgentFiles, Looks, agent_files, looks_of
 from edgeagents.errors import ConfigurationError, StoreError, UnavailableError
 from edgeagents.model.agent import AgentDefinition
 from services.guard.jobs import Means
@@ -26,7 +26,6 @@ from services.guard.streams import fit_streams
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 2.0
-Looks: TypeAlias = Mapping[Path, tuple[int, int, int]]  # time of change in ns, size, inode
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class AgentFolder:
         seen: Looks | None = None
         read: Looks | None = None
         while True:
-            looks = await asyncio.to_thread(_looks, self._folder)
+            looks = await asyncio.to_thread(looks_of, self._folder)
             if looks == seen and looks != read:
                 read = looks
                 await self._read()
@@ -131,17 +130,6 @@ def _parts(change: Change) -> tuple[tuple[str, ...], ...]:
 
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names) or "none"
-
-
-def _looks(folder: Path) -> dict[Path, tuple[int, int, int]]:
-    found = {}
-    for path in (*folder.glob("*.yaml"), *folder.glob("*.yml")):
-        try:
-            stat = path.stat()
-        except OSError:  # gone meanwhile
-            continue
-        found[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-    return found
 
 
 async def have_effect(means: Means, bus: Bus, known: Known, change: Change) -> None:
