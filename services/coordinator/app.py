@@ -21,7 +21,7 @@ from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
 from edgeagents.adapters.files import Looks, agent_files, looks_of
 from edgeagents.adapters.micro import Endpoint
 from edgeagents.audit import Audit
-from edgeagents.errors import UnavailableError
+from edgeagents.errors import ConfigurationError, UnavailableError
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.task import ENDED_STATES
 from edgeagents.settings import PREFIX
@@ -92,7 +92,7 @@ class OwnersAgents:
             await asyncio.sleep(FILES_AGAIN_S)
             try:
                 await asyncio.to_thread(self.look)
-            except OSError as error:
+            except (OSError, ConfigurationError) as error:
                 log.warning("agent files in %s: %s: the former ones count", self._folder, error)
 
 
