@@ -61,7 +61,7 @@ test: setup ## all tests that this machine can run; says what it leaves out
 	"all faults, minutes of load and of fuzzing (make test-long)"
 
 FUZZ_SECONDS ?= 600
-PROTOCOL_CASES ?= 20000
+PROTOCOL_CASES ?= 3000
 
 # One whole gateway at a time: a fault test shares its machine with nobody.
 FAULTS_SEED ?= 1
