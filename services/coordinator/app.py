@@ -46,7 +46,7 @@ class CoordinatorSettings(BaseSettings):
     agents_dir: Path = Field(Path("agents"), description="folder with one YAML file per agent")
     bid_s: float = Field(1.0, gt=0, le=60, description="longest wait for bids; it ends early when all have answered")
     take_s: float = Field(5.0, gt=0, le=600, description="how long a winner may take to take a task")
-    most_invited: int = Field(32, ge=1, le=1024, description="agents asked for one task at most, the least busy first")
+    most_invited: int = Field(8, ge=1, le=1024, description="agents asked for one task at most, the least busy first")
 
 
 SPEC: Final = ServiceSpec(

@@ -222,7 +222,7 @@ class Leader:
                 self._able[record.task] = []  # after a restart with other files: its deadline ends it
         now_s = self._now()
         names = [name for name in self._able[record.task] if name not in record.asked]
-        whom = invited(names, self.roster.alive(now_s), self._most_invited)
+        whom = invited(names, self.roster.alive(now_s), self._most_invited, record.task)
         self._carry_out(self.book.begin(record, whom, now_s, time.time_ns()))
 
     async def cancel(self, task: str, by: str) -> Record:
