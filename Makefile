@@ -125,6 +125,9 @@ bench-lm: model-package ## tokens/s, first tokens and memory of the language mod
 bench-lm-exact: model-package ## how far next-token distributions are from 32-bit arithmetic, beside llama.cpp (ARGS="--tokens 512")
 	@$(BIN)/python -m tests.bench.lm_exact $(ARGS)
 
+bench-lm-profile: model-package ## where the time of a token goes, by operator (ARGS="--form q4"), with the models of bench-lm
+	@$(BIN)/python -m tests.bench.lm_profile $(ARGS)
+
 bench-grammar: setup ## grammars of devices: compile time, cost of masks, 10,000 answers read back (ARGS="--answers 1000")
 	@$(BIN)/python -m tests.bench.grammar $(ARGS)
 
@@ -137,5 +140,5 @@ bench-decode: setup ## µs an event from bytes to a typed event, in each encodin
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home bench-events bench-allocation bench-negotiation bench-coordinator bench-lm bench-lm-exact bench-grammar \
+	bench-home bench-events bench-allocation bench-negotiation bench-coordinator bench-lm bench-lm-exact bench-lm-profile bench-grammar \
 	bench-inference bench-ask diagrams images model model-package test-compose
