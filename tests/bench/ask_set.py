@@ -59,21 +59,21 @@ def home(words: bool = True) -> House:
 @lru_cache(maxsize=1)
 def profiles() -> dict[str, Profile]:
     """Return the home's profiles by name."""
-    found = [Profile.model_validate(yaml.safe_load(path.read_text())) for path in (HOME / "profiles").glob("*.yaml")]
+    found = [Profile.model_validate(yaml.safe_load(path.readtext_of())) for path in (HOME / "profiles").glob("*.yaml")]
     return {item.name: item for item in found}
 
 
 @lru_cache(maxsize=1)
 def devices() -> dict[str, Device]:
     """Return the home's devices by name."""
-    lists = [yaml.safe_load(path.read_text())["deviceList"] for path in sorted((HOME / "devices").glob("*.yaml"))]
+    lists = [yaml.safe_load(path.readtext_of())["deviceList"] for path in sorted((HOME / "devices").glob("*.yaml"))]
     return {item["name"]: Device.model_validate(item) for items in lists for item in items}
 
 
 @lru_cache(maxsize=1)
 def state() -> State:
     """Return what was read last."""
-    said: dict[str, Any] = yaml.safe_load((FOLDER / "ask-state.yaml").read_text())
+    said: dict[str, Any] = yaml.safe_load((FOLDER / "ask-state.yaml").readtext_of())
     pairs = ((name.partition("/"), value) for name, value in said.items())
     return State({(device, resource): value for (device, _, resource), value in pairs})
 
@@ -81,7 +81,7 @@ def state() -> State:
 def items(halves: Iterable[Half] = HALVES) -> Iterator[Item]:
     """Yield the labelled sentences."""
     for half in halves:
-        for group in yaml.safe_load((FOLDER / f"ask-{half}.yaml").read_text())["sets"]:
+        for group in yaml.safe_load((FOLDER / f"ask-{half}.yaml").readtext_of())["sets"]:
             for text, want in group["items"].items():
                 yield Item(half, group["kind"], group["language"], text, want)
 
@@ -102,7 +102,7 @@ class FastPath:
 def judge(found: Understood | None, want: str) -> Verdict:
     """Return how what came of a sentence compares with what should have."""
     word, _, rest = want.partition(" ")
-    sets = {f"{item.device}/{item.resource}={_text(item.value)}" for item in found.intents} if isinstance(
+    sets = {f"{item.device}/{item.resource}={text_of(item.value)}" for item in found.intents} if isinstance(
         found, Act) else set()  # fmt: skip
     if sets:
         if word == "at" and rest.removeprefix("least ") in sets:
@@ -122,12 +122,13 @@ def judge(found: Understood | None, want: str) -> Verdict:
         case Help():
             return "right" if want == "help" else "wrong"
         case Act(settled=settled):
-            same = {f"{item.device}/{item.resource}={_text(item.value)}" for item in settled}
+            same = {f"{item.device}/{item.resource}={text_of(item.value)}" for item in settled}
             return "right" if word == "nothing-new" and rest in same else "wrong"
     return "wrong"
 
 
-def _text(value: Value) -> str:
+def text_of(value: Value) -> str:
+    """Return a value as labels write it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
