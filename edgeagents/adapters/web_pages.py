@@ -9,6 +9,7 @@ Source: OpenAPI 3.1; edgex-wire.md section 4 (error bodies).
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -28,6 +29,12 @@ class Answer(Shown):
 
     api_version: str = Field(description="always v3")
     status_code: int = Field(description="the HTTP status once more")
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; for the page alone: routes make their own."""
+
+    media_type = "text/event-stream"
 
 
 class ErrorBody(Answer):
@@ -92,7 +99,8 @@ def shows(
 def streams(description: str) -> dict[str, Any]:
     """Return the same for a route that answers with server-sent events."""
     content = {"text/event-stream": {"schema": {"type": "string", "description": description}}}
-    return {"response_model": None, "responses": {200: {"description": description, "content": content}}}
+    responses = {200: {"description": description, "content": content}}
+    return {"response_model": None, "response_class": EventStream, "responses": responses}
 
 
 def takes(*models: type[BaseModel], arrays_of: type[BaseModel] | None = None, example: Any = None) -> dict[str, Any]:
