@@ -24,7 +24,7 @@ AT_ONCE = 6  # requests that are not finished; the model writes four at a time
 
 
 def own_memory_bytes() -> int:
-    """Return how much memory this process has for itself alone: what a leak makes larger, and a mapped file does not."""
+    """Return how much memory this process has for itself alone: what a leak makes larger."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -101,7 +101,7 @@ class Load:
 
 
 def engine_of(*, rows: int = 4, prefix_bytes: int = 3 << 20) -> Engine:
-    """Return a started engine of the default model, one thread; `prefix_bytes` holds few beginnings: some are evicted."""
+    """Return a started engine of the default model, one thread; `prefix_bytes` holds few beginnings."""
     found = Engine.load(MODEL, time.monotonic, rows=rows, length=512, threads=1, prefix_bytes=prefix_bytes)
     found.start()
     return found

@@ -190,7 +190,7 @@ HUB_CONFIG: dict[str, Any] = {
 
 
 def hub_weights(made: Mapping[str, Array]) -> dict[str, Array]:
-    """Return weights under the names of a model hub, where the numbers that are rotated together lie half a head apart."""
+    """Return weights under the names of a model hub, where what is rotated together lies half a head apart."""
     found = {}
     for name, weight in made.items():
         parts = name.split(".")

@@ -1,11 +1,11 @@
 """A folder as model hubs publish it (config.json, model.safetensors, tokenizer.json) becomes what a GGUF file gives.
 
-The same tensors under GGUF's names, in GGUF's order of rows, and the same metadata: all that follows is one way for both.
-The package `safetensors` checks a file's header (offsets, sizes, overlaps) before it hands out a byte; here names,
-types and numbers are held against what a plain Llama has, in `llama_shape.py`.
+The same tensors under GGUF's names, in GGUF's order of rows, and the same metadata: all that follows is one way for
+both. The package `safetensors` checks a file's header (offsets, sizes, overlaps) before it hands out a byte; here
+names, types and numbers are held against what a plain Llama has, in `llama_shape.py`.
 
-Left out on purpose: weights split over several files (no gateway runs a model of that size), quantised types, tokenizers
-that are not byte-level, custom code.
+Left out on purpose: weights split over several files (no gateway runs a model of that size), quantised types,
+tokenizers that are not byte-level, custom code.
 
 Source: safetensors format; Hugging Face transformers, LlamaConfig; llama.cpp, convert_hf_to_gguf.py.
 """
@@ -111,7 +111,7 @@ def _tensors(path: Path, heads: int, kv_heads: int) -> dict[str, Tensor]:
         raise NotFoundError(f"no model file {path}: is the path right?") from error
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # the package's error is no subclass of anything it exports for this call
+    except safetensors.SafetensorError as error:
         raise ModelFileError(f"{path} is damaged or no safetensors file: {error}; fetch it again") from error
     tensors: dict[str, Tensor] = {}
     for name, entry in found:

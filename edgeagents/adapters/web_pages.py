@@ -1,7 +1,7 @@
 """What the OpenAPI page of a route says of what it takes and answers: models beside the code, nothing at run time.
 
-Routes answer with plain values that are already what clients see; validating them again would cost time and could turn a
-good answer into an error. So a model here describes an answer and changes none; tests hold real answers against them.
+Routes answer with plain values that are already what clients see; validating them again would cost time and could turn
+a good answer into an error. So a model here describes an answer and changes none; tests hold real answers against them.
 
 Source: OpenAPI 3.1; edgex-wire.md section 4 (error bodies).
 """
@@ -81,7 +81,11 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def shows(
-    model: type[BaseModel] | Any, description: str, status: int = 200, *, also: Mapping[int, tuple[Any, str]] | None = None
+    model: type[BaseModel] | Any,
+    description: str,
+    status: int = 200,
+    *,
+    also: Mapping[int, tuple[Any, str]] | None = None,
 ) -> dict[str, Any]:
     """Return what a route's decorator is told so that its page says what it answers.
 

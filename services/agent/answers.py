@@ -291,7 +291,9 @@ class Door:
 def add_route(app: FastAPI, answer: Callable[[Question], Awaitable[dict[str, Any]]]) -> None:
     """Add `POST /api/v3/ask`; `answer` returns what is told of a question."""
 
-    @app.post(PATH, **takes(Question, example={"text": "it is stuffy in the bedroom"}), **shows(AskAnswer, "An answer."))
+    @app.post(
+        PATH, **takes(Question, example={"text": "it is stuffy in the bedroom"}), **shows(AskAnswer, "An answer.")
+    )
     async def ask(request: Request) -> dict[str, Any]:
         """Take a sentence; answer what was done and proven, refused and why, or a question back."""
         question = question_of(await request.body())

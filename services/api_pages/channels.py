@@ -26,7 +26,8 @@ Who: TypeAlias = Literal["agent", "owner", "guard", "coordinator", "services"]
 _G, _AGENT, _DEVICE, _PEER = "GATEWAY", "AGENT", "DEVICE", "PEER"
 # What `subjects.py` is asked with, and what stands in the page for it.
 HOLES: Final = {
-    "GATEWAY": ("gateway", "the owning gateway's name"), "AGENT": ("agent", "the agent's name; the sender's, where it sends"),
+    "GATEWAY": ("gateway", "the owning gateway's name"),
+    "AGENT": ("agent", "the agent's name; the sender's, where it sends"),
     "DEVICE": ("device", "a device's name"), "PEER": ("peer", "another gateway's name"),
     "WRITER": ("writer", "an agent or service"), "RUN": ("incarnation", "of the run that writes"),
     "TASK": ("task", "a task's id"), "SENDER": ("sender", "who asks"), "SERVICE": ("service", "a service's key"),
@@ -79,8 +80,8 @@ def channels() -> list[Channel]:
 def _commanding() -> Iterator[Channel]:
     yield Channel(
         "sessions", subjects.session(_G, _AGENT), "agent", (message.Heartbeat,),
-        "Every 0.5 s; 2 s of silence end the session and its leases. As a request it is answered with what the agent may "
-        "command; it is told how its commands ended in the encoding of its heartbeats.", (message.SessionWelcome,),
+        "Every 0.5 s; 2 s of silence end the session and its leases. As a request it is answered with what the agent "
+        "may command; it is told how its commands ended in the encoding of its heartbeats.", (message.SessionWelcome,),
     )  # fmt: skip
     yield Channel(
         "called", permissions.called(_AGENT), "guard", ("Empty",),
@@ -92,8 +93,8 @@ def _commanding() -> Iterator[Channel]:
     )  # fmt: skip
     yield Channel(
         "commands", subjects.command(_G, _DEVICE, _AGENT), "agent", (message.Command,),
-        "Published to JetStream; the broker's acknowledgement means that it is on disk, not that it is carried out. The "
-        "same id again changes nothing.", stored=subjects.COMMANDS_STREAM,
+        "Published to JetStream; the broker's acknowledgement means that it is on disk, not that it is carried out. "
+        "The same id again changes nothing.", stored=subjects.COMMANDS_STREAM,
     )  # fmt: skip
     yield Channel(
         "leaseRecords", subjects.command(_G, _DEVICE, subjects.GUARD), "guard", (message.LeaseRecord,),
@@ -157,7 +158,7 @@ def _language() -> Iterator[Channel]:
     )  # fmt: skip
     yield Channel(
         "ask", subjects.ask(_G, _AGENT), "owner", (Question,),
-        f"What a person says to an agent that answers; the inbox for the answer must lie below `{permissions.MICRO_INBOX}`.",
+        f"What a person says to an agent that answers; the inbox must lie below `{permissions.MICRO_INBOX}`.",
         (AskAnswer, ErrorBody), is_json_alone=True,
     )  # fmt: skip
 
@@ -190,7 +191,7 @@ def _gateways() -> Iterator[Channel]:
         yield Channel(
             f"{family}BetweenGateways", subjects.between(_G, family, _AGENT, _PEER, "SENDER"), "agent",
             (cooperation.Act,),
-            "From another gateway, over a leaf link (docs/gateways.md); what does not say when it was sent is not acted on.",
+            "From another gateway, over a leaf link; what does not say when it was sent is not acted on.",
         )  # fmt: skip
     yield Channel(
         "mirrors", subjects.mirror_delivery(_G, _PEER, "STREAM"), "guard", ("Copy",),

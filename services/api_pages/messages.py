@@ -1,4 +1,4 @@
-"""JSON schemas of the messages of proto/, in proto3's JSON mapping, with the words that stand beside their fields there.
+"""JSON schemas of the messages of proto/, in proto3's JSON mapping, with the words that stand beside fields there.
 
 Bounds come from the models that read them, names and comments from proto/, and 64-bit numbers are texts, as proto3
 writes them (plain numbers are read, too).

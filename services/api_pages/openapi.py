@@ -27,7 +27,7 @@ VERSION: Final = "4.0.0"
 GATEWAY: Final = "gateway"
 NOTHING: Final[Any] = None  # stands for what routes look at only when they are called
 ABOUT: Final[Mapping[str, str]] = {
-    "agent": "One agent: takes what rule engines and people say, tells what it does. It commands through the guard alone.",
+    "agent": "One agent: takes what rule engines and people say, tells what it does. It commands by the guard alone.",
     "guard": "The only service that may command devices. People approve, pause and change modes here, each with an "
     "approver's token; agents speak to it over NATS (messages.asyncapi.json).",
     "coordinator": "Takes tasks, finds by auction who does each, and tells how it ended.",

@@ -13,20 +13,22 @@ METHODS: Final = ("get", "post", "put", "delete")
 HEAD: Final = """\
 # The interfaces of a gateway
 
-Made from the code by `make api-pages`; a test says when this is stale. For programs: `*.openapi.json` (OpenAPI 3.1, HTTP) and
-`messages.asyncapi.json` (AsyncAPI 3.0, NATS). A client in another language: [examples/typescript](../../examples/typescript).
+Made from the code by `make api-pages`; a test says when this is stale. For programs: `*.openapi.json` (OpenAPI 3.1,
+HTTP) and `messages.asyncapi.json` (AsyncAPI 3.0, NATS). A client in another language:
+[examples/typescript](../../examples/typescript/README.md).
 
-Errors over HTTP are `{"apiVersion": "v3", "statusCode": 404, "message": "what failed, on what, what to try"}`; below `/v1` of the
-language model they are OpenAI's. In secure mode every route but `/api/v3/ping` wants a token of the gateway's secret store
-([secure-mode.md](../secure-mode.md)); `people` routes of the guard want an approver's token in any mode.
+Errors over HTTP are `{"apiVersion": "v3", "statusCode": 404, "message": "what failed, on what, what to try"}`; below
+`/v1` of the language model they are OpenAI's. In secure mode every route but `/api/v3/ping` wants a token of the
+gateway's secret store ([secure-mode.md](../secure-mode.md)); `people` routes of the guard want an approver's token in
+any mode.
 """
 NATS: Final = """\
 ## NATS
 
-Who sends is a token of the subject: `{agent}` can be written by that agent's user alone. Messages in **bold** are those of `proto/`:
-protobuf, or JSON with `Content-Type: application/json` (proto3's mapping: 64-bit numbers are texts, what is 0 or empty may be
-left out). Whoever writes JSON is answered in JSON; acts come to an agent in the encoding of its announcements, outcomes in that of its
-heartbeats. All other messages are JSON alone.
+Who sends is a token of the subject: `{agent}` can be written by that agent's user alone. Messages in **bold** are those
+of `proto/`: protobuf, or JSON with `Content-Type: application/json` (proto3's mapping: 64-bit numbers are texts, what
+is 0 or empty may be left out). Whoever writes JSON is answered in JSON; acts come to an agent in the encoding of its
+announcements, outcomes in that of its heartbeats. All other messages are JSON alone.
 """
 
 
@@ -44,10 +46,8 @@ def page(documents: Mapping[str, Mapping[str, Any]], proto: frozenset[str]) -> s
 def _service(name: str, document: Mapping[str, Any]) -> str:
     port = f"{PORTS[name]}–{PORTS[name] + 49}" if name == "agent" else str(PORTS[name])
     lines = [f"## {name}, port {port}", "", ABOUT[name], "", "| route | what it does | answers |", "|---|---|---|"]
-    for path, item in document["paths"].items():
-        for method in METHODS:
-            if method in item:
-                lines.append(_route(path, method, item[method]))
+    paths = document["paths"].items()
+    lines += [_route(path, method, item[method]) for path, item in paths for method in METHODS if method in item]
     return "\n".join(lines)
 
 

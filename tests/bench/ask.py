@@ -20,7 +20,7 @@ from edgeagents.adapters.files import load_agent
 from edgeagents.model.agent import Thinks
 from tests.bench.ask_model import ModelPath, summary
 from tests.bench.ask_set import HOME, ROOT, FastPath, Item, Verdict, items, judge
-from tests.bench.ask_situations import by_model, by_rules, situations, sure_of, verdict
+from tests.bench.ask_situations import by_model, by_rules, judged, situations, sure_of
 
 MODEL: Final = ROOT / "models" / "smollm2-135m-instruct"
 
@@ -83,10 +83,12 @@ async def with_model(verdicts: list[tuple[Item, Verdict]], count: int) -> dict[s
 
 def by_rules_alone(*, is_told: bool) -> dict[str, Any]:
     """Return the score of the rules (of the templates, where something is said) on all situations, by kind."""
-    found = [(item, verdict(by_rules(item), item)) for item in situations()]
+    found = [(item, judged(by_rules(item), item)) for item in situations()]
     for item, one in found:
         if is_told and one != "right":
-            print(f"{one:8} {item.agent}: {item.name} -> wanted {item.want}, got {' '.join(by_rules(item)) or 'nothing'}")
+            print(
+                f"{one:8} {item.agent}: {item.name} -> wanted {item.want}, got {' '.join(by_rules(item)) or 'nothing'}"
+            )
     kinds = sorted({item.kind for item, _ in found})
     by_kind = {kind: counted([one for item, one in found if item.kind == kind]) for kind in kinds}
     return {"n": len(found), "rules": counted([one for _, one in found]), "rules_by_kind": by_kind}
@@ -104,8 +106,8 @@ async def situations_with_model(count: int, *, is_told: bool) -> dict[str, Any]:
             ruled, said = by_rules(item), await by_model(item, path.client)
             done, confidence = said if said is not None else (frozenset[str](), 1.0)
             asked += said is not None
-            by_model_alone.append(verdict(done, item))
-            both.append(verdict(ruled or (done if confidence >= sure_of(item) else frozenset()), item))
+            by_model_alone.append(judged(done, item))
+            both.append(judged(ruled or (done if confidence >= sure_of(item) else frozenset()), item))
             if is_told:
                 print(f"model {by_model_alone[-1]:8} {confidence:4.0%} {item.name} -> {' '.join(done) or 'nothing'}")
     finally:

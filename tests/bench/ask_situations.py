@@ -90,9 +90,8 @@ def play(situation: Situation) -> Played:
     for key, value in situation.habits.items():
         _live(twin, key, value)
     values = {f"{device}/{name}": value for device, items in _file()["base"].items() for name, value in items.items()}
-    due = {minute: changes for minute, changes in situation.past.items()}
-    for minute in sorted({*range(60, 0, -int(SHOWN_S / 60)), *due}, reverse=True):
-        values |= due.get(minute, {})
+    for minute in sorted({*range(60, 0, -int(SHOWN_S / 60)), *situation.past}, reverse=True):
+        values |= situation.past.get(minute, {})
         for key, value in values.items():
             if _is_watched(agent, key):
                 twin.remember(_event(key, value, -60.0 * minute), round((WALL_S - 60.0 * minute) * 1e9))
@@ -213,7 +212,7 @@ def sure_of(situation: Situation) -> float:
     return (_agents()[situation.agent].thinks or Thinks()).sure
 
 
-def verdict(done: frozenset[str], situation: Situation) -> Verdict:
+def judged(done: frozenset[str], situation: Situation) -> Verdict:
     """Return how what was done compares with what should have been."""
     want = frozenset(() if situation.want == "nothing" else situation.want.split())
     if done == want:

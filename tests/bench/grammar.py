@@ -46,7 +46,13 @@ HOSTILE: Final = (
     "Set radiator-bedroom to 99999999999999999999.",
 )  # fmt: skip
 LETTERS: Final = np.concatenate(
-    [np.arange(32, 127), np.arange(0x4E00, 0x4F00), np.arange(0x400, 0x450), np.arange(0x1F300, 0x1F340), [9, 10, 0x202E]]
+    [
+        np.arange(32, 127),
+        np.arange(0x4E00, 0x4F00),
+        np.arange(0x400, 0x450),
+        np.arange(0x1F300, 0x1F340),
+        [9, 10, 0x202E],
+    ]
 )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.gateway import Gateway, Plan
+from tests.contract.waiting import until
 from tests.homes import edit, home_with_lamps
 from tests.real_model import MODEL, needs_model
 from tests.scenarios.test_ask import say
@@ -43,9 +44,11 @@ async def model(gateway: Gateway) -> dict[str, Any]:
 
 async def until_ready(gateway: Gateway) -> None:
     """Wait until the model is there."""
-    async with asyncio.timeout(120):
-        while not (await model(gateway)).get("ready"):
-            await asyncio.sleep(0.2)
+
+    async def is_ready() -> bool:
+        return bool((await model(gateway)).get("ready"))
+
+    await until(is_ready, "the model is there", timeout_s=120)
 
 
 async def thinking(gateway: Gateway) -> dict[str, int]:

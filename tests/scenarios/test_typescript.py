@@ -1,4 +1,4 @@
-"""An agent in TypeScript takes part in an auction of a whole gateway, by JSON alone, and the guard proves what it does."""
+"""An agent in TypeScript takes part in auctions of a whole gateway, by JSON alone; the guard proves what it does."""
 
 import asyncio
 import contextlib
@@ -71,7 +71,9 @@ def specification(program: Path) -> dict[str, Any]:
 def test_the_asyncapi_page_is_valid_by_the_specifications_own_schema(specification: dict[str, Any]) -> None:
     page = json.loads((ROOT / "docs/api/messages.asyncapi.json").read_text())
     validator = jsonschema_rs.Draft7Validator(specification)
-    assert [f"{'/'.join(map(str, error.instance_path))}: {error.message}" for error in validator.iter_errors(page)] == []
+    assert [
+        f"{'/'.join(map(str, error.instance_path))}: {error.message}" for error in validator.iter_errors(page)
+    ] == []
     broken = page | {"channels": {"sessions": {"addres": "x"}}}
     assert not validator.is_valid(broken)
 

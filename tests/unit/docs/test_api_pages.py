@@ -134,7 +134,8 @@ EXAMPLES: list[message.Message] = [
     message.LeaseRequest(incarnation="r", device="lamp", resource="On"),
     message.LeaseReply(granted=True, epoch=message.Epoch(generation=1, revision=2), holder="a"),
     message.Command(id=message.CommandId("c"), device="lamp", resource="On", value="true", incarnation="r",
-                    epoch=message.Epoch(generation=1, revision=2), ttl_s=3.5, cause=message.Cause(stream="s", sequence=7)),
+                    epoch=message.Epoch(generation=1, revision=2), ttl_s=3.5,
+                    cause=message.Cause(stream="s", sequence=7)),
     message.Outcome(command_id=message.CommandId("c"), device="lamp", resource="On", status="proven", read_back=""),
     cooperation.Announcement(incarnation="r", skills=("set",)),
     cooperation.Act(version=1, performative="cfp", conversation="t", call=cooperation.CallForProposals(

@@ -98,7 +98,8 @@ def image_classifier(folder: Path, kernels: np.ndarray[Any, Any], head: np.ndarr
     ]  # fmt: skip
     graph = helper.make_graph(
         nodes, "image", [_value("image", TensorProto.UINT8, ["batch", 3, "height", "width"])],
-        [_value("scores", TensorProto.FLOAT, ["batch", classes]), _value("rough", TensorProto.UINT8, ["batch", classes])],
+        [_value("scores", TensorProto.FLOAT, ["batch", classes]),
+         _value("rough", TensorProto.UINT8, ["batch", classes])],
         constants,
     )  # fmt: skip
     return _saved(folder, "image", graph, {"rough": {"scale": 1 / 255, "zero_point": 0}})

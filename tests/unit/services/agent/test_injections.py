@@ -10,8 +10,8 @@ from edgeagents.adapters.files import load_agents
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import Recent, Sample
 from edgeagents.model.answer import CommandAnswer, parse_answer
-from edgeagents.model.device import Device
 from edgeagents.model.completion import CompletionRequest
+from edgeagents.model.device import Device
 from edgeagents.model.options import Options, options_of
 from edgeagents.model.words import Words
 from services.agent.house import house_of
