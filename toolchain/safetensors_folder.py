@@ -106,7 +106,7 @@ def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tensors(path: Path, heads: int, kv_heads: int) -> dict[str, Tensor]:
     try:
-        found = safetensors.deserialize(path.read_bytes())
+        found = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except FileNotFoundError as error:
         raise NotFoundError(f"no model file {path}: is the path right?") from error
     except OSError as error:

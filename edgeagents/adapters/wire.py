@@ -65,7 +65,7 @@ def answers_in(content_type: str) -> str:
 def encode(message: model.Message, content_type: str = PROTOBUF) -> bytes:
     """Return a message as protobuf, or as JSON for `application/json`."""
     pb = PB_CLASSES[type(message)](**message.model_dump(exclude_none=True))
-    if content_type == JSON:
+    if answers_in(content_type) == JSON:
         return json_format.MessageToJson(pb, preserving_proto_field_name=True, indent=None).encode()
     return pb.SerializeToString()
 

@@ -59,21 +59,21 @@ def home(words: bool = True) -> House:
 @lru_cache(maxsize=1)
 def profiles() -> dict[str, Profile]:
     """Return the home's profiles by name."""
-    found = [Profile.model_validate(yaml.safe_load(path.readtext_of())) for path in (HOME / "profiles").glob("*.yaml")]
+    found = [Profile.model_validate(yaml.safe_load(path.read_text())) for path in (HOME / "profiles").glob("*.yaml")]
     return {item.name: item for item in found}
 
 
 @lru_cache(maxsize=1)
 def devices() -> dict[str, Device]:
     """Return the home's devices by name."""
-    lists = [yaml.safe_load(path.readtext_of())["deviceList"] for path in sorted((HOME / "devices").glob("*.yaml"))]
+    lists = [yaml.safe_load(path.read_text())["deviceList"] for path in sorted((HOME / "devices").glob("*.yaml"))]
     return {item["name"]: Device.model_validate(item) for items in lists for item in items}
 
 
 @lru_cache(maxsize=1)
 def state() -> State:
     """Return what was read last."""
-    said: dict[str, Any] = yaml.safe_load((FOLDER / "ask-state.yaml").readtext_of())
+    said: dict[str, Any] = yaml.safe_load((FOLDER / "ask-state.yaml").read_text())
     pairs = ((name.partition("/"), value) for name, value in said.items())
     return State({(device, resource): value for (device, _, resource), value in pairs})
 
@@ -81,7 +81,7 @@ def state() -> State:
 def items(halves: Iterable[Half] = HALVES) -> Iterator[Item]:
     """Yield the labelled sentences."""
     for half in halves:
-        for group in yaml.safe_load((FOLDER / f"ask-{half}.yaml").readtext_of())["sets"]:
+        for group in yaml.safe_load((FOLDER / f"ask-{half}.yaml").read_text())["sets"]:
             for text, want in group["items"].items():
                 yield Item(half, group["kind"], group["language"], text, want)
 

@@ -72,7 +72,7 @@ def situations() -> tuple[Situation, ...]:
 
 @cache
 def _file() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((FOLDER / "situations.yaml").readtext_of())
+    found: dict[str, Any] = yaml.safe_load((FOLDER / "situations.yaml").read_text())
     return found
 
 
