@@ -36,6 +36,7 @@ NOON_S: Final = 1_768_478_400.0  # a winter's day, 12:00 UTC
 SHOWN_S: Final = 300.0  # so often a device reports
 DAY_S: Final = 86_400.0
 HABIT_DAYS: Final = 14
+TOLD_S: Final = 900.0  # so often within those
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,8 @@ def play(situation: Situation) -> Played:
 
 def _live(twin: Twin, key: str, value: bool) -> None:
     """Have a presence be as it is said for two weeks, around the clock."""
-    for hour in range(24 * HABIT_DAYS, 1, -1):
-        twin.remember(_event(key, value, -3600.0 * hour), round((WALL_S - 3600.0 * hour) * 1e9))
+    for number in range(round(HABIT_DAYS * DAY_S / TOLD_S), round(2 * 3600 / TOLD_S), -1):
+        twin.remember(_event(key, value, -TOLD_S * number), round((WALL_S - TOLD_S * number) * 1e9))
 
 
 def _observed(situation: Situation, twin: Twin, agent: AgentDefinition) -> Observation | None:
@@ -214,9 +215,22 @@ def sure_of(situation: Situation) -> float:
 
 def judged(done: frozenset[str], situation: Situation) -> Verdict:
     """Return how what was done compares with what should have been."""
-    want = frozenset(() if situation.want == "nothing" else situation.want.split())
-    if done == want:
+    want = [] if situation.want == "nothing" else situation.want.split()
+    met = {one for one in done if any(_is_meant(one, label) for label in want)}
+    if met == done and len(met) == len(want):
         return "right"
     if not done:
         return "silent"
-    return "harmful" if done - want else "wrong"
+    return "harmful" if done - met else "wrong"
+
+
+def _is_meant(one: str, label: str) -> bool:
+    """Say whether what was done is what a label means: `a/b=36~2` is 36, give or take 2."""
+    meant, _, tolerance = label.partition("~")
+    if not tolerance:
+        return one == meant
+    (place, _, value), (wanted, _, number) = one.partition("="), meant.partition("=")
+    try:
+        return place == wanted and abs(float(value) - float(number)) <= float(tolerance)
+    except ValueError:
+        return False
