@@ -35,6 +35,9 @@ proto: setup ## generate edgeagents/pb from proto/
 	$(BIN)/python proto/generate.py
 
 
+api-pages: setup ## write OpenAPI and AsyncAPI of all services, and a page of them, into docs/api
+	$(BIN)/python -m services.api_pages $(ARGS)
+
 diagrams: setup ## draw the protocols' state diagrams into docs/protocols.md
 	$(BIN)/python -m tests.diagrams
 
@@ -141,4 +144,4 @@ bench-decode: setup ## µs an event from bytes to a typed event, in each encodin
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
 	bench-home bench-events bench-allocation bench-negotiation bench-coordinator bench-lm bench-lm-exact bench-lm-profile bench-grammar \
-	bench-inference bench-ask diagrams images model model-package test-compose
+	bench-inference bench-ask api-pages diagrams images model model-package test-compose

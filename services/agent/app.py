@@ -23,6 +23,7 @@ from edgeagents.adapters.files import load_agent
 from edgeagents.adapters.inference_client import HttpInference, LanguageClient, NatsInference
 from edgeagents.adapters.metrics import PIPELINE_TAG, Metrics
 from edgeagents.adapters.micro import Endpoint
+from edgeagents.adapters.web_pages import shows, takes
 from edgeagents.audit import Audit
 from edgeagents.clock import SteppedClock
 from edgeagents.errors import ConfigurationError, InvalidInputError
@@ -43,6 +44,7 @@ from services.agent.pipeline import DEFAULT, read_pipeline
 from services.agent.questions import LONGEST_WAIT_S
 from services.agent.record import started_body
 from services.agent.rules import RuleBook
+from services.agent.shown import AgentState, Deciding, RuleResult, RuleTaken
 from services.agent.tasks import Tasks
 from services.agent.thinking import Thinker
 from services.agent.trigger import add_event_route, is_by_http
@@ -149,7 +151,7 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             service.bus, agent, commander, audit, incarnation,
             lambda: service.site_time.at_ns(clock.wall_ns()), service.tasks,
         )  # fmt: skip
-        _routes(service, agent, loop, rules, twin, commander, waits, answers, tasks)
+        add_routes(service, agent, loop, rules, twin, commander, waits, answers, tasks)
         if is_by_http(service.config):
             add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
         service.tasks.create_task(_watch(clock), name="clock")
@@ -279,14 +281,16 @@ def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook,
         metrics.counter("AgentRuleFailures", {"rule": name}, lambda name=name: rules.failures[name])  # type: ignore[misc]
 
 
-def _routes(
+def add_routes(
     service: EdgexService, agent: AgentDefinition, loop: AgentLoop, rules: RuleBook, twin: Twin, commander: Commander,
     waits: Absences, answers: Answers | None, work: Tasks,
 ) -> None:  # fmt: skip
     """Add the agent's own routes to the common ones."""
     subject = subjects.trigger(service.settings.gateway, agent.name)
 
-    @service.app.post("/api/v3/rule", status_code=202)
+    taken = shows(RuleTaken, "They are stored, and will be acted on.", 202)
+
+    @service.app.post("/api/v3/rule", **taken, **takes(RuleResult, arrays_of=RuleResult))
     async def take_rule_result(request: Request) -> dict[str, Any]:
         """Take results of eKuiper's rest sink: one object, or an array. Stored before the answer is given."""
         try:
@@ -296,7 +300,7 @@ def _routes(
         sequences = [await service.bus.store(subject, json.dumps(result).encode()) for result in results]
         return {"apiVersion": "v3", "statusCode": 202, "sequences": sequences}
 
-    @service.app.post("/api/v3/deciding/{word}")
+    @service.app.post("/api/v3/deciding/{word}", **shows(Deciding, "Whether it decides now."))
     async def switch_deciding(word: str) -> dict[str, Any]:
         """Stop (`off`) or resume (`on`) deciding; events are consumed all the same."""
         if word not in ("on", "off"):
@@ -304,7 +308,7 @@ def _routes(
         loop.deciding = word == "on"
         return {"apiVersion": "v3", "statusCode": 200, "deciding": loop.deciding}
 
-    @service.app.get("/api/v3/agent")
+    @service.app.get("/api/v3/agent", **shows(AgentState, "What it does."))
     async def state() -> dict[str, Any]:
         """Tell what the agent does and how it went so far."""
         welcome = commander.welcome

@@ -108,7 +108,7 @@ class Desk:
         sender = self._speaker(message)
         said = self._decoded(sender, message, Announcement) if sender else None
         if said is not None:
-            self._leader.announced(sender, said)
+            self._leader.announced(sender, said, _spoken(message))
 
     async def _on_ledger(self, sender: str, message: BusMessage) -> None:
         asked = self._decoded(sender, message, LedgerAsk)
@@ -127,7 +127,7 @@ class Desk:
                 task=entry.task, epoch=entry.epoch, status=entry.status, winner=entry.winner,
                 incarnation=entry.incarnation, problem=turn.answer.problem[:MAX_REASON_CHARS],
             )  # fmt: skip
-        await self._answer(message, wire.encode(told), wire.PROTOBUF)
+        await self._answer(message, wire.encode(told, _spoken(message)), _spoken(message))
 
     async def _on_request(self, sender: str, message: BusMessage) -> None:
         verb = message.subject.split(".")[2]
@@ -186,6 +186,11 @@ def request_of(asked: LedgerAsk, sender: str) -> LedgerRequest:
             return CloseTask(asked.task, asked.epoch, sender, status)
         case _:
             raise InvalidInputError(f"{asked.verb} {asked.status}: read, take, or close as done or failed".strip())
+
+
+def _spoken(message: BusMessage) -> str:
+    """Return the content type that the sender of a message reads: the one it writes."""
+    return wire.answers_in(message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
 
 
 def _json(data: bytes) -> Any:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from fastapi import FastAPI
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -26,6 +27,7 @@ from edgeagents.adapters.rest import Rest
 from edgeagents.adapters.service_doors import ServiceDoors
 from edgeagents.adapters.startup import host_of_others
 from edgeagents.adapters.token_files import FileToken
+from edgeagents.adapters.web_pages import shows
 from edgeagents.audit import Audit
 from edgeagents.model.gateways import Gateways
 from edgeagents.model.message import Outcome, OutcomeStatus
@@ -55,6 +57,7 @@ from services.guard.past import NOTHING_LOST, Past, acknowledged, reconcile
 from services.guard.people import People, add_people_routes
 from services.guard.picture import KEPT_SETS, LivePicture
 from services.guard.room import Room
+from services.guard.shown import GuardState
 from services.guard.streams import DAY_S, LIMITS, ensure_streams
 
 log = logging.getLogger(__name__)
@@ -157,7 +160,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         guard.start(bridge.run(), "mqtt bridge")
     try:
         async with open_door(service, DoorSettings(), settings.state_dir, audit) as door:
-            _routes(service, guard, door)
+            add_routes(service.app, guard, door)
             yield
     finally:
         await guard.stop()
@@ -355,13 +358,14 @@ def _listens(service: EdgexService, guard: Guard) -> None:
     ]
 
 
-def _routes(service: EdgexService, guard: Guard, door: Mapping[str, int]) -> None:
-    """Add the guard's own routes to the common ones."""
+def add_routes(app: FastAPI, guard: Guard, door: Mapping[str, int]) -> None:
+    """Add the guard's own routes to the common ones; `door` counts what agents asked of EdgeX, by answer."""
 
-    add_people_routes(service.app, guard.people, guard.approvals)
+    add_people_routes(app, guard.people, guard.approvals)
 
-    @service.app.get("/api/v3/guard")
+    @app.get("/api/v3/guard", **shows(GuardState, "What it does."))
     async def state() -> dict[str, Any]:
+        """Tell what the guard does and how it went so far."""
         table = guard.means.desk.table
         return {
             "apiVersion": "v3",

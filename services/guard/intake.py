@@ -166,7 +166,8 @@ class Teller:
         while True:
             agent, outcome, trace = await self._queue.get()
             with telemetry.carry(trace):
-                await self._store(subjects.outcome(self._gateway, agent, outcome.device), outcome)
+                subject = subjects.outcome(self._gateway, agent, outcome.device)
+                await self._store(subject, outcome, means.desk.reads(agent))
             await means.on_disk(means.ledger.told, agent, outcome.command_id)
             self._queue.task_done()
 
@@ -204,7 +205,7 @@ class Teller:
             except UnavailableError:
                 await asyncio.sleep(0.25)
 
-    async def _store(self, subject: str, outcome: Outcome) -> None:
+    async def _store(self, subject: str, outcome: Outcome, content_type: str) -> None:
         """Store an outcome behind the last one of its subject; wait for a broker that is away.
 
         No message id: the stream's memory of ids spans its subjects, and agents may publish on some of them.
@@ -218,8 +219,9 @@ class Teller:
                     self._sequences[subject], is_told = await self._last(subject, outcome)
                     if is_told:
                         return
+                data, last = wire.encode(outcome, content_type), self._sequences[subject]
                 self._sequences[subject] = await self._bus.store(
-                    subject, wire.encode(outcome), {CONTENT_TYPE: wire.PROTOBUF}, expected_last=self._sequences[subject]
+                    subject, data, {CONTENT_TYPE: content_type}, expected_last=last
                 )
                 return
             except ConflictError:
@@ -238,6 +240,7 @@ class Teller:
         if last is None:
             return 0, False
         try:
-            return last.sequence, wire.decode(Outcome, last.data).command_id == outcome.command_id
+            content_type = last.headers.get(CONTENT_TYPE, wire.PROTOBUF)
+            return last.sequence, wire.decode(Outcome, last.data, content_type).command_id == outcome.command_id
         except MalformedMessageError:
             return last.sequence, False
