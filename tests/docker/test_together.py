@@ -1,14 +1,12 @@
 """Tasks, questions and the language model inside compose, asked from the host as an owner does and by the tools."""
 
 import json
-import os
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -113,7 +111,7 @@ def owner_on_the_host(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory
 def edgeagents(*words: str, timeout_s: float = 60.0) -> str:
     """Return what the command line on the host says."""
     command = [sys.executable, "-m", "edgeagents.cli", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT)
     assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -184,4 +182,4 @@ def test_doctor_and_status_know_both(gateway: Gateway) -> None:
     assert "stream of tasks" not in levels
     assert [item for item in found["findings"] if item["level"] == "failed"] == []
     assert status["coordinator"]["state"] == "up"
-    assert Path("/models/smollm2-135m-instruct").name in status["model"]["text"]
+    assert MODEL.parent.name in status["model"]["text"]
