@@ -62,20 +62,21 @@ def wait_serving(gateway: Gateway) -> None:
         time.sleep(0.3)
 
 
-LAMP: Final = {"skill": "set", "deviceName": "light-office", "resourceName": "Switch", "deadlineS": 45}
+# Not above 18: what else the home does, an open window forbids.
+HEAT: Final = {"skill": "set", "deviceName": "radiator-office", "resourceName": "Setpoint", "deadlineS": 45}
 
 
 class TestTasks:
     def test_a_task_given_over_http_is_done_and_proven(self, gateway: Gateway) -> None:
         wait_serving(gateway)
         proven = gateway.proven()
-        found = done_in_time(gateway, {**LAMP, "value": True})
+        found = done_in_time(gateway, {**HEAT, "value": 17})
         assert found["state"] == "done", found
-        assert found["winner"] == "assistant"
+        assert found["winner"] == "comfort"
         assert gateway.proven() > proven
 
     def test_its_changes_are_watched_from_the_host_to_its_end(self, gateway: Gateway) -> None:
-        status, given = asked("POST", f"{coordinator(gateway)}/task", {"task": {**LAMP, "value": False}})
+        status, given = asked("POST", f"{coordinator(gateway)}/task", {"task": {**HEAT, "value": 16}})
         assert status == 202
         url = f"{coordinator(gateway)}/task/id/{given['id']}/watch"
         with urllib.request.urlopen(url, timeout=TASK_S) as stream:  # ends with the task
@@ -83,14 +84,14 @@ class TestTasks:
         assert told[-1]["state"] == "done", told[-1]
 
     def test_the_owners_command_line_gives_one_and_waits_for_its_end(self, gateway: Gateway) -> None:
-        words = ["--set", "light-office/Switch=true", "--deadline", "45", "--wait"]
+        words = ["--set", "radiator-office/Setpoint=18", "--deadline", "45", "--wait"]
         out = gateway.owner("task", "submit", "set", *words, timeout_s=90)
         assert "done" in out
 
     def test_a_coordinator_that_was_started_again_goes_on(self, gateway: Gateway) -> None:
         gateway.engine.docker("restart", "-t", "10", gateway.container("coordinator"))
         wait_serving(gateway)
-        assert done_in_time(gateway, {**LAMP, "value": False})["state"] == "done"
+        assert done_in_time(gateway, {**HEAT, "value": 15})["state"] == "done"
 
     def test_pages_that_nobody_needs_stay_behind_the_guard(self, gateway: Gateway) -> None:
         base = coordinator(gateway)
