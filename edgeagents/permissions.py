@@ -32,6 +32,8 @@ from edgeagents.subjects import (
 )
 
 INFERENCE_USER: Final = "inference"
+# Services that reach EdgeX by the guard's door, as agents do, and are none: NATS user -> EdgeX service key.
+BEHIND_DOOR: Final = {COORDINATOR: f"app-{COORDINATOR}", INFERENCE_USER: f"app-{INFERENCE_USER}"}
 MICRO_INBOX: Final = "_INBOX.micro"  # where questions to micro services have their answers sent
 NEVER_FOR_AGENTS: Final = ("edgex.core.command.>", "edgex.device.command.>", "edgex.core.commandquery.>")
 

@@ -235,7 +235,7 @@ class AgentDefinition(OwnerModel):
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, value: str) -> str:
-        if value in ("guard", "coordinator", "owner", "http"):
+        if value in ("guard", "coordinator", "inference", "owner", "http"):
             raise ValueError(f"the name {value!r} is taken")
         return value
 

@@ -1,0 +1,45 @@
+"""What is built late is right all the same, and nobody who only imports the library is surprised."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pydantic
+import pytest
+
+import edgeagents
+import services
+
+SERVICES = ("agent", "coordinator", "guard", "inference", "world")
+
+
+def test_every_model_of_ours_can_be_built() -> None:
+    """Built late, a wrong one would be told when it is first used."""
+    for package in (edgeagents, services):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith("__main__") and found.name != "edgeagents.quick_start":
+                importlib.import_module(found.name)
+    waiting, ours = [pydantic.BaseModel], 0
+    while waiting:
+        model = waiting.pop()
+        waiting += model.__subclasses__()
+        if model.__module__.split(".")[0] in ("edgeagents", "services"):
+            assert model.model_rebuild(force=True), model
+            ours += 1
+    assert ours > 60
+
+
+def test_the_library_leaves_others_models_as_they_are() -> None:
+    code = "import edgeagents.adapters.bootstrap, pydantic\nassert not pydantic.BaseModel.model_config"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=110)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_begins_with_it(name: str) -> None:
+    source = importlib.util.find_spec(f"services.{name}.__main__")
+    assert source is not None
+    assert source.origin is not None
+    lines = open(source.origin).read().splitlines()
+    first = next(line for line in lines if line.strip().startswith(("from edgeagents", "from services")))
+    assert first.strip().startswith("from edgeagents import quick_start")
