@@ -103,6 +103,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
     publish = [
         f"{g}.sessions.{name}",
         f"{g}.leases.{name}",
+        f"{g}.consents.{name}",
         f"{g}.inference.{name}",
         f"{g}.commands.*.{name}",
         f"{g}.audit.{name}.*",
@@ -129,6 +130,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
+        f"{g}.consent-requests.{name}",
         f"{g}.acts.{name}.{COORDINATOR}",
         f"{g}.coordinator",
         *asked_on(key),
