@@ -26,7 +26,20 @@ from edgeagents.protocol.task_award import Standing, standing_of
 AGAIN_S: Final = 0.3
 HEARD_S: Final = 120.0  # a client that is not heard for so long gives up, and says so
 ENDED: Final = ("done", "failed")
+LAMPS: Final = ("light-living", "light-bedroom", "light-kitchen")
 Give: TypeAlias = Callable[[dict[str, Any]], Awaitable[int]]
+
+
+def worker(name: str, cost_s: float, *lamps: str) -> dict[str, Any]:
+    """Return an agent that does tasks with lamps; both may set the one in the bedroom."""
+    return {
+        "name": name, "mode": "act", "priority": "comfort", "watches": [{"profile": "Light"}], "ttl": 10,
+        "may": [{"device": lamp, "resource": "Brightness"} for lamp in lamps],
+        "skills": [{"name": "set", "cost_s": cost_s}],
+    }  # fmt: skip
+
+
+WORKERS = (worker("swift", 0.1, *LAMPS[:2]), worker("steady", 0.3, *LAMPS[1:]))
 
 
 class Clients:
@@ -83,7 +96,7 @@ class Clients:
 
     async def _by_rule(self, task: dict[str, Any]) -> int:
         """Give it as eKuiper's `rest` sink does: what the rule's `dataTemplate` wrote, in an array of results."""
-        answer = await self._http.post(f"{self._url}/api/v3/task", json=[{**task, "value": float(task["value"])}])
+        answer = await self._http.post(f"{self._url}/api/v3/task", json=[task])
         return int(answer.json()[0]["statusCode"]) if answer.status_code == 207 else answer.status_code
 
     async def _by_nats(self, task: dict[str, Any]) -> int:

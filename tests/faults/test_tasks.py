@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -15,24 +14,11 @@ import pytest
 from edgeagents import subjects
 from tests.faults.rig import Moment, Rig, a_rig, failures, until
 from tests.faults.score import Score
-from tests.faults.task_clients import Clients, Watcher, is_over, verdict
+from tests.faults.task_clients import LAMPS, WORKERS, Clients, Watcher, is_over, verdict
 
-LAMPS = ("light-living", "light-bedroom", "light-kitchen")
 KILLED = ("coordinator", "agent-swift", "guard", "nats", "agent-steady")
 FLOWS_S = 3.0  # from the coordinator's death until a task given after it is done
 PAUSED_S = 4.0
-
-
-def worker(name: str, cost_s: float, *lamps: str) -> dict[str, Any]:
-    """Return an agent that does tasks with lamps; both may set the one in the bedroom."""
-    return {
-        "name": name, "mode": "act", "priority": "comfort", "watches": [{"profile": "Light"}], "ttl": 10,
-        "may": [{"device": lamp, "resource": "Brightness"} for lamp in lamps],
-        "skills": [{"name": "set", "cost_s": cost_s}],
-    }  # fmt: skip
-
-
-WORKERS = (worker("swift", 0.1, *LAMPS[:2]), worker("steady", 0.3, *LAMPS[1:]))
 
 
 @contextlib.asynccontextmanager
