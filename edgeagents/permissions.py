@@ -162,6 +162,7 @@ def for_coordinator(gateway: str, base: str = "edgex") -> Permissions:
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
+        f"{g}.{COORDINATOR}",  # whether another one is there
         *coordinator_hears(gateway),
         *asked_on(key),
     ]
