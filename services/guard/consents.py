@@ -139,6 +139,8 @@ class Consents:
         """Ask who has to be asked, tell a person where agents do not agree, and close what is over."""
         now_s = self._now()
         for ask, asked in list(self._asked.items()):
+            if ask not in self._asked:
+                continue  # carried while another one was asked for
             if not self._approvals.waits(asked.job):
                 self._close(ask, "open")  # a person was quicker, its time is over, or it was paused
                 continue
