@@ -138,7 +138,9 @@ def _consent(body: Body) -> str:
 
 def _consent_said(body: Body) -> str:
     verb = "consents to" if body["consents"] else "does not consent to"
-    return f"{verb} {place_of(body)} = {shown(body['value'])} for {body['of']}{_reason(body)} (command {body['command']})"
+    return (
+        f"{verb} {place_of(body)} = {shown(body['value'])} for {body['of']}{_reason(body)} (command {body['command']})"
+    )
 
 
 def _rejected(body: Body) -> str:

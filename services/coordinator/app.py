@@ -48,7 +48,9 @@ class CoordinatorSettings(BaseSettings):
     bid_s: float = Field(1.0, gt=0, le=60, description="longest wait for bids; it ends early when all have answered")
     take_s: float = Field(5.0, gt=0, le=600, description="how long a winner may take to take a task")
     most_invited: int = Field(32, ge=1, le=1024, description="agents asked for one task at most, the least busy first")
-    standby: bool = Field(False, description="wait while another coordinator of this gateway serves; set it on each one")
+    standby: bool = Field(
+        False, description="wait while another coordinator of this gateway serves; set it on each one"
+    )
 
 
 SPEC: Final = ServiceSpec(

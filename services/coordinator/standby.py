@@ -1,8 +1,8 @@
 """Waits while another coordinator of this gateway is there, so that one of several leads and the next takes over.
 
-A coordinator says twice a second that it serves. Silence counts only while we could have heard it: not while the link to
-the broker is down, nor while this process itself was held up. Who takes over too early does no harm: the stream `tasks`
-has one writer, and whoever is behind cannot write, and ends (`journal.py`).
+A coordinator says twice a second that it serves. Silence counts only while we could have heard it: not while the link
+to the broker is down, nor while this process itself was held up. Who takes over too early does no harm: the stream
+`tasks` has one writer, and whoever is behind cannot write, and ends (`journal.py`).
 
 Source: design.md section 5 ("a standby coordinator"); docs/decisions/0023.
 """

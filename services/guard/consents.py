@@ -1,10 +1,10 @@
-"""Asks the agents that a class B command concerns, counts their consents, and lets the command pass when they are enough.
+"""Asks the agents that a class B command concerns, counts their consents, lets the command pass once they are enough.
 
-A command that waits for a person (`approvals.py`) is put before its members at the same time, under a name that is drawn
-for this one time: a consent for another command, or for an earlier one of that id, finds nothing to count for. Each
-member speaks on a subject that the broker lets nobody else write. Whoever comes first decides, the agents or a person;
-when its time is over the command expires. Consents are counted once more against the owner's files before the command
-goes out (`actuator.py`). Nothing is kept on disk: what waited when the guard stopped expires.
+A command that waits for a person (`approvals.py`) is put before its members at the same time, under a name that is
+drawn for this one time: a consent for another command, or for an earlier one of that id, finds nothing to count for.
+Each member speaks on a subject that the broker lets nobody else write. Whoever comes first decides, the agents or a
+person; when its time is over the command expires. Consents are counted once more against the owner's files before the
+command goes out (`actuator.py`). Nothing is kept on disk: what waited when the guard stopped expires.
 
 Source: design.md section 3.6; FIPA SC00036J (propose: accept-proposal, reject-proposal).
 """

@@ -1,4 +1,4 @@
-"""Two network namespaces with a cable between them: gateways that share no loopback, and a partition that is none of ours.
+"""Two network namespaces with a cable between them: gateways that share no loopback, and a cable to cut.
 
 A gateway lives in a thread that has entered its namespace: sockets belong to the namespace of the thread that opens
 them, and processes inherit it. Only root can make them.

@@ -179,8 +179,14 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def a_rig(
-    folder: Path, score: Score, *, seed: int = 1, factor: float = 60.0, only_played: bool = False,
-    agents: Sequence[dict[str, Any]] = (), **options: Any,
+    folder: Path,
+    score: Score,
+    *,
+    seed: int = 1,
+    factor: float = 60.0,
+    only_played: bool = False,
+    agents: Sequence[dict[str, Any]] = (),
+    **options: Any,
 ) -> AsyncIterator[Rig]:
     """Yield a prepared home, nothing of it started yet; at the end everything is stopped.
 

@@ -223,9 +223,7 @@ async def parted(world: World, cut_s: float, score: Score) -> None:
     assert shared, "both did tasks of one id, each its own"
 
 
-async def test_both_sides_of_a_cut_cable_do_their_own_tasks_and_are_one_again_soon(
-    world: World, score: Score
-) -> None:
+async def test_both_sides_of_a_cut_cable_do_their_own_tasks_and_are_one_again_soon(world: World, score: Score) -> None:
     await parted(world, 5.0, score)
 
 

@@ -65,7 +65,7 @@ async def pause(rig: Rig, name: str) -> None:
 
 
 async def under_fire(rig: Rig, clients: Clients, count: int, killed: Sequence[str]) -> list[str]:
-    """Give so many tasks while processes are killed one after the other, and the coordinator paused; return problems."""
+    """Give so many tasks while processes are killed in turn, and the coordinator is paused; return problems."""
     problems: list[str] = []
     giving = asyncio.create_task(clients.give_all(range(count)))
     try:
@@ -142,4 +142,4 @@ async def test_sixty_tasks_of_three_kinds_of_clients_end_once_each(tmp_path: Pat
     async with society(tmp_path, score, seed) as (rig, clients, watcher):
         await clients.give_all(range(60), at_once=30)
         assert await ends_well(rig, clients, watcher, "60 tasks of three kinds of clients") == []
-        assert {way: count for way, count in clients.ways.items()} == {"http": 20, "rule": 20, "nats": 20}
+        assert dict(clients.ways) == {"http": 20, "rule": 20, "nats": 20}

@@ -136,9 +136,7 @@ async def test_what_its_rules_are_against_waits_for_a_person_who_may_let_it_pass
     assert "heat refused: rule 'shut' wants False: a draught: not enough" in told["consent"]
 
 
-async def test_a_member_that_is_gone_has_not_consented(
-    client: Client, air: Agent, heat: list[ServiceProcess]
-) -> None:
+async def test_a_member_that_is_gone_has_not_consented(client: Client, air: Agent, heat: list[ServiceProcess]) -> None:
     heat[0].kill()
     reply = await air.lease("valve-3", "Brief")
     command = air.command("valve-3", "true", reply.epoch, "Brief", ttl_s=2.0)

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition
-from edgeagents.model.skill import Aim, Skill, aim_of
 from edgeagents.model.message import Cause
+from edgeagents.model.skill import Aim, Skill, aim_of
 from edgeagents.model.task import TaskRef, cause_of, read_task, task_of
 
 SET = {"skill": "set", "deviceName": "valve", "resourceName": "Open", "value": True}
@@ -95,7 +95,9 @@ def test_a_cause_names_the_award_it_was_made_of_and_nothing_else_does() -> None:
     assert task_of(Cause(stream="tasks", sequence=3)) is None
 
 
-@pytest.mark.parametrize("stream", ["tasks/", "tasks/t", "tasks/t/", "tasks/t/-1", "tasks//1", "tasks/t/1/2", "tasks/t/٣"])
+@pytest.mark.parametrize(
+    "stream", ["tasks/", "tasks/t", "tasks/t/", "tasks/t/-1", "tasks//1", "tasks/t/1/2", "tasks/t/٣"]
+)
 def test_a_cause_that_names_a_task_in_another_way_is_refused(stream: str) -> None:
     with pytest.raises(InvalidInputError, match="names no task"):
         task_of(Cause(stream=stream, sequence=1))

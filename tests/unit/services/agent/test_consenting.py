@@ -163,9 +163,7 @@ async def test_its_own_command_under_way_for_another_value_objects() -> None:
         ("valve", "Setpoint", "warm", "'warm'"),
     ],
 )
-async def test_what_it_does_not_know_it_does_not_consent_to(
-    device: str, resource: str, value: str, words: str
-) -> None:
+async def test_what_it_does_not_know_it_does_not_consent_to(device: str, resource: str, value: str, words: str) -> None:
     assert words in await Asked().ask(value, device=device, resource=resource)
 
 
