@@ -98,16 +98,28 @@ async def test_with_the_agents_consent_it_is_done_and_why_says_who_consented(cli
     assert "consents to valve-1/Brief = true for air" in told["consent-said"]
 
 
-async def test_what_its_rules_are_against_waits_for_a_person_who_may_let_it_pass(client: Client, air: Agent) -> None:
-    reply = await air.lease("valve-2", "Brief")
-    command = air.command("valve-2", "true", reply.epoch, "Brief")
+async def test_what_its_rules_are_against_waits_for_a_person_who_may_let_it_pass(
+    client: Client, air: Agent, heat: list[ServiceProcess]
+) -> None:
     heard: list[Act] = []
 
     async def note(message: BusMessage) -> None:
         heard.append(wire.decode(Act, message.data))
 
     subscription = await client.bus.subscribe(subjects.consent("gw", "heat"), note)
-    await client.publish_reading("valve-2", "Setpoint")
+    # First what it is, then what its rule looks at: so heat wants nothing that is not so, and commands nothing.
+    url, before = f"{heat[0].ready()}/api/v3/agent", 0
+
+    async def has_read(more: int) -> bool:
+        return int((await client.http.get(url)).json()["counts"].get("events", 0)) >= before + more
+
+    before = int((await client.http.get(url)).json()["counts"].get("events", 0))
+    for number, resource in enumerate(("Brief", "Setpoint"), 1):
+        await client.publish_reading("valve-2", resource)
+        await until(lambda: has_read(number), f"heat has read {resource}", timeout_s=20)  # noqa: B023
+    reply = await air.lease("valve-2", "Brief")
+    assert reply.granted, reply.reason
+    command = air.command("valve-2", "true", reply.epoch, "Brief")
     await air.send(command)
 
     async def has_said() -> bool:
