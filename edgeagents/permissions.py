@@ -105,6 +105,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
     publish = [
         f"{g}.sessions.{name}",
         f"{g}.leases.{name}",
+        f"{g}.consents.{name}",
         f"{g}.inference.{name}",
         f"{g}.commands.*.{name}",
         f"{g}.audit.{name}.*",
@@ -131,6 +132,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
+        f"{g}.consent-requests.{name}",
         f"{g}.acts.{name}.{COORDINATOR}",
         f"{g}.coordinator",
         *asked_on(key),
@@ -162,6 +164,7 @@ def for_coordinator(gateway: str, base: str = "edgex") -> Permissions:
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
+        f"{g}.{COORDINATOR}",  # whether another one is there
         *coordinator_hears(gateway),
         *asked_on(key),
     ]

@@ -35,6 +35,7 @@ from edgeagents.settings import PREFIX, SiteTime
 from services.agent.absences import Absences
 from services.agent.answers import Answers, Door, read_words
 from services.agent.commands import Commander
+from services.agent.consenting import Consenting
 from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
 from services.agent.loop import AgentLoop, rule_results
@@ -151,12 +152,14 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             service.bus, agent, commander, audit, incarnation,
             lambda: service.site_time.at_ns(clock.wall_ns()), service.tasks,
         )  # fmt: skip
-        add_routes(service, agent, loop, rules, twin, commander, waits, answers, tasks)
+        consenting = Consenting(service.bus, agent, service.devices, commander, rules, twin, audit, site_now)
+        add_routes(service, agent, loop, rules, twin, commander, waits, answers, tasks, consenting)
         if is_by_http(service.config):
             add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
         service.tasks.create_task(_watch(clock), name="clock")
         service.tasks.create_task(
-            _run(service, agent, path, loop, inputs, rules, twin, commander, audit, waits, tasks), name="agent"
+            _run(service, agent, path, loop, inputs, rules, twin, commander, audit, waits, tasks, consenting),
+            name="agent",
         )
         try:
             yield
@@ -209,6 +212,7 @@ async def _run(
     audit: Audit,
     waits: Absences,
     work: Tasks,
+    consenting: Consenting,
 ) -> None:
     """Start the agent's tasks in the order they need each other, then handle inputs for ever."""
     tasks = service.tasks
@@ -237,6 +241,7 @@ async def _run(
     nothing_new = subjects.trigger(service.settings.gateway, agent.name)
     tasks.create_task(loop.look_again(lambda: service.bus.store(nothing_new, b"{}")), name="look-again")
     tasks.create_task(work.run(), name="tasks")
+    await consenting.open()
     await loop.run(inputs.queue)
 
 
@@ -283,7 +288,7 @@ def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook,
 
 def add_routes(
     service: EdgexService, agent: AgentDefinition, loop: AgentLoop, rules: RuleBook, twin: Twin, commander: Commander,
-    waits: Absences, answers: Answers | None, work: Tasks,
+    waits: Absences, answers: Answers | None, work: Tasks, consenting: Consenting,
 ) -> None:  # fmt: skip
     """Add the agent's own routes to the common ones."""
     subject = subjects.trigger(service.settings.gateway, agent.name)
@@ -323,6 +328,7 @@ def add_routes(
             "perception": dict(twin.counts),
             "commands": dict(commander.counts),
             "tasks": dict(work.counts),
+            "consents": dict(consenting.counts),
             "pending": len(commander.pending),
             "waitsFor": list(waits.waited_for),
             "ruleFailures": dict(rules.failures),

@@ -31,6 +31,7 @@ from services.coordinator.eligibility import Site
 from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader
 from services.coordinator.routes import add_routes
+from services.coordinator.standby import Standby
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,9 @@ class CoordinatorSettings(BaseSettings):
     bid_s: float = Field(1.0, gt=0, le=60, description="longest wait for bids; it ends early when all have answered")
     take_s: float = Field(5.0, gt=0, le=600, description="how long a winner may take to take a task")
     most_invited: int = Field(8, ge=1, le=1024, description="agents asked for one task at most, the least busy first")
+    standby: bool = Field(
+        False, description="wait while another coordinator of this gateway serves; set it on each one"
+    )
 
 
 SPEC: Final = ServiceSpec(
@@ -118,7 +122,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         service.tasks.create_task(work, name=name)
         for name, work in (
             ("audit", audit.run()),
-            ("coordinator", _run(service, leader, desk)),
+            ("coordinator", _run(service, leader, desk, Standby(service.bus) if settings.standby else None)),
             ("files", owners.run()),
         )
     ]
@@ -131,9 +135,11 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
             task.cancel()
 
 
-async def _run(service: EdgexService, leader: Leader, desk: Desk) -> None:
-    """Read the tasks back, then serve for ever."""
+async def _run(service: EdgexService, leader: Leader, desk: Desk, standby: Standby | None) -> None:
+    """Read the tasks back, once it is our turn to lead, then serve for ever."""
     await service.devices.wait_ready()
+    if standby is not None:
+        await standby.until_needed()
     await leader.restore()
     async with asyncio.TaskGroup() as tasks:
         for name, work in (

@@ -26,6 +26,7 @@ from edgeagents.errors import (
 from edgeagents.model.message import Command, Outcome, OutcomeStatus
 from edgeagents.model.values import Value, parse_value
 from edgeagents.protocol import actuation, effects, gate
+from edgeagents.protocol.consent import holds
 from edgeagents.runner import drive
 from services.guard.jobs import Job, Means, end, finish, printable
 from services.guard.ledger import Entry, Intent
@@ -102,7 +103,7 @@ class Actuator:
         match verdict:
             case gate.Refused(reasons):
                 await self.end(job, "refused", "; ".join(reasons))
-            case gate.NeedsApproval() if not job.approver:
+            case gate.NeedsApproval() if not self._is_let_pass(job, verdict):
                 await self._park(job, verdict)
             case gate.Passed(rule, value, text) | gate.NeedsApproval(rule, value, text):
                 proof_key = (job.command.device, rule.proof.resource) if rule.proof else job.key
@@ -125,8 +126,18 @@ class Actuator:
         proposal = gate.Proposal(job.agent, *job.key, job.command.value, job.data_site_s)
         return gate.judge(proposal, means.owner.rules(means.devices), means.picture.view, means.clocks.site())
 
+    def _is_let_pass(self, job: Job, verdict: gate.NeedsApproval) -> bool:
+        """Say whether a person did, or enough of the agents that it concerns by the owner's files as they are now."""
+        means = self._means
+        rules = means.owner.rules(means.devices)
+        return bool(job.approver) or holds(job.consents, verdict.rule, rules, job.key, job.agent)
+
     async def _park(self, job: Job, verdict: gate.NeedsApproval) -> None:
         means = self._means
+        problem = await means.task_problem(job)  # nobody is to be asked for what is nobody's
+        if problem:
+            await self.end(job, "refused", problem)
+            return
         await means.on_disk(means.ledger.enter, job.agent, job.command.id, "waiting", means.clocks.wall_ns() / 1e9)
         problem = means.park(job, verdict)
         if problem:
@@ -148,9 +159,9 @@ class Actuator:
 
     def _lease_problem(self, job: Job) -> str:
         table = self._means.desk.table
-        if not job.approver:
+        if not job.has_waited:
             return table.problem(job.key, job.session, job.command.epoch, job.sequence)
-        # A human took their time: the lease must be the same one still.
+        # Somebody took their time: the lease must be the same one still.
         held = table.current(job.key)
         return table.problem(job.key, job.session, job.command.epoch, held.epoch.revision + 1 if held else 0)
 
@@ -274,7 +285,8 @@ class Actuator:
             )
         except StoreError as error:
             return actuation.IntentLost(str(error))
-        return actuation.IntentStored(means.clocks.now(), self._problem_but(under_way))
+        problem = self._problem_but(under_way) or await means.task_problem(job)
+        return actuation.IntentStored(means.clocks.now(), problem)
 
     async def _set(self, command: Command, wanted: Value, under_way: _UnderWay) -> actuation.Event:
         means, job = self._means, under_way.job
