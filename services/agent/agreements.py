@@ -14,6 +14,8 @@ from edgeagents.model.cooperation import Dispute, Settlement
 from edgeagents.protocol.gate import Key
 
 LONGEST_S: Final = 3_600.0  # no outcome binds us longer, whatever we are told
+# Where a class or a lease decided, the winner has its own way and may change its mind: nobody binds those above.
+BARGAINED: Final = ("nash", "offers", "vote")
 Cause: TypeAlias = Literal["not-party", "late", "other-resource", "unknown-option", "unknown-winner"]
 
 
@@ -25,7 +27,7 @@ class Agreement:
         conflict: its name.
         word: the agreed value.
         is_ours: whether it is ours to give.
-        others: the other parties; empty: nobody else wants anything there, so nobody is bound.
+        others: the other parties, whoever gives it first; empty: we are not bound.
         until_s: as long as it stands, on the party's own clock.
         asked: whether it is being asked anew, its time being over.
     """
@@ -132,10 +134,12 @@ def agreed(conflict: str, party: Party, said: Settlement, me: str, now_s: float)
     """Return what stands from now on by a settlement that has an effect; None: nothing does, all goes on as it was."""
     if not said.winner:
         return None
-    others = tuple(name for name in party.dispute.others if name != me) if said.stands_s else ()
+    is_ours = said.winner == me
+    is_bound = said.stands_s > 0 and (not is_ours or said.rung in BARGAINED)
+    others = tuple(name for name in party.dispute.others if name != me) if is_bound else ()
     ordered = tuple(sorted(others, key=lambda name: name != said.winner))  # whoever gives it comes first
     until_s = now_s + min(said.stands_s, LONGEST_S)
-    return Agreement(conflict, said.value, said.winner == me, ordered, until_s)
+    return Agreement(conflict, said.value, is_ours, ordered, until_s)
 
 
 def key_of(dispute: Dispute) -> Key:

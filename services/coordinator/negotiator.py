@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import Priority
-from edgeagents.model.cooperation import Act, Appraisal, Dispute, Settlement
+from edgeagents.model.cooperation import Act, Appraisal, Dispute, Performative, Settlement
 from edgeagents.protocol import ladder
 from edgeagents.protocol.conversation import (
     Begin,
@@ -333,5 +333,5 @@ def outcome(case: Case, verdict: Verdict) -> Act:
         device=case.dispute.device, resource=case.dispute.resource, value=verdict.value, winner=verdict.winner,
         rung=verdict.rung, stands_s=case.stands_s if verdict.stands else 0.0,
     )  # fmt: skip
-    performative = "inform" if verdict.winner else "cancel"
+    performative: Performative = "inform" if verdict.winner else "cancel"
     return act(performative, case.conversation, settlement=settlement, reason=verdict.reasons[-1][:2_000])

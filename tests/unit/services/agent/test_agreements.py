@@ -83,3 +83,10 @@ def test_a_settlement_that_is_not_ours_has_no_effect(
 
 def test_one_of_ours_in_time_has() -> None:
     assert problem(PARTY, SAID, 5.0) is None
+
+
+@pytest.mark.parametrize("rung", ["lease", "priority", "lock", "fallback"])
+def test_who_has_its_own_way_by_class_or_lease_is_not_bound_to_it_by_those_below(rung: str) -> None:
+    said = SAID.model_copy(update={"rung": rung})
+    assert ruling(stands("comfort", said), "22", 6.0) == Free()
+    assert isinstance(ruling(stands("energy", said), "19", 6.0), HeldBack)
