@@ -262,7 +262,9 @@ class Conflicts:
     async def _give(self, key: Key, agreement: Agreement) -> None:
         """Command the agreed value until it is so, or stands no longer: the other's lease may end a moment later."""
         cause = Cause(stream=f"conflicts/{agreement.conflict}", sequence=1, event_id=agreement.conflict)
-        wait_s, until_s = CARRY_OUT_S, max(agreement.until_s, time.monotonic() + SETTLES_S)
+        # Who is not bound follows its rules: they may want something else by then.
+        wait_s = CARRY_OUT_S
+        until_s = agreement.until_s if agreement.others else time.monotonic() + SETTLES_S
         while self._agreements.get(key) is agreement and time.monotonic() < until_s:
             if self._present(key) == agreement.word:
                 return

@@ -194,14 +194,13 @@ class Negotiating(Agents):
     def _agreed_given(self, name: str, key: gate.Key, agreement: Agreement, site_s: float) -> list[Change]:
         """Have the winner give what was agreed, as soon as its gate lets it pass, while it stands."""
         thinker = self._by_name[name]
-        stands_s = max(agreement.until_s, agreement.until_s + 60.0 if not agreement.others else 0.0)
-        is_over = self._agreed.get((name, key)) is not agreement or site_s >= stands_s
+        is_over = self._agreed.get((name, key)) is not agreement or (agreement.others and site_s >= agreement.until_s)
         if is_over or self._present(thinker, key) == agreement.word:
             self._to_give.pop(key, None)
             return []
         intent = Intent(*key, self._value(key, agreement.word), "agreed", "conflict")
         decision = Decision("agreed", (intent,), "rule", 1.0, {}, self._wall_ns)
         changes = super()._give(thinker, intent, decision, site_s)
-        if changes:
+        if changes or not agreement.others:  # who is not bound follows its rules
             self._to_give.pop(key, None)
         return changes
