@@ -114,6 +114,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
         f"{g}.roster.{name}",
         f"{g}.ledger.{name}",
         f"{g}.task-requests.*.{name}",
+        f"{g}.conflicts.{name}",
         f"{g}.dead-letters.{key}",
         f"{base}.telemetry.{key}.>",
         f"{MICRO_INBOX}.>",

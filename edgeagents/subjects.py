@@ -187,6 +187,11 @@ def task_request(gateway: str, verb: str, sender: str) -> str:
     return f"{token(gateway)}.task-requests.{verb}.{token(sender)}"
 
 
+def conflict(gateway: str, agent: str) -> str:
+    """Return the subject on which an agent asks the coordinator to settle a conflict."""
+    return f"{token(gateway)}.conflicts.{token(agent)}"
+
+
 def task_record(gateway: str, task: str) -> str:
     """Return the subject in the stream `tasks` whose newest message says where a task stands."""
     return f"{token(gateway)}.tasks.{token(task)}"
@@ -200,7 +205,7 @@ def task_records(gateway: str) -> str:
 def coordinator_hears(gateway: str) -> tuple[str, ...]:
     """Return the filters for all that agents and others say to a coordinator."""
     g = token(gateway)
-    words = (f"acts.{COORDINATOR}.*", "roster.*", "ledger.*", "task-requests.*.*")
+    words = (f"acts.{COORDINATOR}.*", "roster.*", "ledger.*", "task-requests.*.*", "conflicts.*")
     return tuple(f"{g}.{word}" for word in words)
 
 
@@ -211,7 +216,7 @@ def speaker(subject: str) -> str:
         InvalidInputError: it is no such subject.
     """
     parts = subject.split(".")
-    if len(parts) < 3 or parts[1] not in ("acts", "roster", "ledger", "task-requests"):
+    if len(parts) < 3 or parts[1] not in ("acts", "roster", "ledger", "task-requests", "conflicts"):
         raise InvalidInputError(f"{subject!r} is nothing that is said to a coordinator")
     return name_of(parts[-1])
 

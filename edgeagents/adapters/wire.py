@@ -53,6 +53,11 @@ PB_CLASSES: Final[dict[type[model.Message], Callable[..., PbMessage]]] = {
     cooperation.Announcement: cooperation_pb2.Announcement,
     cooperation.LedgerAsk: cooperation_pb2.LedgerAsk,
     cooperation.LedgerTold: cooperation_pb2.LedgerTold,
+    cooperation.Dispute: cooperation_pb2.Dispute,
+    cooperation.DisputeTold: cooperation_pb2.DisputeTold,
+    cooperation.Worth: cooperation_pb2.Worth,
+    cooperation.Appraisal: cooperation_pb2.Appraisal,
+    cooperation.Settlement: cooperation_pb2.Settlement,
 }
 M = TypeVar("M", bound=model.Message)
 

@@ -15,6 +15,7 @@ from edgeagents.cli.approvals import approvals
 from edgeagents.cli.ask import ask
 from edgeagents.cli.audit import audit
 from edgeagents.cli.backup import backup, restore
+from edgeagents.cli.conflict import conflict
 from edgeagents.cli.credentials import credentials
 from edgeagents.cli.doctor import doctor
 from edgeagents.cli.events import events
@@ -39,6 +40,7 @@ app.command(audit)
 app.command(why)
 app.command(ask)
 app.command(task)
+app.command(conflict)
 app.command(replay)
 app.command(explain_preferences)
 app.register_install_completion_command()

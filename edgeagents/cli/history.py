@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from edgeagents.cli.lines import Body, body_of
 from edgeagents.model.message import AuditRecord
+from edgeagents.subjects import COORDINATOR
 
 Resource: TypeAlias = tuple[str, str]
 """Device and resource."""
@@ -49,6 +50,7 @@ class History:
     leases: defaultdict[Resource, list[Fact]] = field(default_factory=lambda: defaultdict(list))
     started: dict[tuple[str, str], Fact] = field(default_factory=dict)
     tasks: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    conflicts: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
 
     def take(self, record: AuditRecord) -> None:
         """Take the next record in; one with fields of another shape is kept, and connected to nothing."""
@@ -69,6 +71,8 @@ class History:
                 self.leases[str(body.get("device")), str(body.get("resource"))].append(fact)
             case "started":
                 self.started[record.writer, record.incarnation] = fact
+            case "conflict" | "settlement" if body.get("conflict"):
+                self.conflicts[str(body["conflict"])].append(fact)
             case "award" | "task" | "task-work" if "task" in body:
                 self.tasks[str(body["task"])].append(fact)
             case _ if "command" in body:  # approvals, quarantines, …: what happened to a command on its way
@@ -91,6 +95,13 @@ class History:
         """Return an agent's decisions, oldest first."""
         return [fact for fact in self.facts if fact.record.kind == "decision" and fact.record.writer == agent]
 
+    def conflicts_of(self, agent: str) -> list[Fact]:
+        """Return how conflicts were settled in which an agent was a party, oldest first: the mediator's words alone."""
+        return [
+            fact for facts in self.conflicts.values() for fact in facts
+            if is_verdict(fact) and any(party.get("agent") == agent for party in _objects(fact.body.get("parties")))
+        ]  # fmt: skip
+
     def lease_of(self, outcome: Fact) -> tuple[Fact | None, str]:
         """Return the lease a command went out under, and who held it before (empty: nobody)."""
         epoch = outcome.body.get("epoch")
@@ -111,6 +122,11 @@ class History:
         started = self.started.get((record.writer, record.incarnation))
         file = _file(started.body) if started is not None else {}
         return next((rule for rule in _filled(file.get("rules")) if rule.get("name") == wish.intent.get("rule")), None)
+
+
+def is_verdict(fact: Fact) -> bool:
+    """Say whether a record is how a conflict was settled: anybody may write one, the coordinator alone settles."""
+    return fact.record.kind == "conflict" and fact.record.writer == COORDINATOR
 
 
 def _file(started: Body) -> dict[str, Any]:

@@ -22,7 +22,8 @@ STATUS_STYLES: Final = {
 KIND_STYLES: Final = {
     "decision": "cyan", "lease": "blue", "approval": "magenta", "rejected": "red", "blocked": "red", "dropped": "red",
     "quarantine": "red", "late-effect": "red", "correction": "yellow", "set-again": "yellow", "clock-step": "yellow",
-    "override": "yellow", "paused": "yellow", "mode": "yellow",
+    "override": "yellow", "paused": "yellow", "mode": "yellow", "conflict": "magenta", "conflict-refused": "red",
+    "settlement-refused": "red",
 }  # fmt: skip
 _EXPONENT: Final = re.compile(r"[+-]?[0-9](\.[0-9]{1,20})?e[+-][0-9]{1,3}")
 Body = Mapping[str, Any]
@@ -202,6 +203,18 @@ def _mode(body: Body) -> str:
     return f"{body['approver']} put {body['agent']} into mode {body['mode']}{_reason(body)}"
 
 
+def _conflict(body: Body) -> str:
+    parties = " and ".join(str(party["agent"]) for party in body["parties"])
+    end = f"{shown(body['value'])} by {body['winner']}" if body["winner"] else "nothing, all goes on as it was"
+    reason = f": {body['reasons'][-1]}" if body["reasons"] else ""
+    return f"{place_of(body)} between {parties}: {end}{reason} ({body['conflict']})"
+
+
+def _settlement(body: Body) -> str:
+    end = f"{shown(body['value'])} by {body['winner'] or 'nobody'}"
+    return f"{place_of(body)} = {end}: {body['part']} ({body['conflict']})"
+
+
 def _scope(body: Body) -> str:
     return " ".join(str(body[name]) for name in ("scope", "name") if body.get(name))
 
@@ -219,6 +232,7 @@ WORDS: Final[Mapping[str, Callable[[Body], str]]] = {
     "started": _started, "decision": _decision, "lease": _lease, "command": _command, "approval": _approval,
     "rejected": _rejected, "blocked": _blocked, "dropped": _dropped, "quarantine": _quarantine, "released": _released,
     "set-again": _set_again, "correction": _correction, "late-effect": _late_effect, "override": _override,
+    "conflict": _conflict, "settlement": _settlement,
     "override-over": _override_over, "clock-step": _clock_step, "paused": _paused, "resumed": _resumed, "mode": _mode,
     "consent": _consent, "consent-said": _consent_said,
 }  # fmt: skip

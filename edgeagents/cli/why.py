@@ -13,7 +13,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from edgeagents.cli.history import Fact, History, Wish, wishes_of
+from edgeagents.cli.conflict import party_line
+from edgeagents.cli.history import Fact, History, Wish, is_verdict, wishes_of
 from edgeagents.cli.lines import STATUS_STYLES, clean, in_words, line_of, place_of, shown, when
 from edgeagents.cli.source import DEFAULT, Broker, File, trail_of
 from edgeagents.errors import NotFoundError
@@ -29,7 +30,7 @@ def why(subject: str, /, *, broker: Broker = DEFAULT, file: File = None, last: L
     """Say why something happened, from the audit alone.
 
     Args:
-        subject: a task's, a command's or a decision's id (the first characters of the last two do), a device,
+        subject: a task's, conflict's, command's or decision's id (the first characters of the last two do), a device,
             device/resource, or an agent.
     """
     history, problems = asyncio.run(_read(broker, file))
@@ -64,6 +65,9 @@ def answer(history: History, subject: str, last: int) -> Iterator[Text]:
     if len(commands) + len(decisions) > 1:
         raise NotFoundError(f"{subject!r} may be {', '.join(sorted(commands + decisions)[:5])}: write more of it")
     facts, own = history.about(device, resource), history.by(subject)
+    if subject in history.conflicts:
+        yield from _told(conflict_lines(history, subject))
+        return
     if subject in history.tasks:
         yield from _told(task_lines(history, subject))
         return
@@ -81,6 +85,8 @@ def answer(history: History, subject: str, last: int) -> Iterator[Text]:
     if subject in history.agents:
         own = own or [fact for fact in history.facts if fact.record.writer == subject]
         yield from _newest(own, last, f"what {subject} {'decided' if history.by(subject) else 'wrote down'}")
+        if history.conflicts_of(subject):
+            yield from _newest(history.conflicts_of(subject), last, f"conflicts of {subject}")
 
 
 def task_lines(history: History, task: str) -> list[Line]:
@@ -107,6 +113,33 @@ def task_lines(history: History, task: str) -> list[Line]:
                 lines += [("because", str(item)) for item in reasons] if isinstance(reasons, list) else []
                 lines.append(("end", f"{at} {body.get('state')}: {body.get('reason')}"))
     return lines
+
+
+def conflict_lines(history: History, conflict: str) -> list[Line]:
+    """Return who disagreed on what, what options were worth to whom, which rung settled it, why, and what was done."""
+    lines: list[Line] = [("conflict", conflict)]
+    for fact in history.conflicts[conflict]:
+        body, at = fact.body, when(fact.record.time_unix_ns)
+        if is_verdict(fact):
+            lines += [("about", place_of(body)), ("asked by", f"{body.get('by')}: wanted {shown(body.get('wanted'))}")]
+            lines += [("because", str(body["because"]))] if body.get("because") else []
+            parties = body.get("parties")
+            lines += [("party", _party(party)) for party in parties] if isinstance(parties, list) else []
+            end = f"{shown(body.get('value'))} by {body.get('winner')}" if body.get("winner") else "nothing"
+            lines += [("settled", f"{at} {end}"), ("rung", str(body.get("rung")))]
+            lines += [("runner-up", shown(body.get("runner_up") or "none"))]
+            reasons = body.get("reasons")
+            lines += [("reason", str(item)) for item in reasons] if isinstance(reasons, list) else []
+        elif fact.record.kind == "settlement":
+            lines.append(("obeyed", f"{at} {fact.record.writer}: {body.get('part')}"))
+    return lines
+
+
+def _party(party: object) -> str:
+    try:
+        return party_line(party) if isinstance(party, Mapping) else str(party)
+    except (KeyError, TypeError, ValueError, AttributeError):  # somebody else's idea of a party
+        return str(party)
 
 
 def _wanted(wanted: object) -> str:

@@ -34,6 +34,7 @@ class Story:
     decisions: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=24))
     outcomes: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=8))
     refusals: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=4))
+    conflicts: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=4))
     decided: int = 0
 
     def take(self, kind: str, body: Mapping[str, Any]) -> None:
@@ -41,6 +42,8 @@ class Story:
         if kind == "decision":
             self.decided += 1
             self.decisions.appendleft(body)
+        elif kind == "conflict":
+            self.conflicts.appendleft(body)
         elif kind == "command":
             (self.refusals if body["status"] == "refused" else self.outcomes).appendleft(body)
 
@@ -55,6 +58,7 @@ def render(
         _rooms(world, guard),
         Panel(_decisions(story), title="who decided what, and why", title_align="left", border_style="dim"),
         Panel(_outcomes(story), title="what the guard did", title_align="left", border_style="dim"),
+        *_conflicts(story),
         *_tasks(tasks),
         Text(footer, style="dim"),
     )
@@ -161,6 +165,25 @@ def _outcomes(story: Story) -> RenderableType:
             Text(str(body["reason"]), style="dim"),
         )
     return grid if grid.row_count else Text("no command yet", style="dim")
+
+
+def _conflicts(story: Story) -> list[RenderableType]:
+    """Return a panel with the newest conflicts, how they were settled and why; nothing while there are none."""
+    if not story.conflicts:
+        return []
+    grid = _lines(8, 25, 33, 16)
+    for body in story.conflicts:
+        ways = ", ".join(f"{party['agent']} {_value(party.get('way', party['said']))}" for party in body["parties"])
+        winner = str(body["winner"])
+        reason = str(body["reasons"][-1]) if body["reasons"] else ""
+        grid.add_row(
+            Text(str(body["rung"]), style="magenta"),
+            Text(f"{body['device']}/{body['resource']}"),
+            Text(ways),
+            Text(f"{_value(body['value'])} by {winner}" if winner else "as it was", style=COLOURS.get(winner, "")),
+            Text(f"{body['because']}; {reason}".removeprefix("; "), style="dim"),
+        )
+    return [Panel(grid, title="conflicts, and how they were settled", title_align="left", border_style="dim")]
 
 
 def _tasks(tasks: Mapping[str, Any]) -> list[RenderableType]:

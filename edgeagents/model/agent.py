@@ -5,6 +5,7 @@ One YAML file per agent. Unknown fields are refused: a typo in a permission must
 Source: design.md sections 1, 3 and 6; docs/agents.md shows an example field by field.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _HELD_TOPIC = re.compile(r"rules/agents|events/device(/[^/]+){4}")  # what the stream of events captures
 _LONGEST_S = 1e9  # some 30 years: keeps infinities and absurd numbers out of sums of times
 _DAY_S = 86_400.0
+MOST_OPTIONS: Final = 32  # of one conflict
+_OPTION = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -214,6 +217,77 @@ class Thinks(OwnerModel):
         return value
 
 
+class Concession(OwnerModel):
+    """One resource on which an agent gives way in a conflict: values it could live with, and what each would bring."""
+
+    for_each: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    device: str = Field(min_length=1)
+    resource: str = Field(min_length=1)
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = Field(None, gt=0)
+    values: tuple[str, ...] = Field((), max_length=MOST_OPTIONS, description="instead of a range, as EdgeX writes them")
+    given: Mapping[str, str | Recent] = Field(default_factory=dict, description="names for readings used in `brings`")
+    brings: Mapping[str, str] = Field(
+        min_length=1,
+        max_length=64,
+        description="quantity of the preferences -> CEL over `value` and `given`",
+    )
+
+    @model_validator(mode="after")
+    def _one_list(self) -> "Concession":
+        limits = (self.minimum, self.maximum, self.step)
+        if bool(self.values) == any(item is not None for item in limits):
+            raise ValueError("give either values, or minimum, maximum and step")
+        if any(isinstance(item, Recent) and item.take == "usual" for item in self.given.values()):
+            raise ValueError("`take: usual` is for rules: give a reading or another statistic")
+        if "value" in self.given:
+            raise ValueError("`value` stands for the option: give the reading another name")
+        if not self.values and (self.minimum is None or self.maximum is None or self.step is None):
+            raise ValueError("a range needs minimum, maximum and step")
+        options = self.options
+        if not 2 <= len(options) <= MOST_OPTIONS:
+            raise ValueError(f"{len(options)} options: 2 to {MOST_OPTIONS}, each once")
+        for option in options:
+            if not _OPTION.fullmatch(option):
+                raise ValueError(f"option {option[:40]!r} cannot be told: letters, digits and . _ : -")
+        return self
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Return the values it could live with, in words, each once; more than `MOST_OPTIONS` are not all listed."""
+        if self.values or self.minimum is None or self.maximum is None or self.step is None:
+            return tuple(dict.fromkeys(self.values))
+        count = min(MOST_OPTIONS + 1, math.floor((self.maximum - self.minimum) / self.step + 1e-9) + 1)
+        return tuple(option_word(self.minimum + place * self.step) for place in range(count))
+
+
+def option_word(value: bool | float | str) -> str:
+    """Return a value as one word of a conflict: 21.5, true, auto."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.7g}" if isinstance(value, (int, float)) else value
+
+
+class Negotiates(OwnerModel):
+    """By which preferences an agent bargains in conflicts, and about what (docs/conflicts.md)."""
+
+    preferences: str = Field(min_length=1, max_length=512, description="a file, seen from the agent's own")
+    over: tuple[Concession, ...] = Field(min_length=1, max_length=64)
+
+    def covers(self, device: str, resource: str) -> bool:
+        """Say whether it negotiates about a device resource."""
+        return any(item.resource == resource and device in _filled(item.device, item.for_each) for item in self.over)
+
+
+def _filled(text: str, words: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """Return what a text becomes with each combination of the words that it names."""
+    found = {text}
+    for name, choices in words.items():
+        found = {item.replace("{" + name + "}", word) for item in found for word in choices}
+    return found
+
+
 class AgentDefinition(OwnerModel):
     """One agent: what it watches, what it may do, what it wants."""
 
@@ -228,6 +302,7 @@ class AgentDefinition(OwnerModel):
     answers: bool = Field(False, description="takes what people say: POST /api/v3/ask (docs/ask.md)")
     thinks: Thinks | None = Field(None, description="which language model it may ask; none: it asks no model")
     skills: tuple[Skill, ...] = Field((), max_length=64, description="tasks it bids for")
+    negotiates: Negotiates | None = Field(None, description="how it settles conflicts; none: by leases, classes")
     ttl: float = Field(10.0, gt=0, le=3600, description="how long a command may wait from its decision on, wall time")
 
     _parse = field_validator("ttl", mode="before")(_duration)

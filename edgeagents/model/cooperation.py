@@ -16,6 +16,7 @@ from edgeagents.model.message import MAX_REASON_CHARS, Message, Word
 
 VERSION: Final = 1
 MOST_ITEMS: Final = 1024  # of any list in an act
+MOST_PARTIES: Final = 5  # of one conflict
 
 Performative: TypeAlias = Literal[
     "cfp", "propose", "refuse", "accept-proposal", "reject-proposal", "inform", "failure", "cancel", "not-understood"
@@ -141,6 +142,54 @@ class Claims(Message):
     votes: Annotated[tuple[PeerVote, ...], Field(max_length=MOST_ITEMS)] = ()
 
 
+class Dispute(Message):
+    """A conflict over one device resource: to be settled, or what each option is worth is asked."""
+
+    device: str = Field(min_length=1, max_length=512)
+    resource: str = Field(min_length=1, max_length=512)
+    wanted: Word
+    options: Annotated[Words, Field(min_length=1)]
+    others: Annotated[tuple[Word, ...], Field(max_length=MOST_PARTIES)] = ()
+    because: str = Field("", max_length=MAX_REASON_CHARS)
+
+
+class DisputeTold(Message):
+    """Under which name a conflict is settled, or why it is not."""
+
+    conversation: str = Field("", max_length=64)
+    problem: str = Field("", max_length=MAX_REASON_CHARS)
+    ends_s: float = Field(0.0, ge=0, le=86_400)
+
+
+class Worth(Message):
+    """What one option is worth to the sender."""
+
+    option: Word
+    utility: Annotated[float, Field(ge=0, le=1)]
+
+
+class Appraisal(Message):
+    """What the options of a conflict are worth to the sender, and how it stands to the resource."""
+
+    way: Word
+    worths: Annotated[tuple[Worth, ...], Field(max_length=MOST_ITEMS)] = ()
+    disagreement: float = Field(0.0, ge=0, le=1)
+    holds: bool = False
+    quiet_s: float = Field(0.0, ge=0, le=1e9)
+    present: str = Field("", max_length=64)
+
+
+class Settlement(Message):
+    """How a conflict ended: who gives this value, and how long others leave the resource alone."""
+
+    device: str = Field(min_length=1, max_length=512)
+    resource: str = Field(min_length=1, max_length=512)
+    value: str = Field("", max_length=64)
+    winner: str = Field("", max_length=64)
+    rung: str = Field("", max_length=64)
+    stands_s: float = Field(0.0, ge=0, le=86_400)
+
+
 class Act(Message):
     """One communicative act of a conversation.
 
@@ -162,6 +211,9 @@ class Act(Message):
     offer: Offer | None = None
     ballot: Ballot | None = None
     claims: Claims | None = None
+    dispute: Dispute | None = None
+    appraisal: Appraisal | None = None
+    settlement: Settlement | None = None
 
 
 class Announcement(Message):

@@ -45,6 +45,9 @@ class Act(_message.Message):
     OFFER_FIELD_NUMBER: _builtins.int
     BALLOT_FIELD_NUMBER: _builtins.int
     CLAIMS_FIELD_NUMBER: _builtins.int
+    DISPUTE_FIELD_NUMBER: _builtins.int
+    APPRAISAL_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """of this contract, as the writer speaks it"""
     needs: _builtins.int
@@ -93,6 +96,18 @@ class Act(_message.Message):
     def claims(self) -> Global___Claims:
         """inform among peers without coordinator"""
 
+    @_builtins.property
+    def dispute(self) -> Global___Dispute:
+        """cfp of a mediator: what is each option worth to you?"""
+
+    @_builtins.property
+    def appraisal(self) -> Global___Appraisal:
+        """inform: that is what they are worth"""
+
+    @_builtins.property
+    def settlement(self) -> Global___Settlement:
+        """inform: how a conflict ended; cancel: it did without an outcome"""
+
     def __init__(
         self,
         *,
@@ -111,10 +126,13 @@ class Act(_message.Message):
         offer: Global___Offer | None = ...,
         ballot: Global___Ballot | None = ...,
         claims: Global___Claims | None = ...,
+        dispute: Global___Dispute | None = ...,
+        appraisal: Global___Appraisal | None = ...,
+        settlement: Global___Settlement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["award", b"award", "ballot", b"ballot", "bid", b"bid", "call", b"call", "claims", b"claims", "inquiry", b"inquiry", "offer", b"offer", "quote", b"quote", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["appraisal", b"appraisal", "award", b"award", "ballot", b"ballot", "bid", b"bid", "call", b"call", "claims", b"claims", "dispute", b"dispute", "inquiry", b"inquiry", "offer", b"offer", "quote", b"quote", "report", b"report", "settlement", b"settlement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["award", b"award", "ballot", b"ballot", "bid", b"bid", "call", b"call", "claims", b"claims", "conversation", b"conversation", "inquiry", b"inquiry", "needs", b"needs", "offer", b"offer", "performative", b"performative", "quote", b"quote", "reason", b"reason", "reply_by_s", b"reply_by_s", "report", b"report", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["appraisal", b"appraisal", "award", b"award", "ballot", b"ballot", "bid", b"bid", "call", b"call", "claims", b"claims", "conversation", b"conversation", "dispute", b"dispute", "inquiry", b"inquiry", "needs", b"needs", "offer", b"offer", "performative", b"performative", "quote", b"quote", "reason", b"reason", "reply_by_s", b"reply_by_s", "report", b"report", "settlement", b"settlement", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -600,3 +618,182 @@ class LedgerTold(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LedgerTold: _TypeAlias = LedgerTold  # noqa: Y015
+
+@_typing.final
+class Dispute(_message.Message):
+    """A conflict over one device resource. As a request to the coordinator: its sender would have it settled; as the
+    mediator's call: each party says what the options are worth to it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    BECAUSE_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    resource: _builtins.str
+    wanted: _builtins.str
+    """what the sender would have; one of the options"""
+    because: _builtins.str
+    """for people; never interpreted"""
+    @_builtins.property
+    def options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what it could live with, and how things are; the safest first"""
+
+    @_builtins.property
+    def others(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """who else is concerned: the holder, as the guard named it, first"""
+
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        wanted: _builtins.str = ...,
+        options: _abc.Iterable[_builtins.str] | None = ...,
+        others: _abc.Iterable[_builtins.str] | None = ...,
+        because: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "device", b"device", "options", b"options", "others", b"others", "resource", b"resource", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dispute: _TypeAlias = Dispute  # noqa: Y015
+
+@_typing.final
+class DisputeTold(_message.Message):
+    """The coordinator's answer to such a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    ENDS_S_FIELD_NUMBER: _builtins.int
+    conversation: _builtins.str
+    """under which it is settled; empty: it is not"""
+    problem: _builtins.str
+    """why not"""
+    ends_s: _builtins.float
+    """after so long nothing more comes of it, seconds from receipt"""
+    def __init__(
+        self,
+        *,
+        conversation: _builtins.str = ...,
+        problem: _builtins.str = ...,
+        ends_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "ends_s", b"ends_s", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisputeTold: _TypeAlias = DisputeTold  # noqa: Y015
+
+@_typing.final
+class Appraisal(_message.Message):
+    """What the options are worth to the sender, by code from its owner's words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAY_FIELD_NUMBER: _builtins.int
+    WORTHS_FIELD_NUMBER: _builtins.int
+    DISAGREEMENT_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
+    QUIET_S_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
+    way: _builtins.str
+    """the option it would have"""
+    disagreement: _builtins.float
+    """what no agreement is worth to it"""
+    holds: _builtins.bool
+    """it has the lease"""
+    quiet_s: _builtins.float
+    """since when it has not used it, site seconds"""
+    present: _builtins.str
+    """how things are; one of the options, or empty"""
+    @_builtins.property
+    def worths(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worth]: ...
+    def __init__(
+        self,
+        *,
+        way: _builtins.str = ...,
+        worths: _abc.Iterable[Global___Worth] | None = ...,
+        disagreement: _builtins.float = ...,
+        holds: _builtins.bool = ...,
+        quiet_s: _builtins.float = ...,
+        present: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disagreement", b"disagreement", "holds", b"holds", "present", b"present", "quiet_s", b"quiet_s", "way", b"way", "worths", b"worths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Appraisal: _TypeAlias = Appraisal  # noqa: Y015
+
+@_typing.final
+class Worth(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTION_FIELD_NUMBER: _builtins.int
+    UTILITY_FIELD_NUMBER: _builtins.int
+    option: _builtins.str
+    utility: _builtins.float
+    def __init__(
+        self,
+        *,
+        option: _builtins.str = ...,
+        utility: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["option", b"option", "utility", b"utility"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Worth: _TypeAlias = Worth  # noqa: Y015
+
+@_typing.final
+class Settlement(_message.Message):
+    """How a conflict ended: who gives this value by its own command, and who leaves the resource alone meanwhile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    WINNER_FIELD_NUMBER: _builtins.int
+    RUNG_FIELD_NUMBER: _builtins.int
+    STANDS_S_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    resource: _builtins.str
+    value: _builtins.str
+    winner: _builtins.str
+    """empty: nobody; all goes on as it was"""
+    rung: _builtins.str
+    """lock, lease, priority, nash, offers, vote, fallback"""
+    stands_s: _builtins.float
+    """how long it holds, wall seconds from receipt"""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        value: _builtins.str = ...,
+        winner: _builtins.str = ...,
+        rung: _builtins.str = ...,
+        stands_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "resource", b"resource", "rung", b"rung", "stands_s", b"stands_s", "value", b"value", "winner", b"winner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Settlement: _TypeAlias = Settlement  # noqa: Y015

@@ -34,8 +34,10 @@ from edgeagents.protocol.fitting import file_problems
 from edgeagents.settings import PREFIX, SiteTime
 from services.agent.absences import Absences
 from services.agent.answers import Answers, Door, read_words
+from services.agent.bargaining import load_bargaining
 from services.agent.commands import Commander
 from services.agent.consenting import Consenting
+from services.agent.conflicts import Conflicts
 from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
 from services.agent.loop import AgentLoop, rule_results
@@ -114,8 +116,12 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
     async def build(service: EdgexService) -> AsyncIterator[None]:
         rules = RuleBook(agent, str(path))
         incarnation = secrets.token_hex(8)
-        keep_s = max(rules.longest_s, SHORTEST_HISTORY_S)
-        twin = Twin(service.site_time, rules.keys, keep_s, rules.usual, rules.looked_back)
+        bargaining = load_bargaining(agent, path)
+        keys, looked_back, keep_s = rules.keys, rules.looked_back, max(rules.longest_s, SHORTEST_HISTORY_S)
+        if bargaining is not None:
+            keys, looked_back = keys | bargaining.rules.keys, looked_back | bargaining.rules.looked_back
+            keep_s = max(keep_s, bargaining.rules.longest_s)
+        twin = Twin(service.site_time, keys, keep_s, rules.usual, looked_back)
         commander = Commander(service.bus, agent, service.devices, twin, service.site_time, incarnation)
         audit = Audit(service.bus, agent.name, incarnation)
         stages = stages_of(agent, rules)
@@ -153,12 +159,17 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             lambda: service.site_time.at_ns(clock.wall_ns()), service.tasks,
         )  # fmt: skip
         consenting = Consenting(service.bus, agent, service.devices, commander, rules, twin, audit, site_now)
-        add_routes(service, agent, loop, rules, twin, commander, waits, answers, tasks, consenting)
+        conflicts = None
+        if bargaining is not None:
+            conflicts = Conflicts(
+                service.bus, agent, commander, twin, rules, bargaining, audit, site_now, service.tasks
+            )
+        add_routes(service, agent, loop, rules, twin, commander, waits, answers, tasks, consenting, conflicts)
         if is_by_http(service.config):
             add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
         service.tasks.create_task(_watch(clock), name="clock")
         service.tasks.create_task(
-            _run(service, agent, path, loop, inputs, rules, twin, commander, audit, waits, tasks, consenting),
+            _run(service, agent, path, loop, inputs, rules, twin, commander, audit, waits, tasks, consenting, conflicts),
             name="agent",
         )
         try:
@@ -213,6 +224,7 @@ async def _run(
     waits: Absences,
     work: Tasks,
     consenting: Consenting,
+    conflicts: Conflicts | None,
 ) -> None:
     """Start the agent's tasks in the order they need each other, then handle inputs for ever."""
     tasks = service.tasks
@@ -242,6 +254,8 @@ async def _run(
     tasks.create_task(loop.look_again(lambda: service.bus.store(nothing_new, b"{}")), name="look-again")
     tasks.create_task(work.run(), name="tasks")
     await consenting.open()
+    if conflicts is not None:
+        await conflicts.run()
     await loop.run(inputs.queue)
 
 
@@ -288,7 +302,7 @@ def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook,
 
 def add_routes(
     service: EdgexService, agent: AgentDefinition, loop: AgentLoop, rules: RuleBook, twin: Twin, commander: Commander,
-    waits: Absences, answers: Answers | None, work: Tasks, consenting: Consenting,
+    waits: Absences, answers: Answers | None, work: Tasks, consenting: Consenting, conflicts: Conflicts | None,
 ) -> None:  # fmt: skip
     """Add the agent's own routes to the common ones."""
     subject = subjects.trigger(service.settings.gateway, agent.name)
@@ -329,6 +343,7 @@ def add_routes(
             "commands": dict(commander.counts),
             "tasks": dict(work.counts),
             "consents": dict(consenting.counts),
+            **({"conflicts": dict(conflicts.counts)} if conflicts is not None else {}),
             "pending": len(commander.pending),
             "waitsFor": list(waits.waited_for),
             "ruleFailures": dict(rules.failures),

@@ -142,6 +142,9 @@ class Commander:
         self._told = ""
         self._awaited: dict[CommandId, asyncio.Future[Outcome]] = {}
         self.link_s = 0.0  # how long the guard took to answer last
+        # What was settled about a resource, and what comes of a wish whose lease another holds (conflicts.py).
+        self.standing: Callable[[Intent, bool], Intent | str] = lambda intent, is_errand: intent
+        self.on_held: Callable[[Intent, LeaseReply], None] = lambda intent, reply: None
         self.counts: Counter[str] = Counter()
 
     # --- session ---------------------------------------------------------------------------------
@@ -220,7 +223,11 @@ class Commander:
             errand: what it is for, if that can be over; `awaited` says how each of its commands ended.
         """
         found: list[Given | _Order] = []
-        for ordinal, intent in enumerate(decision.intents):
+        for ordinal, wish in enumerate(decision.intents):
+            intent = self._settled(wish, errand)
+            if isinstance(intent, Given):
+                found.append(intent)
+                continue
             if self.under_way(intent) is not None:
                 self.counts["under_way"] += 1
                 continue
@@ -229,6 +236,14 @@ class Commander:
             except TheirError as error:
                 found.append(Given(intent, held_back=str(error)))
         return self._carried_out(found)
+
+    def _settled(self, wish: Intent, errand: Errand | None) -> Intent | Given:
+        """Return a wish as settled with others, or why it is left undone."""
+        try:
+            settled = self.standing(wish, errand is not None)
+        except TheirError as error:
+            return Given(wish, held_back=str(error))
+        return Given(wish, held_back=settled) if isinstance(settled, str) else settled
 
     async def _carried_out(self, found: Sequence[Given | _Order]) -> list[Given]:
         orders = [item for item in found if isinstance(item, _Order)]
@@ -355,6 +370,7 @@ class Commander:
         command = order.command
         reply = await self._lease((command.device, command.resource))
         if reply.epoch is None:
+            self.on_held(order.intent, reply)
             return Given(order.intent, held_back=reply.reason or "no lease")
         if order.errand is not None and not order.errand.is_wanted():
             return Given(order.intent, held_back="what it was for is over: left undone")
@@ -433,6 +449,26 @@ class Commander:
             self._memory.epochs[key] = reply.epoch
             return reply
         return reply.model_copy(update={"epoch": None})
+
+    async def release(self, key: gate.Key) -> None:
+        """Give a lease back, so that somebody else can have it; of one that is not ours the guard says so."""
+        self._memory.epochs.pop(key, None)
+        request = LeaseRequest(incarnation=self._incarnation, device=key[0], resource=key[1], release=True)
+        subject = subjects.lease(self._bus.settings.gateway, self._agent.name)
+        try:
+            async with self._leasing:
+                await self._bus.request(
+                    subject, wire.encode(request), {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
+                )
+        except TheirError as error:
+            log.warning("the lease of %s/%s is not given back: %s", *key, error)
+
+    def quiet_s(self, key: gate.Key, site_s: float) -> float | None:
+        """Return since when a lease of ours was not used, site seconds; None: we hold none."""
+        if key not in self._memory.epochs:
+            return None
+        sets = self._memory.sets.get(key)
+        return site_s - sets[-1].site_s if sets else NEVER_S
 
     async def prepare(self) -> None:
         """Find out what was stored last, so that the first command need not wait for it."""

@@ -88,8 +88,8 @@ class Tasks:
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Hear calls and say that we are there, for ever; an agent without skills does neither."""
-        if not self._agent.skills:
+        """Hear calls and say that we are there, for ever; an agent that neither bids nor negotiates does neither."""
+        if not self._agent.skills and self._agent.negotiates is None:
             return
         await self._bus.subscribe(
             subjects.act(self._gateway, self._agent.name, subjects.COORDINATOR),

@@ -51,7 +51,7 @@ def _document(name: str, add: Callable[[FastAPI], None]) -> dict[str, Any]:
 def _agent(app: FastAPI) -> None:
     service: Any = SimpleNamespace(app=app, settings=SimpleNamespace(gateway=GATEWAY))
     definition: Any = SimpleNamespace(name="agent")
-    agent.add_routes(service, definition, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+    agent.add_routes(service, definition, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, None)
     answers.add_route(app, NOTHING)
     add_trigger(app, NOTHING, NOTHING, NOTHING)
 

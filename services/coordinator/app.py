@@ -1,4 +1,4 @@
-"""Start here: the coordinator of a gateway: takes tasks in, keeps their ledger, leads a contract net for each.
+"""Start here: the coordinator of a gateway: takes tasks in, leads a contract net for each, and settles conflicts.
 
 It commands nothing: a task becomes a command in the agent that wins it, and the guard judges that as any other.
 
@@ -26,10 +26,12 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.task import ENDED_STATES
 from edgeagents.settings import PREFIX
 from services.coordinator.book import Book, Times
+from services.coordinator.conflict_routes import add_conflict_routes
 from services.coordinator.desk import Desk
 from services.coordinator.eligibility import Site
 from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader
+from services.coordinator.mediator import Mediator, Terms
 from services.coordinator.routes import add_routes
 from services.coordinator.standby import Standby
 
@@ -51,6 +53,9 @@ class CoordinatorSettings(BaseSettings):
     standby: bool = Field(
         False, description="wait while another coordinator of this gateway serves; set it on each one"
     )
+    conflict_answer_s: float = Field(0.5, gt=0, le=10, description="longest wait for what options are worth to parties")
+    conflict_hold_s: float = Field(300.0, ge=0, le=86_400, description="a holder keeps what it used lately, site time")
+    conflict_stands_s: float = Field(600.0, gt=0, le=86_400, description="how long an outcome stands, site time")
 
 
 SPEC: Final = ServiceSpec(
@@ -116,7 +121,12 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     incarnation = secrets.token_hex(8)
     audit = Audit(service.bus, subjects.COORDINATOR, incarnation)
     leader = Leader(service.bus, book, journal, audit, site, settings.most_invited, incarnation)
-    desk = Desk(service.bus, leader, service.tasks)
+    terms = Terms(
+        settings.conflict_answer_s, settings.conflict_hold_s,
+        min(86_400.0, service.site_time.wall_duration_s(settings.conflict_stands_s)),
+    )  # fmt: skip
+    mediator = Mediator(service.bus, audit, site, lambda: leader.roster.alive(leader.clock.now()), terms, service.tasks)
+    desk = Desk(service.bus, leader, mediator, service.tasks)
     _measure(service, leader)
     running = [
         service.tasks.create_task(work, name=name)
@@ -127,6 +137,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         )
     ]
     add_routes(service, leader)
+    add_conflict_routes(service, leader, mediator)
     try:
         yield
     finally:

@@ -19,11 +19,12 @@ from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.micro import INBOXES
 from edgeagents.adapters.middleware import error_body
 from edgeagents.errors import EdgeAgentsError, ForbiddenError, InvalidInputError, MalformedMessageError, meaning_of
-from edgeagents.model.cooperation import Act, Announcement, LedgerAsk, LedgerTold
+from edgeagents.model.cooperation import Act, Announcement, Dispute, DisputeTold, LedgerAsk, LedgerTold
 from edgeagents.model.message import MAX_REASON_CHARS, Message
 from edgeagents.model.task import MOST_TASK_BYTES, read_task
 from edgeagents.protocol.task_ledger import CloseTask, LedgerRequest, ReadTask, TakeTask
 from services.coordinator.leader import Leader
+from services.coordinator.mediator import Mediator
 from services.coordinator.record import shown
 
 log = logging.getLogger(__name__)
@@ -36,22 +37,24 @@ M = TypeVar("M", bound=Message)
 class Desk:
     """Hears the bus and has the leader do what is asked."""
 
-    def __init__(self, bus: Bus, leader: Leader, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, bus: Bus, leader: Leader, mediator: Mediator, tasks: asyncio.TaskGroup) -> None:
         """Prepare; `serve` subscribes."""
         self._bus = bus
         self._leader = leader
+        self._mediator = mediator
         self._tasks = tasks
         self._gateway = bus.settings.gateway
         self._under_way = 0
 
     async def serve(self) -> None:
         """Hear all that is said to a coordinator, from now on."""
-        hears = dict(zip(("acts", "roster", "ledger", "requests"),
+        hears = dict(zip(("acts", "roster", "ledger", "requests", "conflicts"),
                          subjects.coordinator_hears(self._gateway), strict=True))  # fmt: skip
         await self._bus.subscribe(hears["acts"], self._on_act)
         await self._bus.subscribe(hears["roster"], self._on_announcement)
         await self._bus.subscribe(hears["ledger"], self._later(self._on_ledger))
         await self._bus.subscribe(hears["requests"], self._later(self._on_request))
+        await self._bus.subscribe(hears["conflicts"], self._later(self._on_conflict))
 
     def _later(self, handle: Callable[[str, BusMessage], Awaitable[Any]]) -> Callable[[BusMessage], Awaitable[None]]:
         """Return what begins to answer and lets the next message come: many wait for one write of the disk."""
@@ -101,6 +104,8 @@ class Desk:
         sender = self._speaker(message)
         said = self._decoded(sender, message, Act) if sender else None
         if said is not None:
+            if await self._mediator.heard(sender, said):
+                return
             self._leader.counts["acts_heard"] += 1
             self._leader.heard(sender, said)
 
@@ -109,6 +114,16 @@ class Desk:
         said = self._decoded(sender, message, Announcement) if sender else None
         if said is not None:
             self._leader.announced(sender, said, _spoken(message))
+
+    async def _on_conflict(self, sender: str, message: BusMessage) -> None:
+        try:
+            asked = wire.decode(Dispute, message.data, message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
+        except MalformedMessageError as error:
+            self._mediator.refused(sender, error.cause_kind, str(error))
+            told = DisputeTold(problem=str(error)[:MAX_REASON_CHARS])
+        else:
+            told = await self._mediator.file(sender, asked)
+        await self._answer(message, wire.encode(told), wire.PROTOBUF)
 
     async def _on_ledger(self, sender: str, message: BusMessage) -> None:
         asked = self._decoded(sender, message, LedgerAsk)

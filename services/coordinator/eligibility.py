@@ -58,10 +58,11 @@ def problem_of(agent: AgentDefinition, wanted: TaskWanted, site: Site) -> str:
         aim = aim_of(skill, wanted.device_name, wanted.resource_name, wanted.value, wanted.params)
     except InvalidInputError as error:
         return str(error)
-    return _device_problem(aim, site) or _permission_problem(agent, aim, site)
+    return device_problem(aim, site) or permission_problem(agent, aim, site)
 
 
-def _device_problem(aim: Aim, site: Site) -> str:
+def device_problem(aim: Aim, site: Site) -> str:
+    """Return why nobody could give a command, by devices and profiles; empty when somebody could."""
     device = site.devices.get(aim.device)
     if device is None:
         return f"core-metadata knows no device {aim.device!r}"
@@ -79,7 +80,8 @@ def _device_problem(aim: Aim, site: Site) -> str:
     return _range_problem(value, *limits, f"the profile's range of {aim.device}/{aim.resource}")
 
 
-def _permission_problem(agent: AgentDefinition, aim: Aim, site: Site) -> str:
+def permission_problem(agent: AgentDefinition, aim: Aim, site: Site) -> str:
+    """Return why an agent may not give a command by its owner's file; empty when it may; the device must be known."""
     device = site.devices[aim.device]
     permissions = [entry for entry in agent.may if entry.resource == aim.resource and entry.fits(device)]
     if not permissions:

@@ -1,4 +1,4 @@
-"""`make bench-coordinator`: awards over a real broker: how many a second, how soon, by how many messages.
+"""`make bench-coordinator`: awards over a real broker: how many a second, how soon; and how soon conflicts are settled.
 
 The coordinator is a process of its own, as it ships, with the stream of tasks synced at each write; the agents are
 played in a second process (`--play`), each answering on the wire as a real one does. Times count from the request that
@@ -22,11 +22,13 @@ import httpx
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.settings import BusSettings
+from tests.bench import coordinator_conflicts
 from tests.bidders import Bidder
 from tests.coordinated import Coordinated, Owner, owner_of
+from tests.disputants import write_negotiators
 
 VALVES = 9
-GOALS = {"awards_per_s": 200.0, "p99_ms_50_agents": 100.0, "again_s": 3.0}
+GOALS = {"awards_per_s": 200.0, "p99_ms_50_agents": 100.0, "again_s": 3.0, "conflict_p99_ms": 50.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make bench-coordinator ARGS=…")
     parser.add_argument("--agents", type=int, nargs="+", default=[10, 50, 200], help="how many agents, a run each")
     parser.add_argument("--tasks", type=int, default=300, help="tasks in a run")
+    parser.add_argument("--conflicts", type=int, default=100, help="conflicts settled of each size, 2 to 5 agents")
     parser.add_argument("--under-way", type=int, default=64, help="tasks given and not ended at a time, for the rate")
     parser.add_argument("--play", nargs=3, metavar=("URL", "COUNT", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
@@ -159,6 +162,7 @@ async def lost(owner: Owner, folder: Path) -> float:
 async def bench(arguments: argparse.Namespace, folder: Path) -> None:
     """Run everything and print the figures."""
     gateway = Coordinated(folder, names(max(arguments.agents)))
+    write_negotiators(folder / "agents", coordinator_conflicts.CLASSES)
     try:
         async with owner_of(gateway) as owner:
             gateway.spawn(EDGEAGENTS_COORDINATOR_BID_S="2", EDGEAGENTS_COORDINATOR_TAKE_S="5")
@@ -167,6 +171,8 @@ async def bench(arguments: argparse.Namespace, folder: Path) -> None:
             for count in arguments.agents:
                 runs.append(await measured(owner, count, arguments.tasks, arguments.under_way, folder))
                 print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+            conflicts = await coordinator_conflicts.settled(owner, arguments.conflicts)
+            print(json.dumps(conflicts), file=sys.stderr, flush=True)
             again_s = await lost(owner, folder)
     finally:
         gateway.stop()
@@ -175,8 +181,10 @@ async def bench(arguments: argparse.Namespace, folder: Path) -> None:
         "awards_per_s": max(run["awards_per_s"] for run in runs) >= GOALS["awards_per_s"],
         "p99_ms_50_agents": fifty["p99_ms"] < GOALS["p99_ms_50_agents"],
         "again_s": again_s <= GOALS["again_s"],
+        "conflict_p99_ms": max(item["p99_ms"] for item in conflicts.values()) < GOALS["conflict_p99_ms"],
     }
-    print(json.dumps({"runs": runs, "again_s": round(again_s, 2), "goals": GOALS, "reached": reached}))
+    found = {"runs": runs, "conflicts": conflicts, "again_s": round(again_s, 2), "goals": GOALS, "reached": reached}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

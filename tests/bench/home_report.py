@@ -73,6 +73,10 @@ def goals(found: Mapping[str, Mapping[str, Paired]]) -> dict[str, dict[str, Any]
     for name, key in (("discomfort_not_more", "discomfort_k_h"), ("stale_air_not_more", "stale_air_ppm_h")):
         off = agents[key].difference
         result[name] = {"value": off, "goal": 0.0, "met": off <= 0.0}
+    for name, key in (("negotiated_less_cost_eur", "cost_eur"), ("negotiated_less_discomfort_k_h", "discomfort_k_h")):
+        if "negotiated" in found:  # the same agents, beside priority classes
+            less = round(agents[key].mean - found["negotiated"][key].mean, 4)
+            result[name] = {"value": less, "goal": 0.0, "met": less > 0.0}
     return result
 
 

@@ -221,6 +221,9 @@ class TestMayNot:
             "edgex.system-events.core-metadata.device.delete.x",
             EVENT,
             "_INBOX.agent-heat.abc",
+            subjects.conflict("gw", "heat"),  # a conflict in another's name
+            subjects.act("gw", "heat", subjects.COORDINATOR),  # a settlement for another, forged
+            subjects.act("gw", "air", subjects.COORDINATOR),  # and for itself
         ],
     )
     async def test_publish(self, users: Users, owner: Bus, air: Bus, subject: str) -> None:

@@ -8,7 +8,7 @@ from edgeagents.cli.preferences import BLOCKS, COLUMNS, ROWS, chart, extent
 from edgeagents.model.preferences import Part, PiecewiseLinear, Quadratic, Threshold
 from tests.unit.cli.command import run
 
-COMFORT = "edgex-profiles/home/preferences/comfort.yaml"
+COMFORT = "tests/unit/cli/preferences.yaml"
 
 
 def test_a_chart_is_as_high_as_the_gain_at_each_place() -> None:

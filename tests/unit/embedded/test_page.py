@@ -80,3 +80,17 @@ def test_tasks_are_shown_with_who_has_them_and_what_others_bid() -> None:
     assert "comfort" in line
     assert "bids: comfort 0.50, energy 2.00; proven" in line
     assert "tasks, and who does them" not in "\n".join(printed({}))
+
+
+def test_settled_conflicts_are_shown_with_what_each_wanted_who_gives_it_and_why() -> None:
+    story = Story()
+    story.take("conflict", {
+        "device": "radiator-office", "resource": "Setpoint", "rung": "nash", "value": "20", "winner": "comfort",
+        "because": "dear", "reasons": ["nash: best"],
+        "parties": [{"agent": "energy", "said": "bargains", "way": "19"}, {"agent": "air", "said": "gives way"}],
+    })  # fmt: skip
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(render(WORLD, {}, story, "Ctrl-C ends it"))
+    text = console.export_text()
+    for words in ("conflicts, and how they were settled", "energy 19, air gives way", "20 by comfort", "dear; nash"):
+        assert words in text

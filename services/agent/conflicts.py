@@ -1,0 +1,300 @@
+"""The agent's part in conflicts: asks for a settlement, says what options are worth, does what was settled.
+
+A thin shell around `bargaining.py` and `agreements.py`. A wish whose lease another agent holds is brought before the
+coordinator; what comes of it takes effect through our own lease and commands alone: who lost gives its lease back and
+stands back, who won commands the agreed value by the ordinary way, and the guard judges it. Without a coordinator, or
+without an answer in time, everything goes on as if nobody had asked.
+
+Only the coordinator can speak on our subject; a settlement binds only who was asked, on what it was asked, in time.
+
+Source: design.md section 5; docs/conflicts.md.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.audit import Audit
+from edgeagents.errors import InvalidInputError, MalformedMessageError, TheirError, UnavailableError
+from edgeagents.model.agent import AgentDefinition, Decision, Intent
+from edgeagents.model.cooperation import Act, Dispute, DisputeTold, Settlement
+from edgeagents.model.message import Cause, LeaseReply
+from edgeagents.protocol.conversation import act
+from edgeagents.protocol.gate import Key
+from edgeagents.protocol.voting import ballot_of
+from services.agent import agreements
+from services.agent.agreements import Agreement, AskAnew, HeldBack, Instead, Party
+from services.agent.bargaining import Bargaining, Stance, word_of
+from services.agent.commands import Commander
+from services.agent.perception import Twin
+from services.agent.rules import RuleBook
+
+log = logging.getLogger(__name__)
+
+FILE_S: Final = 2.0
+FIRST_AGAIN_S: Final = 2.0  # after a question that came to nothing; doubled each time, up to
+LONGEST_AGAIN_S: Final = 60.0
+SETTLES_S: Final = 5.0  # after the time to answer is over: our own deadline for a settlement
+CARRY_OUT_S: Final = 0.1  # between two tries to give what was agreed: the other's lease ends a moment later
+MOST_PARTS: Final = 64
+MOST_PENDING_BYTES: Final = 1 << 20
+_PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
+
+
+@dataclass(slots=True)
+class _Again:
+    """When a resource may be asked about again."""
+
+    at_s: float = 0.0
+    wait_s: float = FIRST_AGAIN_S
+
+
+class Conflicts:
+    """Takes part in conflicts that the coordinator settles."""
+
+    def __init__(
+        self, bus: Bus, agent: AgentDefinition, commander: Commander, twin: Twin, rules: RuleBook,
+        bargaining: Bargaining, audit: Audit, site_now: Callable[[], float], group: asyncio.TaskGroup,
+    ) -> None:  # fmt: skip
+        """Prepare; `run` takes part. `site_now` returns site seconds, `group` holds what is under way."""
+        self._bus = bus
+        self._agent = agent
+        self._commander = commander
+        self._twin = twin
+        self._rules = rules
+        self._bargaining = bargaining
+        self._audit = audit
+        self._site_now = site_now
+        self._group = group
+        self._parts: dict[str, Party] = {}
+        self._agreements: dict[Key, Agreement] = {}
+        self._again: dict[Key, _Again] = {}
+        self._filing: set[Key] = set()
+        self._claims: dict[Key, str] = {}  # what we asked for, by what is under way
+        self.counts: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Hear the mediator, and have the commander ask us; returns at once, what follows comes by messages."""
+        await self._bus.subscribe(
+            subjects.act(self._bus.settings.gateway, self._agent.name, subjects.COORDINATOR),
+            self._on_act,
+            pending_bytes=MOST_PENDING_BYTES,
+        )
+        self._commander.standing = self.standing
+        self._commander.on_held = self.held
+
+    # --- our own wishes --------------------------------------------------------------------------
+
+    def standing(self, intent: Intent, is_errand: bool) -> Intent | str:
+        """Return what is to be wanted instead of a wish, or why it is left undone, by what was settled."""
+        key = (intent.device, intent.resource)
+        agreement = self._agreements.get(key)
+        if agreement is None:
+            return intent
+        match agreements.ruling(agreement, word_of(intent.value), time.monotonic()):
+            case HeldBack(reason):
+                return reason
+            case AskAnew(others, reason):
+                self._agreements[key] = agreements.asked_anew(agreement)
+                self._begin_filing(key, intent, others)
+                return reason
+            case Instead(word, reason):
+                if is_errand or word == self._present(key):
+                    return reason
+                return replace(intent, value=self._commander.value_of(*key, word), because=reason)
+            case _:
+                return intent
+
+    def held(self, intent: Intent, reply: LeaseReply) -> None:
+        """Bring a wish whose lease another agent holds before the coordinator, unless that was done a moment ago."""
+        key = (intent.device, intent.resource)
+        again = self._again.get(key)
+        if reply.holder in ("", self._agent.name) or key not in self._bargaining.terms or key in self._filing:
+            return
+        if again is not None and time.monotonic() < again.at_s:
+            return
+        self._begin_filing(key, intent, (reply.holder,))
+
+    def _begin_filing(self, key: Key, intent: Intent, others: tuple[str, ...]) -> None:
+        if key not in self._filing:
+            self._filing.add(key)
+            self._group.create_task(self._file(key, intent, others), name=f"conflict {key[0]}/{key[1]}")
+
+    async def _file(self, key: Key, intent: Intent, others: tuple[str, ...]) -> None:
+        """Ask the coordinator to settle a conflict; whatever comes of that, we may wish again after a while."""
+        told, ends_s = "", 0.0
+        try:
+            stance = replace(self._stance(key), wants=word_of(intent.value))
+            if not stance.wants:
+                raise InvalidInputError(f"{str(intent.value)[:40]!r} cannot be told in one word")
+            dispute = Dispute(
+                device=key[0], resource=key[1], wanted=stance.wants, options=self._bargaining.options(key, stance),
+                others=others, because=intent.because[:2_000],
+            )  # fmt: skip
+            self._claims[key] = stance.wants
+            answer = await self._bus.request(
+                subjects.conflict(self._bus.settings.gateway, self._agent.name), wire.encode(dispute), _PROTOBUF,
+                timeout_s=FILE_S,
+            )  # fmt: skip
+            said = wire.decode(DisputeTold, answer.data)
+            told, ends_s = said.problem, min(said.ends_s, SETTLES_S)
+        except (TheirError, ValueError) as error:
+            told = str(error)
+        if not told:
+            self.counts["filed"] += 1
+            await asyncio.sleep(ends_s)  # a settlement comes meanwhile, or none does
+        else:
+            self._count("not_settled", f"{key[0]}/{key[1]}: {told}")
+        self._ended_asking(key, is_settled=key in self._agreements)
+
+    def _ended_asking(self, key: Key, *, is_settled: bool) -> None:
+        self._filing.discard(key)
+        self._claims.pop(key, None)
+        again = self._again.setdefault(key, _Again())
+        again.wait_s = FIRST_AGAIN_S if is_settled else min(2 * again.wait_s, LONGEST_AGAIN_S)
+        again.at_s = time.monotonic() + again.wait_s
+        agreement = self._agreements.get(key)
+        if agreement is not None and agreement.asked:  # nobody answered: what is over binds us no longer
+            del self._agreements[key]
+
+    def _present(self, key: Key) -> str:
+        sample = self._twin.latest(key)
+        return "" if sample is None else word_of(sample.value)
+
+    def _stance(self, key: Key) -> Stance:
+        """Return how we stand to a resource: what our rules want there now, whether it is so or not."""
+        site_s = self._site_now()
+        fired = {(item.intent.device, item.intent.resource): item.intent for item in
+                 self._rules.evaluate(self._twin, site_s)}  # fmt: skip
+        wants = word_of(fired[key].value) if key in fired else self._claims.get(key, "")
+        return Stance(wants, self._present(key), self._commander.quiet_s(key, site_s))
+
+    # --- what the mediator says ------------------------------------------------------------------
+
+    async def _on_act(self, message: BusMessage) -> None:
+        try:
+            said = wire.decode(Act, message.data, message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
+        except MalformedMessageError as error:
+            self._count("acts_rejected", str(error))
+            return
+        if said.settlement is not None:
+            await self._on_settlement(said.conversation, said.settlement)
+        elif said.dispute is not None and said.performative == "cfp":
+            await self._appraise(said, said.dispute)
+        elif said.conversation in self._parts:
+            await self._bargain(said)
+
+    async def _appraise(self, said: Act, dispute: Dispute) -> None:
+        """Say what the options are worth to us; who wants nothing there now gives way, and its lease back."""
+        key, now_s = agreements.key_of(dispute), time.monotonic()
+        self._parts = {name: item for name, item in self._parts.items() if item.until_s > now_s}
+        if len(self._parts) >= MOST_PARTS:
+            self._count("asked_too_often", f"{MOST_PARTS} conflicts are under way")
+            return
+        self._parts[said.conversation] = Party(dispute, now_s + min(said.reply_by_s, LONGEST_AGAIN_S) + SETTLES_S)
+        self.counts["asked"] += 1
+        try:
+            stance = self._stance(key)
+            if not stance.wants:
+                answer = act("refuse", said.conversation, reason="wants nothing there now")
+                self._let_go(key)
+            else:
+                appraisal = self._bargaining.appraisal(key, dispute.options, stance, self._twin, self._site_now())
+                answer = act("inform", said.conversation, appraisal=appraisal)
+        except (TheirError, ValueError) as error:
+            self._count("cannot_say", f"{key[0]}/{key[1]}: {error}")
+            answer = act("failure", said.conversation, reason=str(error)[:2_000])
+        await self._say(answer)
+
+    async def _bargain(self, said: Act) -> None:
+        """Vote by what options are worth to us; at a table of offers we leave: the mediator knows our utilities."""
+        if said.performative not in ("cfp", "propose"):
+            return
+        dispute = self._parts[said.conversation].dispute
+        if said.ballot is None:
+            reason = "it has told the mediator what options are worth to it"
+            await self._say(act("refuse", said.conversation, reason=reason))
+            return
+        key, site_s = agreements.key_of(dispute), self._site_now()
+        try:
+            worth = {option: self._bargaining.worth(key, option, self._twin, site_s) for option in said.ballot.ranking}
+        except (TheirError, ValueError) as error:
+            self._count("cannot_say", f"{key[0]}/{key[1]}: {error}")
+            return
+        ballot = ballot_of(worth, self._bargaining.preferences.disagreement, len(dispute.others))
+        await self._say(act("inform", said.conversation, ballot=ballot))
+
+    async def _on_settlement(self, conflict: str, said: Settlement) -> None:
+        """Take in how a conflict ended, if it is one of ours, and do our part."""
+        party, now_s = self._parts.get(conflict), time.monotonic()
+        problem = agreements.problem(party, said, now_s)
+        if problem is not None or party is None:
+            cause, text = problem or ("not-party", "")
+            self._count(f"settlements_{cause}", f"{conflict}: {text}")
+            if self.counts[f"settlements_{cause}"] == 1:
+                self._audit.append("settlement-refused", conflict=conflict, cause=cause, text=text)
+            return
+        del self._parts[conflict]
+        key = agreements.key_of(party.dispute)
+        self._agreements.pop(key, None)
+        agreement = agreements.agreed(conflict, party, said, self._agent.name, now_s)
+        part = "none" if agreement is None else "gives it" if agreement.is_ours else "stands back"
+        self.counts[f"settled_{part.replace(' ', '_')}"] += 1
+        self._audit.append(
+            "settlement", conflict=conflict, device=key[0], resource=key[1], value=said.value, winner=said.winner,
+            part=part, stands_s=said.stands_s,
+        )  # fmt: skip
+        if agreement is None:
+            return
+        self._agreements[key] = agreement
+        if agreement.is_ours:
+            self._group.create_task(self._give(key, agreement), name=f"agreed {conflict}")
+        else:
+            self._let_go(key)
+
+    async def _give(self, key: Key, agreement: Agreement) -> None:
+        """Command the agreed value until it is so, or stands no longer: the other's lease may end a moment later."""
+        cause = Cause(stream=f"conflicts/{agreement.conflict}", sequence=1, event_id=agreement.conflict)
+        # Who is not bound follows its rules: they may want something else by then.
+        wait_s = CARRY_OUT_S
+        until_s = agreement.until_s if agreement.others else time.monotonic() + SETTLES_S
+        while self._agreements.get(key) is agreement and time.monotonic() < until_s:
+            if self._present(key) == agreement.word:
+                return
+            try:
+                value = self._commander.value_of(*key, agreement.word)
+            except InvalidInputError as error:
+                self._count("not_given", str(error))
+                return
+            intent = Intent(*key, value, f"agreed in {agreement.conflict}", "conflict")
+            decision = Decision(agreement.conflict, (intent,), "rule", 1.0, {}, time.time_ns())
+            given = await self._commander.give(decision, cause, self._site_now())
+            if given and given[0].command_id:
+                self.counts["given"] += 1
+                return
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, 1.0)
+        self._count("not_given", f"{key[0]}/{key[1]} = {agreement.word}: its time is over")
+
+    def _let_go(self, key: Key) -> None:
+        """Give the lease back, if it is ours, beside what goes on."""
+        self._group.create_task(self._commander.release(key), name=f"let go {key[0]}/{key[1]}")
+
+    async def _say(self, said: Act) -> None:
+        subject = subjects.act(self._bus.settings.gateway, subjects.COORDINATOR, self._agent.name)
+        try:
+            await self._bus.publish(subject, wire.encode(said), _PROTOBUF)
+        except UnavailableError as error:
+            self._count("acts_lost", str(error))
+
+    def _count(self, word: str, text: str) -> None:
+        self.counts[word] += 1
+        if self.counts[word] == 1:
+            log.warning("%s: %s (further ones are only counted)", word, text)

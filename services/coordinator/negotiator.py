@@ -1,0 +1,337 @@
+"""One conflict, from the question to its end: asks the parties, climbs the ladder, says who gives which value. Pure.
+
+    Asking -> Settling -> Ended
+
+Each party says once what the listed options are worth to it; then `protocol/ladder.py` decides. Who says `refuse` wants
+nothing there now and gives way; who says `failure`, or nothing in time, cannot be bargained with: where the conflict
+hangs on it, nothing is settled, and the guard's own hysteresis goes on as without us. Nothing is kept on disk: each
+party ends by its own deadline.
+
+Left out on purpose: who holds a lease is the guard's to say, and what the winner commands is judged by the guard.
+
+Source: design.md section 5; docs/conflicts.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+from edgeagents.errors import InvalidInputError
+from edgeagents.model.agent import Priority
+from edgeagents.model.cooperation import Act, Appraisal, Dispute, Performative, Settlement
+from edgeagents.protocol import ladder
+from edgeagents.protocol.conversation import (
+    Begin,
+    Heard,
+    RefusalCause,
+    Refuse,
+    Tell,
+    Tick,
+    act,
+    admitted,
+    is_over,
+)
+from edgeagents.protocol.effects import StartTimer
+from edgeagents.protocol.nash import nash
+
+VOTE_S: Final = 1.0  # and as long for offers: parties that tell their utilities do not haggle, they leave at once
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A conflict as it was taken in.
+
+    Args:
+        conversation: names it.
+        dispute: what was asked; its `options` are what may come of it, its `others` whom it hangs on.
+        claimant: who asked.
+        parties: the claimant, whom it named, and who else may command the resource and is there.
+        priorities: of all of them, from the owner's files.
+        able: which options each of them may command, by the owner's files.
+        forbidden: options that none of them may, and why.
+        answer_s: how long they have to answer.
+        hold_s: how long a holder keeps what it used lately, site seconds.
+        stands_s: how long an outcome stands, wall seconds.
+    """
+
+    conversation: str
+    dispute: Dispute
+    claimant: str
+    parties: tuple[str, ...]
+    priorities: Mapping[str, Priority]
+    able: Mapping[str, frozenset[str]]
+    forbidden: Mapping[str, str] = field(default_factory=dict)
+    answer_s: float = 0.5
+    hold_s: float = 300.0
+    stands_s: float = 10.0
+
+    @property
+    def ends_s(self) -> float:
+        """Return the longest that it can take."""
+        return self.answer_s + 2 * VOTE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was heard: appraisals, and why others gave none; `heard` counts acts."""
+
+    appraisals: Mapping[str, Appraisal] = field(default_factory=dict)
+    yielded: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    heard: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def speakers(self) -> frozenset[str]:
+        """Return who has answered."""
+        return frozenset({*self.appraisals, *self.yielded, *self.failed})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be done (empty: nothing, all goes on as it was), by whom, and why."""
+
+    value: str
+    winner: str
+    rung: ladder.Rung
+    reasons: tuple[str, ...]
+    runner_up: str = ""
+    stands: bool = True  # False: nobody else wants anything there, so nobody is bound
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Nobody was asked yet."""
+
+    case: Case
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Parties are asked what the options are worth to them."""
+
+    case: Case
+    until_s: float
+    answers: Answers = field(default_factory=Answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """The ladder is climbed."""
+
+    case: Case
+    answers: Answers
+    ladder: ladder.State
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """It is settled."""
+
+    case: Case
+    answers: Answers
+    verdict: Verdict
+
+
+State: TypeAlias = Planned | Asking | Settling | Ended
+Event: TypeAlias = Begin | Heard | Tick
+Effect: TypeAlias = Tell | Refuse | StartTimer
+Result: TypeAlias = tuple[State, list[Effect]]
+
+
+def step(state: State, event: Event) -> Result:
+    """Return the next state and what must be done about it; what does not fit the state changes nothing."""
+    match state, event:
+        case Planned(case), Begin(now_s):
+            asked = act("cfp", case.conversation, dispute=_question(case), reply_by_s=case.answer_s)
+            told: list[Effect] = [Tell(party, asked) for party in case.parties]
+            return Asking(case, now_s + case.answer_s), [*told, StartTimer(case.answer_s)]
+        case Asking(), Heard():
+            return _answered(state, event)
+        case Asking(), Tick(now_s) if is_over(now_s, state.until_s):
+            return _judged(state, now_s)
+        case Settling(), (Heard() | Tick()):
+            climbed, effects = ladder.step(state.ladder, event)
+            return _climbed(replace(state, ladder=climbed), effects)
+        case ((Planned() | Ended()), Heard(sender=sender)):
+            return state, [Refuse(sender, "late", "this conflict has ended")]
+        case _:
+            return state, []
+
+
+def _question(case: Case) -> Dispute:
+    """Return the conflict as all its parties are asked about it: `others` names them all."""
+    return case.dispute.model_copy(update={"others": case.parties})
+
+
+# --- what is heard ---------------------------------------------------------------------------------
+
+
+def _answered(state: Asking, heard: Heard) -> Result:
+    case, said, sender = state.case, heard.act, heard.sender
+    counts, refused = admitted(heard, case.conversation, case.parties, state.answers.heard)
+    answers = replace(state.answers, heard=counts)
+    if refused:
+        return replace(state, answers=answers), [*refused]
+    problem = _problem(state, heard)
+    if problem is not None:
+        return replace(state, answers=answers), [Refuse(sender, *problem)]
+    if said.performative == "refuse":
+        answers = replace(answers, yielded={**answers.yielded, sender: said.reason})
+    elif said.performative == "failure" or said.appraisal is None:
+        answers = replace(answers, failed={**answers.failed, sender: said.reason})
+    else:
+        answers = replace(answers, appraisals={**answers.appraisals, sender: said.appraisal})
+    state = replace(state, answers=answers)
+    return _judged(state, heard.now_s) if answers.speakers == frozenset(case.parties) else (state, [])
+
+
+def _problem(state: Asking, heard: Heard) -> tuple[RefusalCause, str] | None:
+    said, sender = heard.act, heard.sender
+    if heard.now_s >= state.until_s:
+        return "late", "the time to answer is over"
+    if sender in state.answers.speakers:
+        return "repeated", f"{sender!r} has answered already: the first answer counts"
+    if said.performative in ("refuse", "failure"):
+        return None
+    if said.performative != "inform":
+        return "out-of-turn", f"{said.performative} is no answer to what was asked"
+    if said.appraisal is None:
+        return "no-content", "inform without an appraisal"
+    return appraisal_problem(said.appraisal, state.case)
+
+
+def appraisal_problem(appraisal: Appraisal, case: Case) -> tuple[RefusalCause, str] | None:
+    """Return why an appraisal cannot be taken, None when it can. What is missing from it the ladder deals with."""
+    named = [item.option for item in appraisal.worths]
+    if len(set(named)) != len(named):
+        return "repeated", "it says twice what one option is worth"
+    unknown = sorted({appraisal.way, *named, *filter(None, [appraisal.present])} - set(case.dispute.options))
+    if unknown:
+        return "unknown-name", f"{unknown[0]!r} is none of the options"
+    return None
+
+
+# --- what is decided -------------------------------------------------------------------------------
+
+
+def _judged(state: Asking, now_s: float) -> Result:
+    """Climb the ladder with all that have answered, where those are there that it hangs on."""
+    case, answers = state.case, state.answers
+    told = _absent(case, answers)
+    missing = [name for name in (case.claimant, *case.dispute.others) if _is_missing(name, case, answers)]
+    if missing:
+        reason = f"fallback: without {', '.join(missing)} nothing is settled: leases and classes decide as they are"
+        return _ended(case, answers, Verdict("", "", "fallback", (*told, reason)))
+    willing = [name for name in case.parties if name in answers.appraisals]
+    wanted = case.dispute.wanted
+    if willing == [case.claimant]:
+        if wanted not in case.able.get(case.claimant, ()):
+            reason = f"lock: {case.claimant} may not give {wanted!r} by its owner's file"
+            return _ended(case, answers, Verdict("", "", "lock", (*told, reason)))
+        reason = f"lease: nobody but {case.claimant} wants anything there now"
+        return _ended(case, answers, Verdict(wanted, case.claimant, "lease", (*told, reason), stands=False))
+    climbed, effects = ladder.step(ladder.Planned(_dispute(case, answers, willing)), Begin(now_s))
+    return _climbed(Settling(case, answers, climbed), effects)
+
+
+def _is_missing(name: str, case: Case, answers: Answers) -> bool:
+    """Say whether nobody can bargain with one on whom it hangs; who gives way is not missing, but the claimant is."""
+    return name not in answers.appraisals and (name == case.claimant or name not in answers.yielded)
+
+
+def _absent(case: Case, answers: Answers) -> tuple[str, ...]:
+    silent = [name for name in case.parties if name not in answers.speakers]
+    return (
+        *(f"{name} gives way: {reason or 'no reason'}" for name, reason in sorted(answers.yielded.items())),
+        *(f"{name} cannot say: {reason or 'no reason'}" for name, reason in sorted(answers.failed.items())),
+        *(f"{name} gave no answer in {case.answer_s:g} s" for name in silent),
+    )
+
+
+def _dispute(case: Case, answers: Answers, willing: list[str]) -> ladder.Dispute:
+    present = next((found.present for found in answers.appraisals.values() if found.holds), "")
+    present = present or answers.appraisals[case.claimant].present
+    options = sorted(case.dispute.options, key=lambda option: option != present)  # how things are is the safest
+    return ladder.Dispute(
+        conversation=case.conversation,
+        parties=tuple(_party(name, case, answers.appraisals[name]) for name in willing),
+        options=tuple(options),
+        forbidden=case.forbidden,
+        hold_s=case.hold_s,
+        safe=present,
+        offers_s=VOTE_S,
+        turn_s=VOTE_S / 2,
+        vote_s=VOTE_S,
+    )
+
+
+def _party(name: str, case: Case, said: Appraisal) -> ladder.Party:
+    return ladder.Party(
+        agent=name,
+        priority=case.priorities[name],
+        way=said.way,
+        quiet_s=said.quiet_s if said.holds else None,
+        worth={item.option: item.utility for item in said.worths},
+        disagreement=said.disagreement,
+    )
+
+
+def _climbed(state: Settling, effects: list[ladder.Effect]) -> Result:
+    case, climbed = state.case, state.ladder
+    if not isinstance(climbed, ladder.Settled):
+        return state, [effect for effect in effects if isinstance(effect, Tell | Refuse | StartTimer)]
+    refusals: list[Effect] = [effect for effect in effects if isinstance(effect, Refuse)]
+    told = _absent(case, state.answers)
+    winner = _winner(case, state.answers, climbed.option) if climbed.option else ""
+    verdict = Verdict(
+        climbed.option if winner else "", winner, climbed.rung, (*told, *climbed.reasons),
+        _runner_up(case, state.answers, climbed),
+    )  # fmt: skip
+    ended, tells = _ended(case, state.answers, verdict)
+    return ended, [*refusals, *tells]
+
+
+def _winner(case: Case, answers: Answers, option: str) -> str:
+    """Return who gives an option by its own command: whose way it is, then who holds it, then to whom it is worth most.
+
+    Empty when nobody may, by the owner's files.
+    """
+    able = [name for name in case.parties if name in answers.appraisals and option in case.able.get(name, ())]
+
+    def rank(name: str) -> tuple[bool, bool, float, str]:
+        said = answers.appraisals[name]
+        worth = next((item.utility for item in said.worths if item.option == option), 0.0)
+        return said.way != option, not said.holds, -worth, name
+
+    return min(able, key=rank, default="")
+
+
+def _runner_up(case: Case, answers: Answers, settled: ladder.Settled) -> str:
+    """Return what would have come second by the Nash point; empty where another rung decided."""
+    if settled.rung != "nash":
+        return ""
+    told = [{item.option: item.utility for item in said.worths} for said in answers.appraisals.values()]
+    left = [name for name in case.dispute.options if name not in case.forbidden and name != settled.option]
+    try:
+        found = nash(
+            [[worth[name] for worth in told] for name in left],
+            [said.disagreement for said in answers.appraisals.values()],
+        )
+    except (KeyError, InvalidInputError):  # there was but one option
+        return ""
+    return "" if found.place is None else left[found.place]
+
+
+def _ended(case: Case, answers: Answers, verdict: Verdict) -> tuple[Ended, list[Effect]]:
+    said = outcome(case, verdict)
+    return Ended(case, answers, verdict), [Tell(party, said) for party in case.parties]
+
+
+def outcome(case: Case, verdict: Verdict) -> Act:
+    """Return what all parties are told: `inform` with the value and who gives it, `cancel` where nothing is settled."""
+    settlement = Settlement(
+        device=case.dispute.device, resource=case.dispute.resource, value=verdict.value, winner=verdict.winner,
+        rung=verdict.rung, stands_s=case.stands_s if verdict.stands else 0.0,
+    )  # fmt: skip
+    performative: Performative = "inform" if verdict.winner else "cancel"
+    return act(performative, case.conversation, settlement=settlement, reason=verdict.reasons[-1][:2_000])

@@ -1,0 +1,236 @@
+"""A real coordinator on a real broker settles conflicts of 2 to 5 agents; one silent, one lying, one uninvited."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.cli.history import History
+from edgeagents.cli.why import conflict_lines
+from edgeagents.errors import UnavailableError
+from edgeagents.model.cooperation import Announcement, Appraisal, DisputeTold
+from edgeagents.model.message import AuditRecord
+from edgeagents.protocol.conversation import act
+from edgeagents.trail import StreamTrail
+from tests.contract.waiting import until
+from tests.coordinated import Coordinated, Owner, owner_of
+from tests.disputants import PROTOBUF, Disputant, write_negotiators
+
+THRIFTY = {"19": 0.9, "20": 0.8, "21": 0.5, "22": 0.1}
+WARM = {"19": 0.3, "20": 0.6, "21": 0.8, "22": 0.9}
+CLASSES = dict.fromkeys(("ada", "bob", "cyd", "dan", "eve"), "comfort") | {"ill": "health"}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinated]:
+    """One gateway for all tests of this file."""
+    found = Coordinated(tmp_path_factory.mktemp("conflicts"), ())
+    write_negotiators(found.folder / "agents", CLASSES)
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+async def owner(gateway: Coordinated) -> AsyncIterator[Owner]:
+    """Whoever looks on; the coordinator runs."""
+    async with owner_of(gateway) as found:
+        await found.up()
+        yield found
+
+
+@pytest.fixture
+async def play(owner: Owner) -> AsyncIterator[Any]:
+    """Return what begins to play an agent, until the test is over."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(name: str, worth: dict[str, float], way: str, **how: Any) -> Disputant:
+            found = await Disputant(owner.bus, name, worth, way, **how).start()
+            stack.push_async_callback(found.die)
+            return found
+
+        yield begin
+
+
+async def shown(owner: Owner, conflict: str) -> dict[str, Any]:
+    """Return a settled conflict as the coordinator shows it."""
+    answer = await owner.http.get(f"{owner.gateway.url}/api/v3/conflict/id/{conflict}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()["conflict"]
+    return found
+
+
+async def counts(owner: Owner) -> dict[str, int]:
+    """Return what the mediator counts."""
+    found: dict[str, int] = (await owner.http.get(f"{owner.gateway.url}/api/v3/conflict/all")).json()["counts"]
+    return found
+
+
+async def settled(claimant: Disputant, *others: str, **changes: Any) -> str:
+    """Have a conflict settled; return its name."""
+    told = await claimant.file(*others, **changes)
+    assert not told.problem, told.problem
+    await claimant.end_of(told.conversation)
+    return told.conversation
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+async def test_two_to_five_agents_get_one_outcome_and_the_audit_says_why(owner: Owner, play: Any, count: int) -> None:
+    names = list(CLASSES)[:count]
+    agents = [await play(names[0], THRIFTY, "19"), await play(names[1], WARM, "22", holds=True)]
+    agents += [await play(name, WARM, "22") for name in names[2:]]
+    name = await settled(agents[0], *names[1:])
+    told = {(await agent.end_of(name)).model_copy(update={"stands_s": 0}).model_dump_json() for agent in agents}
+    assert len(told) == 1
+    item = await shown(owner, name)
+    assert (item["value"], item["winner"], item["rung"]) == ("20" if count == 2 else "21", names[1], "nash")
+    assert [party["agent"] for party in item["parties"]] == names
+    history = History()
+    async with asyncio.timeout(20):
+        while name not in history.conflicts:
+            history = History()
+            async for entry in (await StreamTrail.open(owner.bus)).entries():
+                if entry.record is not None:
+                    history.take(entry.record)
+    lines = conflict_lines(history, name)
+    assert ("rung", "nash") in lines
+    assert any(word == "party" and text.startswith("ada (comfort) bargains, would have 19") for word, text in lines)
+
+
+async def test_a_silent_holder_is_not_overruled_and_holds_nobody_up(owner: Owner, play: Any) -> None:
+    ada, _ = await play("ada", THRIFTY, "19"), await play("bob", WARM, "22", holds=True, answers="silent")
+    name = await settled(ada, "bob")
+    item = await shown(owner, name)
+    assert (item["winner"], item["rung"]) == ("", "fallback")
+    assert 400 < item["tookMs"] < 5_000
+    assert "without bob nothing is settled" in item["reasons"][-1]
+
+
+async def test_a_liar_whose_utilities_are_none_is_as_one_that_is_silent(owner: Owner, play: Any) -> None:
+    before = (await owner.counts()).get("refused_out-of-contract", 0)
+    ada, _ = await play("ada", THRIFTY, "19"), await play("bob", WARM, "22", holds=True)
+    await play("cyd", WARM, "22", answers="nan")
+    name = await settled(ada, "bob", "cyd")
+    item = await shown(owner, name)
+    assert item["winner"] == ""
+    assert (await owner.counts())["refused_out-of-contract"] == before + 1
+    refused = await audited(owner, "task-refused")
+    assert any(body["sender"] == "cyd" and "utility" in body["text"] for body in refused)
+
+
+async def test_one_that_tells_half_of_it_is_outvoted_without_a_veto(owner: Owner, play: Any) -> None:
+    ada = await play("ada", THRIFTY, "19", answers="partly")
+    await play("bob", WARM, "22", holds=True)
+    await play("cyd", WARM, "22")
+    item = await shown(owner, await settled(ada, "bob", "cyd"))
+    assert (item["rung"], item["winner"]) == ("vote", "bob")
+
+
+async def test_who_answers_twice_or_uninvited_is_heard_once_or_not_at_all(owner: Owner, play: Any) -> None:
+    ada, bob = await play("ada", THRIFTY, "19", answers="twice"), await play("bob", WARM, "22", answers="silent")
+    mallory = await play("eve", WARM, "22")
+    told = await ada.file("bob")
+    worth = ()
+    await mallory.say(act("inform", told.conversation, appraisal=Appraisal(way="19", worths=worth)))
+    await ada.end_of(told.conversation)
+    found = await counts(owner)
+    assert found["refused_repeated"] >= 1
+    assert found["refused_not-invited"] >= 1
+    causes = {(body["sender"], body["cause"]) for body in await audited(owner, "conflict-refused")}
+    assert {("ada", "repeated"), ("eve", "not-invited")} <= causes
+    assert bob.counts["asked"] == 1
+
+
+async def test_one_beside_that_is_there_is_asked_too(owner: Owner, play: Any) -> None:
+    ada, _ = await play("ada", THRIFTY, "19"), await play("bob", WARM, "22", holds=True)
+    cyd = await play("cyd", WARM, "22", answers="yields")
+    said = Announcement(incarnation="run-1")
+    await owner.bus.publish(subjects.announcement("gw", "cyd"), wire.encode(said), PROTOBUF)
+
+    async def is_there() -> bool:
+        agents = (await owner.http.get(f"{owner.gateway.url}/api/v3/roster")).json()["agents"]
+        return any(item["agent"] == "cyd" for item in agents)
+
+    await until(is_there, "cyd is there")
+    item = await shown(owner, await settled(ada, "bob"))
+    assert [party["said"] for party in item["parties"]] == ["bargains", "bargains", "gives way"]
+    assert cyd.counts["asked"] == 1
+
+
+async def test_a_higher_class_has_its_way_by_the_owners_file_not_by_its_own_word(owner: Owner, play: Any) -> None:
+    ada, _ = await play("ada", THRIFTY, "19"), await play("ill", WARM, "22", holds=True)
+    item = await shown(owner, await settled(ada, "ill"))
+    assert (item["value"], item["winner"], item["rung"]) == ("22", "ill", "priority")
+
+
+@pytest.mark.parametrize(
+    ("others", "changes", "complaint"),
+    [
+        (("nobody-here",), {}, "no agent 'nobody-here' has a file here"),
+        ((), {}, "it names 0 others"),
+        (("bob",), {"options": tuple(str(n) for n in range(1_000)), "wanted": "19"}, "1000 options: 32 at most"),
+        (("bob",), {"options": ("19", "19")}, "an option stands there twice"),
+        (("bob",), {"wanted": "30"}, "is none of the options"),
+        (("bob",), {"key": ("valve-1", "Open")}, "does not negotiate about valve-1/Open"),
+        (("bob",), {"key": ("valve-99", "Setpoint")}, "does not negotiate about valve-99/Setpoint"),
+    ],
+)
+async def test_what_is_no_conflict_here_is_refused_with_its_reason(
+    owner: Owner, play: Any, others: tuple[str, ...], changes: dict[str, Any], complaint: str
+) -> None:
+    ada = await play("ada", THRIFTY, "19")
+    before = (await counts(owner)).get("refused_conflict", 0)
+    told = await ada.file(*others, **changes)
+    assert complaint in told.problem
+    assert not told.conversation
+    assert (await counts(owner))["refused_conflict"] == before + 1
+
+
+async def test_bytes_that_are_none_are_answered(owner: Owner) -> None:
+    answer = await owner.bus.request(subjects.conflict("gw", "ada"), b"\xff\xff\xff", PROTOBUF, timeout_s=5)
+    assert wire.decode(DisputeTold, answer.data).problem
+
+
+async def test_a_flood_of_one_agent_is_refused_and_others_are_heard(owner: Owner, play: Any) -> None:
+    dan, _ = await play("dan", THRIFTY, "19"), await play("bob", WARM, "22", answers="yields")
+    told = [await dan.file("bob", key=(f"valve-{1 + n % 9}", "Setpoint")) for n in range(30)]
+    assert any("20 conflicts of dan in 10 s" in item.problem for item in told)
+    ada = await play("ada", THRIFTY, "19")
+    assert await settled(ada, "bob")
+
+
+async def test_a_coordinator_that_is_killed_mid_way_settles_nothing_and_a_new_one_knows_of_nothing(
+    owner: Owner, play: Any
+) -> None:
+    ada, _ = await play("ada", THRIFTY, "19"), await play("bob", WARM, "22", holds=True, answers="silent")
+    told = await ada.file("bob")
+    owner.gateway.kill()
+    with pytest.raises(UnavailableError):
+        await ada.file("bob")
+    await owner.up()
+    assert told.conversation not in ada.settled
+    answer = await owner.http.get(f"{owner.gateway.url}/api/v3/conflict/id/{told.conversation}")
+    assert (answer.status_code, "`edgeagents why` asks the audit" in answer.text) == (404, True)
+    await ada.say(act("inform", told.conversation, appraisal=Appraisal(way="19")))  # nobody knows of it: counted
+    await play("cyd", WARM, "22", holds=True)
+    assert (await shown(owner, await settled(ada, "cyd")))["rung"] == "nash"
+
+
+async def audited(owner: Owner, kind: str) -> list[dict[str, Any]]:
+    """Return the bodies of the coordinator's audit records of a kind, once there is one."""
+    for _ in range(60):
+        read = owner.bus.read(subjects.AUDIT_STREAM, [subjects.audits("gw")], name="look")
+        records = [wire.decode(AuditRecord, message.data) async for message in read]
+        found = [json.loads(record.body) for record in records if record.kind == kind]
+        if found:
+            return found
+        await asyncio.sleep(0.1)
+    return []
+
+

@@ -1,0 +1,221 @@
+"""Conflicts of real agents: coordinator, guard, agents and valves, each a process; the guard proves what was agreed."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, BusMessage
+from edgeagents.model.cooperation import Dispute, DisputeTold
+from edgeagents.protocol.conversation import act
+from tests.contract.waiting import until
+from tests.guarded import Client, Gateway, agent_file, client_of
+from tests.nats import free_port
+from tests.services import ServiceProcess
+
+# What each wants of a valve once it is shut, and what each degree is worth to it.
+AGENTS = {
+    "warm": (23.0, [[19, 0.2], [20, 0.6], [21, 0.8], [23, 1]]),
+    "thrifty": (19.0, [[19, 1], [20, 0.9], [21, 0.5], [23, 0.1]]),
+}
+
+
+def written(name: str) -> dict[str, Any]:
+    """Return an agent's file: while its valve is shut it wants its own degree of it."""
+    wants, _ = AGENTS[name]
+    # Each valve is used by one test; a valve is woken by its `Open`.
+    rule = {"name": "wants-{n}", "for_each": {"n": ["3", "4"]}, "given": {"open": "valve-{n}/Open"},
+            "when": "open", "set": {"device": "valve-{n}", "resource": "Setpoint", "value": wants}}  # fmt: skip
+    over = {"for_each": {"n": ["3", "4"]}, "device": "valve-{n}", "resource": "Setpoint", "minimum": 19, "maximum": 23,
+            "step": 1, "brings": {"degrees": "value"}}  # fmt: skip
+    return agent_file(
+        name, rules=[rule], ttl=10, negotiates={"preferences": f"../{name}-preferences.yaml", "over": [over]}
+    )
+
+
+class Arguing:
+    """A guarded gateway with two real agents that want different things of one valve, and a coordinator."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        folder, self.port = gateway.folder, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        for name, (_, points) in AGENTS.items():
+            (folder / "agents" / f"{name}.yaml").write_text(yaml.safe_dump(written(name)))
+            part = {"of": "degrees", "shape": {"kind": "linear", "points": points}}
+            preferences = {"agent": name, "disagreement": 0.1, "parts": [part]}
+            (folder / f"{name}-preferences.yaml").write_text(yaml.safe_dump(preferences))
+        self.processes: dict[str, ServiceProcess] = {}
+
+    def start(self, name: str) -> None:
+        """Start one agent, or the coordinator."""
+        folder = self.gateway.folder
+        if name in self.processes:
+            return
+        if name == "coordinator":
+            self.spawn("services.coordinator", "app-coordinator", SERVICE_PORT=str(self.port),
+                       EDGEAGENTS_COORDINATOR_AGENTS_DIR=str(folder / "agents"),
+                       EDGEAGENTS_COORDINATOR_CONFLICT_HOLD_S="0",
+                       EDGEAGENTS_COORDINATOR_CONFLICT_ANSWER_S="5")  # fmt: skip
+        else:
+            self.spawn("services.agent", f"app-agent-{name}", EDGEAGENTS_AGENT_FILE=str(folder / f"agents/{name}.yaml"))
+
+    def spawn(self, module: str, key: str, **environ: str) -> None:
+        """Start one process."""
+        gateway, name = self.gateway, key.removeprefix("app-agent-").removeprefix("app-")
+        self.processes[name] = ServiceProcess(
+            module, key, gateway.core, gateway.nats.url, gateway.folder,
+            environ={"EDGEAGENTS_GATEWAY": "gw", **environ},
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """End what was started."""
+        for process in self.processes.values():
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def arguing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arguing]:
+    """One gateway for all tests of this file."""
+    gateway = Gateway(tmp_path_factory.mktemp("arguing"))
+    found = Arguing(gateway)
+    try:
+        yield found
+    finally:
+        found.stop()
+        gateway.stop()
+
+
+@pytest.fixture
+async def client(arguing: Arguing) -> AsyncIterator[Client]:
+    """Return the owner's connection; the guard runs."""
+    async with client_of(arguing.gateway) as found:
+        yield found
+
+
+async def wants(client: Client, valve: str) -> None:
+    """Have a valve say that it is open: both agents have a wish for its set-point then."""
+    await client.control(device=valve, hand=True, resource="Open")
+    await client.publish_reading(valve, "Open")
+
+
+async def has(client: Client, valve: str, value: float) -> None:
+    """Wait until a valve's set-point was set to a value, last of all."""
+
+    async def is_so() -> bool:
+        effects = [what for what in await client.effects(valve) if what[0] == "Setpoint"]
+        return bool(effects) and effects[-1] == ("Setpoint", value)
+
+    await until(is_so, f"{valve} is set to {value}", timeout_s=40)
+
+
+async def up(client: Client, *names: str) -> None:
+    """Wait until agents have sessions."""
+
+    async def are_there() -> bool:
+        return set(names) <= set((await client.state())["sessions"])
+
+    await until(are_there, f"{names} have sessions", timeout_s=60)
+
+
+async def conflicts(client: Client, url: str, place: str) -> list[dict[str, Any]]:
+    """Return the conflicts over a device that were settled with an outcome, once there is one."""
+
+    async def found() -> list[dict[str, Any]]:
+        try:
+            answer = (await client.http.get(f"{url}/api/v3/conflict/all")).json()
+        except (httpx.HTTPError, ValueError):
+            return []
+        return [item for item in answer.get("conflicts", []) if item["deviceName"] == place and item["winner"]]
+
+    result: list[dict[str, Any]] = await until(found, f"a conflict over {place} is settled", timeout_s=60)
+    return result
+
+
+async def counts(client: Client, arguing: Arguing, name: str) -> dict[str, int]:
+    """Return what an agent counts of conflicts."""
+    found = (await client.http.get(f"{arguing.processes[name].ready()}/api/v3/agent")).json()
+    return dict(found["conflicts"])
+
+
+async def test_without_a_coordinator_the_holder_keeps_what_it_has_as_ever(arguing: Arguing, client: Client) -> None:
+    arguing.start("warm")
+    await up(client, "warm")
+    await wants(client, "valve-4")
+    await has(client, "valve-4", 23.0)
+    arguing.start("thrifty")
+    await up(client, "thrifty")
+    await client.publish_reading("valve-4", "Open")
+
+    async def has_asked() -> bool:
+        return (await counts(client, arguing, "thrifty")).get("not_settled", 0) > 0
+
+    await until(has_asked, "thrifty asked, and nobody answered", timeout_s=40)
+    assert [what for what in await client.effects("valve-4") if what[0] == "Setpoint"] == [("Setpoint", 23.0)]
+
+
+async def test_a_mediator_that_dies_mid_way_leaves_everything_to_the_guard(arguing: Arguing, client: Client) -> None:
+    """Played: it asks what options are worth, and is never heard of again."""
+    asked: list[str] = []
+
+    async def begin(message: BusMessage) -> None:
+        dispute = wire.decode(Dispute, message.data)
+        name = f"conflict-{len(asked)}"
+        asked.append(name)
+        told = DisputeTold(conversation=name, ends_s=0.5)
+        await client.bus.respond(message, wire.encode(told), {CONTENT_TYPE: wire.PROTOBUF})
+        question = dispute.model_copy(update={"others": ("thrifty", "warm")})
+        for party in question.others:
+            await client.bus.publish(
+                subjects.act("gw", party, subjects.COORDINATOR),
+                wire.encode(act("cfp", name, dispute=question, reply_by_s=0.1)), {CONTENT_TYPE: wire.PROTOBUF},
+            )  # fmt: skip
+
+    subscription = await client.bus.subscribe(subjects.conflict("gw", "thrifty"), begin)
+
+    async def has_asked() -> bool:
+        await client.publish_reading("valve-4", "Open")
+        await client.control(device="valve-4", hand=len(asked) % 2 == 0, resource="Open")
+        return bool(asked)
+
+    await until(has_asked, "thrifty asks again", timeout_s=60)
+    await subscription.unsubscribe()
+
+    async def both_said() -> bool:
+        return all([(await counts(client, arguing, name)).get("asked", 0) > 0 for name in AGENTS])
+
+    await until(both_said, "both were asked", timeout_s=20)
+    assert [what for what in await client.effects("valve-4") if what[0] == "Setpoint"] == [("Setpoint", 23.0)]
+    held = {(item["deviceName"], item["agent"]) for item in (await client.state())["leases"]}
+    assert ("valve-4", "warm") in held
+
+
+async def test_equals_settle_on_what_is_best_for_both_and_the_guard_proves_it(arguing: Arguing, client: Client) -> None:
+    arguing.start("coordinator")
+    arguing.start("warm")
+    arguing.start("thrifty")
+    await up(client, "warm", "thrifty")
+    await conflicts_are_served(client, arguing)
+    await wants(client, "valve-3")
+    found = await conflicts(client, arguing.url, "valve-3")
+    assert {party["agent"] for party in found[-1]["parties"]} == {"warm", "thrifty"}
+    assert (found[-1]["rung"], found[-1]["value"], found[-1]["runnerUp"]) == ("nash", "20", "21")
+    await has(client, "valve-3", 20.0)
+    outcomes = await client.outcomes(found[-1]["winner"])
+    assert outcomes[-1].status == "proven"
+
+
+async def conflicts_are_served(client: Client, arguing: Arguing) -> None:
+    """Wait until the coordinator settles conflicts."""
+
+    async def is_up() -> bool:
+        try:
+            return (await client.http.get(f"{arguing.url}/api/v3/conflict/all")).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    await until(is_up, "the coordinator serves", timeout_s=60)

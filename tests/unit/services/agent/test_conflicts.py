@@ -1,0 +1,295 @@
+"""The agent's part in conflicts: what it asks, says and obeys, and what has no effect on it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.audit import Audit
+from edgeagents.errors import UnavailableError
+from edgeagents.model.agent import AgentDefinition, Decision, Intent, Sample
+from edgeagents.model.cooperation import Act, Ballot, Dispute, DisputeTold, Offer, Settlement
+from edgeagents.model.message import Cause, LeaseReply
+from edgeagents.protocol.conversation import act
+from services.agent.bargaining import load_bargaining
+from services.agent.commands import Commander, Given
+from services.agent.conflicts import Conflicts
+from services.agent.perception import Twin
+from services.agent.rules import RuleBook
+from tests.contract.waiting import until
+from tests.unit.services.agent.test_bargaining import VALVE, Picture, files
+
+PROTOBUF = {CONTENT_TYPE: wire.PROTOBUF}
+HELD = LeaseReply(granted=False, holder="thrifty", reason="held by thrifty")
+WISH = Intent(*VALVE, 20.0, "it is cold", "warm")
+NAME = "conflict-1"
+ASKED = Dispute(
+    device="valve", resource="Setpoint", wanted="20", options=("18", "19", "20"), others=("warm", "thrifty")
+)
+SETTLED = Settlement(device="valve", resource="Setpoint", value="19", winner="warm", rung="nash", stands_s=60.0)
+
+
+class FakeBus:
+    """A coordinator that answers `told`, or nobody."""
+
+    def __init__(self) -> None:
+        self.settings = SimpleNamespace(gateway="gw")
+        self.said: list[Act] = []
+        self.asked: list[Dispute] = []
+        self.told: DisputeTold | None = DisputeTold(conversation=NAME, ends_s=0.01)
+
+    async def subscribe(self, subject: str, handler: Any, *, pending_bytes: int) -> None:
+        assert subject == "gw.acts.warm.coordinator"
+
+    async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        assert subject == "gw.acts.coordinator.warm"
+        self.said.append(wire.decode(Act, data))
+
+    async def request(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float
+    ) -> BusMessage:
+        assert subject == "gw.conflicts.warm"
+        self.asked.append(wire.decode(Dispute, data))
+        if self.told is None:
+            raise UnavailableError("nobody answers")
+        return BusMessage("", wire.encode(self.told))
+
+
+class FakeCommander:
+    """Holds the lease or not, and notes what it is to do."""
+
+    def __init__(self) -> None:
+        self.quiet: float | None = None
+        self.released: list[tuple[str, str]] = []
+        self.given: list[Intent] = []
+        self.refusals = 0
+
+    def quiet_s(self, key: tuple[str, str], site_s: float) -> float | None:
+        return self.quiet
+
+    async def release(self, key: tuple[str, str]) -> None:
+        self.released.append(key)
+
+    def value_of(self, device: str, resource: str, text: str) -> float:
+        return float(text)
+
+    async def give(self, decision: Decision, cause: Cause, site_s: float) -> list[Given]:
+        self.given.append(decision.intents[0])
+        if self.refusals > 0:
+            self.refusals -= 1
+            return [Given(decision.intents[0], held_back="held by thrifty")]
+        return [Given(decision.intents[0], command_id="c")]
+
+
+class Group:
+    """What is under way."""
+
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def create_task(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        self.tasks.append(asyncio.create_task(work, name=name))
+        return self.tasks[-1]
+
+
+class Rig:
+    """An agent that wants 20 while it is below that, with a mediator that tests play."""
+
+    def __init__(self, folder: Path) -> None:
+        agent, path = files(folder)
+        rule = {"name": "warm", "given": {"t": "sensor/Temperature"}, "when": "t < 20.0",
+                "set": {"device": "valve", "resource": "Setpoint", "value": 20.0}}  # fmt: skip
+        ruled = AgentDefinition.model_validate({**agent.model_dump(exclude={"negotiates"}), "rules": [rule]})
+        bargaining = load_bargaining(agent, path)
+        assert bargaining is not None
+        self.bus, self.commander, self.group = FakeBus(), FakeCommander(), Group()
+        self.picture = Picture(Temperature=19.0)
+        self.notes: list[tuple[str, dict[str, Any]]] = []
+        audit = SimpleNamespace(append=lambda kind, **body: self.notes.append((kind, body)))
+        self.conflicts = Conflicts(
+            cast(Bus, self.bus), ruled, cast(Commander, self.commander), cast(Twin, self.picture),
+            RuleBook(ruled, "warm.yaml"), bargaining, cast(Audit, audit), lambda: 1_000.0,
+            cast(asyncio.TaskGroup, self.group),
+        )  # fmt: skip
+
+    async def hear(self, said: Act) -> None:
+        """Bring an act of the mediator to the agent."""
+        await self.conflicts._on_act(BusMessage(subjects.act("gw", "warm", "coordinator"), wire.encode(said), PROTOBUF))
+
+    async def asked(self) -> None:
+        """Have the mediator ask what the options are worth."""
+        await self.hear(act("cfp", NAME, dispute=ASKED, reply_by_s=0.5))
+
+    async def settled(self, name: str = NAME, **changes: object) -> None:
+        """Tell how the conflict ended."""
+        await self.hear(act("inform", name, settlement=SETTLED.model_copy(update=changes)))
+
+    def set_present(self, value: float) -> None:
+        """Have the valve show a value."""
+        self.picture.values[VALVE] = Sample(value, 1, 1_000.0)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    found = Rig(tmp_path)
+    await found.conflicts.run()
+    yield found
+    for task in found.group.tasks:
+        task.cancel()
+    await asyncio.gather(*found.group.tasks, return_exceptions=True)
+
+
+async def test_a_wish_whose_lease_another_holds_is_brought_before_the_coordinator_once(rig: Rig) -> None:
+    rig.set_present(18.0)
+    rig.conflicts.held(WISH, HELD)
+    rig.conflicts.held(WISH, HELD)
+
+    async def is_over() -> bool:
+        return rig.group.tasks[0].done()
+
+    await until(is_over, "it was asked")
+    rig.conflicts.held(WISH, HELD)  # a moment ago
+    assert rig.bus.asked == [
+        Dispute(device="valve", resource="Setpoint", wanted="20", options=("18", "20", "19"), others=("thrifty",),
+                because="it is cold")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("holder", ["", "warm"])
+async def test_what_no_other_agent_holds_is_no_conflict(rig: Rig, holder: str) -> None:
+    rig.conflicts.held(WISH, HELD.model_copy(update={"holder": holder}))
+    rig.conflicts.held(Intent("lamp", "Switch", True, "", ""), HELD)
+    assert not rig.group.tasks
+
+
+async def test_without_a_coordinator_everything_goes_on_as_if_nobody_had_asked(rig: Rig) -> None:
+    rig.bus.told = None
+    rig.conflicts.held(WISH, HELD)
+    await asyncio.gather(*rig.group.tasks)
+    assert rig.conflicts.counts["not_settled"] == 1
+    assert rig.conflicts.standing(WISH, False) is WISH
+
+
+async def test_it_says_what_options_are_worth_and_how_it_stands(rig: Rig) -> None:
+    rig.commander.quiet = 12.0
+    rig.set_present(20.0)
+    await rig.asked()
+    said = rig.bus.said[-1]
+    assert said.performative == "inform"
+    assert said.appraisal is not None
+    assert (said.appraisal.way, said.appraisal.holds, said.appraisal.quiet_s) == ("20", True, 12.0)
+    worths = {item.option: round(item.utility, 3) for item in said.appraisal.worths}
+    assert worths == {"18": 0.35, "19": 0.4, "20": 0.45}
+
+
+async def test_who_wants_nothing_gives_way_and_the_lease_back(rig: Rig) -> None:
+    rig.picture.values[("sensor", "Temperature")] = Sample(21.0, 1, 1_000.0)
+    await rig.asked()
+    await asyncio.gather(*rig.group.tasks)
+    assert rig.bus.said[-1].performative == "refuse"
+    assert rig.commander.released == [VALVE]
+
+
+async def test_what_it_cannot_compute_is_a_failure_with_its_reason(rig: Rig) -> None:
+    await rig.hear(act("cfp", NAME, dispute=ASKED.model_copy(update={"options": ("auto", "20")}), reply_by_s=0.5))
+    assert rig.bus.said[-1].performative == "failure"
+    assert "warmth" in rig.bus.said[-1].reason
+
+
+async def test_it_votes_by_what_options_are_worth_and_leaves_a_table_of_offers(rig: Rig) -> None:
+    await rig.asked()
+    await rig.hear(act("cfp", NAME, ballot=Ballot(ranking=("18", "19", "20"))))
+    assert rig.bus.said[-1].ballot == Ballot(ranking=("20", "19", "18"), approved=("20", "19", "18"))
+    await rig.hear(act("propose", NAME, offer=Offer(outcome="18")))
+    assert rig.bus.said[-1].performative == "refuse"
+
+
+async def test_the_winner_gives_the_agreed_value_as_soon_as_the_other_has_let_go(rig: Rig) -> None:
+    rig.commander.refusals = 1
+    await rig.asked()
+    await rig.settled()
+    await asyncio.gather(*rig.group.tasks)
+    assert [intent.value for intent in rig.commander.given] == [19.0, 19.0]
+    assert rig.conflicts.counts["given"] == 1
+    instead = rig.conflicts.standing(WISH, False)
+    assert isinstance(instead, Intent)
+    assert instead.value == 19.0
+    rig.set_present(19.0)
+    assert rig.conflicts.standing(WISH, False) == f"agreed in {NAME}"
+    assert ("settlement", "gives it") in [(kind, body.get("part")) for kind, body in rig.notes]
+
+
+async def test_a_task_is_not_done_with_another_value_than_it_asked_for(rig: Rig) -> None:
+    await rig.asked()
+    await rig.settled()
+    assert rig.conflicts.standing(WISH, True) == f"agreed in {NAME}"
+
+
+async def test_who_lost_gives_its_lease_back_and_stands_back(rig: Rig) -> None:
+    await rig.asked()
+    await rig.settled(winner="thrifty", value="18")
+    await asyncio.gather(*rig.group.tasks)
+    assert rig.commander.released == [VALVE]
+    assert not rig.commander.given
+    assert rig.conflicts.standing(WISH, False) == f"stands back: {NAME} gave it to thrifty"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "cause"),
+    [
+        ("conflict-9", {}, "not-party"),
+        (NAME, {"winner": "mallory"}, "unknown-winner"),
+        (NAME, {"value": "30"}, "unknown-option"),
+        (NAME, {"device": "lamp"}, "other-resource"),
+    ],
+)
+async def test_a_settlement_that_is_not_ours_changes_nothing_and_is_audited(
+    rig: Rig, name: str, changes: dict[str, str], cause: str
+) -> None:
+    await rig.asked()
+    await rig.settled(name, **changes)
+    assert rig.conflicts.standing(WISH, False) is WISH
+    assert not rig.commander.given
+    assert not rig.commander.released
+    assert rig.conflicts.counts[f"settlements_{cause}"] == 1
+    assert rig.notes[0][0] == "settlement-refused"
+
+
+async def test_a_settlement_told_again_is_of_no_conflict_any_more(rig: Rig) -> None:
+    await rig.asked()
+    await rig.settled()
+    await rig.settled(winner="thrifty", value="18")
+    assert not rig.commander.released
+    assert rig.conflicts.counts["settlements_not-party"] == 1
+
+
+async def test_a_settlement_after_our_own_deadline_has_no_effect(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.asked()
+    monkeypatch.setattr("services.agent.conflicts.SETTLES_S", 0.0)
+    later_s = rig.conflicts._parts[NAME].until_s + 0.001
+    monkeypatch.setattr("services.agent.conflicts.time", SimpleNamespace(monotonic=lambda: later_s))
+    await rig.settled()
+    assert rig.conflicts.counts["settlements_late"] == 1
+    assert rig.conflicts.standing(WISH, False) is WISH
+
+
+async def test_bytes_that_are_no_act_are_counted(rig: Rig) -> None:
+    await rig.conflicts._on_act(BusMessage("gw.acts.warm.coordinator", b"\xff\xff", PROTOBUF))
+    assert rig.conflicts.counts["acts_rejected"] == 1
+
+
+async def test_before_it_departs_from_what_was_agreed_it_asks_anew(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.asked()
+    await rig.settled(stands_s=0.001)
+    await asyncio.sleep(0.01)
+    assert rig.conflicts.standing(WISH, False) == f"asks anew before it departs from {NAME}"
+    assert rig.conflicts.standing(WISH, False) == f"asks anew before it departs from {NAME}"
+    await asyncio.gather(*rig.group.tasks)
+    assert [item.others for item in rig.bus.asked] == [("thrifty",)]
+    assert rig.conflicts.standing(WISH, False) is WISH  # nobody settled it: it is bound no longer

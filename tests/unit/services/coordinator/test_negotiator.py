@@ -1,0 +1,227 @@
+"""One conflict from the question to its end: who gets what and why, and what comes of silence, lies and repetition."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeagents.model.cooperation import Act, Appraisal, Ballot, Dispute, Worth
+from edgeagents.protocol.conversation import Begin, Heard, Refuse, Tell, Tick, act
+from services.coordinator import negotiator
+from services.coordinator.negotiator import Case, Ended
+
+OPTIONS = ("22", "19", "20", "21")
+WARM = {"19": 0.3, "20": 0.6, "21": 0.8, "22": 0.9}
+THRIFTY = {"19": 0.9, "20": 0.8, "21": 0.5, "22": 0.1}
+NAME = "conflict-1"
+
+
+def case(parties: tuple[str, ...] = ("energy", "comfort"), **changes: Any) -> Case:
+    """Return a conflict that energy asks about, over a valve that comfort holds."""
+    dispute = Dispute(device="valve", resource="Setpoint", wanted="19", options=OPTIONS, others=("comfort",))
+    plain = Case(
+        conversation=NAME, dispute=dispute, claimant="energy", parties=parties,
+        priorities=dict.fromkeys(parties, "comfort"), able=dict.fromkeys(parties, frozenset(OPTIONS)),
+    )  # fmt: skip
+    return replace(plain, **changes)
+
+
+def says(way: str, worth: dict[str, float], **changes: Any) -> Act:
+    """Return what a party says options are worth to it."""
+    worths = tuple(Worth(option=option, utility=value) for option, value in worth.items())
+    return act("inform", NAME, appraisal=Appraisal(**{"way": way, "worths": worths, "disagreement": 0.2, **changes}))
+
+
+HOLDS = {"holds": True, "quiet_s": 1_000.0, "present": "22"}
+
+
+class Played:
+    """A conflict that is played by hand; `told` and `refused` are what came of it."""
+
+    def __init__(self, about: Case) -> None:
+        self.state, effects = negotiator.step(negotiator.Planned(about), Begin(0.0))
+        self.told: list[Tell] = []
+        self.refused: list[Refuse] = []
+        self._take(effects)
+
+    def _take(self, effects: list[negotiator.Effect]) -> None:
+        self.told += [effect for effect in effects if isinstance(effect, Tell)]
+        self.refused += [effect for effect in effects if isinstance(effect, Refuse)]
+
+    def hear(self, sender: str, said: Act, now_s: float = 0.1) -> None:
+        """Bring an act to the mediator."""
+        self.state, effects = negotiator.step(self.state, Heard(sender, said, now_s))
+        self._take(effects)
+
+    def tick(self, now_s: float) -> None:
+        """Let time pass."""
+        self.state, effects = negotiator.step(self.state, Tick(now_s))
+        self._take(effects)
+
+    @property
+    def verdict(self) -> negotiator.Verdict:
+        """How it ended."""
+        assert isinstance(self.state, Ended), self.state
+        return self.state.verdict
+
+
+def test_equals_get_the_nash_point_and_whoever_holds_the_resource_gives_it() -> None:
+    played = Played(case())
+    played.hear("energy", says("19", THRIFTY))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    verdict = played.verdict
+    assert (verdict.value, verdict.winner, verdict.rung, verdict.runner_up) == ("20", "comfort", "nash", "21")
+    settlements = [tell for tell in played.told if tell.act.settlement is not None]
+    assert {tell.to for tell in settlements} == {"energy", "comfort"}
+    assert {(tell.act.settlement.value, tell.act.settlement.winner) for tell in settlements} == {("20", "comfort")}
+
+
+def test_all_parties_are_asked_and_told_who_they_are() -> None:
+    played = Played(case())
+    assert [(tell.to, tell.act.performative) for tell in played.told] == [("energy", "cfp"), ("comfort", "cfp")]
+    assert {tell.act.dispute.others for tell in played.told} == {("energy", "comfort")}
+
+
+def test_a_higher_class_has_its_way() -> None:
+    played = Played(case(priorities={"energy": "economy", "comfort": "comfort"}))
+    played.hear("energy", says("19", THRIFTY))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("22", "comfort", "priority")
+
+
+def test_who_used_its_lease_a_moment_ago_keeps_it() -> None:
+    played = Played(case())
+    played.hear("energy", says("19", THRIFTY))
+    played.hear("comfort", says("22", WARM, holds=True, quiet_s=10.0, present="22"))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("22", "comfort", "lease")
+
+
+def test_who_wants_nothing_gives_way_and_binds_nobody() -> None:
+    played = Played(case())
+    played.hear("comfort", act("refuse", NAME, reason="wants nothing there now"))
+    played.hear("energy", says("19", THRIFTY))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("19", "energy", "lease")
+    settlements = [tell.act.settlement for tell in played.told if tell.act.settlement is not None]
+    assert {item.stands_s for item in settlements} == {0.0}
+
+
+def test_a_silent_holder_leaves_all_as_it_was() -> None:
+    played = Played(case())
+    played.hear("energy", says("19", THRIFTY))
+    played.tick(0.4)
+    assert isinstance(played.state, negotiator.Asking)
+    played.tick(0.5)
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("", "", "fallback")
+    assert any("comfort gave no answer in 0.5 s" in reason for reason in played.verdict.reasons)
+    assert {tell.act.performative for tell in played.told if tell.act.settlement is not None} == {"cancel"}
+
+
+def test_one_beside_that_is_silent_or_cannot_say_holds_nobody_up() -> None:
+    played = Played(case(("energy", "comfort", "air", "dust")))
+    played.hear("energy", says("19", THRIFTY))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    played.hear("air", act("failure", NAME, reason="no reading"))
+    played.tick(0.5)
+    assert (played.verdict.value, played.verdict.rung) == ("20", "nash")
+    assert {"air cannot say: no reading", "dust gave no answer in 0.5 s"} <= set(played.verdict.reasons)
+
+
+def test_utilities_that_leave_options_out_cost_their_party_the_veto_and_it_is_voted() -> None:
+    played = Played(case())
+    played.hear("energy", says("19", {"19": 1.0}))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    asked = [tell for tell in played.told if tell.act.performative == "cfp" and tell.act.dispute is None]
+    played.hear(asked[0].to, act("refuse", NAME, reason="tells its utilities"))
+    played.hear("energy", act("inform", NAME, ballot=Ballot(ranking=("19", "20", "21"), vetoed=("22",))))
+    played.hear("comfort", act("inform", NAME, ballot=Ballot(ranking=("22", "21", "20"))))
+    assert played.verdict.rung == "vote"
+    assert any("vetoes of energy do not count" in reason for reason in played.verdict.reasons)
+
+
+def test_who_leaves_the_vote_out_ends_it_by_the_deadline() -> None:
+    played = Played(case())
+    played.hear("energy", says("19", {"19": 1.0}))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    for now_s in (0.8, 1.2, 2.0, 3.0):
+        played.tick(now_s)
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("22", "comfort", "fallback")
+
+
+def test_what_nobody_may_give_is_no_option() -> None:
+    able = {"energy": frozenset({"19", "21"}), "comfort": frozenset({"21", "22"})}
+    played = Played(case(able=able, forbidden={"20": "outside what energy may set"}))
+    played.hear("energy", says("19", THRIFTY))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    assert (played.verdict.value, played.verdict.winner) == ("21", "comfort")
+    assert any(reason.startswith("lock: 20 is forbidden") for reason in played.verdict.reasons)
+
+
+def test_the_one_that_may_give_the_outcome_is_the_winner_though_another_holds_it() -> None:
+    able = {"energy": frozenset({"19", "20"}), "comfort": frozenset({"21", "22"})}
+    played = Played(case(able=able))
+    played.hear("energy", says("19", THRIFTY))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    assert (played.verdict.value, played.verdict.winner) == ("20", "energy")
+
+
+def test_what_nobody_gains_by_leaves_the_last_safe_state_with_its_holder() -> None:
+    played = Played(case())
+    played.hear("energy", says("19", {"19": 0.9, "20": 0.1, "21": 0.1, "22": 0.1}))
+    played.hear("comfort", says("22", {"19": 0.1, "20": 0.1, "21": 0.1, "22": 0.9}, **HOLDS))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("22", "comfort", "fallback")
+
+
+@pytest.mark.parametrize(
+    ("sender", "said", "cause"),
+    [
+        ("mallory", says("19", THRIFTY), "not-invited"),
+        ("energy", says("19", THRIFTY), "repeated"),
+        ("comfort", act("inform", NAME), "no-content"),
+        ("comfort", act("propose", NAME), "out-of-turn"),
+        ("comfort", says("17", WARM), "unknown-name"),
+        ("comfort", says("22", {**WARM, "17": 0.5}), "unknown-name"),
+        ("comfort", says("22", WARM, present="17"), "unknown-name"),
+        ("comfort", act("inform", "conflict-2"), "other-conversation"),
+        ("comfort", act("inform", NAME, needs=99), "newer-version"),
+    ],
+)
+def test_what_is_no_answer_of_a_party_is_refused_by_name(sender: str, said: Act, cause: str) -> None:
+    played = Played(case())
+    played.hear("energy", says("19", THRIFTY))
+    played.hear(sender, said)
+    assert [(item.sender, item.cause) for item in played.refused] == [(sender, cause)]
+    assert isinstance(played.state, negotiator.Asking)
+
+
+def test_an_option_told_twice_is_refused() -> None:
+    twice = (Worth(option="19", utility=0.1), Worth(option="19", utility=0.9))
+    played = Played(case())
+    played.hear("comfort", act("inform", NAME, appraisal=Appraisal(way="22", worths=twice)))
+    assert [item.cause for item in played.refused] == ["repeated"]
+
+
+def test_an_answer_after_the_end_is_late() -> None:
+    played = Played(case())
+    played.tick(0.5)
+    played.hear("comfort", says("22", WARM), now_s=0.6)
+    assert [item.cause for item in played.refused] == ["late"]
+
+
+UTILITY = st.floats(0, 1)
+TOLD = st.fixed_dictionaries(dict.fromkeys(OPTIONS, UTILITY))
+
+
+@given(TOLD, TOLD, TOLD, UTILITY, st.floats(0, 2_000))
+def test_it_always_ends_with_a_settlement_that_is_worth_no_less_than_none_to_anybody_by_nash(
+    energy: dict[str, float], comfort: dict[str, float], air: dict[str, float], disagreement: float, quiet_s: float
+) -> None:
+    played = Played(case(("energy", "comfort", "air")))
+    for name, worth in (("energy", energy), ("comfort", comfort), ("air", air)):
+        holds = {"holds": True, "quiet_s": quiet_s, "present": "22"} if name == "comfort" else {}
+        played.hear(name, says("21", worth, disagreement=disagreement, **holds))
+    verdict = played.verdict
+    if verdict.rung == "nash":
+        assert all(worth[verdict.value] >= disagreement for worth in (energy, comfort, air))
+    assert verdict.reasons
