@@ -36,8 +36,8 @@ from services.agent.absences import Absences
 from services.agent.answers import Answers, Door, read_words
 from services.agent.bargaining import load_bargaining
 from services.agent.commands import Commander
-from services.agent.consenting import Consenting
 from services.agent.conflicts import Conflicts
+from services.agent.consenting import Consenting
 from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
 from services.agent.loop import AgentLoop, rule_results
@@ -169,7 +169,9 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
         service.tasks.create_task(_watch(clock), name="clock")
         service.tasks.create_task(
-            _run(service, agent, path, loop, inputs, rules, twin, commander, audit, waits, tasks, consenting, conflicts),
+            _run(
+                service, agent, path, loop, inputs, rules, twin, commander, audit, waits, tasks, consenting, conflicts
+            ),
             name="agent",
         )
         try:
