@@ -34,6 +34,7 @@ export class Participant {
   private readonly known = new Map<string, Conversation>();
   private readonly awaited = new Map<string, (outcome: Outcome) => void>();
   private welcome: SessionWelcome = {};
+  private told = "";
 
   constructor(
     private readonly gateway: Gateway,
@@ -56,13 +57,19 @@ export class Participant {
       try {
         this.welcome = await this.gateway.request(`sessions.${token(this.name)}`, { incarnation: this.incarnation });
         if (!this.welcome.refused) break;
-        console.error(`the guard refuses us: ${this.welcome.refused}`);
+        this.tell(`the guard refuses us: ${this.welcome.refused}`);
       } catch (problem) {
-        console.error(`no guard yet: ${String(problem)}`);
+        this.tell(`no guard yet: ${String(problem)}`);
       }
       await sleep(AGAIN_MS);
     }
-    console.log(`welcome: mode ${this.welcome.mode}, ${this.welcome.site?.length ?? 0} resources`);
+    this.tell(`welcome: mode ${this.welcome.mode}, ${this.welcome.site?.length ?? 0} resources`);
+  }
+
+  /** Say how we stand with the guard, once until it changes. */
+  private tell(standing: string): void {
+    if (standing !== this.told) console.log(standing);
+    this.told = standing;
   }
 
   private async keepSession(stop: AbortSignal): Promise<void> {
