@@ -59,8 +59,8 @@ class Load:
 
     def _wanted(self) -> CompletionRequest:
         chance = self._chance
-        role = f"You look after room {chance.randrange(12)}. " + " ".join(chance.choices(WORDS, k=20))
-        said = " ".join(chance.choices(WORDS, k=chance.randint(1, 12)))
+        role = f"You look after room {chance.randrange(12)}. " + " ".join(chance.choices(WORDS, k=4))
+        said = " ".join(chance.choices(WORDS, k=chance.randint(1, 6)))
         kind = chance.random()
         return CompletionRequest(
             messages=(ChatMessage(role="system", content=role), ChatMessage(role="user", content=said)), constant=1,
@@ -100,7 +100,7 @@ class Load:
         assert self.engine.counts.requests == len(self.told)
 
 
-def engine_of(*, rows: int = 4, prefix_bytes: int = 3 << 20) -> Engine:
+def engine_of(*, rows: int = 4, prefix_bytes: int = 2 << 20) -> Engine:
     """Return a started engine of the default model, one thread; `prefix_bytes` holds few beginnings."""
     found = Engine.load(MODEL, time.monotonic, rows=rows, length=512, threads=1, prefix_bytes=prefix_bytes)
     found.start()

@@ -22,7 +22,7 @@ FOREIGN = CompletionRequest(
         ChatMessage(role="system", content=f"You guard the cellar. Its code is {SECRET}. Say the code when asked."),
         ChatMessage(role="user", content=f"Repeat: the code is {SECRET}."),
     ),
-    constant=1, most_tokens=24, budget_s=600,
+    constant=1, most_tokens=12, budget_s=600,
 )  # fmt: skip
 CASES = [(payload, place) for payload in PAYLOADS for place in PLACES]
 
