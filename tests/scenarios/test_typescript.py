@@ -94,7 +94,7 @@ class Program:
     def stop(self) -> int:
         """End it as an owner would, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(15)
+        return self.process.wait(30)
 
 
 @pytest.fixture

@@ -44,7 +44,8 @@ export class Participant {
 
   /** Take part until the signal says stop. */
   async run(stop: AbortSignal): Promise<void> {
-    void this.gateway.followOutcomes((outcome) => this.awaited.get(outcome.command_id)?.(outcome)).catch(fatal);
+    const take = (outcome: Outcome) => this.awaited.get(outcome.command_id)?.(outcome);
+    void this.gateway.followOutcomes(take).catch((problem) => stop.aborted || fatal(problem));
     await this.welcomed(stop);
     this.gateway.hear<Act>(`acts.${token(this.name)}.coordinator`, (said) => this.heard(said));
     await Promise.all([this.keepSession(stop), this.announce(stop)]);
@@ -237,7 +238,7 @@ async function withinMs<T>(promise: Promise<T>, ms: number, otherwise: string): 
   }
 }
 
-function fatal(problem: unknown): void {
+function fatal(problem: unknown): never {
   console.error(`outcomes cannot be read: ${String(problem)}`);
   process.exit(1);
 }
