@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,24 @@ from edgeagents.model import cooperation, message
 from services.api_pages.__main__ import FOLDER, pages
 from services.api_pages.channels import HOLES, channels
 
-PAGES = pages()
 SERVICES = ("agent", "coordinator", "guard", "inference")
 
 
-def document(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(PAGES[name])
+@cache
+def made() -> dict[str, str]:
+    """Return the pages as the code says them now."""
+    return pages()
+
+
+@cache
+def document(name: str = "messages.asyncapi.json") -> dict[str, Any]:
+    """Return one of them, the one of NATS unless another is named."""
+    found: dict[str, Any] = json.loads(made()[name])
     return found
 
 
-ASYNC = document("messages.asyncapi.json")
-
-
 def test_what_is_committed_is_what_the_code_says() -> None:
-    assert {path.name: path.read_text() for path in FOLDER.iterdir()} == PAGES, "make api-pages"
+    assert {path.name: path.read_text() for path in FOLDER.iterdir()} == made(), "make api-pages"
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -66,7 +71,7 @@ def test_a_body_that_a_route_reads_by_itself_is_described_as_it_is_read() -> Non
 
 
 def resolved(reference: str) -> Any:
-    found: Any = ASYNC
+    found: Any = document()
     for part in reference.removeprefix("#/").split("/"):
         found = found[part.replace("~1", "/")]
     return found
@@ -80,15 +85,15 @@ def references(value: Any) -> list[str]:
 
 
 def test_the_asyncapi_page_holds_together() -> None:
-    assert ASYNC["asyncapi"] == "3.0.0"
-    assert {"title", "version"} <= set(ASYNC["info"])
-    for reference in references(ASYNC):
+    assert document()["asyncapi"] == "3.0.0"
+    assert {"title", "version"} <= set(document()["info"])
+    for reference in references(document()):
         assert resolved(reference) is not None, reference
-    for name, channel in ASYNC["channels"].items():
+    for name, channel in document()["channels"].items():
         holes = set(re.findall(r"\{(\w+)\}", channel["address"] or ""))
         assert holes == set(channel.get("parameters", {})), name
         assert channel["messages"], name
-    for name, operation in ASYNC["operations"].items():
+    for name, operation in document()["operations"].items():
         assert operation["action"] in ("send", "receive"), name
         channel = resolved(operation["channel"]["$ref"])
         said = [reference["$ref"].rsplit("/", 1)[1] for reference in operation["messages"]]
@@ -120,8 +125,8 @@ def covers(filter_: str, address: str) -> bool:
 
 
 def test_every_message_of_proto_has_a_schema_and_every_subject_is_made_by_the_code() -> None:
-    assert {model.__name__ for model in wire.PB_CLASSES} <= set(ASYNC["components"]["schemas"])
-    commands = ASYNC["channels"]["commands"]["address"]
+    assert {model.__name__ for model in wire.PB_CLASSES} <= set(document()["components"]["schemas"])
+    commands = document()["channels"]["commands"]["address"]
     assert commands == subjects.command("G", "D", "A").replace("G", "{gateway}").replace("D", "{device}").replace(
         "A", "{agent}"
     )
@@ -148,7 +153,7 @@ EXAMPLES: list[message.Message] = [
 @pytest.mark.parametrize("said", EXAMPLES, ids=lambda said: type(said).__name__)
 def test_what_is_written_as_json_is_what_its_schema_says_and_is_read_back(said: message.Message) -> None:
     name = type(said).__name__
-    schema = {"$ref": f"#/components/schemas/{name}", "components": ASYNC["components"]}
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document()["components"]}
     validator = jsonschema_rs.Draft202012Validator(schema)
     data = wire.encode(said, wire.JSON)
     validator.validate(json.loads(data))
@@ -159,11 +164,11 @@ def test_what_is_written_as_json_is_what_its_schema_says_and_is_read_back(said: 
 
 
 def test_the_plain_page_names_every_route_and_every_subject() -> None:
-    page = PAGES["README.md"]
+    page = made()["README.md"]
     for service in SERVICES:
         for path, item in document(f"{service}.openapi.json")["paths"].items():
             assert all(f"`{method.upper()} {path}`" in page for method in item)
-    for channel in ASYNC["channels"].values():
+    for channel in document()["channels"].values():
         assert channel["address"] is None or f"`{channel['address']}`" in page
 
 
