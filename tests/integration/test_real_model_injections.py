@@ -29,7 +29,7 @@ CASES = [(payload, place) for payload in PAYLOADS for place in PLACES]
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    found = Engine.load(MODEL, time.monotonic, rows=3, length=2048, threads=1)
+    found = Engine.load(MODEL, time.monotonic, rows=3, length=2048, threads=2)
     found.start()
     yield found
     found.close()
