@@ -23,12 +23,14 @@ from tokenizers import Tokenizer
 
 from edgeagents.errors import ModelFileError, NotFoundError
 from toolchain.gguf_file import GgufFile, Tensor
+from toolchain.llama_shape import int_of
 from toolchain.tokenizer import Vocabulary
 
 WEIGHTS: Final = "model.safetensors"
+MOST_WEIGHTS_BYTES: Final = 4 << 30  # they are in memory twice while they are read
 MOST_TEXT_BYTES: Final = 64 << 20  # of a tokenizer or a configuration
 KINDS: Final[Mapping[str, tuple[Kind, int]]] = {"F32": (Kind.F32, 4), "F16": (Kind.F16, 2), "BF16": (Kind.BF16, 2)}
-_LAYER: Final = re.compile(r"model\.layers\.(\d{1,4})\.(.+)\.weight")
+_LAYER: Final = re.compile(r"model\.layers\.(0|[1-9]\d{0,3})\.(.+)\.weight")
 _OF_LAYER: Final = {
     "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",
@@ -66,8 +68,9 @@ def read_folder(source: Path) -> tuple[GgufFile, Vocabulary]:
         raise ModelFileError(f"{folder}: its weights lie in several files: a model of that size fits no gateway")
     config = _json(folder / "config.json")
     metadata = _metadata(config)
-    heads, kv_heads = metadata["llama.attention.head_count"], metadata.get("llama.attention.head_count_kv")
-    tensors = _tensors(weights, heads, heads if kv_heads is None else kv_heads)
+    heads = int_of(metadata, "llama.attention.head_count", most=1024)
+    kv_heads = int_of(metadata, "llama.attention.head_count_kv", most=1024, default=heads)
+    tensors = _tensors(weights, heads, kv_heads)
     if config.get("tie_word_embeddings") is True:
         tensors.pop("output.weight", None)  # some are stored twice
     embedding = tensors.get("token_embd.weight")
@@ -83,8 +86,10 @@ def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("model_type") != "llama":
         raise ModelFileError(f"model_type {config.get('model_type')!r} is not supported: only 'llama' is")
     rope = config.get("rope_parameters") or {}
-    kinds = {rope.get("rope_type", "default"), *(["scaled"] if config.get("rope_scaling") else [])}
-    if kinds != {"default"} or config.get("attention_bias") or config.get("mlp_bias"):
+    if not isinstance(rope, dict):
+        raise ModelFileError("config.json: rope_parameters is no object")
+    is_scaled = bool(config.get("rope_scaling")) or rope.get("rope_type", "default") != "default"
+    if is_scaled or config.get("attention_bias") or config.get("mlp_bias"):
         raise ModelFileError("scaled rotary embeddings and biases are not supported: take a plain Llama-type model")
     if config.get("hidden_act", "silu") != "silu":
         raise ModelFileError(f"hidden_act {config['hidden_act']!r} is not supported: only 'silu' is")
@@ -92,12 +97,12 @@ def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     for theirs, ours in _NUMBERS.items():
         if config.get(theirs) is not None:
             found[f"llama.{ours}"] = config[theirs]
-    if not isinstance(found.get("llama.attention.head_count"), int):
-        raise ModelFileError("config.json: num_attention_heads is no whole number")
     for theirs, ours in (("rms_norm_eps", "attention.layer_norm_rms_epsilon"), ("rope_theta", "rope.freq_base")):
         value = config.get(theirs, rope.get(theirs))
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[f"llama.{ours}"] = float(value)
+        # A whole number is as good; beyond every sensible one it stays as it is, and is refused with the others.
+        is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53
+        if value is not None:
+            found[f"llama.{ours}"] = float(value) if is_whole else value
     return found
 
 
@@ -105,6 +110,7 @@ def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tensors(path: Path, heads: int, kv_heads: int) -> dict[str, Tensor]:
+    _check_size(path)
     try:
         found = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except FileNotFoundError as error:
@@ -118,11 +124,20 @@ def _tensors(path: Path, heads: int, kv_heads: int) -> dict[str, Tensor]:
         ours = _named(name)
         if not ours:
             continue
+        if ours in tensors:
+            raise ModelFileError(f"tensor {name!r} is there twice")
         tensor = _tensor(name, entry)
         if ours.endswith(("attn_q.weight", "attn_k.weight")):
             tensor = _paired(tensor, heads if "attn_q" in ours else kv_heads, name)
         tensors[ours] = tensor
     return tensors
+
+
+def _check_size(path: Path) -> None:
+    """Return if a file may be read into memory at once."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size > MOST_WEIGHTS_BYTES:
+        raise ModelFileError(f"{path}: {size >> 20} MiB: a model above {MOST_WEIGHTS_BYTES >> 20} MiB fits no gateway")
 
 
 def _named(name: str) -> str:
@@ -131,8 +146,11 @@ def _named(name: str) -> str:
         return _ALONE[name]
     layer = _LAYER.fullmatch(name)
     if layer and layer[2] in _OF_LAYER:
-        return f"blk.{int(layer[1])}.{_OF_LAYER[layer[2]]}.weight"
-    return "" if name.endswith("rotary_emb.inv_freq") else name  # unknown ones are refused by `llama_shape`
+        return f"blk.{layer[1]}.{_OF_LAYER[layer[2]]}.weight"
+    if name.endswith("rotary_emb.inv_freq"):
+        return ""
+    # Never under a name of ours: it would stand for another tensor.
+    raise ModelFileError(f"tensor {name!r} is unknown: this is no plain Llama model")
 
 
 def _tensor(name: str, entry: Mapping[str, Any]) -> Tensor:
@@ -159,14 +177,15 @@ def _paired(tensor: Tensor, heads: int, name: str) -> Tensor:
 def _vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> Vocabulary:
     path = folder / "tokenizer.json"
     description = _json(path)
-    if (description.get("decoder") or {}).get("type") != "ByteLevel":
+    decoder = description.get("decoder")
+    if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
         raise ModelFileError(f"{path}: only byte-level tokenizers are supported")
     try:
         tokenizer = Tokenizer.from_str(json.dumps(description))
     except Exception as error:  # tokenizers raises bare Exception
         raise ModelFileError(f"{path}: not a tokenizer: {str(error)[:200]}") from error
-    if tokenizer.get_vocab_size() != size:
-        raise ModelFileError(f"{path}: knows {tokenizer.get_vocab_size()} tokens, the model {size}: another model's")
+    if sorted(tokenizer.get_vocab().values()) != list(range(size)):
+        raise ModelFileError(f"{path}: its {tokenizer.get_vocab_size()} tokens are not the {size} of the model")
     special = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     own, generation = _json(folder / "tokenizer_config.json"), _json(folder / "generation_config.json", needed=False)
     ends = _ids(generation.get("eos_token_id", config.get("eos_token_id")), size)

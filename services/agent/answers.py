@@ -295,7 +295,10 @@ def add_route(app: FastAPI, answer: Callable[[Question], Awaitable[dict[str, Any
         PATH, **takes(Question, example={"text": "it is stuffy in the bedroom"}), **shows(AskAnswer, "An answer.")
     )
     async def ask(request: Request) -> dict[str, Any]:
-        """Take a sentence; answer what was done and proven, refused and why, or a question back."""
+        """Take a sentence; answer what was done and proven, refused and why, or a question back.
+
+        There only where the agent's file says `answers: true`.
+        """
         question = question_of(await request.body())
         return {"apiVersion": "v3", "statusCode": 200, **await answer(question)}
 

@@ -80,8 +80,9 @@ def channels() -> list[Channel]:
 def _commanding() -> Iterator[Channel]:
     yield Channel(
         "sessions", subjects.session(_G, _AGENT), "agent", (message.Heartbeat,),
-        "Every 0.5 s; 2 s of silence end the session and its leases. As a request it is answered with what the agent "
-        "may command; it is told how its commands ended in the encoding of its heartbeats.", (message.SessionWelcome,),
+        "Opens a session, or keeps it alive: every 0.5 s; 2 s of silence end it and its leases. As a request it is "
+        "answered with what the agent may command. How its commands ended is told in the encoding of its heartbeats.",
+        (message.SessionWelcome,),
     )  # fmt: skip
     yield Channel(
         "called", permissions.called(_AGENT), "guard", ("Empty",),

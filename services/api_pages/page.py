@@ -20,7 +20,8 @@ HTTP) and `messages.asyncapi.json` (AsyncAPI 3.0, NATS). A client in another lan
 Errors over HTTP are `{"apiVersion": "v3", "statusCode": 404, "message": "what failed, on what, what to try"}`; below
 `/v1` of the language model they are OpenAI's. In secure mode every route but `/api/v3/ping` wants a token of the
 gateway's secret store ([secure-mode.md](../secure-mode.md)); `people` routes of the guard want an approver's token in
-any mode.
+any mode. Where the owner switched Prometheus on, every service has `GET /metrics`, too
+([telemetry.md](../telemetry.md)).
 """
 NATS: Final = """\
 ## NATS
@@ -52,7 +53,7 @@ def _service(name: str, document: Mapping[str, Any]) -> str:
 
 
 def _route(path: str, method: str, route: Mapping[str, Any]) -> str:
-    words = str(route.get("description", route["summary"])).split("\n")[0]
+    words = " ".join(str(route.get("description", route["summary"])).split())
     mark = " (people)" if "people" in route.get("tags", ()) else ""
     statuses = ", ".join(status for status in route["responses"] if status != "default")
     return f"| `{method.upper()} {path}` | {words}{mark} | {statuses} |"

@@ -172,7 +172,8 @@ class Desk:
                 }
             case "list":
                 state = str(said.get("state", ""))
-                return {"apiVersion": "v3", "statusCode": 200, "tasks": leader.listed(state)}
+                found = leader.listed(state)
+                return {"apiVersion": "v3", "statusCode": 200, "totalCount": len(found), "tasks": found}
             case "cancel":
                 record = leader.record(str(said.get("id", "")))
                 if sender not in (record.giver, "owner"):

@@ -100,7 +100,7 @@ class Leader:
         self.incarnation = incarnation
         self.is_serving = asyncio.Event()  # the tasks were read back
         self.counts: Counter[str] = Counter()
-        self._encoded: tuple[Act | None, str, bytes] = (None, "", b"")
+        self._encoded: tuple[Act | None, dict[str, bytes]] = (None, {})  # the last act, by encoding
         self._read_json: set[str] = set()  # agents whose announcements are JSON
         self._sending: deque[tuple[str, bytes, str]] = deque()
         self._has_to_send = asyncio.Event()
@@ -340,11 +340,14 @@ class Leader:
 
     def _send(self, tell: Tell) -> None:
         content_type = wire.JSON if tell.to in self._read_json else wire.PROTOBUF
-        if self._encoded[0] is not tell.act or self._encoded[1] != content_type:  # a call goes to many: written once
-            self._encoded = (tell.act, content_type, wire.encode(tell.act, content_type))
+        if self._encoded[0] is not tell.act:
+            self._encoded = (tell.act, {})
+        written = self._encoded[1]
+        if content_type not in written:  # a call goes to many: written once for each encoding
+            written[content_type] = wire.encode(tell.act, content_type)
         self.counts["acts_sent"] += 1
         subject = subjects.act(self._gateway, tell.to, subjects.COORDINATOR)
-        self._sending.append((subject, self._encoded[2], content_type))
+        self._sending.append((subject, written[content_type], content_type))
         self._has_to_send.set()
 
     async def run_sending(self) -> None:

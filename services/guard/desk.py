@@ -160,8 +160,11 @@ class LeaseDesk:
                     await self._step(lease.Released(session, key), None)
 
     def reads(self, agent: str) -> str:
-        """Return the content type in which an agent is told how its commands ended: that of its heartbeats."""
-        return self._reads.get(agent, wire.PROTOBUF)
+        """Return the content type in which an agent is told how its commands ended: that of its heartbeats.
+
+        Empty: none was heard yet, so nobody knows from here.
+        """
+        return self._reads.get(agent, "")
 
     async def call(self, agent: str) -> None:
         """Have an agent ask for its welcome at once: what it says has changed. An agent that misses it asks later."""

@@ -167,7 +167,7 @@ class Teller:
             agent, outcome, trace = await self._queue.get()
             with telemetry.carry(trace):
                 subject = subjects.outcome(self._gateway, agent, outcome.device)
-                await self._store(subject, outcome, means.desk.reads(agent))
+                await self._store(subject, outcome, agent, means.desk.reads(agent))
             await means.on_disk(means.ledger.told, agent, outcome.command_id)
             self._queue.task_done()
 
@@ -205,8 +205,15 @@ class Teller:
             except UnavailableError:
                 await asyncio.sleep(0.25)
 
-    async def _store(self, subject: str, outcome: Outcome, content_type: str) -> None:
+    async def _written_in(self, agent: str, device: str) -> str:
+        """Return the encoding of an agent's newest command for a device: what it reads, as long as it was not heard."""
+        last = await self._bus.last(subjects.COMMANDS_STREAM, subjects.command(self._gateway, device, agent))
+        return wire.answers_in(last.headers.get(CONTENT_TYPE, wire.PROTOBUF)) if last is not None else wire.PROTOBUF
+
+    async def _store(self, subject: str, outcome: Outcome, agent: str, content_type: str) -> None:
         """Store an outcome behind the last one of its subject; wait for a broker that is away.
+
+        Told in `content_type`; empty: in that of the agent's newest command for the device.
 
         No message id: the stream's memory of ids spans its subjects, and agents may publish on some of them.
         """
@@ -219,6 +226,7 @@ class Teller:
                     self._sequences[subject], is_told = await self._last(subject, outcome)
                     if is_told:
                         return
+                content_type = content_type or await self._written_in(agent, outcome.device)
                 data, last = wire.encode(outcome, content_type), self._sequences[subject]
                 self._sequences[subject] = await self._bus.store(
                     subject, data, {CONTENT_TYPE: content_type}, expected_last=last

@@ -25,7 +25,7 @@ SAID = "my desk lies in darkness over in the study, alas"
 async def home(tmp_path: Path) -> AsyncIterator[Gateway]:
     """Return a home with the assistant alone, and the model's service; it has time, however busy the machine is."""
     files = home_with_lamps(tmp_path / "files")
-    edit(files / "agents" / "assistant.yaml", lambda agent: agent["thinks"].update(budget="15s"))
+    edit(files / "agents" / "assistant.yaml", lambda agent: agent["thinks"].update(budget="12s"))
     played = frozenset(("air", "comfort", "energy"))
     gateway = Gateway(Plan(tmp_path, files, 60.0, WINTER_MORNING_S, played=played, model=MODEL))
     gateway.start()

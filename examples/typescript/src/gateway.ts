@@ -41,6 +41,8 @@ export function token(name: string): string {
 
 /** A connection; subjects are given without the gateway's name. */
 export class Gateway {
+  private isUp = true;
+
   private constructor(
     private readonly connection: NatsConnection,
     private readonly manager: JetStreamManager,
@@ -60,7 +62,9 @@ export class Gateway {
     });
     // An agent may not look at the account: only at its own consumers.
     const manager = await jetstreamManager(connection, { checkAPI: false });
-    return new Gateway(connection, manager, settings);
+    const gateway = new Gateway(connection, manager, settings);
+    void gateway.watchLink();
+    return gateway;
   }
 
   /** Say something, and wait for nothing. */
@@ -74,8 +78,13 @@ export class Gateway {
     return read<T>(await this.connection.request(this.full(subject), JSON.stringify(body), options));
   }
 
-  /** Store a message: on return it is on the gateway's disk. */
+  /**
+   * Store a message: on return it is on the gateway's disk; throws when that is not known.
+   *
+   * Never while the link is down: the client would send it later, and a command may be over by then.
+   */
   async store(subject: string, body: object, timeoutMs = 2_000): Promise<void> {
+    if (!this.isUp) throw new Error("the link to the broker is down");
     const options = { headers: asJson(), timeout: timeoutMs };
     await this.manager.jetstream().publish(this.full(subject), JSON.stringify(body), options);
   }
@@ -94,19 +103,27 @@ export class Gateway {
     });
   }
 
-  /** Hand out how our commands end, each at least once, for ever. */
-  async followOutcomes(take: (outcome: Outcome) => void): Promise<void> {
-    const name = `agent-${token(this.settings.agent)}`;
+  /** Be called when what we may do has changed; nothing in the message itself counts. */
+  onCalled(take: () => void): void {
+    this.connection.subscribe(`_INBOX.agent-${this.settings.agent}.called`, { callback: () => take() });
+  }
+
+  /** Have the broker keep how our commands end, from now on; throws while the guard has not made the stream. */
+  async openOutcomes(): Promise<void> {
     await this.manager.consumers.add(STREAM, {
-      durable_name: name,
+      durable_name: this.consumer,
       filter_subject: this.full(`outcomes.${token(this.settings.agent)}.*`),
       deliver_policy: DeliverPolicy.New,
       ack_policy: AckPolicy.Explicit,
     });
-    const consumer = await this.manager.jetstream().consumers.get(STREAM, name);
+  }
+
+  /** Hand out how our commands end, each at least once, for ever. */
+  async followOutcomes(take: (outcome: Outcome) => void): Promise<void> {
+    const consumer = await this.manager.jetstream().consumers.get(STREAM, this.consumer);
     for await (const message of await consumer.consume()) {
       if (message.headers?.get("Content-Type") === JSON_TYPE) take(message.json<Outcome>());
-      else console.error(`outcome ${message.seq} is no JSON: told before we had a session`);
+      else console.error(`outcome ${message.seq} is of a command in another encoding: none of ours`);
       message.ack();
     }
   }
@@ -120,6 +137,17 @@ export class Gateway {
   /** Send what is under way, and close. */
   async close(): Promise<void> {
     await this.connection.drain();
+  }
+
+  private get consumer(): string {
+    return `agent-${token(this.settings.agent)}`;
+  }
+
+  private async watchLink(): Promise<void> {
+    for await (const status of this.connection.status()) {
+      if (status.type === "disconnect") this.isUp = false;
+      if (status.type === "reconnect") this.isUp = true;
+    }
   }
 
   private full(subject: string): string {

@@ -14,6 +14,7 @@ from edgeagents.inference.folder import open_folder
 from edgeagents.inference.language import LanguageModel
 from tests import tiny_llama
 from tests.llama_steps import Steps
+from toolchain import safetensors_folder
 from toolchain.export import Form, export
 from toolchain.safetensors_folder import read_folder
 
@@ -107,9 +108,19 @@ def test_newer_and_older_ways_to_say_the_same_are_understood(tmp_path: Path) -> 
         ({"rope_parameters": {"rope_type": "llama3"}}, "scaled rotary"),
         ({"attention_bias": True}, "biases"),
         ({"hidden_act": "gelu"}, "gelu"),
-        ({"num_attention_heads": "4"}, "num_attention_heads"),
+        ({"num_attention_heads": "4"}, "head_count"),
         ({"num_attention_heads": 7}, "heads"),
-        ({"num_attention_heads": 0}, "heads"),
+        ({"num_attention_heads": 0}, "head_count"),
+        ({"num_attention_heads": True}, "head_count"),
+        ({"num_key_value_heads": "2"}, "head_count_kv"),
+        ({"num_key_value_heads": 2.0}, "head_count_kv"),
+        ({"num_key_value_heads": [2]}, "head_count_kv"),
+        ({"num_key_value_heads": True}, "head_count_kv"),
+        ({"rope_parameters": [1]}, "rope_parameters"),
+        ({"rope_parameters": "x"}, "rope_parameters"),
+        ({"rope_parameters": {"rope_type": []}}, "scaled rotary"),
+        ({"rope_theta": 10**400}, "freq_base"),
+        ({"rope_theta": True}, "freq_base"),
         ({"num_hidden_layers": 3}, "missing"),
         ({"num_hidden_layers": 1}, "unknown"),
         ({"hidden_size": 32}, "shape"),
@@ -144,6 +155,24 @@ def test_weights_that_are_damaged_cut_short_or_of_another_kind_are_refused(hub: 
         export(strange, tmp_path / "model", Form("q8"))
 
 
+@pytest.mark.parametrize(
+    "name", ["blk.0.attn_v.weight", "model.layers.00.self_attn.v_proj.weight", "output.weight", "token_embd.weight"]
+)
+def test_no_tensor_stands_for_another_one(tmp_path: Path, name: str) -> None:
+    more = {name: np.ones((32, 64), np.float32)}
+    folder = tiny_llama.write_hub_folder(tmp_path / "hub", more=more)
+    with pytest.raises(ModelFileError, match=name.replace(".", r"\.")):
+        read_folder(folder)
+
+
+def test_weights_that_no_gateway_could_hold_are_refused_before_they_are_read(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safetensors_folder, "MOST_WEIGHTS_BYTES", 1 << 10)
+    with pytest.raises(ModelFileError, match="fits no gateway"):
+        read_folder(hub)
+
+
 def test_what_is_missing_or_split_is_named(hub: Path) -> None:
     for name in ("tokenizer_config.json", "tokenizer.json", "model.safetensors", "config.json"):
         (hub / name).unlink()
@@ -164,8 +193,16 @@ def test_a_tokenizer_of_another_model_or_kind_is_refused(hub: Path) -> None:
     path.write_text(json.dumps(whole | {"added_tokens": whole["added_tokens"] + [
         {"id": 999, "content": "<more>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
          "special": True}]}))  # fmt: skip
-    with pytest.raises(ModelFileError, match="another model's"):
+    with pytest.raises(ModelFileError, match="of the model"):
         read_folder(hub)
+    model = {**whole["model"], "vocab": {**whole["model"]["vocab"], "z": 99_999}}
+    path.write_text(json.dumps(whole | {"model": model}))  # as many as there should be, one of them out of the table
+    with pytest.raises(ModelFileError, match="of the model"):
+        read_folder(hub)
+    for decoder in (["ByteLevel"], "ByteLevel", None):
+        path.write_text(json.dumps(whole | {"decoder": decoder}))
+        with pytest.raises(ModelFileError, match="byte-level"):
+            read_folder(hub)
     for content in ("[]", "{", '{"decoder": {"type": "ByteLevel"}}'):
         path.write_text(content)
         with pytest.raises(ModelFileError):

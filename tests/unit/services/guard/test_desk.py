@@ -234,7 +234,7 @@ async def test_a_strangers_encoding_is_not_remembered(desk: Desk) -> None:
     await desk.send("evil", Heartbeat(incarnation="i1"), content_type="application/json; charset=utf-8")
     await until(lambda: desk.bus.answers, "an answer")
     assert "no agent file" in json.loads(desk.bus.answers[0].data)["refused"]
-    assert desk.desk.reads("evil") == wire.PROTOBUF
+    assert desk.desk.reads("evil") == ""
 
 
 @pytest.mark.parametrize(
