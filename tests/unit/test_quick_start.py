@@ -35,6 +35,17 @@ def test_the_library_leaves_others_models_as_they_are() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=110)
 
 
+def test_a_service_has_uvicorns_server_and_not_its_command_line() -> None:
+    code = (
+        "from edgeagents import quick_start\nimport gc, sys, uvicorn\nfrom edgeagents.adapters.serving import WebServer\n"
+        "assert issubclass(WebServer, uvicorn.Server) and uvicorn.Server.__module__ == 'uvicorn.server'\n"
+        "from edgeagents.adapters import bootstrap\n"
+        "assert 'click' not in sys.modules and not gc.isenabled()\n"
+        "bootstrap._settle()\nassert gc.isenabled() and gc.get_freeze_count() > 10_000"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=110)
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_begins_with_it(name: str) -> None:
     source = importlib.util.find_spec(f"services.{name}.__main__")
