@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pydantic
 import pytest
@@ -48,9 +49,9 @@ def test_a_service_has_uvicorns_server_and_not_its_command_line() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_begins_with_it(name: str) -> None:
-    source = importlib.util.find_spec(f"services.{name}.__main__")
-    assert source is not None
-    assert source.origin is not None
-    lines = open(source.origin).read().splitlines()
-    first = next(line for line in lines if line.strip().startswith(("from edgeagents", "from services")))
-    assert first.strip().startswith("from edgeagents import quick_start")
+    text = (Path(services.__path__[0]) / name / "__main__.py").read_text()
+    served = text[text.index("quick_start") - len("from edgeagents import ") :]
+    assert "gc." not in text, "it is done there"
+    assert served.startswith("from edgeagents import quick_start")
+    assert "services." in served, "what serves is imported after it"
+    assert "edgeagents.adapters" not in text[: len(text) - len(served)]
