@@ -1,6 +1,6 @@
 """Imported first, for its effect, by each service's `__main__`: what is imported after it takes less time and memory.
 
-For processes of ours alone: nobody who imports the library for something else is to find others' packages changed by it.
+For processes of ours alone: nobody who imports the library for something else finds others' packages changed by it.
 
 Source: pydantic, `ConfigDict.defer_build`; docs/load.md for what it saves.
 """

@@ -170,9 +170,7 @@ class Relays:
         """Pass a request on, and what is answered back, as long as it is no longer than it may be."""
         headers = {**headers_of(request), "accept-encoding": "identity"}
         body, found = await read_body(request), b""
-        async with self._http.stream(
-            route.method, url, content=body, headers=headers, timeout=route.wait_s
-        ) as answer:
+        async with self._http.stream(route.method, url, content=body, headers=headers, timeout=route.wait_s) as answer:
             async for chunk in answer.aiter_raw():
                 found += chunk
                 if len(found) > MOST_BYTES:

@@ -38,7 +38,8 @@ def test_the_library_leaves_others_models_as_they_are() -> None:
 
 def test_a_service_has_uvicorns_server_and_not_its_command_line() -> None:
     code = (
-        "from edgeagents import quick_start\nimport gc, sys, uvicorn\nfrom edgeagents.adapters.serving import WebServer\n"
+        "from edgeagents import quick_start\nimport gc, sys, uvicorn\n"
+        "from edgeagents.adapters.serving import WebServer\n"
         "assert issubclass(WebServer, uvicorn.Server) and uvicorn.Server.__module__ == 'uvicorn.server'\n"
         "from edgeagents.adapters import bootstrap\n"
         "assert 'click' not in sys.modules and not gc.isenabled()\n"
