@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgeagents.adapters.middleware import error_body
 from edgeagents.adapters.nats_server import write_private
 from edgeagents.adapters.serving import WebServer, bind
-from edgeagents.errors import TooLargeError
+from edgeagents.errors import ConfigurationError, TooLargeError
 from services.guard.door import service_key
 from services.guard.passage import Question, pass_on
 from services.guard.roads import Route, road_of
@@ -76,9 +76,12 @@ class Relays:
         self._servers: dict[str, WebServer] = {}
 
     def start(self) -> None:
-        """Listen for all agents that were there before."""
-        for agent, place in list(self._places.items()):
-            self._open(agent, place)
+        """Listen for all that were there before; a fixed port that somebody else has stops neither the guard nor others."""
+        for who, place in list(self._places.items()):
+            try:
+                self._open(who, place)
+            except ConfigurationError as error:
+                log.error("EdgeX does not reach %s: %s; tried again when it registers", who, error)
 
     def stop(self) -> None:
         """Stop listening."""
