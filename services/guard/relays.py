@@ -76,7 +76,7 @@ class Relays:
         self._servers: dict[str, WebServer] = {}
 
     def start(self) -> None:
-        """Listen for all that were there before; a fixed port that somebody else has stops neither the guard nor others."""
+        """Listen for all that were there before; a port that somebody else has stops neither the guard nor others."""
         for who, place in list(self._places.items()):
             try:
                 self._open(who, place)
