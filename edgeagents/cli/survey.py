@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
+
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.edgex_bus import EdgexBus, NatsTransport
@@ -40,14 +42,13 @@ Newest = dict[tuple[str, str], Reading]
 async def read_status(place: Place) -> dict[str, Any]:
     """Return how a gateway stands, as `status --json` prints it."""
     async with make_http() as http:
-        files, guard, keeper, broker, links, tasks, model = await asyncio.gather(
+        files, guard, keeper, broker, links, (tasks, model) = await asyncio.gather(
             look_at_files(http, place.keeper, place.site_file, place.agents_dir),
             look_at_guard(http, place.guard),
             look_at_keeper(http, place.keeper),
             _broker(place),
             look_at_links(place.bus_settings(), place.gateways_file),
-            look_at_shared(http, subjects.COORDINATOR, place.coordinator, place.keeper),
-            look_at_shared(http, INFERENCE_USER, place.inference, place.keeper),
+            look_at_both(http, place),
         )
         names = sorted({*files.agents, *_strings(guard.state.get("sessions"))})
         agents = await look_at_agents(http, place.keeper, names, None)
@@ -57,6 +58,14 @@ async def read_status(place: Place) -> dict[str, Any]:
         "coordinator": shared_body(tasks, coordinator_findings(tasks, files.agents)),
         "model": shared_body(model, model_findings(model, files.agents)),
     }  # fmt: skip
+
+
+async def look_at_both(http: httpx.AsyncClient, place: Place) -> tuple[SharedFacts, SharedFacts]:
+    """Return what coordinator and language model show of themselves."""
+    return await asyncio.gather(
+        look_at_shared(http, subjects.COORDINATOR, place.coordinator, place.keeper),
+        look_at_shared(http, INFERENCE_USER, place.inference, place.keeper),
+    )
 
 
 async def _broker(place: Place) -> dict[str, str]:

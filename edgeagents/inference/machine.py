@@ -1,6 +1,6 @@
 """What this process may use of the machine: CPUs and memory, within the limits of its container.
 
-With cgroup v1 only the limits of a container that sees its own group as the root: of others the machine's figures count.
+With cgroup v1 only the limits of a container that sees its own group as the root: else the machine's figures count.
 
 Source: Linux Documentation/admin-guide/cgroup-v2, cpu.max, memory.max, memory.current; cgroup-v1/memory,
 scheduler/sched-bwc; proc(5), meminfo.

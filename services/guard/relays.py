@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgeagents.adapters.middleware import error_body
 from edgeagents.adapters.nats_server import write_private
 from edgeagents.adapters.serving import WebServer, bind
-from edgeagents.errors import TooLargeError
+from edgeagents.errors import ConfigurationError, TooLargeError
 from services.guard.door import service_key
 from services.guard.passage import Question, pass_on
 from services.guard.roads import Route, road_of
@@ -76,9 +76,12 @@ class Relays:
         self._servers: dict[str, WebServer] = {}
 
     def start(self) -> None:
-        """Listen for all agents that were there before."""
-        for agent, place in list(self._places.items()):
-            self._open(agent, place)
+        """Listen for all that were there before; a port that somebody else has stops neither the guard nor others."""
+        for who, place in list(self._places.items()):
+            try:
+                self._open(who, place)
+            except ConfigurationError as error:
+                log.error("EdgeX does not reach %s: %s; tried again when it registers", who, error)
 
     def stop(self) -> None:
         """Stop listening."""
@@ -170,9 +173,7 @@ class Relays:
         """Pass a request on, and what is answered back, as long as it is no longer than it may be."""
         headers = {**headers_of(request), "accept-encoding": "identity"}
         body, found = await read_body(request), b""
-        async with self._http.stream(
-            route.method, url, content=body, headers=headers, timeout=route.wait_s
-        ) as answer:
+        async with self._http.stream(route.method, url, content=body, headers=headers, timeout=route.wait_s) as answer:
             async for chunk in answer.aiter_raw():
                 found += chunk
                 if len(found) > MOST_BYTES:

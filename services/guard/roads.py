@@ -19,7 +19,8 @@ WAIT_S: Final = 5.0
 ASK_S: Final = 35.0  # who asks an agent waits for the proof, 25 s at most
 WATCH_S: Final = 30.0  # who watches tasks hears every ten seconds that the coordinator is there
 ANSWER_S: Final = 660.0  # longer than the language model may take for an answer
-_TASK: Final = r"/api/v3/task/id/(?!\.+(?:/|$))[A-Za-z0-9_~.%-]{1,400}"
+_ID: Final = r"(?!\.+(?:/|$))[A-Za-z0-9_~.%-]{1,400}"
+_TASK: Final = f"/api/v3/task/id/{_ID}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ SERVICES_ROADS: Final[Mapping[str, Road]] = {
             Route("POST", "/api/v3/task"), Route("GET", "/api/v3/task/all", takes_query=True),
             Route("GET", "/api/v3/task/watch", WATCH_S, in_pieces=True),
             Route("GET", _TASK), Route("DELETE", _TASK), Route("GET", f"{_TASK}/watch", WATCH_S, in_pieces=True),
+            Route("GET", "/api/v3/conflict/all", takes_query=True), Route("GET", f"/api/v3/conflict/id/{_ID}"),
         ),
     ),
     INFERENCE_USER: Road(

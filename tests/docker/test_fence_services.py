@@ -130,7 +130,9 @@ def test_keys_and_registrations_of_others_are_refused(attack: Attack, who: str) 
 
 
 def test_without_a_token_there_is_no_door_and_no_page_of_the_guard_beside_it(gateway: Gateway, attack: Attack) -> None:
-    without, page = attack(["door-without", "GET", "/api/v3/ping"], ["tcp", gateway.address("guard", "agents"), "59740"])
+    without, page = attack(
+        ["door-without", "GET", "/api/v3/ping"], ["tcp", gateway.address("guard", "agents"), "59740"]
+    )
     assert without["status"] == 401
     assert "error" in page
 
@@ -148,7 +150,9 @@ def test_only_their_own_secrets_are_there_no_docker_and_nothing_to_write(
 
 
 def test_host_and_internet_are_out_of_reach(gateway: Gateway, attack: Attack) -> None:
-    hosts = [gateway.engine.inspect(f"{PROJECT}_{name}")[0]["IPAM"]["Config"][0]["Gateway"] for name in ("agents", "edgex")]
+    hosts = [
+        gateway.engine.inspect(f"{PROJECT}_{name}")[0]["IPAM"]["Config"][0]["Gateway"] for name in ("agents", "edgex")
+    ]
     found = attack(
         ["resolve", "example.org"], ["tcp", "192.0.2.1", "443"], ["tcp", "8.8.8.8", "53"],
         *(["tcp", host, "22"] for host in hosts),

@@ -122,9 +122,7 @@ class TestAsking:
         ("on", "off"), [("turn on the light in the living room", "turn off the light in the living room"),
                         ("打开客厅的灯", "关掉客厅的灯")],
     )  # fmt: skip
-    def test_a_sentence_leads_to_a_proven_command(
-        self, owner_on_the_host: list[str], on: str, off: str
-    ) -> None:
+    def test_a_sentence_leads_to_a_proven_command(self, owner_on_the_host: list[str], on: str, off: str) -> None:
         answers = [
             json.loads(edgeagents("ask", text, "--wait", "20", "--json", *owner_on_the_host)) for text in (on, off)
         ]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeagents.model.agent import AgentDefinition
-from services.guard.door import Forward, LookUp, Refused, Register, service_key, judge, let_pass
+from services.guard.door import Forward, LookUp, Refused, Register, judge, let_pass, service_key
 
 OWN = "/api/v3/kvs/key/edgex/v4/app-agent-air"
 COMMON = "/api/v3/kvs/key/edgex/v4/core-common-config-bootstrapper"

@@ -1,6 +1,8 @@
 """EdgeX's requests to an agent, passed on: what an agent answers costs the guard no more than it may."""
 
 import asyncio
+import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from edgeagents.errors import ConfigurationError
 from services.guard import relays as relays_module
 from services.guard.relays import MOST_AT_ONCE, MOST_BYTES, MOST_SLOW, Place, Relays
 from services.guard.roads import AGENTS_ROAD
@@ -184,3 +187,22 @@ def watching() -> Request:
         raise AssertionError
 
     return Request(told.scope, receive)
+
+
+async def test_a_fixed_port_that_somebody_else_has_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        monkeypatch.setattr(relays_module, "road_of", lambda who: replace(AGENTS_ROAD, port=taken, others=None))
+        places = {"coordinator": {"host": "10.0.0.8", "port": 59741, "relay_port": taken}}
+        (tmp_path / "agents.json").write_text(json.dumps(places))
+        async with asyncio.TaskGroup() as tasks:
+            relays = Relays(tmp_path / "agents.json", "127.0.0.1", httpx.AsyncClient(), tasks)
+            relays.start()
+            with pytest.raises(ConfigurationError, match=str(taken)):
+                relays.enter("coordinator", "10.0.0.8", 59741)
+            relays.stop()
+    assert "EdgeX does not reach coordinator" in caplog.text
