@@ -122,7 +122,7 @@ class Leading:
         self.settings = SimpleNamespace(gateway="gw")
         self.now_s = 100.0
         self.handler: Handler | None = None
-        self.behind: bool | None | Exception = False
+        self.behind: bool | Exception | None = False
         self.judged = 0
         self.rivals = Rivals(cast(Bus, self), "m-run", self.is_behind, lambda: self.now_s)
 
