@@ -164,7 +164,8 @@ async def world(tmp_path: Path, cable: Cable) -> AsyncIterator[World]:
     """Return two linked gateways; north keeps a copy of south's audit."""
 
     async def prepared() -> tuple[Gateway, Gateway]:
-        north, south = linked(*plans(tmp_path), host=cable.near)
+        listening, going = plans(tmp_path)
+        north, south = linked(listening, going, cable.near)
         edit(north.plan.folder / FILE, lambda file: file["peers"][SOUTH].update(keeps=["audit"]))
         edit(south.plan.folder / FILE, lambda file: file["peers"][NORTH].update(mirrors=["audit"]))
         return north, south

@@ -11,7 +11,6 @@ import pytest
 
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus, BusMessage
-from edgeagents.audit import Audit
 from edgeagents.model.cooperation import Act
 from edgeagents.protocol.gate import NeedsApproval
 from services.guard import consents as consents_module
@@ -40,7 +39,7 @@ class Polling:
         site["resources"][ENABLED] |= {"risk_class": "B", "kind": "absolute", **rule}
         self.rig = Rig(folder, site)
         self.bus = Broker()
-        self.audit = cast(Audit, self.rig.means.audit)
+        self.audit = self.rig.means.audit
         self.consents = Consents(
             cast(Bus, self.bus), self.rig.owner, self.rig.devices, self.audit, self.rig.approvals, self.rig.clocks.now
         )
