@@ -200,8 +200,14 @@ class Mediator:
     # --- what follows ----------------------------------------------------------------------------
 
     async def _step(self, item: Open, event: negotiator.Event) -> None:
-        """Carry one event's effects out, in order; what was settled is written down before anybody is told."""
-        item.state, effects = negotiator.step(item.state, event)
+        """Carry one event's effects out, in order; what was settled goes to the audit before anybody is told."""
+        try:
+            item.state, effects = negotiator.step(item.state, event)
+        except Exception:  # a word of one may not end the service of all: said, counted, its parties end by themselves
+            self.counts["unexpected"] += 1
+            log.exception("%s: not settled", item.case.conversation)
+            self._drop(item)
+            return
         if isinstance(item.state, negotiator.Ended) and item.case.conversation in self._open:
             self._settled(item, item.state)
         for effect in effects:
@@ -221,10 +227,13 @@ class Mediator:
         if item.case.conversation in self._open:
             self._tasks.create_task(self._step(item, Tick(time.monotonic())), name=f"tick {item.case.conversation}")
 
-    def _settled(self, item: Open, state: negotiator.Ended) -> None:
-        del self._open[item.case.conversation]
+    def _drop(self, item: Open) -> None:
+        self._open.pop(item.case.conversation, None)
         for timer in item.timers:
             timer.cancel()
+
+    def _settled(self, item: Open, state: negotiator.Ended) -> None:
+        self._drop(item)
         took_s = time.monotonic() - item.began_s
         self.counts[f"settled_{state.verdict.rung}"] += 1
         self._audit.append("conflict", **settled_body(state, took_s))

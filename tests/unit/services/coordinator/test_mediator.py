@@ -1,0 +1,192 @@
+"""The mediator's shell: what it writes down, before whom it tells, and what an error in one conflict does to others."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import Bus
+from edgeagents.audit import Audit
+from edgeagents.errors import NotFoundError, UnavailableError
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.cooperation import Act, Announcement, Dispute
+from edgeagents.model.device import Device, Profile
+from edgeagents.protocol.conversation import act
+from edgeagents.settings import BusSettings
+from services.coordinator import mediator as module
+from services.coordinator import negotiator
+from services.coordinator.eligibility import Site
+from services.coordinator.mediator import MOST_OPEN, Mediator, Terms
+from services.coordinator.roster import Roster
+from tests.unit.services.coordinator.test_negotiator import HOLDS, THRIFTY, WARM, says
+
+PROFILE = Profile.model_validate({
+    "name": "Valve", "deviceResources": [
+        {"name": "Setpoint", "properties": {"valueType": "Float64", "readWrite": "RW", "minimum": 5, "maximum": 30}},
+    ],
+})  # fmt: skip
+DEVICES = {
+    name: Device(name=name, service_name="s", profile_name="Valve", protocols={"v": {"n": name}})
+    for name in ("valve", *(f"valve-{number}" for number in range(MOST_OPEN + 1)))
+}  # fmt: skip
+OPTIONS = ("22", "19", "20", "21")
+
+
+def agent(name: str, maximum: float = 25.0) -> AgentDefinition:
+    """Return an agent that negotiates about every valve."""
+    names = [device.removeprefix("valve") for device in DEVICES]
+    over = {"for_each": {"n": names}, "device": "valve{n}", "resource": "Setpoint", "minimum": 19, "maximum": 22,
+            "step": 1, "brings": {"warmth": "value"}}  # fmt: skip
+    return AgentDefinition.model_validate({
+        "name": name, "watches": [{"device": "*"}],
+        "may": [{"device": "*", "resource": "Setpoint", "maximum": maximum}],
+        "negotiates": {"preferences": "p.yaml", "over": [over]},
+    })  # fmt: skip
+
+
+class Link:
+    """A bus that keeps what is published, until it is cut."""
+
+    def __init__(self, order: list[str]) -> None:
+        self.settings = BusSettings(gateway="gw")
+        self.told: list[tuple[str, Act]] = []
+        self.is_cut = False
+        self._order = order
+
+    async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        if self.is_cut:
+            raise UnavailableError("the link is down")
+        said = wire.decode(Act, data)
+        self._order.append("told" if said.settlement is not None else "asked")
+        self.told.append((subject, said))
+
+
+class Rig:
+    """A mediator with all that is played around it."""
+
+    def __init__(self, tasks: asyncio.TaskGroup, maximum: float = 25.0) -> None:
+        self.order: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.bus = Link(self.order)
+        self.roster = Roster(0.0)
+        site = Site({name: agent(name, maximum) for name in ("energy", "comfort", "air")}, DEVICES, {"Valve": PROFILE})
+        self.mediator = Mediator(
+            cast(Bus, self.bus), cast(Audit, self), lambda: site, lambda: self.roster.alive(1.0), Terms(), tasks
+        )
+
+    def append(self, kind: str, **body: Any) -> None:
+        """Write an audit record down."""
+        self.order.append(kind)
+        self.bodies.append(body)
+
+    async def file(self, device: str = "valve", **changes: Any) -> str:
+        """Have energy ask for a settlement with comfort; return the conflict's name."""
+        asked = {"wanted": "19", "options": OPTIONS, "others": ("comfort",), **changes}
+        told = await self.mediator.file("energy", Dispute(device=device, resource="Setpoint", **asked))
+        assert not told.problem, told.problem
+        return told.conversation
+
+    async def say(self, name: str, sender: str, said: Act) -> None:
+        """Bring an act to the mediator."""
+        assert await self.mediator.heard(sender, said.model_copy(update={"conversation": name}))
+
+    async def settle(self) -> str:
+        """Have a conflict settled; return its name."""
+        name = await self.file()
+        await self.say(name, "energy", says("19", THRIFTY))
+        await self.say(name, "comfort", says("22", WARM, **HOLDS))
+        return name
+
+
+async def test_what_was_settled_goes_to_the_audit_before_anybody_is_told() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.settle()
+    assert rig.order == ["asked", "asked", "conflict", "told", "told"]
+    body = rig.bodies[0]
+    assert (body["value"], body["winner"], body["rung"], body["runner_up"]) == ("20", "comfort", "nash", "21")
+    assert {party["agent"]: party["worth"] for party in body["parties"]} == {"energy": THRIFTY, "comfort": WARM}
+    assert rig.mediator.record(name)["value"] == "20"
+    assert [item["id"] for item in rig.mediator.listed(5)] == [name]
+
+
+async def test_who_asks_about_what_is_under_way_as_a_party_joins_and_others_are_told_to_wait() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file()
+        again = Dispute(device="valve", resource="Setpoint", wanted="22", options=OPTIONS, others=("energy",))
+        assert (await rig.mediator.file("comfort", again)).conversation == name
+        assert "is under way" in (await rig.mediator.file("air", again)).problem
+        await rig.say(name, "energy", act("failure", name))
+        await rig.say(name, "comfort", act("failure", name))
+    assert rig.mediator.counts["joined"] == 1
+
+
+async def test_one_beside_that_is_there_is_a_party_too() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.roster = rig.roster.heard("air", Announcement(incarnation="run"), 1.0)
+        name = await rig.file()
+        for party in ("energy", "comfort", "air"):
+            await rig.say(name, party, act("refuse", name))
+    assert [subject for subject, said in rig.bus.told if said.dispute is not None] == [
+        "gw.acts.energy.coordinator", "gw.acts.comfort.coordinator", "gw.acts.air.coordinator",
+    ]  # fmt: skip
+
+
+async def test_a_value_that_no_party_may_give_by_its_file_is_no_option() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks, maximum=19.5)
+        await rig.settle()
+    assert (rig.bodies[0]["value"], rig.bodies[0]["rung"], set(rig.bodies[0]["forbidden"])) == (
+        "19", "lock", {"20", "21", "22"},
+    )  # fmt: skip
+
+
+async def test_an_error_in_one_conflict_ends_that_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(state: object, event: object) -> None:
+        raise ZeroDivisionError
+
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file()
+        monkeypatch.setattr(negotiator, "step", fail)
+        await rig.say(name, "energy", says("19", THRIFTY))
+        monkeypatch.undo()
+        await rig.settle()
+    assert rig.mediator.counts["unexpected"] == 1
+    assert rig.mediator.counts["settled_nash"] == 1
+
+
+async def test_a_link_that_is_down_is_counted_and_ends_nothing() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.bus.is_cut = True
+        await rig.settle()
+    assert rig.mediator.counts["acts_lost"] == 4
+    assert rig.mediator.counts["settled_nash"] == 1
+
+
+async def test_no_more_are_under_way_than_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_OF_ONE", MOST_OPEN + 2)
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        names = [await rig.file(f"valve-{number}") for number in range(MOST_OPEN)]
+        told = await rig.mediator.file(
+            "energy",
+            Dispute(device="valve", resource="Setpoint", wanted="19", options=OPTIONS, others=("comfort",)),
+        )
+        assert f"{MOST_OPEN} conflicts are under way" in told.problem
+        for name in names:
+            await rig.say(name, "energy", act("failure", name))
+            await rig.say(name, "comfort", act("failure", name))
+
+
+async def test_what_is_not_known_is_said_to_be_in_the_audit() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        with pytest.raises(NotFoundError, match="`edgeagents why` asks the audit"):
+            rig.mediator.record("conflict-0")
+        assert not await rig.mediator.heard("energy", act("inform", "conflict-0"))
