@@ -129,6 +129,8 @@ class Mediator:
         self._check_flood(claimant)
         site = self._site()
         parties = self._parties(claimant, dispute, site)
+        if not dispute.others:  # it hangs on all that are there and could have it so
+            dispute = dispute.model_copy(update={"others": parties[1:]})
         able, problems = _able(dispute, parties, site)
         forbidden = {
             option: problems[option] for option in dispute.options
@@ -156,8 +158,8 @@ class Mediator:
             InvalidInputError: what was asked is no conflict between agents that negotiate about it.
         """
         others = tuple(name for name in dispute.others if name != claimant)
-        if not 0 < len(others) < MOST_PARTIES or len(set(others)) != len(others):
-            raise InvalidInputError(f"it names {len(others)} others: 1 to {MOST_PARTIES - 1}, each once")
+        if len(others) >= MOST_PARTIES or len(set(others)) != len(others):
+            raise InvalidInputError(f"it names {len(others)} others: {MOST_PARTIES - 1} at most, each once")
         if len(dispute.options) > MOST_OPTIONS:
             raise InvalidInputError(f"{len(dispute.options)} options: {MOST_OPTIONS} at most are looked at")
         if len(set(dispute.options)) != len(dispute.options):
@@ -165,7 +167,7 @@ class Mediator:
         if dispute.wanted not in dispute.options:
             raise InvalidInputError(f"what is wanted, {dispute.wanted!r}, is none of the options")
         for name in (claimant, *others):
-            problem = _party_problem(name, dispute, site)
+            problem = _party_problem(name, dispute, site, needs_permission=name != claimant)
             if problem:
                 raise InvalidInputError(problem)
         alive = self._alive()
@@ -173,6 +175,10 @@ class Mediator:
             name for name in sorted(site.agents)
             if name in alive and name not in (claimant, *others) and not _party_problem(name, dispute, site)
         ]  # fmt: skip
+        if not others and not beside:
+            raise InvalidInputError(
+                f"nobody who is there negotiates about {dispute.device}/{dispute.resource} and may command it"
+            )
         return (claimant, *others, *beside)[:MOST_PARTIES]
 
     async def heard(self, sender: str, said: Act) -> bool:
@@ -268,8 +274,11 @@ class Mediator:
         return self.ended[name]
 
 
-def _party_problem(name: str, dispute: Dispute, site: Site) -> str:
-    """Return why one can be no party of a conflict, by the owner's files; empty when it can."""
+def _party_problem(name: str, dispute: Dispute, site: Site, *, needs_permission: bool = True) -> str:
+    """Return why one can be no party of a conflict, by the owner's files; empty when it can.
+
+    Who asks needs no permission: it may want a resource let be that is coupled with its own.
+    """
     agent = site.agents.get(name)
     if agent is None:
         return f"no agent {name[:64]!r} has a file here"
@@ -278,7 +287,7 @@ def _party_problem(name: str, dispute: Dispute, site: Site) -> str:
     device = site.devices.get(dispute.device)
     if device is None:
         return f"core-metadata knows no device {dispute.device[:64]!r}"
-    if not any(entry.resource == dispute.resource and entry.fits(device) for entry in agent.may):
+    if needs_permission and not any(entry.resource == dispute.resource and entry.fits(device) for entry in agent.may):
         return f"agent {name!r} has no permission for {dispute.device}/{dispute.resource}"
     return ""
 

@@ -16,7 +16,9 @@ from edgeagents.errors import UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent, Sample
 from edgeagents.model.cooperation import Act, Ballot, Dispute, DisputeTold, Offer, Settlement
 from edgeagents.model.message import Cause, LeaseReply
+from edgeagents.model.site import Condition
 from edgeagents.protocol.conversation import act
+from edgeagents.protocol.couplings import Coupling
 from services.agent.bargaining import load_bargaining
 from services.agent.commands import Commander, Given
 from services.agent.conflicts import Conflicts
@@ -293,3 +295,32 @@ async def test_before_it_departs_from_what_was_agreed_it_asks_anew(rig: Rig, mon
     await asyncio.gather(*rig.group.tasks)
     assert [item.others for item in rig.bus.asked] == [("thrifty",)]
     assert rig.conflicts.standing(WISH, False) is WISH  # nobody settled it: it is bound no longer
+
+
+LAMP = Intent("lamp", "Switch", True, "it is dark", "light")
+COUPLED = Coupling("light against heat", (
+    Condition(device="lamp", resource="Switch", equals="true"),
+    Condition(device="valve", resource="Setpoint", above=19.5),
+))  # fmt: skip
+
+
+async def test_a_wish_waits_for_a_coupled_resource_to_be_settled_and_stands_back_if_that_is_lost(rig: Rig) -> None:
+    rig.conflicts.couple([COUPLED], {})
+    rig.set_present(20.0)
+    assert rig.conflicts.standing(LAMP, False) == "waits until it is settled: light against heat"
+    await asyncio.sleep(0)
+    assert [(item.device, item.wanted, item.others) for item in rig.bus.asked] == [("valve", "18", ())]
+    await rig.asked()
+    await rig.settled(winner="thrifty", value="20")
+    assert rig.conflicts.standing(LAMP, False) == f"stands back: light against heat, by {NAME}"
+    rig.set_present(19.0)
+    assert rig.conflicts.standing(LAMP, False) is LAMP
+
+
+async def test_where_nobody_settles_a_coupling_the_guards_interlocks_decide_as_ever(rig: Rig) -> None:
+    rig.conflicts.couple([COUPLED], {})
+    rig.set_present(20.0)
+    rig.bus.told = DisputeTold(problem="nobody who is there negotiates about it")
+    assert isinstance(rig.conflicts.standing(LAMP, False), str)
+    await asyncio.gather(*rig.group.tasks)
+    assert rig.conflicts.standing(LAMP, False) is LAMP

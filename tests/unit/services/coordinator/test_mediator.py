@@ -71,9 +71,11 @@ class Rig:
         self.bodies: list[dict[str, Any]] = []
         self.bus = Link(self.order)
         self.roster = Roster(0.0)
-        site = Site({name: agent(name, maximum) for name in ("energy", "comfort", "air")}, DEVICES, {"Valve": PROFILE})
+        self.site = Site(
+            {name: agent(name, maximum) for name in ("energy", "comfort", "air")}, DEVICES, {"Valve": PROFILE}
+        )
         self.mediator = Mediator(
-            cast(Bus, self.bus), cast(Audit, self), lambda: site, lambda: self.roster.alive(1.0), Terms(), tasks
+            cast(Bus, self.bus), cast(Audit, self), lambda: self.site, lambda: self.roster.alive(1.0), Terms(), tasks
         )
 
     def append(self, kind: str, **body: Any) -> None:
@@ -190,3 +192,18 @@ async def test_what_is_not_known_is_said_to_be_in_the_audit() -> None:
         with pytest.raises(NotFoundError, match="`edgeagents why` asks the audit"):
             rig.mediator.record("conflict-0")
         assert not await rig.mediator.heard("energy", act("inform", "conflict-0"))
+
+
+async def test_who_names_nobody_has_all_asked_that_are_there_and_may_command_it_and_needs_no_permission() -> None:
+    """It wants a resource let be that is coupled with its own."""
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        energy = rig.site.agents["energy"].model_copy(update={"may": ()})
+        rig.site = Site({**rig.site.agents, "energy": energy}, DEVICES, {"Valve": PROFILE})
+        nobody = Dispute(device="valve", resource="Setpoint", wanted="19", options=OPTIONS)
+        assert "nobody who is there negotiates about" in (await rig.mediator.file("energy", nobody)).problem
+        rig.roster = rig.roster.heard("air", Announcement(incarnation="run"), 1.0)
+        name = await rig.file(others=())
+        await rig.say(name, "energy", says("19", THRIFTY))
+        await rig.say(name, "air", says("22", WARM, **HOLDS))
+    assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"], rig.bodies[-1]["rung"]) == ("20", "air", "nash")
