@@ -50,8 +50,8 @@ class CoordinatorSettings(BaseSettings):
     take_s: float = Field(5.0, gt=0, le=600, description="how long a winner may take to take a task")
     most_invited: int = Field(32, ge=1, le=1024, description="agents asked for one task at most, the least busy first")
     conflict_answer_s: float = Field(0.5, gt=0, le=10, description="longest wait for what options are worth to parties")
-    conflict_hold_s: float = Field(300.0, ge=0, le=86_400, description="a holder keeps what it used lately, site time")
-    conflict_stands_s: float = Field(600.0, gt=0, le=86_400, description="how long an outcome stands, site time")
+    conflict_hold_s: float = Field(120.0, ge=0, le=86_400, description="a holder keeps what it used lately, site time")
+    conflict_stands_s: float = Field(300.0, gt=0, le=86_400, description="how long an outcome stands, site time")
 
 
 SPEC: Final = ServiceSpec(

@@ -46,7 +46,7 @@ class Terms:
     """How conflicts are settled here: seconds to answer, of a holder's peace (site), and of an outcome (wall)."""
 
     answer_s: float = 0.5
-    hold_s: float = 300.0
+    hold_s: float = 120.0
     stands_s: float = 10.0
 
 

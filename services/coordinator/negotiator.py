@@ -62,7 +62,7 @@ class Case:
     able: Mapping[str, frozenset[str]]
     forbidden: Mapping[str, str] = field(default_factory=dict)
     answer_s: float = 0.5
-    hold_s: float = 300.0
+    hold_s: float = 120.0
     stands_s: float = 10.0
 
     @property
