@@ -33,6 +33,7 @@ from services.coordinator.roster import Run
 log = logging.getLogger(__name__)
 
 
+MOST_LISTED: Final = MOST_OPTIONS + 2  # what an agent could live with, what it wants, and how things are
 MOST_OPEN: Final = 256
 MOST_OF_ONE: Final = 20  # conflicts that one agent may ask to settle within `WINDOW_S`
 WINDOW_S: Final = 10.0
@@ -160,8 +161,8 @@ class Mediator:
         others = tuple(name for name in dispute.others if name != claimant)
         if len(others) >= MOST_PARTIES or len(set(others)) != len(others):
             raise InvalidInputError(f"it names {len(others)} others: {MOST_PARTIES - 1} at most, each once")
-        if len(dispute.options) > MOST_OPTIONS:
-            raise InvalidInputError(f"{len(dispute.options)} options: {MOST_OPTIONS} at most are looked at")
+        if len(dispute.options) > MOST_LISTED:
+            raise InvalidInputError(f"{len(dispute.options)} options: {MOST_LISTED} at most are looked at")
         if len(set(dispute.options)) != len(dispute.options):
             raise InvalidInputError("an option stands there twice")
         if dispute.wanted not in dispute.options:

@@ -89,6 +89,6 @@ def test_list_and_show_ask_the_coordinator(monkeypatch: pytest.MonkeyPatch, caps
     listed = run(capsys, "conflict", "list", "--coordinator", "http://c:1")
     shown = run(capsys, "conflict", "show", "conflict-1", "--coordinator", "http://c:1")
     assert asked == ["GET http://c:1/api/v3/conflict/all?limit=20", "GET http://c:1/api/v3/conflict/id/conflict-1"]
-    assert "radiator-living/Setpoint" in listed.out
+    assert "nash" in listed.out
     assert "asked by energy, who wanted 19: electricity is dear" in shown.out
     assert "runner-up: 19" in shown.out
