@@ -251,10 +251,15 @@ async def _run(
     tasks.create_task(loop.look_again(lambda: service.bus.store(nothing_new, b"{}")), name="look-again")
     tasks.create_task(work.run(), name="tasks")
     if conflicts is not None:
-        _couple(service, conflicts)
-        service.devices.on_change(lambda change: _couple(service, conflicts))
-        await conflicts.run()
+        await _join(service, conflicts)
     await loop.run(inputs.queue)
+
+
+async def _join(service: EdgexService, conflicts: Conflicts) -> None:
+    """Have the agent take part in conflicts, and know what is coupled as devices come and go."""
+    _couple(service, conflicts)
+    service.devices.on_change(lambda change: _couple(service, conflicts))
+    await conflicts.run()
 
 
 def _couple(service: EdgexService, conflicts: Conflicts) -> None:
