@@ -75,7 +75,7 @@ class Rig:
             {name: agent(name, maximum) for name in ("energy", "comfort", "air")}, DEVICES, {"Valve": PROFILE}
         )
         self.mediator = Mediator(
-            cast(Bus, self.bus), cast(Audit, self), lambda: self.site, lambda: self.roster.alive(1.0), Terms(), tasks
+            cast(Bus, self.bus), cast(Audit, self), lambda: self.site, lambda: self.roster.alive(1.0), Terms(answer_s=600.0), tasks
         )
 
     def append(self, kind: str, **body: Any) -> None:
