@@ -145,6 +145,7 @@ def for_coordinator(gateway: str, base: str = "edgex") -> Permissions:
         f"{g}.acts.*.{COORDINATOR}",
         f"{g}.{COORDINATOR}",
         f"{g}.tasks.*",
+        f"{g}.leases.{COORDINATOR}",  # who holds what: the guard grants this name nothing
         f"{g}.audit.{COORDINATOR}.*",
         f"{g}.dead-letters.{key}",
         f"{base}.telemetry.{key}.>",

@@ -161,7 +161,7 @@ class Conflicts:
                 raise InvalidInputError(f"{str(intent.value)[:40]!r} cannot be told in one word")
             dispute = Dispute(
                 device=key[0], resource=key[1], wanted=stance.wants, options=self._bargaining.options(key, stance),
-                others=others, because=intent.because[:2_000],
+                others=others, because=intent.because[:2_000], sent_unix_ns=time.time_ns(),
             )  # fmt: skip
             self._claims[key] = stance.wants
             answer = await self._bus.request(

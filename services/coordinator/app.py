@@ -29,6 +29,7 @@ from services.coordinator.book import Book, Times
 from services.coordinator.conflict_routes import add_conflict_routes
 from services.coordinator.desk import Desk
 from services.coordinator.eligibility import Site
+from services.coordinator.holders import Holders
 from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader
 from services.coordinator.mediator import Mediator, Terms
@@ -121,7 +122,10 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         settings.conflict_answer_s, settings.conflict_hold_s,
         min(86_400.0, service.site_time.wall_duration_s(settings.conflict_stands_s)),
     )  # fmt: skip
-    mediator = Mediator(service.bus, audit, site, lambda: leader.roster.alive(leader.clock.now()), terms, service.tasks)
+    mediator = Mediator(
+        service.bus, audit, site, lambda: leader.roster.alive(leader.clock.now()), terms, service.tasks,
+        Holders(service.bus, incarnation).of, leader.check_serving,
+    )  # fmt: skip
     desk = Desk(service.bus, leader, mediator, service.tasks)
     _measure(service, leader)
     running = [

@@ -18,6 +18,7 @@ from edgeagents.settings import BusSettings
 from services.coordinator import mediator as module
 from services.coordinator import negotiator
 from services.coordinator.eligibility import Site
+from services.coordinator.holders import Held
 from services.coordinator.mediator import MOST_OPEN, Mediator, Terms
 from services.coordinator.roster import Roster
 from tests.unit.services.coordinator.test_negotiator import HOLDS, THRIFTY, WARM, says
@@ -34,15 +35,15 @@ DEVICES = {
 OPTIONS = ("22", "19", "20", "21")
 
 
-def agent(name: str, maximum: float = 25.0) -> AgentDefinition:
+def agent(name: str, maximum: float = 25.0, **changes: Any) -> AgentDefinition:
     """Return an agent that negotiates about every valve."""
     names = [device.removeprefix("valve") for device in DEVICES]
     over = {"for_each": {"n": names}, "device": "valve{n}", "resource": "Setpoint", "minimum": 19, "maximum": 22,
             "step": 1, "brings": {"warmth": "value"}}  # fmt: skip
+    negotiates = {"preferences": "p.yaml", "over": [over], **changes.pop("negotiates", {})}
     return AgentDefinition.model_validate({
-        "name": name, "watches": [{"device": "*"}],
-        "may": [{"device": "*", "resource": "Setpoint", "maximum": maximum}],
-        "negotiates": {"preferences": "p.yaml", "over": [over]},
+        "name": name, "mode": "act", "watches": [{"device": "*"}],
+        "may": [{"device": "*", "resource": "Setpoint", "maximum": maximum}], "negotiates": negotiates, **changes,
     })  # fmt: skip
 
 
@@ -74,9 +75,35 @@ class Rig:
         self.site = Site(
             {name: agent(name, maximum) for name in ("energy", "comfort", "air")}, DEVICES, {"Valve": PROFILE}
         )
+        self.held = Held("comfort", 1_000.0)
+        self.serves = True
         self.mediator = Mediator(
-            cast(Bus, self.bus), cast(Audit, self), lambda: self.site, lambda: self.roster.alive(1.0), Terms(answer_s=600.0), tasks
-        )
+            cast(Bus, self.bus), cast(Audit, self), lambda: self.site, lambda: self.roster.alive(1.0),
+            Terms(answer_s=600.0), tasks, self.holder, self.check_serving,
+        )  # fmt: skip
+
+    async def holder(self, device: str, resource: str) -> Held:
+        """Say who holds a resource, as the guard would; who asks lets others have their turn."""
+        await asyncio.sleep(0)
+        if self.held.agent == "?":
+            raise UnavailableError(f"who holds {device}/{resource} is not known: no answer in 0.3 s")
+        return self.held
+
+    def check_serving(self) -> None:
+        """Raise while the coordinator does not serve."""
+        if not self.serves:
+            raise UnavailableError("the tasks are not read back yet")
+
+    def change(self, name: str, **changes: Any) -> None:
+        """Change an agent's file."""
+        self.site = Site({**self.site.agents, name: agent(name, **changes)}, DEVICES, {"Valve": PROFILE})
+
+    async def refused(self, claimant: str = "energy", **changes: Any) -> str:
+        """Return why a question is refused, with energy and comfort as parties."""
+        asked = {"wanted": "19", "options": OPTIONS, "others": tuple({"energy", "comfort"} - {claimant}), **changes}
+        told = await self.mediator.file(claimant, Dispute(device="valve", resource="Setpoint", **asked))
+        assert told.problem and not told.conversation
+        return told.problem
 
     def append(self, kind: str, **body: Any) -> None:
         """Write an audit record down."""
@@ -198,12 +225,144 @@ async def test_who_names_nobody_has_all_asked_that_are_there_and_may_command_it_
     """It wants a resource let be that is coupled with its own."""
     async with asyncio.TaskGroup() as tasks:
         rig = Rig(tasks)
+        rig.held = Held()
         energy = rig.site.agents["energy"].model_copy(update={"may": ()})
         rig.site = Site({**rig.site.agents, "energy": energy}, DEVICES, {"Valve": PROFILE})
         nobody = Dispute(device="valve", resource="Setpoint", wanted="19", options=OPTIONS)
         assert "nobody who is there negotiates about" in (await rig.mediator.file("energy", nobody)).problem
         rig.roster = rig.roster.heard("air", Announcement(incarnation="run"), 1.0)
+        rig.held = Held("air", 1_000.0)
         name = await rig.file(others=())
         await rig.say(name, "energy", says("19", THRIFTY))
         await rig.say(name, "air", says("22", WARM, **HOLDS))
     assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"], rig.bodies[-1]["rung"]) == ("20", "air", "nash")
+
+
+async def test_without_the_guards_word_on_who_holds_it_nothing_is_settled() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = Held("?")
+        assert "who holds valve/Setpoint is not known" in await rig.refused()
+    assert (rig.bus.told, rig.mediator.counts["refused_conflict"]) == ([], 1)
+
+
+async def test_the_holder_is_a_party_though_nobody_names_it_and_nothing_is_settled_without_it() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = Held("air", 1_000.0)
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", THRIFTY))
+        await rig.say(name, "comfort", says("22", WARM))
+        await rig.say(name, "air", act("failure", name))
+    assert (rig.bodies[-1]["holder"], rig.bodies[-1]["winner"], rig.bodies[-1]["rung"]) == ("air", "", "fallback")
+    assert [party["agent"] for party in rig.bodies[-1]["parties"]] == ["energy", "air", "comfort"]
+
+
+async def test_a_holder_that_does_not_bargain_or_may_not_command_keeps_what_it_holds() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = Held("person", 1_000.0)
+        assert "no agent 'person' has a file here, and holds it now" in await rig.refused()
+        rig.held = Held("air", 1_000.0)
+        rig.change("air", may=[])
+        assert "'air' has no permission for valve/Setpoint, and holds it now" in await rig.refused()
+
+
+async def test_a_lie_about_who_holds_it_is_counted_and_the_audit_has_the_guards_word() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", THRIFTY, holds=True, present="19"))
+        await rig.say(name, "comfort", says("22", WARM, **HOLDS))
+    assert {party["agent"]: party["holds"] for party in rig.bodies[-1]["parties"]} == {"energy": False, "comfort": True}
+    assert (rig.bodies[-1]["value"], rig.mediator.counts["claims_ignored"]) == ("20", 1)
+
+
+async def test_two_that_ask_while_the_guard_is_asked_are_one_conflict() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        again = Dispute(device="valve", resource="Setpoint", wanted="22", options=OPTIONS, others=("energy",))
+        name, told = await asyncio.gather(rig.file(), rig.mediator.file("comfort", again))
+        assert told.conversation == name
+        await rig.say(name, "energy", act("failure", name))
+        await rig.say(name, "comfort", act("failure", name))
+    assert (rig.mediator.counts["filed"], rig.mediator.counts["joined"]) == (1, 1)
+
+
+async def test_classes_are_those_in_which_agents_bargain_by_their_files() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.change("energy", priority="economy", negotiates={"priority": "comfort"})
+        await rig.settle()
+        assert rig.bodies[-1]["rung"] == "nash"
+        assert {party["priority"] for party in rig.bodies[-1]["parties"]} == {"comfort"}
+
+
+async def test_an_agent_that_observes_is_no_party() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.change("energy", mode="observe")
+        assert "'energy' is in mode 'observe' and commands nothing" in await rig.refused()
+        assert "'energy' is in mode 'observe' and commands nothing" in await rig.refused("comfort")
+
+
+async def test_what_stands_is_not_settled_again_but_for_its_winner(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        monkeypatch.setattr(module.time, "monotonic", lambda: now_s)
+        name = await rig.settle()
+        assert f"{name} stands for 10 s more: ask again then" in await rig.refused()
+        rig.held = Held("comfort", 0.0)  # it used the lease by giving what was agreed: that alone keeps it nothing
+        told = await rig.mediator.file(
+            "comfort", Dispute(device="valve", resource="Setpoint", wanted="22", options=OPTIONS, others=("energy",))
+        )
+        await rig.say(told.conversation, "energy", says("19", THRIFTY))
+        await rig.say(told.conversation, "comfort", says("22", WARM, **HOLDS))
+        assert (rig.bodies[-1]["value"], rig.bodies[-1]["rung"]) == ("20", "nash")
+        now_s = 110.0
+        rig.held = Held("comfort", 1_000.0)
+        assert await rig.settle()
+    assert rig.mediator.counts["refused_conflict"] == 1
+
+
+async def test_what_came_to_nothing_stands_for_nobody() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        for _ in range(2):
+            name = await rig.file()
+            await rig.say(name, "energy", act("failure", name))
+            await rig.say(name, "comfort", act("failure", name))
+    assert rig.mediator.counts["settled_fallback"] == 2
+
+
+async def test_a_question_that_is_old_or_comes_before_we_serve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "time_ns", lambda: 100 * 10**9)
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        assert "it was asked 3 s ago, 2 s at most" in await rig.refused(sent_unix_ns=97 * 10**9)
+        rig.serves = False
+        assert "not read back yet" in await rig.refused()
+        rig.serves = True
+        name = await rig.file(sent_unix_ns=99 * 10**9)
+        await rig.say(name, "energy", act("failure", name))
+        await rig.say(name, "comfort", act("failure", name))
+
+
+async def test_what_all_parties_could_live_with_is_looked_at_though_the_asker_leaves_it_out() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file(options=("19",))
+        await rig.say(name, "energy", says("19", THRIFTY))
+        await rig.say(name, "comfort", says("22", WARM, **HOLDS))
+    assert (rig.bodies[-1]["options"], rig.bodies[-1]["value"]) == (["19", "20", "21", "22"], "20")
+
+
+async def test_who_is_asked_and_has_not_answered_is_known() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", THRIFTY))
+        assert [rig.mediator.is_asked(party) for party in ("energy", "comfort", "air")] == [False, True, False]
+        await rig.say(name, "comfort", act("failure", name))
+        assert not rig.mediator.is_asked("comfort")
