@@ -280,6 +280,9 @@ class Negotiates(OwnerModel):
     priority: Priority | None = Field(
         None, description="the class in which it bargains, for the mediator alone; none: the agent's own"
     )
+    only_settled: bool = Field(
+        False, description="its rules command what it negotiates about only as it was settled with the others"
+    )
     over: tuple[Concession, ...] = Field(min_length=1, max_length=64)
 
     def covers(self, device: str, resource: str) -> bool:

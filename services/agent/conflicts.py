@@ -100,7 +100,7 @@ class Conflicts:
         key = (intent.device, intent.resource)
         agreement = self._agreements.get(key)
         if agreement is None:
-            return self._unhindered(intent)
+            return self._asked_first(intent, is_errand)
         match agreements.ruling(agreement, word_of(intent.value), time.monotonic()):
             case HeldBack(reason):
                 return reason
@@ -113,11 +113,23 @@ class Conflicts:
                     return reason
                 return replace(intent, value=self._commander.value_of(*key, word), because=reason)
             case _:
-                return self._unhindered(intent)
+                return self._asked_first(intent, is_errand)
 
     def couple(self, couplings: Sequence[Coupling], kinds: Kinds) -> None:
         """Take in what is coupled, by the profiles' tags as core-metadata has them now."""
         self._couplings, self._kinds = couplings, kinds
+
+    def _asked_first(self, intent: Intent, is_errand: bool) -> Intent | str:
+        """Return a wish; for what it waits, where its owner lets it have its way only by what is settled."""
+        key, terms, now_s = (intent.device, intent.resource), self._agent.negotiates, time.monotonic()
+        if is_errand or terms is None or not terms.only_settled or key not in self._bargaining.terms:
+            return self._unhindered(intent)
+        agreement, again = self._agreements.get(key), self._again.get(key)
+        if agreement is not None and agreement.is_ours and now_s < agreement.until_s:
+            return self._unhindered(intent)
+        if again is None or now_s >= again.at_s:
+            self._begin_filing(key, intent, ())
+        return "waits until it is settled: it commands this only so"
 
     def _unhindered(self, intent: Intent) -> Intent | str:
         """Return a wish, or for what it waits: a coupled resource that is active is to be settled first."""

@@ -42,5 +42,5 @@ def shown(state: negotiator.Ended, began_unix_ns: int, took_s: float) -> dict[st
         "wanted": body["wanted"], "because": body["because"], "options": body["options"],
         "forbidden": body["forbidden"], "parties": body["parties"], "value": body["value"], "winner": body["winner"],
         "rung": body["rung"], "runnerUp": body["runner_up"], "reasons": body["reasons"],
-        "standsS": body["stands_s"], "began": began_unix_ns, "tookMs": body["took_ms"],
+        "standsS": body["stands_s"], "holder": body["holder"], "began": began_unix_ns, "tookMs": body["took_ms"],
     }  # fmt: skip

@@ -1,7 +1,9 @@
 """The agent's part in conflicts: what it asks, says and obeys, and what has no effect on it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -57,7 +59,9 @@ class FakeBus:
         self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float
     ) -> BusMessage:
         assert subject == "gw.conflicts.warm"
-        self.asked.append(wire.decode(Dispute, data))
+        asked = wire.decode(Dispute, data)
+        assert abs(time.time_ns() - asked.sent_unix_ns) < 60e9, "what is old is not settled"
+        self.asked.append(asked.model_copy(update={"sent_unix_ns": 0}))
         if self.told is None:
             raise UnavailableError("nobody answers")
         return BusMessage("", wire.encode(self.told))
@@ -324,3 +328,39 @@ async def test_where_nobody_settles_a_coupling_the_guards_interlocks_decide_as_e
     assert isinstance(rig.conflicts.standing(LAMP, False), str)
     await asyncio.gather(*rig.group.tasks)
     assert rig.conflicts.standing(LAMP, False) is LAMP
+
+
+@pytest.fixture
+def settled_only(tmp_path: Path) -> Rig:
+    """Return an agent whose file lets it command the valve only as it was settled."""
+    found = Rig(tmp_path)
+    agent, _ = files(tmp_path)
+    assert agent.negotiates is not None
+    terms = agent.negotiates.model_copy(update={"only_settled": True})
+    found.conflicts._agent = found.conflicts._agent.model_copy(update={"negotiates": terms})
+    return found
+
+
+async def test_one_that_commands_only_what_is_settled_asks_first_and_waits(settled_only: Rig) -> None:
+    rig = settled_only
+    rig.bus.told = None  # nobody settles anything here
+    for _ in range(3):
+        assert rig.conflicts.standing(WISH, False) == "waits until it is settled: it commands this only so"
+    await asyncio.gather(*rig.group.tasks)
+    assert [asked.others for asked in rig.bus.asked] == [()]
+    assert isinstance(rig.conflicts.standing(WISH, False), str)
+    assert len(rig.group.tasks) == 1, "it asks again after a while only"
+
+
+async def test_one_that_commands_only_what_is_settled_does_while_that_stands_and_what_it_was_given_as_a_task(
+    settled_only: Rig,
+) -> None:
+    rig = settled_only
+    assert rig.conflicts.standing(WISH, True) == WISH
+    await rig.asked()
+    await rig.settled(value="20")
+    await asyncio.gather(*rig.group.tasks)
+    assert rig.conflicts.standing(WISH, False) == WISH
+    rig.conflicts._agreements[VALVE] = replace(rig.conflicts._agreements[VALVE], until_s=0.0)
+    assert isinstance(rig.conflicts.standing(WISH, False), str)
+    await asyncio.gather(*rig.group.tasks)

@@ -102,7 +102,8 @@ class Rig:
         """Return why a question is refused, with energy and comfort as parties."""
         asked = {"wanted": "19", "options": OPTIONS, "others": tuple({"energy", "comfort"} - {claimant}), **changes}
         told = await self.mediator.file(claimant, Dispute(device="valve", resource="Setpoint", **asked))
-        assert told.problem and not told.conversation
+        assert told.problem
+        assert not told.conversation
         return told.problem
 
     def append(self, kind: str, **body: Any) -> None:
