@@ -125,8 +125,8 @@ class Conflicts:
         if is_errand or terms is None or not terms.only_settled or key not in self._bargaining.terms:
             return self._unhindered(intent)
         agreement, again = self._agreements.get(key), self._again.get(key)
-        if agreement is not None and agreement.is_ours and now_s < agreement.until_s:
-            return self._unhindered(intent)
+        if agreement is not None and now_s < agreement.until_s:
+            return self._unhindered(intent) if agreement.is_ours else f"stands back: {agreement.conflict}"
         if again is None or now_s >= again.at_s:
             self._begin_filing(key, intent, ())
         return "waits until it is settled: it commands this only so"

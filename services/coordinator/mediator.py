@@ -174,6 +174,7 @@ class Mediator:
         return negotiator.Case(
             conversation=f"conflict-{secrets.token_hex(8)}", dispute=dispute, claimant=claimant, parties=parties,
             priorities={name: site.agents[name].bargains_as for name in parties}, able=may, problems=problems,
+            classes={name: site.agents[name].priority for name in parties},
             holder=held.agent, quiet_s=held.quiet_s, answer_s=self._terms.answer_s, stands_s=self._terms.stands_s,
             # Who won has used it by that: asking anew, it may not keep it by the lease alone.
             hold_s=self._terms.hold_s if stands is None else 0.0,

@@ -48,7 +48,8 @@ class Case:
         dispute: what was asked; its `options` are what may come of it, its `others` whom it hangs on.
         claimant: who asked.
         parties: the claimant, whom it named, and who else may command the resource and is there.
-        priorities: of all of them, from the owner's files.
+        priorities: the classes in which they bargain, from the owner's files.
+        classes: their classes at the guard, where these are others.
         able: which options each of them may command, by the owner's files.
         problems: why an option may not be commanded by one of them.
         holder: who holds the lease, by the guard's word; empty: nobody.
@@ -67,6 +68,7 @@ class Case:
     problems: Mapping[str, str] = field(default_factory=dict)
     holder: str = ""
     quiet_s: float = 0.0
+    classes: Mapping[str, Priority] = field(default_factory=dict)
     answer_s: float = 0.5
     hold_s: float = 120.0
     stands_s: float = 10.0
@@ -318,7 +320,10 @@ def _climbed(state: Settling, effects: list[ladder.Effect]) -> Result:
 
 
 def _winner(case: Case, answers: Answers, settled: ladder.Settled) -> str:
-    """Return who gives an option by its own command: whose way it is, then who holds it, then to whom it is worth most.
+    """Return who gives an option by its own command.
+
+    Of those who may the one of the highest class at the guard, whose lease then keeps all others back; of several whose
+    way it is, then who holds it, then to whom it is worth most. By class alone only one whose way it is.
 
     Empty when nobody may, by the owner's files; when a lease, or how things are, would be given by another than the
     holder; when it is all that is left and worth less than no agreement to somebody.
@@ -328,12 +333,16 @@ def _winner(case: Case, answers: Answers, settled: ladder.Settled) -> str:
         return ""
     if settled.rung in ("lease", "fallback"):
         return case.holder if option in case.able.get(case.holder, ()) else ""
-    able = [name for name in case.parties if name in answers.appraisals and option in case.able.get(name, ())]
+    able = [
+        name for name, said in answers.appraisals.items()
+        if option in case.able.get(name, ()) and (settled.rung != "priority" or said.way == option)
+    ]  # fmt: skip
 
-    def rank(name: str) -> tuple[bool, bool, float, str]:
+    def rank(name: str) -> tuple[int, bool, bool, float, str]:
         said = answers.appraisals[name]
         worth = next((item.utility for item in said.worths if item.option == option), 0.0)
-        return said.way != option, name != case.holder, -worth, name
+        above = PRIORITIES.index(case.classes.get(name, case.priorities[name]))
+        return -above, said.way != option, name != case.holder, -worth, name
 
     return min(able, key=rank, default="")
 

@@ -126,6 +126,7 @@ class Negotiating(Agents):
         holder, quiet_s = self._holder((dispute.device, dispute.resource), site_s)
         return negotiator.Case(
             "bench", dispute, name, parties, {party: agent.bargains_as for party, agent in agents.items()}, able,
+            classes={party: agent.priority for party, agent in agents.items()},
             holder=holder, quiet_s=quiet_s, hold_s=HOLD_S, stands_s=STANDS_S,
         )  # fmt: skip
 

@@ -174,22 +174,6 @@ async def test_who_answers_twice_or_uninvited_is_heard_once_or_not_at_all(owner:
     assert bob.counts["asked"] == 1
 
 
-async def test_one_beside_that_is_there_is_asked_too(owner: Owner, play: Any) -> None:
-    ada, _ = await play("ada", THRIFTY, "19"), await play("bob", WARM, "22", holds=True)
-    cyd = await play("cyd", WARM, "22", answers="yields")
-    said = Announcement(incarnation="run-1")
-    await owner.bus.publish(subjects.announcement("gw", "cyd"), wire.encode(said), PROTOBUF)
-
-    async def is_there() -> bool:
-        agents = (await owner.http.get(f"{owner.gateway.url}/api/v3/roster")).json()["agents"]
-        return any(item["agent"] == "cyd" for item in agents)
-
-    await until(is_there, "cyd is there")
-    item = await shown(owner, await settled(ada, "bob"))
-    assert [party["said"] for party in item["parties"]] == ["bargains", "bargains", "gives way"]
-    assert cyd.counts["asked"] == 1
-
-
 async def test_a_higher_class_has_its_way_by_the_owners_file_not_by_its_own_word(owner: Owner, play: Any) -> None:
     ada, _ = await play("ada", THRIFTY, "19"), await play("ill", WARM, "22", holds=True)
     item = await shown(owner, await settled(ada, "ill"))
@@ -235,7 +219,7 @@ async def test_a_flood_of_one_agent_is_refused_and_others_are_heard(owner: Owner
 async def test_a_coordinator_that_is_killed_mid_way_settles_nothing_and_a_new_one_knows_of_nothing(
     owner: Owner, play: Any
 ) -> None:
-    ada, _ = await play("ada", THRIFTY, "19"), await play("bob", WARM, "22", holds=True, answers="silent")
+    ada, bob = await play("ada", THRIFTY, "19"), await play("bob", WARM, "22", holds=True, answers="silent")
     told = await ada.file("bob")
     owner.gateway.kill()
     with pytest.raises(UnavailableError):
@@ -245,8 +229,25 @@ async def test_a_coordinator_that_is_killed_mid_way_settles_nothing_and_a_new_on
     answer = await owner.http.get(f"{owner.gateway.url}/api/v3/conflict/id/{told.conversation}")
     assert (answer.status_code, "`edgeagents why` asks the audit" in answer.text) == (404, True)
     await ada.say(act("inform", told.conversation, appraisal=Appraisal(way="19")))  # nobody knows of it: counted
+    bob.holds = False
     await play("cyd", WARM, "22", holds=True)
     assert (await shown(owner, await settled(ada, "cyd")))["rung"] == "nash"
+
+
+async def test_one_beside_that_is_there_is_asked_too(owner: Owner, play: Any) -> None:
+    ada, _ = await play("ada", THRIFTY, "19"), await play("bob", WARM, "22", holds=True)
+    cyd = await play("cyd", WARM, "22", answers="yields")
+    said = Announcement(incarnation="run-1")
+    await owner.bus.publish(subjects.announcement("gw", "cyd"), wire.encode(said), PROTOBUF)
+
+    async def is_there() -> bool:
+        agents = (await owner.http.get(f"{owner.gateway.url}/api/v3/roster")).json()["agents"]
+        return any(item["agent"] == "cyd" for item in agents)
+
+    await until(is_there, "cyd is there")
+    item = await shown(owner, await settled(ada, "bob"))
+    assert [party["said"] for party in item["parties"]] == ["bargains", "bargains", "gives way"]
+    assert cyd.counts["asked"] == 1
 
 
 async def audited(owner: Owner, kind: str) -> list[dict[str, Any]]:

@@ -294,8 +294,12 @@ async def test_classes_are_those_in_which_agents_bargain_by_their_files() -> Non
     async with asyncio.TaskGroup() as tasks:
         rig = Rig(tasks)
         rig.change("energy", priority="economy", negotiates={"priority": "comfort"})
-        await rig.settle()
-        assert rig.bodies[-1]["rung"] == "nash"
+        rig.held = Held()
+        name = await rig.file()
+        await rig.say(name, "energy", says("20", THRIFTY))
+        await rig.say(name, "comfort", says("22", WARM))
+        # The winner is of the higher class at the guard: its lease lasts.
+        assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"], rig.bodies[-1]["rung"]) == ("20", "comfort", "nash")
         assert {party["priority"] for party in rig.bodies[-1]["parties"]} == {"comfort"}
 
 

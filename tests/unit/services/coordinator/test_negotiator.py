@@ -252,6 +252,22 @@ def test_a_holder_below_others_does_not_say_what_is_left_when_nothing_is_agreed_
     assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("", "", "fallback")
 
 
+def test_who_is_above_all_at_the_guard_gives_what_equals_in_the_bargain_agreed_on() -> None:
+    """Its lease keeps the others back; else it would take the resource from the winner at once."""
+    played = Played(case(holder="", classes={"energy": "economy", "comfort": "comfort"}))
+    played.hear("energy", says("20", THRIFTY))
+    played.hear("comfort", says("22", WARM))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("20", "comfort", "nash")
+
+
+def test_a_class_in_the_bargain_has_no_other_give_its_way() -> None:
+    classes = {"energy": "economy", "comfort": "comfort"}
+    played = Played(case(holder="", classes=classes, priorities={"energy": "health", "comfort": "comfort"}))
+    played.hear("energy", says("19", THRIFTY))
+    played.hear("comfort", says("22", WARM))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("19", "energy", "priority")
+
+
 def test_what_only_a_silent_or_yielding_party_may_give_is_no_option() -> None:
     able = {"energy": frozenset({"19", "21"}), "comfort": frozenset({"21", "22"}), "air": frozenset({"20"})}
     played = Played(case(("energy", "comfort", "air"), able=able))
