@@ -150,6 +150,7 @@ def for_coordinator(gateway: str, base: str = "edgex") -> Permissions:
         f"{g}.acts.*.{COORDINATOR}",
         f"{g}.{COORDINATOR}",
         f"{g}.tasks.*",
+        f"{g}.leases.{COORDINATOR}",  # who holds what: the guard grants this name nothing
         f"{g}.audit.{COORDINATOR}.*",
         *(f"{g}.dead-letters.{key}" for key in keys),
         *(f"{base}.telemetry.{key}.>" for key in keys),

@@ -25,9 +25,9 @@ SKILLED = {"skills": [{"name": "set"}, {"name": "warm", "set": {
 class Coordinated:
     """Broker, core, valves and coordinator; `coordinator` is killed and started by tests as they like."""
 
-    def __init__(self, folder: Path, agents: Sequence[str]) -> None:
-        """Start broker, core and valves; `agents` are those the owner wrote files for."""
-        self.folder = folder
+    def __init__(self, folder: Path, agents: Sequence[str], **environ: str) -> None:
+        """Start broker, core and valves; `agents` are those the owner wrote files for, `environ` is coordinators'."""
+        self.folder, self._environ = folder, environ
         for name in ("nats", "agents"):
             (folder / name).mkdir()
         self.nats = NatsServer(folder / "nats")
@@ -48,8 +48,9 @@ class Coordinated:
             "EDGEAGENTS_COORDINATOR_BID_S": "0.5", "EDGEAGENTS_COORDINATOR_TAKE_S": "2",
         }  # fmt: skip
         self.coordinator = ServiceProcess(
-            "services.coordinator", "app-coordinator", self.core, self.nats.url, self.folder, environ=own | environ
-        )
+            "services.coordinator", "app-coordinator", self.core, self.nats.url, self.folder,
+            environ=own | self._environ | environ,
+        )  # fmt: skip
         return self.coordinator
 
     def kill(self) -> None:

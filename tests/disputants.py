@@ -15,6 +15,7 @@ from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.model.cooperation import Act, Appraisal, Dispute, DisputeTold, Settlement, Worth
+from edgeagents.model.message import LeaseReply
 from edgeagents.protocol.conversation import act
 from edgeagents.protocol.voting import ballot_of
 from tests.guarded import agent_file
@@ -34,6 +35,29 @@ def write_negotiators(folder: Path, names: Mapping[str, str]) -> None:
 
 
 @dataclass
+class PlayedGuard:
+    """Says to the coordinator which of the agents holds what is asked about, as the guard does; `word` it adds."""
+
+    bus: Bus
+    agents: "list[Disputant]" = field(default_factory=list)
+    word: str = ""
+
+    async def start(self) -> "PlayedGuard":
+        """Hear the coordinator."""
+        self.subscription = await self.bus.subscribe(subjects.lease("gw", subjects.COORDINATOR), self._on_asked)
+        return self
+
+    async def die(self) -> None:
+        """Hear nothing any more."""
+        await self.subscription.unsubscribe()
+
+    async def _on_asked(self, message: BusMessage) -> None:
+        holder = next((agent.name for agent in self.agents if agent.holds), "")
+        told = LeaseReply(granted=False, holder=holder, quiet_s=1_000.0 if holder else 0.0, reason=self.word)
+        await self.bus.respond(message, wire.encode(told), PROTOBUF)
+
+
+@dataclass
 class Disputant:
     """One agent: what options are worth to it, what it would have, how it answers.
 
@@ -45,6 +69,7 @@ class Disputant:
     worth: Mapping[str, float]
     way: str
     holds: bool = False
+    says_holds: bool = False  # and does not
     answers: str = "well"
     settled: dict[str, Settlement] = field(default_factory=dict)
     settled_s: dict[str, float] = field(default_factory=dict)
@@ -105,8 +130,8 @@ class Disputant:
         if self.answers == "partly":
             worths = worths[:1]
         return act("inform", conflict, appraisal=Appraisal(
-            way=self.way, worths=tuple(worths), disagreement=0.2, holds=self.holds,
-            quiet_s=1_000.0 if self.holds else 0.0, present=self.way if self.holds else "",
+            way=self.way, worths=tuple(worths), disagreement=0.2, holds=self.holds or self.says_holds,
+            quiet_s=1_000.0 if self.holds else 0.0, present=self.way if self.holds or self.says_holds else "",
         ))  # fmt: skip
 
     async def _appraise(self, conflict: str, dispute: Dispute) -> None:

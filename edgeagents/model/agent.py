@@ -262,6 +262,10 @@ class Concession(OwnerModel):
         count = min(MOST_OPTIONS + 1, math.floor((self.maximum - self.minimum) / self.step + 1e-9) + 1)
         return tuple(option_word(self.minimum + place * self.step) for place in range(count))
 
+    def is_about(self, device: str, resource: str) -> bool:
+        """Say whether it is about a device resource."""
+        return self.resource == resource and device in _filled(self.device, self.for_each)
+
 
 def option_word(value: bool | float | str) -> str:
     """Return a value as one word of a conflict: 21.5, true, auto."""
@@ -274,11 +278,17 @@ class Negotiates(OwnerModel):
     """By which preferences an agent bargains in conflicts, and about what (docs/conflicts.md)."""
 
     preferences: str = Field(min_length=1, max_length=512, description="a file, seen from the agent's own")
+    priority: Priority | None = Field(
+        None, description="the class in which it bargains, for the mediator alone; none: the agent's own"
+    )
+    only_settled: bool = Field(
+        False, description="its rules command what it negotiates about only as it was settled with the others"
+    )
     over: tuple[Concession, ...] = Field(min_length=1, max_length=64)
 
     def covers(self, device: str, resource: str) -> bool:
         """Say whether it negotiates about a device resource."""
-        return any(item.resource == resource and device in _filled(item.device, item.for_each) for item in self.over)
+        return any(item.is_about(device, resource) for item in self.over)
 
 
 def _filled(text: str, words: Mapping[str, tuple[str, ...]]) -> set[str]:
@@ -332,6 +342,12 @@ class AgentDefinition(OwnerModel):
             if names.count(name) > 1:
                 raise ValueError(f"two skills have the name {name!r}")
         return value
+
+    @property
+    def bargains_as(self) -> Priority:
+        """Return the class in which it bargains; commands and leases go by `priority`."""
+        own = None if self.negotiates is None else self.negotiates.priority
+        return own or self.priority
 
     def skill(self, name: str) -> Skill | None:
         """Return a skill by its name, None when it has none of that name."""

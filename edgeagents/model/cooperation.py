@@ -151,6 +151,7 @@ class Dispute(Message):
     options: Annotated[Words, Field(min_length=1)]
     others: Annotated[tuple[Word, ...], Field(max_length=MOST_PARTIES)] = ()
     because: str = Field("", max_length=MAX_REASON_CHARS)
+    sent_unix_ns: int = Field(0, ge=0)
 
 
 class DisputeTold(Message):

@@ -103,6 +103,7 @@ class LeaseReply(Message):
     holder: str = ""
     reason: str = ""
     retry_after_s: float = Field(0.0, ge=0)
+    quiet_s: float = Field(0.0, ge=0)
 
 
 class LeaseRecord(Message):

@@ -633,12 +633,15 @@ class Dispute(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     OTHERS_FIELD_NUMBER: _builtins.int
     BECAUSE_FIELD_NUMBER: _builtins.int
+    SENT_UNIX_NS_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     resource: _builtins.str
     wanted: _builtins.str
     """what the sender would have; one of the options"""
     because: _builtins.str
     """for people; never interpreted"""
+    sent_unix_ns: _builtins.int
+    """when it was asked, the gateway's wall clock; 0: not said. What is old is not settled"""
     @_builtins.property
     def options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what it could live with, and how things are; the safest first"""
@@ -656,10 +659,11 @@ class Dispute(_message.Message):
         options: _abc.Iterable[_builtins.str] | None = ...,
         others: _abc.Iterable[_builtins.str] | None = ...,
         because: _builtins.str = ...,
+        sent_unix_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "device", b"device", "options", b"options", "others", b"others", "resource", b"resource", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "device", b"device", "options", b"options", "others", b"others", "resource", b"resource", "sent_unix_ns", b"sent_unix_ns", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

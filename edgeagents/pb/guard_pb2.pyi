@@ -214,12 +214,15 @@ class LeaseReply(_message.Message):
     HOLDER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
+    QUIET_S_FIELD_NUMBER: _builtins.int
     granted: _builtins.bool
     holder: _builtins.str
     """who holds it when it was not granted"""
     reason: _builtins.str
     retry_after_s: _builtins.float
     """wall seconds after which asking again can help"""
+    quiet_s: _builtins.float
+    """for how long the holder has not used it, site seconds; told to the coordinator alone"""
     @_builtins.property
     def epoch(self) -> Global___Epoch:
         """set when granted"""
@@ -232,10 +235,11 @@ class LeaseReply(_message.Message):
         holder: _builtins.str = ...,
         reason: _builtins.str = ...,
         retry_after_s: _builtins.float = ...,
+        quiet_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "granted", b"granted", "holder", b"holder", "reason", b"reason", "retry_after_s", b"retry_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "granted", b"granted", "holder", b"holder", "quiet_s", b"quiet_s", "reason", b"reason", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

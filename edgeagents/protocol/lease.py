@@ -230,6 +230,21 @@ def _shifted(table: LeaseTable, by_s: float) -> LeaseTable:
     return replace(table, leases=leases)
 
 
+def told(table: LeaseTable, key: Key, now_s: float, site_s: float) -> LeaseReply:
+    """Return who holds a lease now, and for how long that one has not used it; nothing is granted by that.
+
+    Args:
+        table: all leases.
+        key: the device resource.
+        now_s: monotonic seconds of the guard: whose session is over holds nothing any more.
+        site_s: site seconds.
+    """
+    lease = table.current(key)
+    if lease is None or lease.session is None or not is_alive(table, lease.session, now_s):
+        return LeaseReply(granted=False)
+    return LeaseReply(granted=False, holder=lease.session.agent, quiet_s=max(0.0, site_s - lease.used_site_s))
+
+
 def is_start(record: LeaseRecord) -> bool:
     """Say whether a record tells that a guard began, or a backup was restored, and is no change of holder."""
     return not record.resource

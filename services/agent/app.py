@@ -30,6 +30,8 @@ from edgeagents.errors import ConfigurationError, InvalidInputError
 from edgeagents.journal import Journal
 from edgeagents.model.agent import AgentDefinition, Thinks
 from edgeagents.model.message import OutcomeStatus
+from edgeagents.model.site import Site
+from edgeagents.protocol.couplings import couplings_of, kinds_of
 from edgeagents.protocol.fitting import file_problems
 from edgeagents.settings import PREFIX, SiteTime
 from services.agent.absences import Absences
@@ -257,8 +259,25 @@ async def _run(
     tasks.create_task(work.run(), name="tasks")
     await consenting.open()
     if conflicts is not None:
-        await conflicts.run()
+        await _join(service, conflicts)
     await loop.run(inputs.queue)
+
+
+async def _join(service: EdgexService, conflicts: Conflicts) -> None:
+    """Have the agent take part in conflicts, and know what is coupled as devices come and go."""
+    _couple(service, conflicts)
+    service.devices.on_change(lambda change: _couple(service, conflicts))
+    await conflicts.run()
+
+
+def _couple(service: EdgexService, conflicts: Conflicts) -> None:
+    """Tell what is coupled by tags in profiles; tags that cannot be understood couple nothing, and are said."""
+    devices, profiles = service.devices.devices_by_name, service.devices.profiles_by_name
+    try:
+        conflicts.couple(couplings_of(Site(), devices, profiles), kinds_of(devices, profiles))
+    except InvalidInputError as error:
+        log.warning("nothing is coupled: %s", error)
+        conflicts.couple((), {})
 
 
 def _stepped_clock(site_time: SiteTime, twin: Twin, commander: Commander, audit: Audit) -> SteppedClock:

@@ -115,7 +115,7 @@ class Bargaining:
         terms = self.terms.get(key)
         if terms is None:
             raise InvalidInputError(f"{key[0]}/{key[1]} is nothing that is negotiated about here")
-        seen = _WithOption(view, Sample(_value(option), 0, site_s))
+        seen = _WithOption(view, Sample(value_of(option), 0, site_s))
         outcome: dict[str, float] = {}
         for quantity, rule in terms.brings.items():
             fired, _ = self.rules.tried(rule, seen, site_s)
@@ -175,7 +175,8 @@ def _terms(rules: RuleBook, agent: AgentDefinition, quantities: Mapping[str, str
     return {key: Terms(options[key], found) for key, found in brings.items()}
 
 
-def _value(option: str) -> Value:
+def value_of(option: str) -> Value:
+    """Return what an option in words stands for: a Bool, a number, else a text."""
     if option in ("true", "false"):
         return option == "true"
     try:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,11 +27,12 @@ from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.cooperation import Act, Dispute, DisputeTold, Settlement
 from edgeagents.model.message import Cause, LeaseReply
 from edgeagents.protocol.conversation import act
+from edgeagents.protocol.couplings import Coupling, Kinds
 from edgeagents.protocol.gate import Key
 from edgeagents.protocol.voting import ballot_of
-from services.agent import agreements
+from services.agent import agreements, coupled
 from services.agent.agreements import Agreement, AskAnew, HeldBack, Instead, Party
-from services.agent.bargaining import Bargaining, Stance, word_of
+from services.agent.bargaining import Bargaining, Stance, value_of, word_of
 from services.agent.commands import Commander
 from services.agent.perception import Twin
 from services.agent.rules import RuleBook
@@ -77,6 +78,8 @@ class Conflicts:
         self._agreements: dict[Key, Agreement] = {}
         self._again: dict[Key, _Again] = {}
         self._filing: set[Key] = set()
+        self._couplings: Sequence[Coupling] = ()
+        self._kinds: Kinds = {}
         self._claims: dict[Key, str] = {}  # what we asked for, by what is under way
         self.counts: Counter[str] = Counter()
 
@@ -97,7 +100,7 @@ class Conflicts:
         key = (intent.device, intent.resource)
         agreement = self._agreements.get(key)
         if agreement is None:
-            return intent
+            return self._asked_first(intent, is_errand)
         match agreements.ruling(agreement, word_of(intent.value), time.monotonic()):
             case HeldBack(reason):
                 return reason
@@ -110,7 +113,41 @@ class Conflicts:
                     return reason
                 return replace(intent, value=self._commander.value_of(*key, word), because=reason)
             case _:
-                return intent
+                return self._asked_first(intent, is_errand)
+
+    def couple(self, couplings: Sequence[Coupling], kinds: Kinds) -> None:
+        """Take in what is coupled, by the profiles' tags as core-metadata has them now."""
+        self._couplings, self._kinds = couplings, kinds
+
+    def _asked_first(self, intent: Intent, is_errand: bool) -> Intent | str:
+        """Return a wish; for what it waits, where its owner lets it have its way only by what is settled."""
+        key, terms, now_s = (intent.device, intent.resource), self._agent.negotiates, time.monotonic()
+        if is_errand or terms is None or not terms.only_settled or key not in self._bargaining.terms:
+            return self._unhindered(intent)
+        agreement, again = self._agreements.get(key), self._again.get(key)
+        if agreement is not None and now_s < agreement.until_s:
+            return self._unhindered(intent) if agreement.is_ours else f"stands back: {agreement.conflict}"
+        if again is None or now_s >= again.at_s:
+            self._begin_filing(key, intent, ())
+        return "waits until it is settled: it commands this only so"
+
+    def _unhindered(self, intent: Intent) -> Intent | str:
+        """Return a wish, or for what it waits: a coupled resource that is active is to be settled first."""
+        if not self._couplings:
+            return intent
+        options = {key: terms.options for key, terms in self._bargaining.terms.items()}
+        found = coupled.standing_against(intent, self._couplings, self._kinds, self._twin.latest, options)
+        if found is None:
+            return intent
+        agreement, now_s = self._agreements.get(found.key), time.monotonic()
+        if agreement is not None and now_s < agreement.until_s:
+            return f"stands back: {found.coupling}, by {agreement.conflict}"
+        again = self._again.get(found.key)
+        if found.key in self._filing or again is None or now_s >= again.at_s:
+            wish = Intent(*found.key, value_of(found.wanted), f"{found.coupling}: {intent.because}", intent.rule)
+            self._begin_filing(found.key, wish, ())
+            return f"waits until it is settled: {found.coupling}"
+        return intent  # nobody settled it a moment ago: the guard's interlocks decide, as ever
 
     def held(self, intent: Intent, reply: LeaseReply) -> None:
         """Bring a wish whose lease another agent holds before the coordinator, unless that was done a moment ago."""
@@ -136,7 +173,7 @@ class Conflicts:
                 raise InvalidInputError(f"{str(intent.value)[:40]!r} cannot be told in one word")
             dispute = Dispute(
                 device=key[0], resource=key[1], wanted=stance.wants, options=self._bargaining.options(key, stance),
-                others=others, because=intent.because[:2_000],
+                others=others, because=intent.because[:2_000], sent_unix_ns=time.time_ns(),
             )  # fmt: skip
             self._claims[key] = stance.wants
             answer = await self._bus.request(

@@ -29,6 +29,7 @@ from services.coordinator.book import Book, Times
 from services.coordinator.conflict_routes import add_conflict_routes
 from services.coordinator.desk import Desk
 from services.coordinator.eligibility import Site
+from services.coordinator.holders import Holders
 from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader
 from services.coordinator.mediator import Mediator, Terms
@@ -54,8 +55,8 @@ class CoordinatorSettings(BaseSettings):
         False, description="wait while another coordinator of this gateway serves; set it on each one"
     )
     conflict_answer_s: float = Field(0.5, gt=0, le=10, description="longest wait for what options are worth to parties")
-    conflict_hold_s: float = Field(300.0, ge=0, le=86_400, description="a holder keeps what it used lately, site time")
-    conflict_stands_s: float = Field(600.0, gt=0, le=86_400, description="how long an outcome stands, site time")
+    conflict_hold_s: float = Field(120.0, ge=0, le=86_400, description="a holder keeps what it used lately, site time")
+    conflict_stands_s: float = Field(300.0, gt=0, le=86_400, description="how long an outcome stands, site time")
 
 
 SPEC: Final = ServiceSpec(
@@ -125,7 +126,10 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         settings.conflict_answer_s, settings.conflict_hold_s,
         min(86_400.0, service.site_time.wall_duration_s(settings.conflict_stands_s)),
     )  # fmt: skip
-    mediator = Mediator(service.bus, audit, site, lambda: leader.roster.alive(leader.clock.now()), terms, service.tasks)
+    mediator = Mediator(
+        service.bus, audit, site, lambda: leader.roster.alive(leader.clock.now()), terms, service.tasks,
+        Holders(service.bus, incarnation).of, leader.check_serving,
+    )  # fmt: skip
     desk = Desk(service.bus, leader, mediator, service.tasks)
     _measure(service, leader)
     running = [

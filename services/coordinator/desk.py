@@ -93,16 +93,20 @@ class Desk:
             self._leader.refused("", "unknown-name", str(error))
             return ""
 
-    def _decoded(self, sender: str, message: BusMessage, kind: type[M]) -> M | None:
+    def _decoded(
+        self, sender: str, message: BusMessage, kind: type[M], refuse: Callable[[str, str, str], None] | None = None
+    ) -> M | None:
+        """Return a message; what is none is counted and written down by `refuse`, else the leader."""
         try:
             return wire.decode(kind, message.data, message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
         except MalformedMessageError as error:
-            self._leader.refused(sender, error.cause_kind, str(error))
+            (refuse or self._leader.refused)(sender, error.cause_kind, str(error))
             return None
 
     async def _on_act(self, message: BusMessage) -> None:
         sender = self._speaker(message)
-        said = self._decoded(sender, message, Act) if sender else None
+        refuse = self._mediator.refused if sender and self._mediator.is_asked(sender) else self._leader.refused
+        said = self._decoded(sender, message, Act, refuse) if sender else None
         if said is not None:
             if await self._mediator.heard(sender, said):
                 return

@@ -2,7 +2,7 @@
 
 Nothing is kept on disk: a coordinator that is killed leaves each conflict to the parties' own timers, and what was
 settled stands in the audit. Who may take part, in which class, and who may give which value is read from the owner's
-files, never from what an agent says of itself.
+files, who holds the resource is the guard's word (`holders.py`): neither is taken from what an agent says of itself.
 
 Source: design.md section 5; docs/conflicts.md.
 """
@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,19 +20,24 @@ from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus
 from edgeagents.audit import Audit
-from edgeagents.errors import EdgeAgentsError, InvalidInputError, NotFoundError, TooManyAttemptsError
-from edgeagents.model.agent import MOST_OPTIONS, AgentDefinition
+from edgeagents.errors import ConflictError, EdgeAgentsError, InvalidInputError, NotFoundError, TooManyAttemptsError
+from edgeagents.model.agent import MOST_OPTIONS
 from edgeagents.model.cooperation import MOST_PARTIES, Act, Dispute, DisputeTold
-from edgeagents.model.skill import Aim
 from edgeagents.protocol.conversation import Begin, Heard, Refuse, Tell, Tick
 from edgeagents.protocol.effects import StartTimer
 from services.coordinator import negotiator
-from services.coordinator.eligibility import Site, device_problem, permission_problem
+from services.coordinator.eligibility import Site
+from services.coordinator.holders import Held
+from services.coordinator.partaking import able, party_problem, with_files_options
 from services.coordinator.roster import Run
+from services.coordinator.settlements import settled_body, shown
+from services.coordinator.standing import Outcome, Standing
 
 log = logging.getLogger(__name__)
 
 
+MOST_LISTED: Final = MOST_OPTIONS + 2  # what an agent could live with, what it wants, and how things are
+OLD_S: Final = 2.0  # a question that was on its way for longer is not settled: things may be otherwise by now
 MOST_OPEN: Final = 256
 MOST_OF_ONE: Final = 20  # conflicts that one agent may ask to settle within `WINDOW_S`
 WINDOW_S: Final = 10.0
@@ -46,7 +51,7 @@ class Terms:
     """How conflicts are settled here: seconds to answer, of a holder's peace (site), and of an outcome (wall)."""
 
     answer_s: float = 0.5
-    hold_s: float = 300.0
+    hold_s: float = 120.0
     stands_s: float = 10.0
 
 
@@ -72,6 +77,8 @@ class Mediator:
         alive: Callable[[], Mapping[str, Run]],
         terms: Terms,
         tasks: asyncio.TaskGroup,
+        holder: Callable[[str, str], Awaitable[Held]],
+        check_serving: Callable[[], None],
     ) -> None:
         """Prepare.
 
@@ -82,6 +89,8 @@ class Mediator:
             alive: agents that are there, by name.
             terms: how conflicts are settled.
             tasks: holds what is under way.
+            holder: says who holds a device's resource now, or raises.
+            check_serving: raises while this coordinator does not serve.
         """
         self._bus = bus
         self._audit = audit
@@ -89,6 +98,9 @@ class Mediator:
         self._alive = alive
         self._terms = terms
         self._tasks = tasks
+        self._holder = holder
+        self._check_serving = check_serving
+        self._standing = Standing()
         self._open: dict[str, Open] = {}
         self._asked: dict[str, deque[float]] = {}
         self._audited: deque[float] = deque(maxlen=MOST_AUDITED)
@@ -100,7 +112,12 @@ class Mediator:
     async def file(self, claimant: str, dispute: Dispute) -> DisputeTold:
         """Take a conflict in and ask its parties; return under which name it is settled, or why it is not."""
         try:
-            case = self._case(claimant, dispute)
+            self._check_now(dispute)
+            case: negotiator.Case | str = self._joined(claimant, dispute)
+            if not case:
+                self._check_flood(claimant)
+                held = await self._holder(dispute.device, dispute.resource)
+                case = self._case(claimant, dispute, held)
         except EdgeAgentsError as error:
             self.refused(claimant, "conflict", f"{dispute.device}/{dispute.resource}: {error}")
             return DisputeTold(problem=str(error)[:2_000])
@@ -114,11 +131,17 @@ class Mediator:
         await self._step(item, Begin(now_s))
         return DisputeTold(conversation=case.conversation, ends_s=case.ends_s)
 
-    def _case(self, claimant: str, dispute: Dispute) -> negotiator.Case | str:
-        """Return a conflict to be settled, or the name of the one that is about the same already.
+    def _check_now(self, dispute: Dispute) -> None:
+        self._check_serving()
+        age_s = (time.time_ns() - dispute.sent_unix_ns) / 1e9 if dispute.sent_unix_ns else 0.0
+        if abs(age_s) > OLD_S:
+            raise InvalidInputError(f"it was asked {age_s:.0f} s ago, {OLD_S:g} s at most: ask again")
+
+    def _joined(self, claimant: str, dispute: Dispute) -> str:
+        """Return the name of the conflict about the same that this agent is a party of; empty when there is none.
 
         Raises:
-            EdgeAgentsError: it cannot be settled here, and why.
+            InvalidInputError: others are settling it.
         """
         for name, item in self._open.items():
             same = (item.case.dispute.device, item.case.dispute.resource) == (dispute.device, dispute.resource)
@@ -126,18 +149,35 @@ class Mediator:
                 return name
             if same:
                 raise InvalidInputError(f"conflict {name} over it is under way: ask again when it has ended")
-        self._check_flood(claimant)
-        site = self._site()
-        parties = self._parties(claimant, dispute, site)
-        able, problems = _able(dispute, parties, site)
-        forbidden = {
-            option: problems[option] for option in dispute.options
-            if not any(option in able[name] for name in parties)
-        }  # fmt: skip
+        return ""
+
+    def _case(self, claimant: str, dispute: Dispute, held: Held) -> negotiator.Case | str:
+        """Return a conflict to be settled, or the name of the one that is about the same already.
+
+        Raises:
+            EdgeAgentsError: it cannot be settled here, and why.
+        """
+        joined = self._joined(claimant, dispute)  # another may have asked while the guard was asked
+        if joined:
+            return joined
+        site, now_s = self._site(), time.monotonic()
+        _check_form(claimant, dispute)
+        stands = self._standing.on((dispute.device, dispute.resource), now_s)
+        if stands is not None and stands.winner != claimant:
+            raise ConflictError(f"{stands.conflict} stands for {stands.until_s - now_s:.0f} s more: ask again then")
+        parties = self._parties(claimant, dispute, held.agent, site)
+        # It hangs on whom it names (nobody: on all that are there and could have it so), and on the holder.
+        others = [held.agent, *(dispute.others or parties[1:])]
+        hangs_on = tuple(name for name in dict.fromkeys(others) if name not in ("", claimant))
+        dispute = with_files_options(dispute.model_copy(update={"others": hangs_on}), parties, site)
+        may, problems = able(dispute, parties, site)
         return negotiator.Case(
             conversation=f"conflict-{secrets.token_hex(8)}", dispute=dispute, claimant=claimant, parties=parties,
-            priorities={name: site.agents[name].priority for name in parties}, able=able, forbidden=forbidden,
-            answer_s=self._terms.answer_s, hold_s=self._terms.hold_s, stands_s=self._terms.stands_s,
+            priorities={name: site.agents[name].bargains_as for name in parties}, able=may, problems=problems,
+            classes={name: site.agents[name].priority for name in parties},
+            holder=held.agent, quiet_s=held.quiet_s, answer_s=self._terms.answer_s, stands_s=self._terms.stands_s,
+            # Who won has used it by that: asking anew, it may not keep it by the lease alone.
+            hold_s=self._terms.hold_s if stands is None else 0.0,
         )  # fmt: skip
 
     def _check_flood(self, claimant: str) -> None:
@@ -149,30 +189,30 @@ class Mediator:
             raise TooManyAttemptsError(f"{MOST_OPEN} conflicts are under way", 1.0)
         asked.append(now_s)
 
-    def _parties(self, claimant: str, dispute: Dispute, site: Site) -> tuple[str, ...]:
-        """Return the claimant, whom it names, and who else could want something there; five at most.
+    def _parties(self, claimant: str, dispute: Dispute, holder: str, site: Site) -> tuple[str, ...]:
+        """Return the claimant, the holder, whom it names, and who else could want something there; five at most.
 
         Raises:
             InvalidInputError: what was asked is no conflict between agents that negotiate about it.
         """
-        others = tuple(name for name in dispute.others if name != claimant)
-        if not 0 < len(others) < MOST_PARTIES or len(set(others)) != len(others):
-            raise InvalidInputError(f"it names {len(others)} others: 1 to {MOST_PARTIES - 1}, each once")
-        if len(dispute.options) > MOST_OPTIONS:
-            raise InvalidInputError(f"{len(dispute.options)} options: {MOST_OPTIONS} at most are looked at")
-        if len(set(dispute.options)) != len(dispute.options):
-            raise InvalidInputError("an option stands there twice")
-        if dispute.wanted not in dispute.options:
-            raise InvalidInputError(f"what is wanted, {dispute.wanted!r}, is none of the options")
+        others = tuple(name for name in dict.fromkeys((holder, *dispute.others)) if name not in ("", claimant))
+        if len(others) >= MOST_PARTIES:
+            raise InvalidInputError(
+                f"it hangs on {len(others)} others, the holder included: {MOST_PARTIES - 1} at most"
+            )
         for name in (claimant, *others):
-            problem = _party_problem(name, dispute, site)
+            problem = party_problem(name, dispute, site, needs_permission=name != claimant)
             if problem:
-                raise InvalidInputError(problem)
+                raise InvalidInputError(f"{problem}, and holds it now" if name == holder else problem)
         alive = self._alive()
         beside = [
             name for name in sorted(site.agents)
-            if name in alive and name not in (claimant, *others) and not _party_problem(name, dispute, site)
+            if name in alive and name not in (claimant, *others) and not party_problem(name, dispute, site)
         ]  # fmt: skip
+        if not others and not beside:
+            raise InvalidInputError(
+                f"nobody who is there negotiates about {dispute.device}/{dispute.resource} and may command it"
+            )
         return (claimant, *others, *beside)[:MOST_PARTIES]
 
     async def heard(self, sender: str, said: Act) -> bool:
@@ -187,6 +227,14 @@ class Mediator:
         await self._step(item, Heard(sender, said, time.monotonic()))
         return True
 
+    def is_asked(self, sender: str) -> bool:
+        """Say whether an agent is asked in a conflict now and has not answered: what it says then is about that."""
+        return any(
+            isinstance(item.state, negotiator.Asking)
+            and sender in item.case.parties and sender not in item.state.answers.speakers
+            for item in self._open.values()
+        )  # fmt: skip
+
     def refused(self, sender: str, cause: str, text: str) -> None:
         """Count what was not accepted, and write the first ones of each minute down."""
         self.counts[f"refused_{cause}"] += 1
@@ -200,8 +248,14 @@ class Mediator:
     # --- what follows ----------------------------------------------------------------------------
 
     async def _step(self, item: Open, event: negotiator.Event) -> None:
-        """Carry one event's effects out, in order; what was settled is written down before anybody is told."""
-        item.state, effects = negotiator.step(item.state, event)
+        """Carry one event's effects out, in order; what was settled goes to the audit before anybody is told."""
+        try:
+            item.state, effects = negotiator.step(item.state, event)
+        except Exception:  # a word of one may not end the service of all: said, counted, its parties end by themselves
+            self.counts["unexpected"] += 1
+            log.exception("%s: not settled", item.case.conversation)
+            self._drop(item)
+            return
         if isinstance(item.state, negotiator.Ended) and item.case.conversation in self._open:
             self._settled(item, item.state)
         for effect in effects:
@@ -221,11 +275,20 @@ class Mediator:
         if item.case.conversation in self._open:
             self._tasks.create_task(self._step(item, Tick(time.monotonic())), name=f"tick {item.case.conversation}")
 
-    def _settled(self, item: Open, state: negotiator.Ended) -> None:
-        del self._open[item.case.conversation]
+    def _drop(self, item: Open) -> None:
+        self._open.pop(item.case.conversation, None)
         for timer in item.timers:
             timer.cancel()
-        took_s = time.monotonic() - item.began_s
+
+    def _settled(self, item: Open, state: negotiator.Ended) -> None:
+        self._drop(item)
+        now_s, case, verdict = time.monotonic(), item.case, state.verdict
+        took_s = now_s - item.began_s
+        stands = verdict.winner and verdict.stands
+        outcome = Outcome(case.conversation, verdict.winner, now_s + case.stands_s) if stands else None
+        self._standing.settled((case.dispute.device, case.dispute.resource), outcome)
+        for name, found in state.answers.appraisals.items():
+            self.counts["claims_ignored"] += found.holds and name != case.holder
         self.counts[f"settled_{state.verdict.rung}"] += 1
         self._audit.append("conflict", **settled_body(state, took_s))
         self.ended[item.case.conversation] = shown(state, item.began_unix_ns, took_s)
@@ -259,74 +322,18 @@ class Mediator:
         return self.ended[name]
 
 
-def _party_problem(name: str, dispute: Dispute, site: Site) -> str:
-    """Return why one can be no party of a conflict, by the owner's files; empty when it can."""
-    agent = site.agents.get(name)
-    if agent is None:
-        return f"no agent {name[:64]!r} has a file here"
-    if agent.negotiates is None or not agent.negotiates.covers(dispute.device, dispute.resource):
-        return f"agent {name!r} does not negotiate about {dispute.device}/{dispute.resource}: see its `negotiates`"
-    device = site.devices.get(dispute.device)
-    if device is None:
-        return f"core-metadata knows no device {dispute.device[:64]!r}"
-    if not any(entry.resource == dispute.resource and entry.fits(device) for entry in agent.may):
-        return f"agent {name!r} has no permission for {dispute.device}/{dispute.resource}"
-    return ""
+def _check_form(claimant: str, dispute: Dispute) -> None:
+    """Return if what was asked can be looked at.
 
-
-def _able(dispute: Dispute, parties: Sequence[str], site: Site) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
-    """Return which options each party may give by the owner's files and the profile, and why some may not."""
-    able: dict[str, set[str]] = {name: set() for name in parties}
-    problems: dict[str, str] = {}
-    for option in dispute.options:
-        for name in parties:
-            problem = _option_problem(site.agents[name], dispute, option, site)
-            if problem:
-                problems[option] = problem
-            else:
-                able[name].add(option)
-    return {name: frozenset(options) for name, options in able.items()}, problems
-
-
-def _option_problem(agent: AgentDefinition, dispute: Dispute, option: str, site: Site) -> str:
-    aim = Aim(dispute.device, dispute.resource, option)
-    return device_problem(aim, site) or permission_problem(agent, aim, site)
-
-
-# --- what is kept of it ----------------------------------------------------------------------------
-
-
-def settled_body(state: negotiator.Ended, took_s: float) -> dict[str, Any]:
-    """Return the audit's record of a settlement: parties, utilities, rung, runner-up, reasons."""
-    case, verdict, answers = state.case, state.verdict, state.answers
-    parties = []
-    for name in case.parties:
-        found = answers.appraisals.get(name)
-        said = "bargains" if found else "gives way" if name in answers.yielded else "not heard"
-        parties.append({
-            "agent": name, "priority": case.priorities[name], "said": said,
-            **({} if found is None else {
-                "way": found.way, "holds": found.holds, "disagreement": found.disagreement,
-                "worth": {item.option: round(item.utility, 6) for item in found.worths},
-            }),
-        })  # fmt: skip
-    return {
-        "conflict": case.conversation, "device": case.dispute.device, "resource": case.dispute.resource,
-        "by": case.claimant, "wanted": case.dispute.wanted, "because": case.dispute.because,
-        "options": list(case.dispute.options), "forbidden": dict(case.forbidden), "parties": parties,
-        "value": verdict.value, "winner": verdict.winner, "rung": verdict.rung, "runner_up": verdict.runner_up,
-        "reasons": list(verdict.reasons), "stands_s": case.stands_s if verdict.stands else 0.0,
-        "took_ms": round(1e3 * took_s, 3),
-    }  # fmt: skip
-
-
-def shown(state: negotiator.Ended, began_unix_ns: int, took_s: float) -> dict[str, Any]:
-    """Return a settled conflict as clients see it, in EdgeX's way of writing."""
-    body = settled_body(state, took_s)
-    return {
-        "id": body["conflict"], "deviceName": body["device"], "resourceName": body["resource"], "askedBy": body["by"],
-        "wanted": body["wanted"], "because": body["because"], "options": body["options"],
-        "forbidden": body["forbidden"], "parties": body["parties"], "value": body["value"], "winner": body["winner"],
-        "rung": body["rung"], "runnerUp": body["runner_up"], "reasons": body["reasons"],
-        "standsS": body["stands_s"], "began": began_unix_ns, "tookMs": body["took_ms"],
-    }  # fmt: skip
+    Raises:
+        InvalidInputError: it names too many, or its options are none.
+    """
+    others = [name for name in dispute.others if name != claimant]
+    if len(others) >= MOST_PARTIES or len(set(others)) != len(others):
+        raise InvalidInputError(f"it names {len(others)} others: {MOST_PARTIES - 1} at most, each once")
+    if len(dispute.options) > MOST_LISTED:
+        raise InvalidInputError(f"{len(dispute.options)} options: {MOST_LISTED} at most are looked at")
+    if len(set(dispute.options)) != len(dispute.options):
+        raise InvalidInputError("an option stands there twice")
+    if dispute.wanted not in dispute.options:
+        raise InvalidInputError(f"what is wanted, {dispute.wanted!r}, is none of the options")

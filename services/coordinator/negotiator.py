@@ -7,17 +7,19 @@ nothing there now and gives way; who says `failure`, or nothing in time, cannot 
 hangs on it, nothing is settled, and the guard's own hysteresis goes on as without us. Nothing is kept on disk: each
 party ends by its own deadline.
 
-Left out on purpose: who holds a lease is the guard's to say, and what the winner commands is judged by the guard.
+Who holds the lease, and for how long it has not used it, comes with the case, from the guard: what a party says of
+that is ignored. Nobody has an outcome given by another's command that its own file would not let it give, but by a
+bargain that is worth something to both. What the winner commands is judged by the guard as ever.
 
 Source: design.md section 5; docs/conflicts.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from edgeagents.errors import InvalidInputError
-from edgeagents.model.agent import Priority
+from edgeagents.model.agent import PRIORITIES, Priority
 from edgeagents.model.cooperation import Act, Appraisal, Dispute, Performative, Settlement
 from edgeagents.protocol import ladder
 from edgeagents.protocol.conversation import (
@@ -46,9 +48,12 @@ class Case:
         dispute: what was asked; its `options` are what may come of it, its `others` whom it hangs on.
         claimant: who asked.
         parties: the claimant, whom it named, and who else may command the resource and is there.
-        priorities: of all of them, from the owner's files.
+        priorities: the classes in which they bargain, from the owner's files.
+        classes: their classes at the guard, where these are others.
         able: which options each of them may command, by the owner's files.
-        forbidden: options that none of them may, and why.
+        problems: why an option may not be commanded by one of them.
+        holder: who holds the lease, by the guard's word; empty: nobody.
+        quiet_s: for how long the holder has not used it, by the guard's word, site seconds.
         answer_s: how long they have to answer.
         hold_s: how long a holder keeps what it used lately, site seconds.
         stands_s: how long an outcome stands, wall seconds.
@@ -60,9 +65,12 @@ class Case:
     parties: tuple[str, ...]
     priorities: Mapping[str, Priority]
     able: Mapping[str, frozenset[str]]
-    forbidden: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    holder: str = ""
+    quiet_s: float = 0.0
+    classes: Mapping[str, Priority] = field(default_factory=dict)
     answer_s: float = 0.5
-    hold_s: float = 300.0
+    hold_s: float = 120.0
     stands_s: float = 10.0
 
     @property
@@ -248,15 +256,23 @@ def _absent(case: Case, answers: Answers) -> tuple[str, ...]:
     )
 
 
+def forbidden(case: Case, willing: Collection[str]) -> dict[str, str]:
+    """Return the options that nobody who bargains may give by the owner's files, and why."""
+    may = {option for name in willing for option in case.able.get(name, ())}
+    return {
+        option: case.problems.get(option, "nobody who bargains may give it")
+        for option in case.dispute.options if option not in may
+    }  # fmt: skip
+
+
 def _dispute(case: Case, answers: Answers, willing: list[str]) -> ladder.Dispute:
-    present = next((found.present for found in answers.appraisals.values() if found.holds), "")
-    present = present or answers.appraisals[case.claimant].present
+    present = _present(case, answers)
     options = sorted(case.dispute.options, key=lambda option: option != present)  # how things are is the safest
     return ladder.Dispute(
         conversation=case.conversation,
         parties=tuple(_party(name, case, answers.appraisals[name]) for name in willing),
         options=tuple(options),
-        forbidden=case.forbidden,
+        forbidden=forbidden(case, willing),
         hold_s=case.hold_s,
         safe=present,
         offers_s=VOTE_S,
@@ -265,12 +281,22 @@ def _dispute(case: Case, answers: Answers, willing: list[str]) -> ladder.Dispute
     )
 
 
+def _present(case: Case, answers: Answers) -> str:
+    """Return how things are: as its holder says, who could have it so, where nobody above it bargains; else empty."""
+    found = answers.appraisals.get(case.holder)
+    if found is None or found.present not in case.able.get(case.holder, ()):
+        return ""
+    own = PRIORITIES.index(case.priorities[case.holder])
+    is_top = all(PRIORITIES.index(case.priorities[name]) <= own for name in answers.appraisals)
+    return found.present if is_top else ""
+
+
 def _party(name: str, case: Case, said: Appraisal) -> ladder.Party:
     return ladder.Party(
         agent=name,
         priority=case.priorities[name],
-        way=said.way,
-        quiet_s=said.quiet_s if said.holds else None,
+        way=said.way if said.way in case.able.get(name, ()) else "",  # no class or lease has others give it
+        quiet_s=case.quiet_s if name == case.holder else None,
         worth={item.option: item.utility for item in said.worths},
         disagreement=said.disagreement,
     )
@@ -281,37 +307,61 @@ def _climbed(state: Settling, effects: list[ladder.Effect]) -> Result:
     if not isinstance(climbed, ladder.Settled):
         return state, [effect for effect in effects if isinstance(effect, Tell | Refuse | StartTimer)]
     refusals: list[Effect] = [effect for effect in effects if isinstance(effect, Refuse)]
-    told = _absent(case, state.answers)
-    winner = _winner(case, state.answers, climbed.option) if climbed.option else ""
+    winner = _winner(case, state.answers, climbed)
+    reasons = (*_absent(case, state.answers), *climbed.reasons)
+    if climbed.option and not winner:
+        reasons = (*reasons, f"{climbed.rung}: nobody is to give {climbed.option}: leases and classes decide")
     verdict = Verdict(
-        climbed.option if winner else "", winner, climbed.rung, (*told, *climbed.reasons),
+        climbed.option if winner else "", winner, climbed.rung, reasons,
         _runner_up(case, state.answers, climbed),
     )  # fmt: skip
     ended, tells = _ended(case, state.answers, verdict)
     return ended, [*refusals, *tells]
 
 
-def _winner(case: Case, answers: Answers, option: str) -> str:
-    """Return who gives an option by its own command: whose way it is, then who holds it, then to whom it is worth most.
+def _winner(case: Case, answers: Answers, settled: ladder.Settled) -> str:
+    """Return who gives an option by its own command.
 
-    Empty when nobody may, by the owner's files.
+    Of those who may the one of the highest class at the guard, whose lease then keeps all others back; of several whose
+    way it is, then who holds it, then to whom it is worth most. By class alone only one whose way it is.
+
+    Empty when nobody may, by the owner's files; when a lease, or how things are, would be given by another than the
+    holder; when it is all that is left and worth less than no agreement to somebody.
     """
-    able = [name for name in case.parties if name in answers.appraisals and option in case.able.get(name, ())]
+    option = settled.option
+    if not option or (settled.rung == "lock" and _is_below(answers, option)):
+        return ""
+    if settled.rung in ("lease", "fallback"):
+        return case.holder if option in case.able.get(case.holder, ()) else ""
+    able = [
+        name for name, said in answers.appraisals.items()
+        if option in case.able.get(name, ()) and (settled.rung != "priority" or said.way == option)
+    ]  # fmt: skip
 
-    def rank(name: str) -> tuple[bool, bool, float, str]:
+    def rank(name: str) -> tuple[int, bool, bool, float, str]:
         said = answers.appraisals[name]
         worth = next((item.utility for item in said.worths if item.option == option), 0.0)
-        return said.way != option, not said.holds, -worth, name
+        above = PRIORITIES.index(case.classes.get(name, case.priorities[name]))
+        return -above, said.way != option, name != case.holder, -worth, name
 
     return min(able, key=rank, default="")
+
+
+def _is_below(answers: Answers, option: str) -> bool:
+    """Say whether an option is worth less than no agreement to somebody, or nobody knows what it is worth to one."""
+    return any(
+        {item.option: item.utility for item in said.worths}.get(option, -1.0) < said.disagreement
+        for said in answers.appraisals.values()
+    )
 
 
 def _runner_up(case: Case, answers: Answers, settled: ladder.Settled) -> str:
     """Return what would have come second by the Nash point; empty where another rung decided."""
     if settled.rung != "nash":
         return ""
+    ruled_out = forbidden(case, answers.appraisals)
     told = [{item.option: item.utility for item in said.worths} for said in answers.appraisals.values()]
-    left = [name for name in case.dispute.options if name not in case.forbidden and name != settled.option]
+    left = [name for name in case.dispute.options if name not in ruled_out and name != settled.option]
     try:
         found = nash(
             [[worth[name] for worth in told] for name in left],

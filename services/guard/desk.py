@@ -72,7 +72,8 @@ class LeaseDesk:
         self.counts: Counter[str] = Counter()
         handlers: dict[Kind, Handle] = {"sessions": self._on_session, "leases": self._on_lease}
         refuse: dict[Kind, Handle] = {"leases": self._on_too_many}
-        self._reception = Reception(bus, lambda: owner.agents, handlers, self.counts, refuse)
+        # The coordinator asks who holds what, and is granted nothing; it is heard by itself, as each agent is.
+        self._reception = Reception(bus, lambda: {*owner.agents, subjects.COORDINATOR}, handlers, self.counts, refuse)
         self.table = lease.LeaseTable(generation=0)
         self._reads: dict[str, str] = {}  # content type by agent, as it wrote last
         self.is_lost = False  # whether `read_back` found that state was lost
@@ -220,6 +221,10 @@ class LeaseDesk:
         request = self._decode(message, LeaseRequest)
         if request is None:
             await self._answer(message, LeaseReply(granted=False, reason="not a lease request"))
+            return
+        if agent == subjects.COORDINATOR:
+            key = (request.device, request.resource)
+            await self._answer(message, lease.told(self.table, key, self._now(), self._site_now()))
             return
         problem = self._problem(agent)
         problem = problem or self._owner.may_hold(agent, request.device, request.resource, self._devices)

@@ -161,7 +161,8 @@ async def lost(owner: Owner, folder: Path) -> float:
 
 async def bench(arguments: argparse.Namespace, folder: Path) -> None:
     """Run everything and print the figures."""
-    gateway = Coordinated(folder, names(max(arguments.agents)))
+    stands = {"EDGEAGENTS_COORDINATOR_CONFLICT_STANDS_S": "0.001"}  # it is settled again and again
+    gateway = Coordinated(folder, names(max(arguments.agents)), **stands)
     write_negotiators(folder / "agents", coordinator_conflicts.CLASSES)
     try:
         async with owner_of(gateway) as owner:

@@ -6,7 +6,7 @@ import time
 from typing import Any, Final
 
 from tests.coordinated import Owner
-from tests.disputants import Disputant
+from tests.disputants import Disputant, PlayedGuard
 
 PARTIES: Final = ("n1", "n2", "n3", "n4", "n5")
 CLASSES: Final = dict.fromkeys(PARTIES, "comfort")
@@ -20,6 +20,8 @@ async def settled(owner: Owner, conflicts: int) -> dict[str, Any]:
     """Return p50 and p99 of the time to settle a conflict, milliseconds, by the number of its parties."""
     async with contextlib.AsyncExitStack() as stack:
         agents: list[Disputant] = []
+        guard = await PlayedGuard(owner.bus, agents).start()
+        stack.push_async_callback(guard.die)
         for number, name in enumerate(PARTIES):
             worth, way = (THRIFTY, "19") if number % 2 else (WARM, "22")
             agents.append(await Disputant(owner.bus, name, worth, way).start())

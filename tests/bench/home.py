@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tests.bench.home_agents import Agents
 from tests.bench.home_chart import chart
-from tests.bench.home_negotiated import Negotiating, by_class
+from tests.bench.home_negotiated import Negotiating
 from tests.bench.home_report import Paired, compare, goals, tables
 from tests.bench.home_rules import RuleController
 from tests.bench.home_run import LEAD_DAYS, SEASONS, Controller, Result, lead_in, run
@@ -34,7 +34,7 @@ FIRST_SEED: Final = 1
 CONTROLLERS: Final[Mapping[str, Callable[[int, str, Schedule], Controller]]] = {
     "schedule": lambda seed, season, schedule: ScheduleController(schedule),
     "rules": lambda seed, season, schedule: RuleController(seed),
-    "agents": lambda seed, season, schedule: Agents(seed, SEASONS[season], by_class()),
+    "agents": lambda seed, season, schedule: Agents(seed, SEASONS[season]),
     "negotiated": lambda seed, season, schedule: Negotiating(seed, SEASONS[season]),
 }
 

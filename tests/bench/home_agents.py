@@ -212,6 +212,17 @@ class Agents:
     # --- from a wish to a SET: `services/agent/commands.py` and `services/guard/lanes.py` without their messages ---
 
     def _give(self, thinker: Thinker, intent: Intent, decision: Decision, site_s: float) -> list[Change]:
+        """Carry a wish out; one that counts only as settled waits, since nobody settles anything here."""
+        if self._waits_until_settled(thinker, (intent.device, intent.resource)):
+            self.counts["waits"] += 1
+            return []
+        return self._given(thinker, intent, decision, site_s)
+
+    def _waits_until_settled(self, thinker: Thinker, key: gate.Key) -> bool:
+        terms = thinker.agent.negotiates
+        return terms is not None and terms.only_settled and terms.covers(*key)
+
+    def _given(self, thinker: Thinker, intent: Intent, decision: Decision, site_s: float) -> list[Change]:
         key = (intent.device, intent.resource)
         text = self._text(key, intent.value)
         until_s, next_s = thinker.held_back.get((key, text), (0.0, FIRST_HOLD_BACK_S * FACTOR))

@@ -1,17 +1,14 @@
 """The shipped agents with a mediator, in lock-step: conflicts are settled by the real code, in the minute they arise.
 
 Real are the agents' bargaining and agreements and the coordinator's negotiator, with its ordinary terms; left out is
-what carries their messages. Beside it the same agents as `by_class`: one class each, no mediator.
+what carries their messages. The same files without a mediator are `home_agents.py`'s.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
 
-from edgeagents.adapters.files import load_agents
 from edgeagents.errors import InvalidInputError
-from edgeagents.model.agent import AgentDefinition, Decision, Intent, Priority, Sample
+from edgeagents.model.agent import Decision, Intent, Sample
 from edgeagents.model.cooperation import Act, Dispute
 from edgeagents.model.skill import Aim
 from edgeagents.model.values import parse_value
@@ -29,17 +26,9 @@ from services.world.outside import Scene
 from tests.bench.home_agents import HOME, Agents, Thinker
 from tests.bench.home_run import Change
 
-CLASSES: Final[Mapping[str, Priority]] = {"comfort": "comfort", "energy": "economy", "air": "health"}
 HOLD_S, STANDS_S = (
     float(CoordinatorSettings.model_fields[name].default) for name in ("conflict_hold_s", "conflict_stands_s")
 )
-
-
-def by_class() -> dict[str, AgentDefinition]:
-    """Return the shipped agents as they were before they negotiated: each of a class of its own."""
-    found = load_agents(HOME / "agents")
-    return {name: agent.model_copy(update={"priority": CLASSES.get(name, agent.priority)}) for name, agent in
-            found.items()}  # fmt: skip
 
 
 class Negotiating(Agents):
@@ -76,13 +65,17 @@ class Negotiating(Agents):
                 return []
             case AskAnew(others, _):
                 del self._agreed[name, key]
-                return self._settle(name, others, intent, site_s) or super()._give(thinker, intent, decision, site_s)
+                return self._settle(name, others, intent, site_s) or self._given(thinker, intent, decision, site_s)
             case Instead(word, _):
                 if word == self._present(thinker, key):
                     return []
                 intent = replace(intent, value=self._value(key, word))
+        is_ours = agreement is not None and agreement.is_ours and site_s < agreement.until_s
+        if not is_ours and self._waits_until_settled(thinker, key):
+            others = tuple(party for party, found in self._bargaining.items() if party != name and key in found.terms)
+            return self._settle(name, others, intent, site_s)
         refused = self.counts["no lease"]
-        changes = super()._give(thinker, intent, decision, site_s)
+        changes = self._given(thinker, intent, decision, site_s)
         held = self._table.current(key)
         if self.counts["no lease"] > refused and held is not None and held.session is not None:
             changes += self._settle(name, (held.session.agent,), intent, site_s)
@@ -100,10 +93,10 @@ class Negotiating(Agents):
             device=key[0], resource=key[1], wanted=stance.wants, options=self._bargaining[name].options(key, stance),
             others=others,
         )  # fmt: skip
-        verdict = self._verdict(self._case(name, dispute), site_s)
+        verdict = self._verdict(self._case(name, dispute, site_s), site_s)
         self.rungs[verdict.rung] += 1
         self.settled.append((site_s, key, verdict))
-        said = negotiator.outcome(self._case(name, dispute), verdict).settlement
+        said = negotiator.outcome(self._case(name, dispute, site_s), verdict).settlement
         assert said is not None
         everybody = dispute.model_copy(update={"others": (name, *others)})
         for party in everybody.others:
@@ -119,7 +112,7 @@ class Negotiating(Agents):
         found = self._to_give.get(key)
         return self._agreed_given(found[0], key, found[1], site_s) if found is not None and verdict.winner else []
 
-    def _case(self, name: str, dispute: Dispute) -> negotiator.Case:
+    def _case(self, name: str, dispute: Dispute, site_s: float) -> negotiator.Case:
         parties = (name, *dispute.others)
         agents = {party: self._by_name[party].agent for party in parties}
         site = Site(agents, self._devices, self._profiles)
@@ -130,13 +123,19 @@ class Negotiating(Agents):
             )
             for party, agent in agents.items()
         }  # fmt: skip
-        forbidden = {
-            option: "no party may" for option in dispute.options if not any(option in found for found in able.values())
-        }
+        holder, quiet_s = self._holder((dispute.device, dispute.resource), site_s)
         return negotiator.Case(
-            "bench", dispute, name, parties, {party: agent.priority for party, agent in agents.items()}, able,
-            forbidden, hold_s=HOLD_S, stands_s=STANDS_S,
+            "bench", dispute, name, parties, {party: agent.bargains_as for party, agent in agents.items()}, able,
+            classes={party: agent.priority for party, agent in agents.items()},
+            holder=holder, quiet_s=quiet_s, hold_s=HOLD_S, stands_s=STANDS_S,
         )  # fmt: skip
+
+    def _holder(self, key: gate.Key, site_s: float) -> tuple[str, float]:
+        """Return who holds a resource, empty: nobody, and for how long it has not used it, as the guard tells it."""
+        held = self._table.current(key)
+        if held is None or held.session is None:
+            return "", 0.0
+        return held.session.agent, max(0.0, site_s - held.used_site_s)
 
     def _verdict(self, case: negotiator.Case, site_s: float) -> negotiator.Verdict:
         state, _ = negotiator.step(negotiator.Planned(case), Begin(0.0))
@@ -200,7 +199,7 @@ class Negotiating(Agents):
             return []
         intent = Intent(*key, self._value(key, agreement.word), "agreed", "conflict")
         decision = Decision("agreed", (intent,), "rule", 1.0, {}, self._wall_ns)
-        changes = super()._give(thinker, intent, decision, site_s)
+        changes = self._given(thinker, intent, decision, site_s)
         if changes or not agreement.others:  # who is not bound follows its rules
             self._to_give.pop(key, None)
         return changes

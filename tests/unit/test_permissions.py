@@ -171,6 +171,14 @@ def test_a_coordinator_commands_nothing_and_speaks_for_nobody_else() -> None:
         assert any(matches(item, subject) for item in publish), subject
 
 
+def test_the_coordinator_alone_asks_the_guard_in_its_own_name_who_holds_what() -> None:
+    asks = subjects.lease("gw", subjects.COORDINATOR)
+    assert any(matches(item, asks) for item in for_coordinator("gw").publish)
+    for other in (for_agent("gw", "air"), for_inference("gw"), for_edgex("gw")):
+        assert not any(matches(item, asks) for item in other.publish)
+    assert not any(matches(item, asks) for item in for_coordinator("gw").subscribe)
+
+
 def test_services_of_edgex_that_answer_are_named_one_by_one() -> None:
     edgex = for_edgex("gw", services=["device-world-home"])
     assert any(matches(item, "$SRV.PING.device-world-home") for item in edgex.subscribe)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edgeagents.model.agent import PRIORITIES, Priority
-from edgeagents.model.message import Epoch, LeaseRecord
+from edgeagents.model.message import Epoch, LeaseRecord, LeaseReply
 from edgeagents.protocol.effects import LeaseEffect, Reply, StoreLease
 from edgeagents.protocol.gate import Key
 from edgeagents.protocol.lease import (
@@ -29,6 +29,7 @@ from edgeagents.protocol.lease import (
     is_alive,
     next_generation,
     step,
+    told,
 )
 
 KEY: Key = ("radiator", "Setpoint")
@@ -66,6 +67,16 @@ def test_a_free_lease_is_granted_by_a_record_and_its_place_is_the_epoch() -> Non
     assert table.current(KEY) is None, "nobody holds what is not written down"
     table, _ = step(table, Recorded(effect.record, 7, "comfort"))
     assert table.current(KEY) == Lease(AIR, epoch(7), "comfort")
+
+
+def test_who_holds_a_lease_and_since_when_it_is_quiet_is_told_and_nothing_is_granted_by_that() -> None:
+    assert told(LeaseTable(1), KEY, 0.0, 0.0) == LeaseReply(granted=False)
+    table = granted(LeaseTable(1), asked(AIR, site_s=10.0), 7)
+    assert told(table, KEY, 1.0, 60.0) == LeaseReply(granted=False, holder="air", quiet_s=50.0)
+    table, _ = step(table, Used(KEY, 40.0))
+    assert told(table, KEY, 1.0, 60.0).quiet_s == 20.0
+    assert told(table, KEY, 1.0, 39.0).quiet_s == 0.0, "a clock that was set makes nobody quiet for less than nothing"
+    assert told(table, KEY, SESSION_S + 0.1, 60.0) == LeaseReply(granted=False), "its session is over"
 
 
 def test_asking_again_gives_the_same_epoch_and_no_second_record() -> None:

@@ -710,3 +710,30 @@ def test_a_problem_is_what_would_hold_a_command_back_now(
 def test_without_a_session_everything_is_a_problem(rig: Rig) -> None:
     rig.commander.welcome = None
     assert rig.commander.problem(wish().intents[0], NOW_S) == "no session with the guard"
+
+
+async def test_a_wish_whose_lease_another_holds_is_told_of_with_who_holds_it(rig: Rig) -> None:
+    told: list[tuple[Value, str]] = []
+    rig.commander.on_held = lambda intent, reply: told.append((intent.value, reply.holder))
+    rig.bus.reply = LeaseReply(granted=False, holder="b", reason="held by b")
+    assert (await rig.want(21.0)).held_back == "held by b"
+    assert told == [(21.0, "b")]
+
+
+async def test_a_lease_that_is_given_back_is_not_held_and_is_asked_for_anew(rig: Rig) -> None:
+    await rig.want(21.0)
+    assert rig.commander.quiet_s(KEY, NOW_S) == commands_module.NEVER_S  # held, and nothing proven yet
+    rig.end(rig.bus.commands[0], "proven")
+    assert rig.commander.quiet_s(KEY, NOW_S + 5.0) == 5.0
+    await rig.commander.release(KEY)
+    assert rig.commander.quiet_s(KEY, NOW_S) is None
+    await rig.want(22.0)
+    assert [request.release for request in rig.bus.leases] == [False, True, False]
+
+
+async def test_what_was_settled_with_others_is_commanded_instead_or_left_undone(rig: Rig) -> None:
+    rig.commander.standing = lambda intent, is_errand: Intent(*KEY, 19.0, "agreed", intent.rule)
+    await rig.want(21.0)
+    assert [(command.value, command.because) for command in rig.bus.commands] == [("1.9e+01", "agreed")]
+    rig.commander.standing = lambda intent, is_errand: "stands back"
+    assert (await rig.want(22.0)).held_back == "stands back"

@@ -1,7 +1,9 @@
 """The agent's part in conflicts: what it asks, says and obeys, and what has no effect on it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +18,9 @@ from edgeagents.errors import UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent, Sample
 from edgeagents.model.cooperation import Act, Ballot, Dispute, DisputeTold, Offer, Settlement
 from edgeagents.model.message import Cause, LeaseReply
+from edgeagents.model.site import Condition
 from edgeagents.protocol.conversation import act
+from edgeagents.protocol.couplings import Coupling
 from services.agent.bargaining import load_bargaining
 from services.agent.commands import Commander, Given
 from services.agent.conflicts import Conflicts
@@ -55,7 +59,9 @@ class FakeBus:
         self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float
     ) -> BusMessage:
         assert subject == "gw.conflicts.warm"
-        self.asked.append(wire.decode(Dispute, data))
+        asked = wire.decode(Dispute, data)
+        assert abs(time.time_ns() - asked.sent_unix_ns) < 60e9, "what is old is not settled"
+        self.asked.append(asked.model_copy(update={"sent_unix_ns": 0}))
         if self.told is None:
             raise UnavailableError("nobody answers")
         return BusMessage("", wire.encode(self.told))
@@ -293,3 +299,68 @@ async def test_before_it_departs_from_what_was_agreed_it_asks_anew(rig: Rig, mon
     await asyncio.gather(*rig.group.tasks)
     assert [item.others for item in rig.bus.asked] == [("thrifty",)]
     assert rig.conflicts.standing(WISH, False) is WISH  # nobody settled it: it is bound no longer
+
+
+LAMP = Intent("lamp", "Switch", True, "it is dark", "light")
+COUPLED = Coupling("light against heat", (
+    Condition(device="lamp", resource="Switch", equals="true"),
+    Condition(device="valve", resource="Setpoint", above=19.5),
+))  # fmt: skip
+
+
+async def test_a_wish_waits_for_a_coupled_resource_to_be_settled_and_stands_back_if_that_is_lost(rig: Rig) -> None:
+    rig.conflicts.couple([COUPLED], {})
+    rig.set_present(20.0)
+    assert rig.conflicts.standing(LAMP, False) == "waits until it is settled: light against heat"
+    await asyncio.sleep(0)
+    assert [(item.device, item.wanted, item.others) for item in rig.bus.asked] == [("valve", "18", ())]
+    await rig.asked()
+    await rig.settled(winner="thrifty", value="20")
+    assert rig.conflicts.standing(LAMP, False) == f"stands back: light against heat, by {NAME}"
+    rig.set_present(19.0)
+    assert rig.conflicts.standing(LAMP, False) is LAMP
+
+
+async def test_where_nobody_settles_a_coupling_the_guards_interlocks_decide_as_ever(rig: Rig) -> None:
+    rig.conflicts.couple([COUPLED], {})
+    rig.set_present(20.0)
+    rig.bus.told = DisputeTold(problem="nobody who is there negotiates about it")
+    assert isinstance(rig.conflicts.standing(LAMP, False), str)
+    await asyncio.gather(*rig.group.tasks)
+    assert rig.conflicts.standing(LAMP, False) is LAMP
+
+
+@pytest.fixture
+def settled_only(tmp_path: Path) -> Rig:
+    """Return an agent whose file lets it command the valve only as it was settled."""
+    found = Rig(tmp_path)
+    agent, _ = files(tmp_path)
+    assert agent.negotiates is not None
+    terms = agent.negotiates.model_copy(update={"only_settled": True})
+    found.conflicts._agent = found.conflicts._agent.model_copy(update={"negotiates": terms})
+    return found
+
+
+async def test_one_that_commands_only_what_is_settled_asks_first_and_waits(settled_only: Rig) -> None:
+    rig = settled_only
+    rig.bus.told = None  # nobody settles anything here
+    for _ in range(3):
+        assert rig.conflicts.standing(WISH, False) == "waits until it is settled: it commands this only so"
+    await asyncio.gather(*rig.group.tasks)
+    assert [asked.others for asked in rig.bus.asked] == [()]
+    assert isinstance(rig.conflicts.standing(WISH, False), str)
+    assert len(rig.group.tasks) == 1, "it asks again after a while only"
+
+
+async def test_one_that_commands_only_what_is_settled_does_while_that_stands_and_what_it_was_given_as_a_task(
+    settled_only: Rig,
+) -> None:
+    rig = settled_only
+    assert rig.conflicts.standing(WISH, True) == WISH
+    await rig.asked()
+    await rig.settled(value="20")
+    await asyncio.gather(*rig.group.tasks)
+    assert rig.conflicts.standing(WISH, False) == WISH
+    rig.conflicts._agreements[VALVE] = replace(rig.conflicts._agreements[VALVE], until_s=0.0)
+    assert isinstance(rig.conflicts.standing(WISH, False), str)
+    await asyncio.gather(*rig.group.tasks)

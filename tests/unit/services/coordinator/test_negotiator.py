@@ -24,6 +24,7 @@ def case(parties: tuple[str, ...] = ("energy", "comfort"), **changes: Any) -> Ca
     plain = Case(
         conversation=NAME, dispute=dispute, claimant="energy", parties=parties,
         priorities=dict.fromkeys(parties, "comfort"), able=dict.fromkeys(parties, frozenset(OPTIONS)),
+        holder="comfort", quiet_s=1_000.0,
     )  # fmt: skip
     return replace(plain, **changes)
 
@@ -92,9 +93,9 @@ def test_a_higher_class_has_its_way() -> None:
 
 
 def test_who_used_its_lease_a_moment_ago_keeps_it() -> None:
-    played = Played(case())
+    played = Played(case(quiet_s=10.0))
     played.hear("energy", says("19", THRIFTY))
-    played.hear("comfort", says("22", WARM, holds=True, quiet_s=10.0, present="22"))
+    played.hear("comfort", says("22", WARM, **HOLDS))
     assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("22", "comfort", "lease")
 
 
@@ -151,7 +152,7 @@ def test_who_leaves_the_vote_out_ends_it_by_the_deadline() -> None:
 
 def test_what_nobody_may_give_is_no_option() -> None:
     able = {"energy": frozenset({"19", "21"}), "comfort": frozenset({"21", "22"})}
-    played = Played(case(able=able, forbidden={"20": "outside what energy may set"}))
+    played = Played(case(able=able, problems={"20": "outside what energy may set"}))
     played.hear("energy", says("19", THRIFTY))
     played.hear("comfort", says("22", WARM, **HOLDS))
     assert (played.verdict.value, played.verdict.winner) == ("21", "comfort")
@@ -209,6 +210,83 @@ def test_an_answer_after_the_end_is_late() -> None:
     assert [item.cause for item in played.refused] == ["late"]
 
 
+LIES = {"holds": True, "quiet_s": 0.0, "present": "19"}
+
+
+@pytest.mark.parametrize("liar", ["economy", "comfort"])
+def test_who_says_that_it_holds_the_resource_and_does_not_gains_nothing_by_it(liar: Any) -> None:
+    told = []
+    for said in ({}, LIES):
+        played = Played(case(priorities={"energy": liar, "comfort": "comfort"}))
+        played.hear("energy", says("19", THRIFTY, **said))
+        played.hear("comfort", says("22", WARM, **HOLDS))
+        told.append(played.verdict)
+    assert told[0] == told[1]
+    assert (told[1].value, told[1].rung) == (("22", "priority") if liar == "economy" else ("20", "nash"))
+
+
+def test_nobody_has_its_way_by_a_lease_that_nobody_holds() -> None:
+    played = Played(case(holder=""))
+    played.hear("energy", says("19", {**THRIFTY, "20": 0.1, "21": 0.1}, **LIES))
+    played.hear("comfort", says("22", {**WARM, "19": 0.1, "20": 0.1, "21": 0.1}, **HOLDS))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("", "", "fallback")
+
+
+def test_one_that_may_not_give_its_way_has_no_other_give_it_by_class_or_lease() -> None:
+    able = {"energy": frozenset[str](), "comfort": frozenset(OPTIONS)}
+    for quiet_s, priority in ((0.0, "comfort"), (1_000.0, "health")):
+        about = case(able=able, holder="energy", quiet_s=quiet_s, priorities={"energy": priority, "comfort": "comfort"})
+        played = Played(about)
+        played.hear("energy", says("19", THRIFTY, **LIES))
+        played.hear("comfort", says("22", WARM))
+        assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("20", "comfort", "nash")
+
+
+def test_a_holder_below_others_does_not_say_what_is_left_when_nothing_is_agreed_on() -> None:
+    """All of the higher class want different things, and none of them gains by what another wants."""
+    classes = {"energy": "economy", "comfort": "comfort", "air": "comfort"}
+    played = Played(case(("energy", "comfort", "air"), holder="energy", priorities=classes))
+    played.hear("energy", says("19", THRIFTY, **LIES))
+    played.hear("comfort", says("22", {"19": 0.1, "20": 0.1, "21": 0.1, "22": 0.9}))
+    played.hear("air", says("20", {"19": 0.1, "20": 0.9, "21": 0.1, "22": 0.1}))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("", "", "fallback")
+
+
+def test_who_is_above_all_at_the_guard_gives_what_equals_in_the_bargain_agreed_on() -> None:
+    """Its lease keeps the others back; else it would take the resource from the winner at once."""
+    played = Played(case(holder="", classes={"energy": "economy", "comfort": "comfort"}))
+    played.hear("energy", says("20", THRIFTY))
+    played.hear("comfort", says("22", WARM))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("20", "comfort", "nash")
+
+
+def test_a_class_in_the_bargain_has_no_other_give_its_way() -> None:
+    classes = {"energy": "economy", "comfort": "comfort"}
+    played = Played(case(holder="", classes=classes, priorities={"energy": "health", "comfort": "comfort"}))
+    played.hear("energy", says("19", THRIFTY))
+    played.hear("comfort", says("22", WARM))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("19", "energy", "priority")
+
+
+def test_what_only_a_silent_or_yielding_party_may_give_is_no_option() -> None:
+    able = {"energy": frozenset({"19", "21"}), "comfort": frozenset({"21", "22"}), "air": frozenset({"20"})}
+    played = Played(case(("energy", "comfort", "air"), able=able))
+    played.hear("energy", says("19", THRIFTY))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    played.hear("air", act("refuse", NAME, reason="wants nothing there now"))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("21", "comfort", "nash")
+    assert any(reason.startswith("lock: 20 is forbidden: nobody who bargains") for reason in played.verdict.reasons)
+
+
+def test_the_only_option_that_is_left_is_not_settled_where_it_is_worth_less_than_none_to_somebody() -> None:
+    able = dict.fromkeys(("energy", "comfort"), frozenset({"19"}))
+    for worth, value in (({**WARM, "19": 0.1}, ""), (WARM, "19")):
+        played = Played(case(able=able))
+        played.hear("energy", says("19", THRIFTY))
+        played.hear("comfort", says("22", worth, **HOLDS))
+        assert (played.verdict.value, played.verdict.rung) == (value, "lock")
+
+
 UTILITY = st.floats(0, 1)
 TOLD = st.fixed_dictionaries(dict.fromkeys(OPTIONS, UTILITY))
 
@@ -217,9 +295,9 @@ TOLD = st.fixed_dictionaries(dict.fromkeys(OPTIONS, UTILITY))
 def test_it_always_ends_with_a_settlement_that_is_worth_no_less_than_none_to_anybody_by_nash(
     energy: dict[str, float], comfort: dict[str, float], air: dict[str, float], disagreement: float, quiet_s: float
 ) -> None:
-    played = Played(case(("energy", "comfort", "air")))
+    played = Played(case(("energy", "comfort", "air"), quiet_s=quiet_s))
     for name, worth in (("energy", energy), ("comfort", comfort), ("air", air)):
-        holds = {"holds": True, "quiet_s": quiet_s, "present": "22"} if name == "comfort" else {}
+        holds = HOLDS if name == "comfort" else {}
         played.hear(name, says("21", worth, disagreement=disagreement, **holds))
     verdict = played.verdict
     if verdict.rung == "nash":

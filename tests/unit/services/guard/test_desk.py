@@ -112,6 +112,17 @@ async def test_who_is_removed_while_others_are_asked_of_is_refused_at_once(desk:
     assert not (await desk.ask("air")).granted
 
 
+async def test_the_coordinator_is_told_who_holds_a_lease_and_is_granted_none(desk: Desk) -> None:
+    assert await desk.ask("coordinator") == LeaseReply(granted=False)
+    await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)
+    assert (await desk.ask("air")).granted
+    told = await desk.ask("coordinator")
+    assert (told.granted, told.holder, told.epoch, told.reason) == (False, "air", None, "")
+    assert (await desk.ask("coordinator", release=True)).holder == "air"
+    assert (await desk.ask("air")).granted
+    assert (await desk.ask("coordinator", resource="None")).holder == ""
+
+
 async def test_a_request_that_there_is_no_room_for_is_refused_for_now(desk: Desk) -> None:
     await desk.desk._on_too_many("air", BusMessage("gw.leases.air", b"", reply=INBOX))
     reply = wire.decode(LeaseReply, desk.bus.answers[-1].data)

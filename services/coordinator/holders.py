@@ -1,0 +1,54 @@
+"""Who holds a resource, as the guard says: asked for each conflict, since no party's word on that counts.
+
+The request is the one by which agents ask for leases, under the coordinator's own name, to which the guard grants
+nothing. A guard that does not know of this refuses it with a reason: then the holder is not known.
+
+Source: design.md section 3.4; docs/decisions/0021.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from edgeagents import subjects
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.errors import TheirError, UnavailableError
+from edgeagents.model.message import LeaseReply, LeaseRequest
+
+ANSWER_S: Final = 0.3
+_PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Who holds a lease (empty: nobody), and for how long it has not used it, site seconds."""
+
+    agent: str = ""
+    quiet_s: float = 0.0
+
+
+class Holders:
+    """Asks the guard who holds what."""
+
+    def __init__(self, bus: Bus, incarnation: str) -> None:
+        """Prepare: `incarnation` names this run of the coordinator."""
+        self._bus = bus
+        self._incarnation = incarnation
+
+    async def of(self, device: str, resource: str) -> Held:
+        """Return who holds a device resource now.
+
+        Raises:
+            UnavailableError: the guard did not say in `ANSWER_S`, or said something that is no answer.
+        """
+        asked = LeaseRequest(incarnation=self._incarnation, device=device, resource=resource)
+        subject = subjects.lease(self._bus.settings.gateway, subjects.COORDINATOR)
+        about = f"who holds {device[:64]}/{resource[:64]} is not known"
+        try:
+            answer = await self._bus.request(subject, wire.encode(asked), _PROTOBUF, timeout_s=ANSWER_S)
+            told = wire.decode(LeaseReply, answer.data)
+        except TheirError as error:
+            raise UnavailableError(f"{about}: {error}") from error
+        if told.reason:
+            raise UnavailableError(f"{about}: the guard says {told.reason!r:.200}: is it of this version?")
+        return Held(told.holder, told.quiet_s)

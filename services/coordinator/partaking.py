@@ -1,0 +1,68 @@
+"""Who may take part in a conflict, and give which option: by the owner's files and devices' profiles alone. Pure.
+
+What an agent says of itself counts for nothing here; what the guard would refuse at the moment is the guard's.
+
+Source: docs/conflicts.md.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.cooperation import Dispute
+from edgeagents.model.skill import Aim
+from services.coordinator.eligibility import Site, device_problem, permission_problem
+
+MOST_ASKED: Final = 64  # options that parties are asked about
+
+
+def party_problem(name: str, dispute: Dispute, site: Site, *, needs_permission: bool = True) -> str:
+    """Return why one can be no party of a conflict, by the owner's files; empty when it can.
+
+    Who asks needs no permission: it may want a resource let be that is coupled with its own.
+    """
+    agent = site.agents.get(name)
+    if agent is None:
+        return f"no agent {name[:64]!r} has a file here"
+    if agent.mode != "act":
+        return f"agent {name!r} is in mode {agent.mode!r} and commands nothing: write `mode: act`"
+    if agent.negotiates is None or not agent.negotiates.covers(dispute.device, dispute.resource):
+        return f"agent {name!r} does not negotiate about {dispute.device}/{dispute.resource}: see its `negotiates`"
+    device = site.devices.get(dispute.device)
+    if device is None:
+        return f"core-metadata knows no device {dispute.device[:64]!r}"
+    if needs_permission and not any(entry.resource == dispute.resource and entry.fits(device) for entry in agent.may):
+        return f"agent {name!r} has no permission for {dispute.device}/{dispute.resource}"
+    return ""
+
+
+def able(dispute: Dispute, parties: Sequence[str], site: Site) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
+    """Return which options each party may give by the owner's files and the profile, and why some may not."""
+    found: dict[str, set[str]] = {name: set() for name in parties}
+    problems: dict[str, str] = {}
+    for option in dispute.options:
+        for name in parties:
+            problem = _option_problem(site.agents[name], dispute, option, site)
+            if problem:
+                problems[option] = problem
+            else:
+                found[name].add(option)
+    return {name: frozenset(options) for name, options in found.items()}, problems
+
+
+def _option_problem(agent: AgentDefinition, dispute: Dispute, option: str, site: Site) -> str:
+    aim = Aim(dispute.device, dispute.resource, option)
+    return device_problem(aim, site) or permission_problem(agent, aim, site)
+
+
+def with_files_options(dispute: Dispute, parties: Sequence[str], site: Site) -> Dispute:
+    """Return a dispute over what all its parties could live with, by their files, beside the asker's own list.
+
+    Else whoever asks would win by what it leaves out.
+    """
+    listed = list(dispute.options)
+    for name in parties:
+        negotiates = site.agents[name].negotiates
+        for item in negotiates.over if negotiates is not None else ():
+            listed += item.options if item.is_about(dispute.device, dispute.resource) else ()
+    return dispute.model_copy(update={"options": tuple(dict.fromkeys(listed))[:MOST_ASKED]})

@@ -1,0 +1,55 @@
+"""Who holds what: the guard's answer, and what counts as none."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.errors import UnavailableError
+from edgeagents.model.message import LeaseReply, LeaseRequest
+from services.coordinator.holders import ANSWER_S, Held, Holders
+
+
+class Guard:
+    """A bus on which a guard answers with these bytes; none: nobody answers."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self.settings = SimpleNamespace(gateway="gw")
+        self._answer = answer
+
+    async def request(
+        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float
+    ) -> BusMessage:
+        """Answer what the coordinator asks."""
+        asked = wire.decode(LeaseRequest, data)
+        assert (subject, asked.device, asked.resource) == ("gw.leases.coordinator", "valve", "Setpoint")
+        assert (asked.release, timeout_s) == (False, ANSWER_S)
+        if self._answer is None:
+            raise UnavailableError("nobody answers")
+        return BusMessage("", self._answer)
+
+
+def told(**words: object) -> bytes:
+    """Return a guard's answer."""
+    return wire.encode(LeaseReply.model_construct(**{"granted": False, **words}))
+
+
+async def asked(answer: bytes | None) -> Held:
+    """Return who holds a valve when the guard answers so."""
+    return await Holders(cast(Bus, Guard(answer)), "run-1").of("valve", "Setpoint")
+
+
+async def test_the_holder_is_whom_the_guard_names() -> None:
+    assert await asked(told(holder="comfort", quiet_s=12.5)) == Held("comfort", 12.5)
+    assert await asked(told()) == Held()
+
+
+@pytest.mark.parametrize(
+    "answer", [None, b"\xff\xff\xff", told(reason="no agent file declares 'coordinator'"), told(quiet_s=float("nan"))]
+)
+async def test_what_is_no_answer_leaves_the_holder_unknown(answer: bytes | None) -> None:
+    with pytest.raises(UnavailableError, match="who holds valve/Setpoint is not known"):
+        await asked(answer)

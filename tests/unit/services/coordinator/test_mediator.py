@@ -1,0 +1,373 @@
+"""The mediator's shell: what it writes down, before whom it tells, and what an error in one conflict does to others."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from edgeagents.adapters import wire
+from edgeagents.adapters.bus import Bus
+from edgeagents.audit import Audit
+from edgeagents.errors import NotFoundError, UnavailableError
+from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.cooperation import Act, Announcement, Dispute
+from edgeagents.model.device import Device, Profile
+from edgeagents.protocol.conversation import act
+from edgeagents.settings import BusSettings
+from services.coordinator import mediator as module
+from services.coordinator import negotiator
+from services.coordinator.eligibility import Site
+from services.coordinator.holders import Held
+from services.coordinator.mediator import MOST_OPEN, Mediator, Terms
+from services.coordinator.roster import Roster
+from tests.unit.services.coordinator.test_negotiator import HOLDS, THRIFTY, WARM, says
+
+PROFILE = Profile.model_validate({
+    "name": "Valve", "deviceResources": [
+        {"name": "Setpoint", "properties": {"valueType": "Float64", "readWrite": "RW", "minimum": 5, "maximum": 30}},
+    ],
+})  # fmt: skip
+DEVICES = {
+    name: Device(name=name, service_name="s", profile_name="Valve", protocols={"v": {"n": name}})
+    for name in ("valve", *(f"valve-{number}" for number in range(MOST_OPEN + 1)))
+}  # fmt: skip
+OPTIONS = ("22", "19", "20", "21")
+
+
+def agent(name: str, maximum: float = 25.0, **changes: Any) -> AgentDefinition:
+    """Return an agent that negotiates about every valve."""
+    names = [device.removeprefix("valve") for device in DEVICES]
+    over = {"for_each": {"n": names}, "device": "valve{n}", "resource": "Setpoint", "minimum": 19, "maximum": 22,
+            "step": 1, "brings": {"warmth": "value"}}  # fmt: skip
+    negotiates = {"preferences": "p.yaml", "over": [over], **changes.pop("negotiates", {})}
+    return AgentDefinition.model_validate({
+        "name": name, "mode": "act", "watches": [{"device": "*"}],
+        "may": [{"device": "*", "resource": "Setpoint", "maximum": maximum}], "negotiates": negotiates, **changes,
+    })  # fmt: skip
+
+
+class Link:
+    """A bus that keeps what is published, until it is cut."""
+
+    def __init__(self, order: list[str]) -> None:
+        self.settings = BusSettings(gateway="gw")
+        self.told: list[tuple[str, Act]] = []
+        self.is_cut = False
+        self._order = order
+
+    async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        if self.is_cut:
+            raise UnavailableError("the link is down")
+        said = wire.decode(Act, data)
+        self._order.append("told" if said.settlement is not None else "asked")
+        self.told.append((subject, said))
+
+
+class Rig:
+    """A mediator with all that is played around it."""
+
+    def __init__(self, tasks: asyncio.TaskGroup, maximum: float = 25.0) -> None:
+        self.order: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.bus = Link(self.order)
+        self.roster = Roster(0.0)
+        self.site = Site(
+            {name: agent(name, maximum) for name in ("energy", "comfort", "air")}, DEVICES, {"Valve": PROFILE}
+        )
+        self.held = Held("comfort", 1_000.0)
+        self.serves = True
+        self.mediator = Mediator(
+            cast(Bus, self.bus), cast(Audit, self), lambda: self.site, lambda: self.roster.alive(1.0),
+            Terms(answer_s=600.0), tasks, self.holder, self.check_serving,
+        )  # fmt: skip
+
+    async def holder(self, device: str, resource: str) -> Held:
+        """Say who holds a resource, as the guard would; who asks lets others have their turn."""
+        await asyncio.sleep(0)
+        if self.held.agent == "?":
+            raise UnavailableError(f"who holds {device}/{resource} is not known: no answer in 0.3 s")
+        return self.held
+
+    def check_serving(self) -> None:
+        """Raise while the coordinator does not serve."""
+        if not self.serves:
+            raise UnavailableError("the tasks are not read back yet")
+
+    def change(self, name: str, **changes: Any) -> None:
+        """Change an agent's file."""
+        self.site = Site({**self.site.agents, name: agent(name, **changes)}, DEVICES, {"Valve": PROFILE})
+
+    async def refused(self, claimant: str = "energy", **changes: Any) -> str:
+        """Return why a question is refused, with energy and comfort as parties."""
+        asked = {"wanted": "19", "options": OPTIONS, "others": tuple({"energy", "comfort"} - {claimant}), **changes}
+        told = await self.mediator.file(claimant, Dispute(device="valve", resource="Setpoint", **asked))
+        assert told.problem
+        assert not told.conversation
+        return told.problem
+
+    def append(self, kind: str, **body: Any) -> None:
+        """Write an audit record down."""
+        self.order.append(kind)
+        self.bodies.append(body)
+
+    async def file(self, device: str = "valve", **changes: Any) -> str:
+        """Have energy ask for a settlement with comfort; return the conflict's name."""
+        asked = {"wanted": "19", "options": OPTIONS, "others": ("comfort",), **changes}
+        told = await self.mediator.file("energy", Dispute(device=device, resource="Setpoint", **asked))
+        assert not told.problem, told.problem
+        return told.conversation
+
+    async def say(self, name: str, sender: str, said: Act) -> None:
+        """Bring an act to the mediator."""
+        assert await self.mediator.heard(sender, said.model_copy(update={"conversation": name}))
+
+    async def settle(self) -> str:
+        """Have a conflict settled; return its name."""
+        name = await self.file()
+        await self.say(name, "energy", says("19", THRIFTY))
+        await self.say(name, "comfort", says("22", WARM, **HOLDS))
+        return name
+
+
+async def test_what_was_settled_goes_to_the_audit_before_anybody_is_told() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.settle()
+    assert rig.order == ["asked", "asked", "conflict", "told", "told"]
+    body = rig.bodies[0]
+    assert (body["value"], body["winner"], body["rung"], body["runner_up"]) == ("20", "comfort", "nash", "21")
+    assert {party["agent"]: party["worth"] for party in body["parties"]} == {"energy": THRIFTY, "comfort": WARM}
+    assert rig.mediator.record(name)["value"] == "20"
+    assert [item["id"] for item in rig.mediator.listed(5)] == [name]
+
+
+async def test_who_asks_about_what_is_under_way_as_a_party_joins_and_others_are_told_to_wait() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file()
+        again = Dispute(device="valve", resource="Setpoint", wanted="22", options=OPTIONS, others=("energy",))
+        assert (await rig.mediator.file("comfort", again)).conversation == name
+        assert "is under way" in (await rig.mediator.file("air", again)).problem
+        await rig.say(name, "energy", act("failure", name))
+        await rig.say(name, "comfort", act("failure", name))
+    assert rig.mediator.counts["joined"] == 1
+
+
+async def test_one_beside_that_is_there_is_a_party_too() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.roster = rig.roster.heard("air", Announcement(incarnation="run"), 1.0)
+        name = await rig.file()
+        for party in ("energy", "comfort", "air"):
+            await rig.say(name, party, act("refuse", name))
+    assert [subject for subject, said in rig.bus.told if said.dispute is not None] == [
+        "gw.acts.energy.coordinator", "gw.acts.comfort.coordinator", "gw.acts.air.coordinator",
+    ]  # fmt: skip
+
+
+async def test_a_value_that_no_party_may_give_by_its_file_is_no_option() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks, maximum=19.5)
+        await rig.settle()
+    assert (rig.bodies[0]["value"], rig.bodies[0]["rung"], set(rig.bodies[0]["forbidden"])) == (
+        "19", "lock", {"20", "21", "22"},
+    )  # fmt: skip
+
+
+async def test_an_error_in_one_conflict_ends_that_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(state: object, event: object) -> None:
+        raise ZeroDivisionError
+
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file()
+        monkeypatch.setattr(negotiator, "step", fail)
+        await rig.say(name, "energy", says("19", THRIFTY))
+        monkeypatch.undo()
+        await rig.settle()
+    assert rig.mediator.counts["unexpected"] == 1
+    assert rig.mediator.counts["settled_nash"] == 1
+
+
+async def test_a_link_that_is_down_is_counted_and_ends_nothing() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.bus.is_cut = True
+        await rig.settle()
+    assert rig.mediator.counts["acts_lost"] == 4
+    assert rig.mediator.counts["settled_nash"] == 1
+
+
+async def test_no_more_are_under_way_than_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_OF_ONE", MOST_OPEN + 2)
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        names = [await rig.file(f"valve-{number}") for number in range(MOST_OPEN)]
+        told = await rig.mediator.file(
+            "energy",
+            Dispute(device="valve", resource="Setpoint", wanted="19", options=OPTIONS, others=("comfort",)),
+        )
+        assert f"{MOST_OPEN} conflicts are under way" in told.problem
+        for name in names:
+            await rig.say(name, "energy", act("failure", name))
+            await rig.say(name, "comfort", act("failure", name))
+
+
+async def test_what_is_not_known_is_said_to_be_in_the_audit() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        with pytest.raises(NotFoundError, match="`edgeagents why` asks the audit"):
+            rig.mediator.record("conflict-0")
+        assert not await rig.mediator.heard("energy", act("inform", "conflict-0"))
+
+
+async def test_who_names_nobody_has_all_asked_that_are_there_and_may_command_it_and_needs_no_permission() -> None:
+    """It wants a resource let be that is coupled with its own."""
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = Held()
+        energy = rig.site.agents["energy"].model_copy(update={"may": ()})
+        rig.site = Site({**rig.site.agents, "energy": energy}, DEVICES, {"Valve": PROFILE})
+        nobody = Dispute(device="valve", resource="Setpoint", wanted="19", options=OPTIONS)
+        assert "nobody who is there negotiates about" in (await rig.mediator.file("energy", nobody)).problem
+        rig.roster = rig.roster.heard("air", Announcement(incarnation="run"), 1.0)
+        rig.held = Held("air", 1_000.0)
+        name = await rig.file(others=())
+        await rig.say(name, "energy", says("19", THRIFTY))
+        await rig.say(name, "air", says("22", WARM, **HOLDS))
+    assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"], rig.bodies[-1]["rung"]) == ("20", "air", "nash")
+
+
+async def test_without_the_guards_word_on_who_holds_it_nothing_is_settled() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = Held("?")
+        assert "who holds valve/Setpoint is not known" in await rig.refused()
+    assert (rig.bus.told, rig.mediator.counts["refused_conflict"]) == ([], 1)
+
+
+async def test_the_holder_is_a_party_though_nobody_names_it_and_nothing_is_settled_without_it() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = Held("air", 1_000.0)
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", THRIFTY))
+        await rig.say(name, "comfort", says("22", WARM))
+        await rig.say(name, "air", act("failure", name))
+    assert (rig.bodies[-1]["holder"], rig.bodies[-1]["winner"], rig.bodies[-1]["rung"]) == ("air", "", "fallback")
+    assert [party["agent"] for party in rig.bodies[-1]["parties"]] == ["energy", "air", "comfort"]
+
+
+async def test_a_holder_that_does_not_bargain_or_may_not_command_keeps_what_it_holds() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = Held("person", 1_000.0)
+        assert "no agent 'person' has a file here, and holds it now" in await rig.refused()
+        rig.held = Held("air", 1_000.0)
+        rig.change("air", may=[])
+        assert "'air' has no permission for valve/Setpoint, and holds it now" in await rig.refused()
+
+
+async def test_a_lie_about_who_holds_it_is_counted_and_the_audit_has_the_guards_word() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", THRIFTY, holds=True, present="19"))
+        await rig.say(name, "comfort", says("22", WARM, **HOLDS))
+    assert {party["agent"]: party["holds"] for party in rig.bodies[-1]["parties"]} == {"energy": False, "comfort": True}
+    assert (rig.bodies[-1]["value"], rig.mediator.counts["claims_ignored"]) == ("20", 1)
+
+
+async def test_two_that_ask_while_the_guard_is_asked_are_one_conflict() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        again = Dispute(device="valve", resource="Setpoint", wanted="22", options=OPTIONS, others=("energy",))
+        name, told = await asyncio.gather(rig.file(), rig.mediator.file("comfort", again))
+        assert told.conversation == name
+        await rig.say(name, "energy", act("failure", name))
+        await rig.say(name, "comfort", act("failure", name))
+    assert (rig.mediator.counts["filed"], rig.mediator.counts["joined"]) == (1, 1)
+
+
+async def test_classes_are_those_in_which_agents_bargain_by_their_files() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.change("energy", priority="economy", negotiates={"priority": "comfort"})
+        rig.held = Held()
+        name = await rig.file()
+        await rig.say(name, "energy", says("20", THRIFTY))
+        await rig.say(name, "comfort", says("22", WARM))
+        # The winner is of the higher class at the guard: its lease lasts.
+        assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"], rig.bodies[-1]["rung"]) == ("20", "comfort", "nash")
+        assert {party["priority"] for party in rig.bodies[-1]["parties"]} == {"comfort"}
+
+
+async def test_an_agent_that_observes_is_no_party() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.change("energy", mode="observe")
+        assert "'energy' is in mode 'observe' and commands nothing" in await rig.refused()
+        assert "'energy' is in mode 'observe' and commands nothing" in await rig.refused("comfort")
+
+
+async def test_what_stands_is_not_settled_again_but_for_its_winner(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        monkeypatch.setattr(module.time, "monotonic", lambda: now_s)
+        name = await rig.settle()
+        assert f"{name} stands for 10 s more: ask again then" in await rig.refused()
+        rig.held = Held("comfort", 0.0)  # it used the lease by giving what was agreed: that alone keeps it nothing
+        told = await rig.mediator.file(
+            "comfort", Dispute(device="valve", resource="Setpoint", wanted="22", options=OPTIONS, others=("energy",))
+        )
+        await rig.say(told.conversation, "energy", says("19", THRIFTY))
+        await rig.say(told.conversation, "comfort", says("22", WARM, **HOLDS))
+        assert (rig.bodies[-1]["value"], rig.bodies[-1]["rung"]) == ("20", "nash")
+        now_s = 110.0
+        rig.held = Held("comfort", 1_000.0)
+        assert await rig.settle()
+    assert rig.mediator.counts["refused_conflict"] == 1
+
+
+async def test_what_came_to_nothing_stands_for_nobody() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        for _ in range(2):
+            name = await rig.file()
+            await rig.say(name, "energy", act("failure", name))
+            await rig.say(name, "comfort", act("failure", name))
+    assert rig.mediator.counts["settled_fallback"] == 2
+
+
+async def test_a_question_that_is_old_or_comes_before_we_serve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "time_ns", lambda: 100 * 10**9)
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        assert "it was asked 3 s ago, 2 s at most" in await rig.refused(sent_unix_ns=97 * 10**9)
+        rig.serves = False
+        assert "not read back yet" in await rig.refused()
+        rig.serves = True
+        name = await rig.file(sent_unix_ns=99 * 10**9)
+        await rig.say(name, "energy", act("failure", name))
+        await rig.say(name, "comfort", act("failure", name))
+
+
+async def test_what_all_parties_could_live_with_is_looked_at_though_the_asker_leaves_it_out() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file(options=("19",))
+        await rig.say(name, "energy", says("19", THRIFTY))
+        await rig.say(name, "comfort", says("22", WARM, **HOLDS))
+    assert (rig.bodies[-1]["options"], rig.bodies[-1]["value"]) == (["19", "20", "21", "22"], "20")
+
+
+async def test_who_is_asked_and_has_not_answered_is_known() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", THRIFTY))
+        assert [rig.mediator.is_asked(party) for party in ("energy", "comfort", "air")] == [False, True, False]
+        await rig.say(name, "comfort", act("failure", name))
+        assert not rig.mediator.is_asked("comfort")
