@@ -75,7 +75,12 @@ class Rig:
             {name: agent(name, maximum) for name in ("energy", "comfort", "air")}, DEVICES, {"Valve": PROFILE}
         )
         self.mediator = Mediator(
-            cast(Bus, self.bus), cast(Audit, self), lambda: self.site, lambda: self.roster.alive(1.0), Terms(answer_s=600.0), tasks
+            cast(Bus, self.bus),
+            cast(Audit, self),
+            lambda: self.site,
+            lambda: self.roster.alive(1.0),
+            Terms(answer_s=600.0),
+            tasks,
         )
 
     def append(self, kind: str, **body: Any) -> None:
@@ -207,3 +212,12 @@ async def test_who_names_nobody_has_all_asked_that_are_there_and_may_command_it_
         await rig.say(name, "energy", says("19", THRIFTY))
         await rig.say(name, "air", says("22", WARM, **HOLDS))
     assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"], rig.bodies[-1]["rung"]) == ("20", "air", "nash")
+
+
+async def test_a_coordinator_that_ends_leaves_what_is_under_way_to_its_parties() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file()
+        rig.mediator.close()
+        assert not await rig.mediator.heard("energy", act("inform", name))
+    assert [said.settlement for _, said in rig.bus.told] == [None, None]
