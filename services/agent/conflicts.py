@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,8 +24,8 @@ from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
-from edgeagents.model.cooperation import Act, Dispute, DisputeTold, Settlement
-from edgeagents.model.message import Cause, LeaseReply
+from edgeagents.model.cooperation import Act, Appraisal, Dispute, DisputeTold, Settlement
+from edgeagents.model.message import Cause, LeaseReply, Outcome
 from edgeagents.protocol.conversation import act
 from edgeagents.protocol.couplings import Coupling, Kinds
 from edgeagents.protocol.gate import Key
@@ -44,6 +44,8 @@ FIRST_AGAIN_S: Final = 2.0  # after a question that came to nothing; doubled eac
 LONGEST_AGAIN_S: Final = 60.0
 SETTLES_S: Final = 5.0  # after the time to answer is over: our own deadline for a settlement
 CARRY_OUT_S: Final = 0.1  # between two tries to give what was agreed: the other's lease ends a moment later
+PEACE_S: Final = 900.0  # site: a holder whose rules are silent keeps it as it is so long, as at the guard by default
+LOOK_S: Final = 1.0  # between two looks again
 MOST_PARTS: Final = 64
 MOST_PENDING_BYTES: Final = 1 << 20
 _PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
@@ -81,6 +83,8 @@ class Conflicts:
         self._couplings: Sequence[Coupling] = ()
         self._kinds: Kinds = {}
         self._claims: dict[Key, str] = {}  # what we asked for, by what is under way
+        self._refused: dict[tuple[Key, str], float] = {}  # agreed values that the guard refused, until when they count
+        self._has_news = asyncio.Event()
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -92,18 +96,28 @@ class Conflicts:
         )
         self._commander.standing = self.standing
         self._commander.on_held = self.held
+        self._commander.on_ended = self.ended
 
     # --- our own wishes --------------------------------------------------------------------------
 
     def standing(self, intent: Intent, is_errand: bool) -> Intent | str:
-        """Return what is to be wanted instead of a wish, or why it is left undone, by what was settled."""
+        """Return what is to be wanted instead of a wish, or why it is left undone, by what was settled.
+
+        Args:
+            intent: the wish.
+            is_errand: it is a task's: never done with another value than was asked for, nor waited with.
+        """
+        if self._commander.mode != "act":  # commands nothing, so it has nothing to settle
+            return intent
         key = (intent.device, intent.resource)
         agreement = self._agreements.get(key)
         if agreement is None:
-            return self._unhindered(intent)
+            return intent if is_errand else self._unhindered(intent)
         match agreements.ruling(agreement, word_of(intent.value), time.monotonic()):
             case HeldBack(reason):
                 return reason
+            case AskAnew() if is_errand:
+                return intent
             case AskAnew(others, reason):
                 self._agreements[key] = agreements.asked_anew(agreement)
                 self._begin_filing(key, intent, others)
@@ -113,7 +127,7 @@ class Conflicts:
                     return reason
                 return replace(intent, value=self._commander.value_of(*key, word), because=reason)
             case _:
-                return self._unhindered(intent)
+                return intent if is_errand else self._unhindered(intent)
 
     def couple(self, couplings: Sequence[Coupling], kinds: Kinds) -> None:
         """Take in what is coupled, by the profiles' tags as core-metadata has them now."""
@@ -128,22 +142,24 @@ class Conflicts:
         if found is None:
             return intent
         agreement, now_s = self._agreements.get(found.key), time.monotonic()
-        if agreement is not None and now_s < agreement.until_s:
+        if agreement is not None and now_s < agreement.back_s:
             return f"stands back: {found.coupling}, by {agreement.conflict}"
-        again = self._again.get(found.key)
-        if found.key in self._filing or again is None or now_s >= again.at_s:
+        again, stands = self._again.get(found.key), agreement is not None and now_s < agreement.until_s
+        if found.key in self._filing or not (stands or (again is not None and now_s < again.at_s)):
             wish = Intent(*found.key, value_of(found.wanted), f"{found.coupling}: {intent.because}", intent.rule)
             self._begin_filing(found.key, wish, ())
             return f"waits until it is settled: {found.coupling}"
-        return intent  # nobody settled it a moment ago: the guard's interlocks decide, as ever
+        return intent  # nobody settled it, or it stands: the guard decides by leases and interlocks, as ever
 
     def held(self, intent: Intent, reply: LeaseReply) -> None:
         """Bring a wish whose lease another agent holds before the coordinator, unless that was done a moment ago."""
         key = (intent.device, intent.resource)
         again = self._again.get(key)
+        agreement, now_s = self._agreements.get(key), time.monotonic()
         if reply.holder in ("", self._agent.name) or key not in self._bargaining.terms or key in self._filing:
             return
-        if again is not None and time.monotonic() < again.at_s:
+        stands = agreement is not None and now_s < agreement.until_s  # the guard's lease says what it means
+        if stands or (again is not None and now_s < again.at_s):
             return
         self._begin_filing(key, intent, (reply.holder,))
 
@@ -178,6 +194,8 @@ class Conflicts:
         else:
             self._count("not_settled", f"{key[0]}/{key[1]}: {told}")
         self._ended_asking(key, is_settled=key in self._agreements)
+        if key not in self._agreements:
+            self._has_news.set()  # what waited for it is looked at again, also when no event comes
 
     def _ended_asking(self, key: Key, *, is_settled: bool) -> None:
         self._filing.discard(key)
@@ -199,7 +217,10 @@ class Conflicts:
         fired = {(item.intent.device, item.intent.resource): item.intent for item in
                  self._rules.evaluate(self._twin, site_s)}  # fmt: skip
         wants = word_of(fired[key].value) if key in fired else self._claims.get(key, "")
-        return Stance(wants, self._present(key), self._commander.quiet_s(key, site_s))
+        present, quiet_s = self._present(key), self._commander.quiet_s(key, site_s)
+        if not wants and quiet_s is not None and quiet_s <= PEACE_S:
+            wants = present  # silent rules leave it as it is; so does who did what a task or a person asked for
+        return Stance(wants, present, quiet_s)
 
     # --- what the mediator says ------------------------------------------------------------------
 
@@ -223,20 +244,36 @@ class Conflicts:
         if len(self._parts) >= MOST_PARTS:
             self._count("asked_too_often", f"{MOST_PARTS} conflicts are under way")
             return
-        self._parts[said.conversation] = Party(dispute, now_s + min(said.reply_by_s, LONGEST_AGAIN_S) + SETTLES_S)
+        until_s = now_s + min(said.reply_by_s, LONGEST_AGAIN_S) + SETTLES_S
         self.counts["asked"] += 1
+        answer = self._answer(said.conversation, key, dispute)
+        # Who gives way, or cannot say, is out of it: it hears the outcome as news.
+        self._parts[said.conversation] = Party(dispute, until_s, answer.performative == "inform")
+        await self._say(answer)
+
+    def _answer(self, conflict: str, key: Key, dispute: Dispute) -> Act:
+        if self._commander.mode != "act":
+            return act("refuse", conflict, reason="it observes: it commands nothing")
         try:
             stance = self._stance(key)
             if not stance.wants:
-                answer = act("refuse", said.conversation, reason="wants nothing there now")
                 self._let_go(key)
-            else:
-                appraisal = self._bargaining.appraisal(key, dispute.options, stance, self._twin, self._site_now())
-                answer = act("inform", said.conversation, appraisal=appraisal)
+                return act("refuse", conflict, reason="wants nothing there now")
+            appraisal = self._bargaining.appraisal(key, dispute.options, stance, self._twin, self._site_now())
+            return act("inform", conflict, appraisal=self._without_refused(key, appraisal))
         except (TheirError, ValueError) as error:
             self._count("cannot_say", f"{key[0]}/{key[1]}: {error}")
-            answer = act("failure", said.conversation, reason=str(error)[:2_000])
-        await self._say(answer)
+            return act("failure", conflict, reason=str(error)[:2_000])
+
+    def _without_refused(self, key: Key, said: Appraisal) -> Appraisal:
+        """Return what options are worth, those nothing that the guard refused a moment ago: nobody can give them."""
+        now_s = time.monotonic()
+        self._refused = {place: until_s for place, until_s in self._refused.items() if now_s < until_s}
+        worths = tuple(
+            item.model_copy(update={"utility": 0.0}) if (key, item.option) in self._refused else item
+            for item in said.worths
+        )
+        return said.model_copy(update={"worths": worths})
 
     async def _bargain(self, said: Act) -> None:
         """Vote by what options are worth to us; at a table of offers we leave: the mediator knows our utilities."""
@@ -268,6 +305,9 @@ class Conflicts:
             return
         del self._parts[conflict]
         key = agreements.key_of(party.dispute)
+        if not party.is_bound:
+            self.counts["settled_by_others"] += 1
+            return
         self._agreements.pop(key, None)
         agreement = agreements.agreed(conflict, party, said, self._agent.name, now_s)
         part = "none" if agreement is None else "gives it" if agreement.is_ours else "stands back"
@@ -279,6 +319,8 @@ class Conflicts:
         if agreement is None:
             return
         self._agreements[key] = agreement
+        if agreement.others:
+            asyncio.get_running_loop().call_later(max(0.0, agreement.until_s - now_s), self._has_news.set)
         if agreement.is_ours:
             self._group.create_task(self._give(key, agreement), name=f"agreed {conflict}")
         else:
@@ -291,22 +333,64 @@ class Conflicts:
         wait_s = CARRY_OUT_S
         until_s = agreement.until_s if agreement.others else time.monotonic() + SETTLES_S
         while self._agreements.get(key) is agreement and time.monotonic() < until_s:
-            if self._present(key) == agreement.word:
-                return
-            try:
-                value = self._commander.value_of(*key, agreement.word)
-            except InvalidInputError as error:
-                self._count("not_given", str(error))
-                return
-            intent = Intent(*key, value, f"agreed in {agreement.conflict}", "conflict")
-            decision = Decision(agreement.conflict, (intent,), "rule", 1.0, {}, time.time_ns())
-            given = await self._commander.give(decision, cause, self._site_now())
-            if given and given[0].command_id:
-                self.counts["given"] += 1
+            if self._present(key) == agreement.word and await self._commander.hold(key):
+                return  # so already, and ours: nobody takes it meanwhile
+            if self._present(key) != agreement.word and await self._gave(key, agreement, cause):
                 return
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, 1.0)
         self._count("not_given", f"{key[0]}/{key[1]} = {agreement.word}: its time is over")
+
+    async def _gave(self, key: Key, agreement: Agreement, cause: Cause) -> bool:
+        """Command the agreed value once; say whether that is on its way."""
+        try:
+            value = self._commander.value_of(*key, agreement.word)
+        except InvalidInputError as error:
+            self._count("not_given", str(error))
+            return True
+        intent = Intent(*key, value, f"agreed in {agreement.conflict}", "conflict")
+        decision = Decision(agreement.conflict, (intent,), "rule", 1.0, {}, time.time_ns())
+        given = await self._commander.give(decision, cause, self._site_now())
+        if not given or not given[0].command_id:
+            return False
+        self.counts["given"] += 1
+        self._audit.append(
+            "settlement-given", conflict=agreement.conflict, device=key[0], resource=key[1], value=agreement.word,
+            command=given[0].command_id,
+        )  # fmt: skip
+        return True
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take in how a command of ours ended: what the guard refuses to have agreed on binds us no longer."""
+        key = (outcome.device, outcome.resource)
+        agreement = self._agreements.get(key)
+        if agreement is None or not agreement.is_ours or outcome.status not in ("refused", "failed"):
+            return
+        try:
+            word = word_of(self._commander.value_of(*key, outcome.value))
+        except InvalidInputError:
+            return
+        if word == agreement.word:
+            if "lease" not in outcome.reason:  # else it was not the value
+                self._refused[key, word] = time.monotonic() + LONGEST_AGAIN_S
+            del self._agreements[key]
+            self._count("agreed_and_refused", f"{agreement.conflict}: {outcome.reason}")
+            self._has_news.set()
+
+    async def keep_looking(self, store: Callable[[], Awaitable[object]]) -> None:
+        """Have the agent look again once a question came to nothing or an outcome is over, for ever.
+
+        Args:
+            store: stores an empty rule result for this agent, an input as any other.
+        """
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            try:
+                await store()
+            except TheirError as error:
+                log.debug("not looked at again: %s", error)
+            await asyncio.sleep(LOOK_S)
 
     def _let_go(self, key: Key) -> None:
         """Give the lease back, if it is ours, beside what goes on."""
