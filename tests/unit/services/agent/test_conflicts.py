@@ -29,7 +29,7 @@ from services.agent.conflicts import PEACE_S, Conflicts
 from services.agent.perception import Twin
 from services.agent.rules import RuleBook
 from tests.contract.waiting import until
-from tests.unit.services.agent.test_bargaining import VALVE, Picture, files
+from tests.unit.services.agent.test_bargaining import HOME, VALVE, Picture, files
 
 PROTOBUF = {CONTENT_TYPE: wire.PROTOBUF}
 HELD = LeaseReply(granted=False, holder="thrifty", reason="held by thrifty")
@@ -483,8 +483,7 @@ async def test_the_agent_looks_again_once_an_outcome_is_over(rig: Rig) -> None:
 
 async def test_the_shipped_air_does_not_give_way_in_stale_air(tmp_path: Path) -> None:
     """Between fresh and stale its rules are silent on purpose: the unit stays as it is."""
-    home = Path(__file__).resolve().parents[4] / "edgex-profiles" / "home"
-    path = home / "agents" / "air.yaml"
+    path = HOME / "agents" / "air.yaml"
     agent = load_agent(path)
     bargaining = load_bargaining(agent, path)
     assert bargaining is not None
