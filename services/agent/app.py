@@ -259,7 +259,7 @@ async def _join(service: EdgexService, conflicts: Conflicts, nothing_new: str) -
     """Have the agent take part in conflicts, know what is coupled, and look again (`nothing_new`) as they end."""
     _couple(service, conflicts)
     service.devices.on_change(lambda change: _couple(service, conflicts))
-    looking = conflicts.keep_looking(lambda: service.bus.store(nothing_new, b"{}"))
+    looking = conflicts.giving.keep_looking(lambda: service.bus.store(nothing_new, b"{}"))
     service.tasks.create_task(looking, name="conflicts")
     await conflicts.run()
 

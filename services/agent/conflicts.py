@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,17 +23,18 @@ from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, MalformedMessageError, TheirError, UnavailableError
-from edgeagents.model.agent import AgentDefinition, Decision, Intent
+from edgeagents.model.agent import AgentDefinition, Intent
 from edgeagents.model.cooperation import Act, Appraisal, Dispute, DisputeTold, Settlement
-from edgeagents.model.message import Cause, LeaseReply, Outcome
+from edgeagents.model.message import LeaseReply
 from edgeagents.protocol.conversation import act
 from edgeagents.protocol.couplings import Coupling, Kinds
 from edgeagents.protocol.gate import Key
 from edgeagents.protocol.voting import ballot_of
 from services.agent import agreements, coupled
-from services.agent.agreements import Agreement, AskAnew, HeldBack, Instead, Party
+from services.agent.agreements import AskAnew, HeldBack, Instead, Party
 from services.agent.bargaining import Bargaining, Stance, value_of, word_of
 from services.agent.commands import Commander
+from services.agent.giving import Giving
 from services.agent.perception import Twin
 from services.agent.rules import RuleBook
 
@@ -43,9 +44,7 @@ FILE_S: Final = 2.0
 FIRST_AGAIN_S: Final = 2.0  # after a question that came to nothing; doubled each time, up to
 LONGEST_AGAIN_S: Final = 60.0
 SETTLES_S: Final = 5.0  # after the time to answer is over: our own deadline for a settlement
-CARRY_OUT_S: Final = 0.1  # between two tries to give what was agreed: the other's lease ends a moment later
 PEACE_S: Final = 900.0  # site: a holder whose rules are silent keeps it as it is so long, as at the guard by default
-LOOK_S: Final = 1.0  # between two looks again
 MOST_PARTS: Final = 64
 MOST_PENDING_BYTES: Final = 1 << 20
 _PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
@@ -77,15 +76,13 @@ class Conflicts:
         self._site_now = site_now
         self._group = group
         self._parts: dict[str, Party] = {}
-        self._agreements: dict[Key, Agreement] = {}
         self._again: dict[Key, _Again] = {}
         self._filing: set[Key] = set()
         self._couplings: Sequence[Coupling] = ()
         self._kinds: Kinds = {}
         self._claims: dict[Key, str] = {}  # what we asked for, by what is under way
-        self._refused: dict[tuple[Key, str], float] = {}  # agreed values that the guard refused, until when they count
-        self._has_news = asyncio.Event()
         self.counts: Counter[str] = Counter()
+        self.giving = Giving(commander, twin, audit, site_now, self.counts)
 
     async def run(self) -> None:
         """Hear the mediator, and have the commander ask us; returns at once, what follows comes by messages."""
@@ -96,7 +93,7 @@ class Conflicts:
         )
         self._commander.standing = self.standing
         self._commander.on_held = self.held
-        self._commander.on_ended = self.ended
+        self._commander.on_ended = self.giving.ended
 
     # --- our own wishes --------------------------------------------------------------------------
 
@@ -110,7 +107,7 @@ class Conflicts:
         if self._commander.mode != "act":  # commands nothing, so it has nothing to settle
             return intent
         key = (intent.device, intent.resource)
-        agreement = self._agreements.get(key)
+        agreement = self.giving.agreements.get(key)
         if agreement is None:
             return intent if is_errand else self._unhindered(intent)
         match agreements.ruling(agreement, word_of(intent.value), time.monotonic()):
@@ -119,11 +116,11 @@ class Conflicts:
             case AskAnew() if is_errand:
                 return intent
             case AskAnew(others, reason):
-                self._agreements[key] = agreements.asked_anew(agreement)
+                self.giving.agreements[key] = agreements.asked_anew(agreement)
                 self._begin_filing(key, intent, others)
                 return reason
             case Instead(word, reason):
-                if is_errand or word == self._present(key):
+                if is_errand or word == self.giving.present(key):
                     return reason
                 return replace(intent, value=self._commander.value_of(*key, word), because=reason)
             case _:
@@ -141,7 +138,7 @@ class Conflicts:
         found = coupled.standing_against(intent, self._couplings, self._kinds, self._twin.latest, options)
         if found is None:
             return intent
-        agreement, now_s = self._agreements.get(found.key), time.monotonic()
+        agreement, now_s = self.giving.agreements.get(found.key), time.monotonic()
         if agreement is not None and now_s < agreement.back_s:
             return f"stands back: {found.coupling}, by {agreement.conflict}"
         again, stands = self._again.get(found.key), agreement is not None and now_s < agreement.until_s
@@ -155,7 +152,7 @@ class Conflicts:
         """Bring a wish whose lease another agent holds before the coordinator, unless that was done a moment ago."""
         key = (intent.device, intent.resource)
         again = self._again.get(key)
-        agreement, now_s = self._agreements.get(key), time.monotonic()
+        agreement, now_s = self.giving.agreements.get(key), time.monotonic()
         if reply.holder in ("", self._agent.name) or key not in self._bargaining.terms or key in self._filing:
             return
         stands = agreement is not None and now_s < agreement.until_s  # the guard's lease says what it means
@@ -193,9 +190,9 @@ class Conflicts:
             await asyncio.sleep(ends_s)  # a settlement comes meanwhile, or none does
         else:
             self._count("not_settled", f"{key[0]}/{key[1]}: {told}")
-        self._ended_asking(key, is_settled=key in self._agreements)
-        if key not in self._agreements:
-            self._has_news.set()  # what waited for it is looked at again, also when no event comes
+        self._ended_asking(key, is_settled=key in self.giving.agreements)
+        if key not in self.giving.agreements:
+            self.giving.has_news.set()  # what waited for it is looked at again, also when no event comes
 
     def _ended_asking(self, key: Key, *, is_settled: bool) -> None:
         self._filing.discard(key)
@@ -203,13 +200,9 @@ class Conflicts:
         again = self._again.setdefault(key, _Again())
         again.wait_s = FIRST_AGAIN_S if is_settled else min(2 * again.wait_s, LONGEST_AGAIN_S)
         again.at_s = time.monotonic() + again.wait_s
-        agreement = self._agreements.get(key)
+        agreement = self.giving.agreements.get(key)
         if agreement is not None and agreement.asked:  # nobody answered: what is over binds us no longer
-            del self._agreements[key]
-
-    def _present(self, key: Key) -> str:
-        sample = self._twin.latest(key)
-        return "" if sample is None else word_of(sample.value)
+            del self.giving.agreements[key]
 
     def _stance(self, key: Key) -> Stance:
         """Return how we stand to a resource: what our rules want there now, whether it is so or not."""
@@ -217,7 +210,7 @@ class Conflicts:
         fired = {(item.intent.device, item.intent.resource): item.intent for item in
                  self._rules.evaluate(self._twin, site_s)}  # fmt: skip
         wants = word_of(fired[key].value) if key in fired else self._claims.get(key, "")
-        present, quiet_s = self._present(key), self._commander.quiet_s(key, site_s)
+        present, quiet_s = self.giving.present(key), self._commander.quiet_s(key, site_s)
         if not wants and quiet_s is not None and quiet_s <= PEACE_S:
             wants = present  # silent rules leave it as it is; so does who did what a task or a person asked for
         return Stance(wants, present, quiet_s)
@@ -267,10 +260,8 @@ class Conflicts:
 
     def _without_refused(self, key: Key, said: Appraisal) -> Appraisal:
         """Return what options are worth, those nothing that the guard refused a moment ago: nobody can give them."""
-        now_s = time.monotonic()
-        self._refused = {place: until_s for place, until_s in self._refused.items() if now_s < until_s}
         worths = tuple(
-            item.model_copy(update={"utility": 0.0}) if (key, item.option) in self._refused else item
+            item.model_copy(update={"utility": 0.0}) if self.giving.is_refused(key, item.option) else item
             for item in said.worths
         )
         return said.model_copy(update={"worths": worths})
@@ -308,7 +299,7 @@ class Conflicts:
         if not party.is_bound:
             self.counts["settled_by_others"] += 1
             return
-        self._agreements.pop(key, None)
+        self.giving.agreements.pop(key, None)
         agreement = agreements.agreed(conflict, party, said, self._agent.name, now_s)
         part = "none" if agreement is None else "gives it" if agreement.is_ours else "stands back"
         self.counts[f"settled_{part.replace(' ', '_')}"] += 1
@@ -318,79 +309,11 @@ class Conflicts:
         )  # fmt: skip
         if agreement is None:
             return
-        self._agreements[key] = agreement
-        if agreement.others:
-            asyncio.get_running_loop().call_later(max(0.0, agreement.until_s - now_s), self._has_news.set)
+        self.giving.take(key, agreement)
         if agreement.is_ours:
-            self._group.create_task(self._give(key, agreement), name=f"agreed {conflict}")
+            self._group.create_task(self.giving.give(key, agreement), name=f"agreed {conflict}")
         else:
             self._let_go(key)
-
-    async def _give(self, key: Key, agreement: Agreement) -> None:
-        """Command the agreed value until it is so, or stands no longer: the other's lease may end a moment later."""
-        cause = Cause(stream=f"conflicts/{agreement.conflict}", sequence=1, event_id=agreement.conflict)
-        # Who is not bound follows its rules: they may want something else by then.
-        wait_s = CARRY_OUT_S
-        until_s = agreement.until_s if agreement.others else time.monotonic() + SETTLES_S
-        while self._agreements.get(key) is agreement and time.monotonic() < until_s:
-            if self._present(key) == agreement.word and await self._commander.hold(key):
-                return  # so already, and ours: nobody takes it meanwhile
-            if self._present(key) != agreement.word and await self._gave(key, agreement, cause):
-                return
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, 1.0)
-        self._count("not_given", f"{key[0]}/{key[1]} = {agreement.word}: its time is over")
-
-    async def _gave(self, key: Key, agreement: Agreement, cause: Cause) -> bool:
-        """Command the agreed value once; say whether that is on its way."""
-        try:
-            value = self._commander.value_of(*key, agreement.word)
-        except InvalidInputError as error:
-            self._count("not_given", str(error))
-            return True
-        intent = Intent(*key, value, f"agreed in {agreement.conflict}", "conflict")
-        decision = Decision(agreement.conflict, (intent,), "rule", 1.0, {}, time.time_ns())
-        given = await self._commander.give(decision, cause, self._site_now())
-        if not given or not given[0].command_id:
-            return False
-        self.counts["given"] += 1
-        self._audit.append(
-            "settlement-given", conflict=agreement.conflict, device=key[0], resource=key[1], value=agreement.word,
-            command=given[0].command_id,
-        )  # fmt: skip
-        return True
-
-    def ended(self, outcome: Outcome) -> None:
-        """Take in how a command of ours ended: what the guard refuses to have agreed on binds us no longer."""
-        key = (outcome.device, outcome.resource)
-        agreement = self._agreements.get(key)
-        if agreement is None or not agreement.is_ours or outcome.status not in ("refused", "failed"):
-            return
-        try:
-            word = word_of(self._commander.value_of(*key, outcome.value))
-        except InvalidInputError:
-            return
-        if word == agreement.word:
-            if "lease" not in outcome.reason:  # else it was not the value
-                self._refused[key, word] = time.monotonic() + LONGEST_AGAIN_S
-            del self._agreements[key]
-            self._count("agreed_and_refused", f"{agreement.conflict}: {outcome.reason}")
-            self._has_news.set()
-
-    async def keep_looking(self, store: Callable[[], Awaitable[object]]) -> None:
-        """Have the agent look again once a question came to nothing or an outcome is over, for ever.
-
-        Args:
-            store: stores an empty rule result for this agent, an input as any other.
-        """
-        while True:
-            await self._has_news.wait()
-            self._has_news.clear()
-            try:
-                await store()
-            except TheirError as error:
-                log.debug("not looked at again: %s", error)
-            await asyncio.sleep(LOOK_S)
 
     def _let_go(self, key: Key) -> None:
         """Give the lease back, if it is ours, beside what goes on."""

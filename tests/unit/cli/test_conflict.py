@@ -105,7 +105,7 @@ def test_why_of_a_command_that_was_agreed_on_tells_the_conflict() -> None:
     told = "\n".join(line.plain for line in answer(found, "c0ffee-1", 8))
     assert "conflict-1: the audit has no record of it" not in told
     assert "rung       nash" in told
-    assert "comfort: command c0ffee-1" in told
+    assert "comfort: 20, command c0ffee-1" in told
 
 
 def test_why_of_a_wish_that_was_settled_otherwise_tells_what_was_given_instead() -> None:

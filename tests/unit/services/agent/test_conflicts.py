@@ -411,11 +411,11 @@ def refused(value: str, reason: str, status: Any = "refused") -> Outcome:
 async def test_what_the_guard_refuses_binds_nobody_and_is_worth_nothing_for_a_while(rig: Rig) -> None:
     await rig.asked()
     await rig.settled()
-    rig.conflicts.ended(refused("1.8e+01", "another value"))
+    rig.conflicts.giving.ended(refused("1.8e+01", "another value"))
     bound = rig.conflicts.standing(WISH, False)
     assert isinstance(bound, Intent)
     assert bound.value == 19.0
-    rig.conflicts.ended(refused("1.9e+01", "interlock 'window'"))
+    rig.conflicts.giving.ended(refused("1.9e+01", "interlock 'window'"))
     assert rig.conflicts.standing(WISH, False) is WISH
     await rig.asked()
     assert rig.bus.said[-1].appraisal is not None
@@ -426,7 +426,7 @@ async def test_what_the_guard_refuses_binds_nobody_and_is_worth_nothing_for_a_wh
 async def test_a_lease_that_was_lost_says_nothing_of_the_value(rig: Rig) -> None:
     await rig.asked()
     await rig.settled()
-    rig.conflicts.ended(refused("1.9e+01", "the lease of valve/Setpoint is held by thrifty"))
+    rig.conflicts.giving.ended(refused("1.9e+01", "the lease of valve/Setpoint is held by thrifty"))
     await rig.asked()
     assert rig.bus.said[-1].appraisal is not None
     assert {item.option: round(item.utility, 3) for item in rig.bus.said[-1].appraisal.worths}["19"] == 0.4
@@ -457,7 +457,7 @@ async def test_the_agent_looks_again_once_a_question_came_to_nothing(rig: Rig) -
     async def store() -> None:
         stored.set()
 
-    looking = asyncio.create_task(rig.conflicts.keep_looking(store))
+    looking = asyncio.create_task(rig.conflicts.giving.keep_looking(store))
     rig.bus.told = None
     rig.conflicts.held(WISH, HELD)
     async with asyncio.timeout(5):
@@ -472,7 +472,7 @@ async def test_the_agent_looks_again_once_an_outcome_is_over(rig: Rig) -> None:
     async def store() -> None:
         stored.set()
 
-    looking = asyncio.create_task(rig.conflicts.keep_looking(store))
+    looking = asyncio.create_task(rig.conflicts.giving.keep_looking(store))
     await rig.asked()
     await rig.settled(stands_s=0.01)
     async with asyncio.timeout(5):
