@@ -71,8 +71,10 @@ class History:
                 self.leases[str(body.get("device")), str(body.get("resource"))].append(fact)
             case "started":
                 self.started[record.writer, record.incarnation] = fact
-            case "conflict" | "settlement" if body.get("conflict"):
+            case "conflict" | "settlement" | "settlement-given" if body.get("conflict"):
                 self.conflicts[str(body["conflict"])].append(fact)
+                if body.get("command"):
+                    self.on_the_way[str(body["command"])].append(fact)
             case "award" | "task" | "task-work" if "task" in body:
                 self.tasks[str(body["task"])].append(fact)
             case _ if "command" in body:  # approvals, quarantines, …: what happened to a command on its way

@@ -200,6 +200,10 @@ def _settlement(body: Body) -> str:
     return f"{place_of(body)} = {end}: {body['part']} ({body['conflict']})"
 
 
+def _given(body: Body) -> str:
+    return f"{place_of(body)} = {shown(body['value'])}, command {body['command']} ({body['conflict']})"
+
+
 def _scope(body: Body) -> str:
     return " ".join(str(body[name]) for name in ("scope", "name") if body.get(name))
 
@@ -218,5 +222,6 @@ WORDS: Final[Mapping[str, Callable[[Body], str]]] = {
     "rejected": _rejected, "blocked": _blocked, "dropped": _dropped, "quarantine": _quarantine, "released": _released,
     "set-again": _set_again, "correction": _correction, "late-effect": _late_effect, "override": _override,
     "conflict": _conflict, "settlement": _settlement,
+    "settlement-given": _given,
     "override-over": _override_over, "clock-step": _clock_step, "paused": _paused, "resumed": _resumed, "mode": _mode,
 }  # fmt: skip

@@ -132,6 +132,10 @@ def conflict_lines(history: History, conflict: str) -> list[Line]:
             lines += [("reason", str(item)) for item in reasons] if isinstance(reasons, list) else []
         elif fact.record.kind == "settlement":
             lines.append(("obeyed", f"{at} {fact.record.writer}: {body.get('part')}"))
+        elif fact.record.kind == "settlement-given":
+            lines.append(
+                ("given", f"{at} {fact.record.writer}: {shown(body.get('value'))}, command {body.get('command')}")
+            )
     return lines
 
 
@@ -186,7 +190,11 @@ def command_lines(history: History, command_id: str) -> list[Line]:
         lines.append(
             ("wanted", f"{body.get('agent')}: {place_of(body)} = {shown(body.get('value'))}: {body.get('because')}")
         )
-        lines.append(("decision", f"{body.get('decision') or 'not named'}: the audit has no record of it"))
+        decision = str(body.get("decision") or "not named")
+        if decision in history.conflicts:  # commanded because it was settled so
+            lines += conflict_lines(history, decision)
+        else:
+            lines.append(("decision", f"{decision}: the audit has no record of it"))
     if outcome is None:
         return [*lines, ("outcome", "the guard has not written down any")]
     lines += _gate(outcome)
@@ -212,6 +220,8 @@ def wish_lines(history: History, wish: Wish) -> list[Line]:
         lines.append(("became", "nothing: a command for the same was under way"))
     elif wish.given.get("held_back"):
         lines.append(("held back", f"by {body.get('agent')} itself: {wish.given['held_back']}"))
+    elif "value" in wish.given:
+        lines.append(("instead", f"{shown(wish.given['value'])}: {wish.given.get('because')}"))
     return lines
 
 

@@ -32,7 +32,7 @@ from edgeagents.embedded.evidence import collect
 from edgeagents.embedded.gateway import GATEWAY, Gateway, Plan
 from edgeagents.embedded.page import Story, render
 from edgeagents.embedded.tally import summarise, tally
-from edgeagents.errors import EdgeAgentsError, MalformedMessageError
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, MalformedMessageError
 from edgeagents.model.device import Device
 from edgeagents.model.gateways import Gateways
 from edgeagents.model.message import AuditRecord
@@ -148,9 +148,9 @@ async def _watch(gateway: Gateway, bus: Bus, stop: asyncio.Event, seconds: float
     story = Story()
 
     async def on_record(message: BusMessage) -> None:
-        with contextlib.suppress(MalformedMessageError, ValueError):
+        with contextlib.suppress(MalformedMessageError, InvalidInputError, ValueError):
             record = wire.decode(AuditRecord, message.data)
-            story.take(record.kind, json.loads(record.body))
+            story.take(record.kind, json.loads(record.body), subjects.writer(message.subject))
 
     subscription = await bus.subscribe(subjects.audits(bus.settings.gateway), on_record)
     until_s = time.monotonic() + seconds if seconds else float("inf")

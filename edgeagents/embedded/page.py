@@ -16,6 +16,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from edgeagents.subjects import COORDINATOR
+
 DECISION_LINES = 12
 COLOURS = {"comfort": "yellow", "energy": "green", "air": "cyan", "guard": "magenta"}
 MARKS = {
@@ -37,12 +39,12 @@ class Story:
     conflicts: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=4))
     decided: int = 0
 
-    def take(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Take in an audit record of an agent or the guard."""
+    def take(self, kind: str, body: Mapping[str, Any], writer: str = "") -> None:
+        """Take in an audit record; how a conflict was settled counts from the coordinator alone, its `writer`."""
         if kind == "decision":
             self.decided += 1
             self.decisions.appendleft(body)
-        elif kind == "conflict":
+        elif kind == "conflict" and writer == COORDINATOR:
             self.conflicts.appendleft(body)
         elif kind == "command":
             (self.refusals if body["status"] == "refused" else self.outcomes).appendleft(body)

@@ -1,6 +1,7 @@
 """What was settled about a resource, and what that means for a wish of ours. Pure: values in, values out.
 
-While an outcome stands, its winner gives the agreed value whatever it wishes, and the others leave the resource alone.
+While an outcome stands, its winner gives the agreed value whatever it wishes; the others leave the resource alone for
+a moment, in which the winner takes the lease: from then on the guard's lease keeps them back, not a word.
 Once its time is over the others are free; the winner asks again before it departs from it, so that a compromise is not
 followed by a tug of war. Nothing here forces anybody: the guard's leases and its gate judge each command as ever.
 
@@ -14,6 +15,9 @@ from edgeagents.model.cooperation import Dispute, Settlement
 from edgeagents.protocol.gate import Key
 
 LONGEST_S: Final = 3_600.0  # no outcome binds us longer, whatever we are told
+BACK_S: Final = (
+    10.0  # so long a loser asks for nothing; then its wish asks the guard as ever, and a dead winner's lease is free
+)
 # Where a class or a lease decided, the winner has its own way and may change its mind: nobody binds those above.
 BARGAINED: Final = ("nash", "offers", "vote")
 Cause: TypeAlias = Literal["not-party", "late", "other-resource", "unknown-option", "unknown-winner"]
@@ -29,6 +33,7 @@ class Agreement:
         is_ours: whether it is ours to give.
         others: the other parties, whoever gives it first; empty: we are not bound.
         until_s: as long as it stands, on the party's own clock.
+        back_s: until when a loser asks not even the guard, on the same clock.
         asked: whether it is being asked anew, its time being over.
     """
 
@@ -37,15 +42,23 @@ class Agreement:
     is_ours: bool
     others: tuple[str, ...]
     until_s: float
+    back_s: float = 0.0
     asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """Our part in a conflict that is being settled; `until_s`: our own deadline, after it nothing comes of it."""
+    """Our part in a conflict that is being settled.
+
+    Args:
+        dispute: as we were asked; its `others` are all parties.
+        until_s: our own deadline, after it nothing comes of it.
+        is_bound: we bargain; who gave way, or cannot say, hears the outcome as news.
+    """
 
     dispute: Dispute
     until_s: float
+    is_bound: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +104,8 @@ def ruling(agreement: Agreement | None, word: str, now_s: float) -> Ruling:
         return Free()
     name, stands = agreement.conflict, now_s < agreement.until_s
     if not agreement.is_ours:
-        return HeldBack(f"stands back: {name} gave it to {agreement.others[0]}") if stands else Free()
+        is_back = now_s < agreement.back_s
+        return HeldBack(f"stands back: {name} gave it to {agreement.others[0]}") if is_back else Free()
     if word == agreement.word or not agreement.others:
         return Free()
     if stands:
@@ -139,7 +153,7 @@ def agreed(conflict: str, party: Party, said: Settlement, me: str, now_s: float)
     others = tuple(name for name in party.dispute.others if name != me) if is_bound else ()
     ordered = tuple(sorted(others, key=lambda name: name != said.winner))  # whoever gives it comes first
     until_s = now_s + min(said.stands_s, LONGEST_S)
-    return Agreement(conflict, said.value, is_ours, ordered, until_s)
+    return Agreement(conflict, said.value, is_ours, ordered, until_s, min(until_s, now_s + BACK_S))
 
 
 def key_of(dispute: Dispute) -> Key:

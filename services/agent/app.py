@@ -251,14 +251,16 @@ async def _run(
     tasks.create_task(loop.look_again(lambda: service.bus.store(nothing_new, b"{}")), name="look-again")
     tasks.create_task(work.run(), name="tasks")
     if conflicts is not None:
-        await _join(service, conflicts)
+        await _join(service, conflicts, nothing_new)
     await loop.run(inputs.queue)
 
 
-async def _join(service: EdgexService, conflicts: Conflicts) -> None:
-    """Have the agent take part in conflicts, and know what is coupled as devices come and go."""
+async def _join(service: EdgexService, conflicts: Conflicts, nothing_new: str) -> None:
+    """Have the agent take part in conflicts, know what is coupled, and look again (`nothing_new`) as they end."""
     _couple(service, conflicts)
     service.devices.on_change(lambda change: _couple(service, conflicts))
+    looking = conflicts.giving.keep_looking(lambda: service.bus.store(nothing_new, b"{}"))
+    service.tasks.create_task(looking, name="conflicts")
     await conflicts.run()
 
 

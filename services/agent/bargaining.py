@@ -15,7 +15,7 @@ from typing import Final
 
 from edgeagents.adapters.files import load_model
 from edgeagents.errors import ConfigurationError, InvalidInputError
-from edgeagents.model.agent import AgentDefinition, Recent, Rule, Sample, Set, option_word
+from edgeagents.model.agent import MOST_OPTIONS, AgentDefinition, Recent, Rule, Sample, Set, option_word
 from edgeagents.model.cooperation import Appraisal, Worth
 from edgeagents.model.preferences import DAY_S, Preferences
 from edgeagents.model.values import Value
@@ -87,7 +87,8 @@ class Bargaining:
     def options(self, key: Key, stance: Stance) -> tuple[str, ...]:
         """Return what may come of a conflict over a resource: how things are first, then what it could live with."""
         listed = self.terms[key].options
-        return tuple(dict.fromkeys([*filter(None, [stance.present]), *filter(None, [stance.wants]), *listed]))
+        found = dict.fromkeys([*filter(None, [stance.present]), *filter(None, [stance.wants]), *listed])
+        return tuple(found)[:MOST_OPTIONS]
 
     def appraisal(self, key: Key, options: Sequence[str], stance: Stance, view: View, site_s: float) -> Appraisal:
         """Return what options are worth to the agent, and how it stands to the resource.

@@ -99,6 +99,7 @@ class _Order:
     """A wish that passed our own judgement: a command but for its lease, and its device's turn."""
 
     intent: Intent
+    decision: Decision
     command: Command
     decided_s: float
     turn: contextlib.AbstractAsyncContextManager[None]
@@ -145,6 +146,7 @@ class Commander:
         # What was settled about a resource, and what comes of a wish whose lease another holds (conflicts.py).
         self.standing: Callable[[Intent, bool], Intent | str] = lambda intent, is_errand: intent
         self.on_held: Callable[[Intent, LeaseReply], None] = lambda intent, reply: None
+        self.on_ended: Callable[[Outcome], None] = lambda outcome: None
         self.counts: Counter[str] = Counter()
 
     # --- session ---------------------------------------------------------------------------------
@@ -224,7 +226,7 @@ class Commander:
         """
         found: list[Given | _Order] = []
         for ordinal, wish in enumerate(decision.intents):
-            intent = self._settled(wish, errand)
+            intent = self._settled(wish, decision, errand)
             if isinstance(intent, Given):
                 found.append(intent)
                 continue
@@ -237,8 +239,10 @@ class Commander:
                 found.append(Given(intent, held_back=str(error)))
         return self._carried_out(found)
 
-    def _settled(self, wish: Intent, errand: Errand | None) -> Intent | Given:
-        """Return a wish as settled with others, or why it is left undone."""
+    def _settled(self, wish: Intent, decision: Decision, errand: Errand | None) -> Intent | Given:
+        """Return a wish as settled with others, or why it is left undone; what a person asked for binds nobody."""
+        if decision.question:
+            return wish
         try:
             settled = self.standing(wish, errand is not None)
         except TheirError as error:
@@ -332,7 +336,7 @@ class Commander:
         self._memory.pending[command.id] = Pending(command, decided_s)
         if errand is not None:  # before it is stored: its outcome may be quicker than the broker's word
             self._awaited[command.id] = asyncio.get_running_loop().create_future()
-        return _Order(intent, command, decided_s, self._outbox.turn(command.device), errand)
+        return _Order(intent, decision, command, decided_s, self._outbox.turn(command.device), errand)
 
     def _id(self, decision: Decision, cause: Cause, ordinal: int, key: gate.Key, generation: int) -> CommandId:
         if decision.question:
@@ -368,6 +372,12 @@ class Commander:
     async def _leased(self, order: _Order) -> Command | Given:
         """Return an order's command under the lease there is, or why it is not sent."""
         command = order.command
+        # It has waited for its turn: by now it may be another's to give.
+        settled = self._settled(order.intent, order.decision, order.errand)
+        if isinstance(settled, Given):
+            return settled
+        if settled.value != order.intent.value:
+            return Given(order.intent, held_back="it was settled otherwise meanwhile")
         reply = await self._lease((command.device, command.resource))
         if reply.epoch is None:
             self.on_held(order.intent, reply)
@@ -450,6 +460,14 @@ class Commander:
             return reply
         return reply.model_copy(update={"epoch": None})
 
+    async def hold(self, key: gate.Key) -> bool:
+        """Take the lease of a resource without a command; say whether it is ours."""
+        try:
+            return (await self._lease(key)).epoch is not None
+        except TheirError as error:
+            log.debug("no lease of %s/%s: %s", *key, error)
+            return False
+
     async def release(self, key: gate.Key) -> None:
         """Give a lease back, so that somebody else can have it; of one that is not ours the guard says so."""
         self._memory.epochs.pop(key, None)
@@ -480,6 +498,7 @@ class Commander:
         """Take in how a command ended."""
         key = (outcome.device, outcome.resource)
         self.counts[outcome.status] += 1
+        self.on_ended(outcome)
         self._memory.pending.pop(outcome.command_id, None)
         waiting = self._awaited.get(outcome.command_id)  # whoever awaits it takes it out
         if waiting is not None and not waiting.done():

@@ -23,17 +23,18 @@ from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, MalformedMessageError, TheirError, UnavailableError
-from edgeagents.model.agent import AgentDefinition, Decision, Intent
-from edgeagents.model.cooperation import Act, Dispute, DisputeTold, Settlement
-from edgeagents.model.message import Cause, LeaseReply
+from edgeagents.model.agent import AgentDefinition, Intent
+from edgeagents.model.cooperation import Act, Appraisal, Dispute, DisputeTold, Settlement
+from edgeagents.model.message import LeaseReply
 from edgeagents.protocol.conversation import act
 from edgeagents.protocol.couplings import Coupling, Kinds
 from edgeagents.protocol.gate import Key
 from edgeagents.protocol.voting import ballot_of
 from services.agent import agreements, coupled
-from services.agent.agreements import Agreement, AskAnew, HeldBack, Instead, Party
+from services.agent.agreements import AskAnew, HeldBack, Instead, Party
 from services.agent.bargaining import Bargaining, Stance, value_of, word_of
 from services.agent.commands import Commander
+from services.agent.giving import AGREED, Giving
 from services.agent.perception import Twin
 from services.agent.rules import RuleBook
 
@@ -43,7 +44,7 @@ FILE_S: Final = 2.0
 FIRST_AGAIN_S: Final = 2.0  # after a question that came to nothing; doubled each time, up to
 LONGEST_AGAIN_S: Final = 60.0
 SETTLES_S: Final = 5.0  # after the time to answer is over: our own deadline for a settlement
-CARRY_OUT_S: Final = 0.1  # between two tries to give what was agreed: the other's lease ends a moment later
+PEACE_S: Final = 900.0  # site: a holder whose rules are silent keeps it as it is so long, as at the guard by default
 MOST_PARTS: Final = 64
 MOST_PENDING_BYTES: Final = 1 << 20
 _PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
@@ -75,13 +76,13 @@ class Conflicts:
         self._site_now = site_now
         self._group = group
         self._parts: dict[str, Party] = {}
-        self._agreements: dict[Key, Agreement] = {}
         self._again: dict[Key, _Again] = {}
         self._filing: set[Key] = set()
         self._couplings: Sequence[Coupling] = ()
         self._kinds: Kinds = {}
         self._claims: dict[Key, str] = {}  # what we asked for, by what is under way
         self.counts: Counter[str] = Counter()
+        self.giving = Giving(commander, twin, audit, site_now, self.counts)
 
     async def run(self) -> None:
         """Hear the mediator, and have the commander ask us; returns at once, what follows comes by messages."""
@@ -92,24 +93,34 @@ class Conflicts:
         )
         self._commander.standing = self.standing
         self._commander.on_held = self.held
+        self._commander.on_ended = self.giving.ended
 
     # --- our own wishes --------------------------------------------------------------------------
 
     def standing(self, intent: Intent, is_errand: bool) -> Intent | str:
-        """Return what is to be wanted instead of a wish, or why it is left undone, by what was settled."""
+        """Return what is to be wanted instead of a wish, or why it is left undone, by what was settled.
+
+        Args:
+            intent: the wish.
+            is_errand: it is a task's: never done with another value than was asked for, nor waited with.
+        """
+        if self._commander.mode != "act":  # commands nothing, so it has nothing to settle
+            return intent
         key = (intent.device, intent.resource)
-        agreement = self._agreements.get(key)
+        agreement = self.giving.agreements.get(key)
         if agreement is None:
             return self._asked_first(intent, is_errand)
         match agreements.ruling(agreement, word_of(intent.value), time.monotonic()):
             case HeldBack(reason):
                 return reason
+            case AskAnew() if is_errand:
+                return intent
             case AskAnew(others, reason):
-                self._agreements[key] = agreements.asked_anew(agreement)
+                self.giving.agreements[key] = agreements.asked_anew(agreement)
                 self._begin_filing(key, intent, others)
                 return reason
             case Instead(word, reason):
-                if is_errand or word == self._present(key):
+                if is_errand or word == self.giving.present(key):
                     return reason
                 return replace(intent, value=self._commander.value_of(*key, word), because=reason)
             case _:
@@ -122,9 +133,12 @@ class Conflicts:
     def _asked_first(self, intent: Intent, is_errand: bool) -> Intent | str:
         """Return a wish; for what it waits, where its owner lets it have its way only by what is settled."""
         key, terms, now_s = (intent.device, intent.resource), self._agent.negotiates, time.monotonic()
-        if is_errand or terms is None or not terms.only_settled or key not in self._bargaining.terms:
+        if is_errand:
+            return intent
+        is_free = terms is None or not terms.only_settled or key not in self._bargaining.terms
+        if is_free or intent.rule == AGREED:
             return self._unhindered(intent)
-        agreement, again = self._agreements.get(key), self._again.get(key)
+        agreement, again = self.giving.agreements.get(key), self._again.get(key)
         if agreement is not None and now_s < agreement.until_s:
             return self._unhindered(intent) if agreement.is_ours else f"stands back: {agreement.conflict}"
         if again is None or now_s >= again.at_s:
@@ -139,23 +153,25 @@ class Conflicts:
         found = coupled.standing_against(intent, self._couplings, self._kinds, self._twin.latest, options)
         if found is None:
             return intent
-        agreement, now_s = self._agreements.get(found.key), time.monotonic()
-        if agreement is not None and now_s < agreement.until_s:
+        agreement, now_s = self.giving.agreements.get(found.key), time.monotonic()
+        if agreement is not None and now_s < agreement.back_s:
             return f"stands back: {found.coupling}, by {agreement.conflict}"
-        again = self._again.get(found.key)
-        if found.key in self._filing or again is None or now_s >= again.at_s:
+        again, stands = self._again.get(found.key), agreement is not None and now_s < agreement.until_s
+        if found.key in self._filing or not (stands or (again is not None and now_s < again.at_s)):
             wish = Intent(*found.key, value_of(found.wanted), f"{found.coupling}: {intent.because}", intent.rule)
             self._begin_filing(found.key, wish, ())
             return f"waits until it is settled: {found.coupling}"
-        return intent  # nobody settled it a moment ago: the guard's interlocks decide, as ever
+        return intent  # nobody settled it, or it stands: the guard decides by leases and interlocks, as ever
 
     def held(self, intent: Intent, reply: LeaseReply) -> None:
         """Bring a wish whose lease another agent holds before the coordinator, unless that was done a moment ago."""
         key = (intent.device, intent.resource)
         again = self._again.get(key)
+        agreement, now_s = self.giving.agreements.get(key), time.monotonic()
         if reply.holder in ("", self._agent.name) or key not in self._bargaining.terms or key in self._filing:
             return
-        if again is not None and time.monotonic() < again.at_s:
+        stands = agreement is not None and now_s < agreement.until_s  # the guard's lease says what it means
+        if stands or (again is not None and now_s < again.at_s):
             return
         self._begin_filing(key, intent, (reply.holder,))
 
@@ -189,7 +205,9 @@ class Conflicts:
             await asyncio.sleep(ends_s)  # a settlement comes meanwhile, or none does
         else:
             self._count("not_settled", f"{key[0]}/{key[1]}: {told}")
-        self._ended_asking(key, is_settled=key in self._agreements)
+        self._ended_asking(key, is_settled=key in self.giving.agreements)
+        if key not in self.giving.agreements:
+            self.giving.has_news.set()  # what waited for it is looked at again, also when no event comes
 
     def _ended_asking(self, key: Key, *, is_settled: bool) -> None:
         self._filing.discard(key)
@@ -197,13 +215,9 @@ class Conflicts:
         again = self._again.setdefault(key, _Again())
         again.wait_s = FIRST_AGAIN_S if is_settled else min(2 * again.wait_s, LONGEST_AGAIN_S)
         again.at_s = time.monotonic() + again.wait_s
-        agreement = self._agreements.get(key)
+        agreement = self.giving.agreements.get(key)
         if agreement is not None and agreement.asked:  # nobody answered: what is over binds us no longer
-            del self._agreements[key]
-
-    def _present(self, key: Key) -> str:
-        sample = self._twin.latest(key)
-        return "" if sample is None else word_of(sample.value)
+            del self.giving.agreements[key]
 
     def _stance(self, key: Key) -> Stance:
         """Return how we stand to a resource: what our rules want there now, whether it is so or not."""
@@ -211,7 +225,10 @@ class Conflicts:
         fired = {(item.intent.device, item.intent.resource): item.intent for item in
                  self._rules.evaluate(self._twin, site_s)}  # fmt: skip
         wants = word_of(fired[key].value) if key in fired else self._claims.get(key, "")
-        return Stance(wants, self._present(key), self._commander.quiet_s(key, site_s))
+        present, quiet_s = self.giving.present(key), self._commander.quiet_s(key, site_s)
+        if not wants and quiet_s is not None and quiet_s <= PEACE_S:
+            wants = present  # silent rules leave it as it is; so does who did what a task or a person asked for
+        return Stance(wants, present, quiet_s)
 
     # --- what the mediator says ------------------------------------------------------------------
 
@@ -235,20 +252,34 @@ class Conflicts:
         if len(self._parts) >= MOST_PARTS:
             self._count("asked_too_often", f"{MOST_PARTS} conflicts are under way")
             return
-        self._parts[said.conversation] = Party(dispute, now_s + min(said.reply_by_s, LONGEST_AGAIN_S) + SETTLES_S)
+        until_s = now_s + min(said.reply_by_s, LONGEST_AGAIN_S) + SETTLES_S
         self.counts["asked"] += 1
+        answer = self._answer(said.conversation, key, dispute)
+        # Who gives way, or cannot say, is out of it: it hears the outcome as news.
+        self._parts[said.conversation] = Party(dispute, until_s, answer.performative == "inform")
+        await self._say(answer)
+
+    def _answer(self, conflict: str, key: Key, dispute: Dispute) -> Act:
+        if self._commander.mode != "act":
+            return act("refuse", conflict, reason="it observes: it commands nothing")
         try:
             stance = self._stance(key)
             if not stance.wants:
-                answer = act("refuse", said.conversation, reason="wants nothing there now")
                 self._let_go(key)
-            else:
-                appraisal = self._bargaining.appraisal(key, dispute.options, stance, self._twin, self._site_now())
-                answer = act("inform", said.conversation, appraisal=appraisal)
+                return act("refuse", conflict, reason="wants nothing there now")
+            appraisal = self._bargaining.appraisal(key, dispute.options, stance, self._twin, self._site_now())
+            return act("inform", conflict, appraisal=self._without_refused(key, appraisal))
         except (TheirError, ValueError) as error:
             self._count("cannot_say", f"{key[0]}/{key[1]}: {error}")
-            answer = act("failure", said.conversation, reason=str(error)[:2_000])
-        await self._say(answer)
+            return act("failure", conflict, reason=str(error)[:2_000])
+
+    def _without_refused(self, key: Key, said: Appraisal) -> Appraisal:
+        """Return what options are worth, those nothing that the guard refused a moment ago: nobody can give them."""
+        worths = tuple(
+            item.model_copy(update={"utility": 0.0}) if self.giving.is_refused(key, item.option) else item
+            for item in said.worths
+        )
+        return said.model_copy(update={"worths": worths})
 
     async def _bargain(self, said: Act) -> None:
         """Vote by what options are worth to us; at a table of offers we leave: the mediator knows our utilities."""
@@ -280,7 +311,10 @@ class Conflicts:
             return
         del self._parts[conflict]
         key = agreements.key_of(party.dispute)
-        self._agreements.pop(key, None)
+        if not party.is_bound:
+            self.counts["settled_by_others"] += 1
+            return
+        self.giving.agreements.pop(key, None)
         agreement = agreements.agreed(conflict, party, said, self._agent.name, now_s)
         part = "none" if agreement is None else "gives it" if agreement.is_ours else "stands back"
         self.counts[f"settled_{part.replace(' ', '_')}"] += 1
@@ -290,35 +324,11 @@ class Conflicts:
         )  # fmt: skip
         if agreement is None:
             return
-        self._agreements[key] = agreement
+        self.giving.take(key, agreement)
         if agreement.is_ours:
-            self._group.create_task(self._give(key, agreement), name=f"agreed {conflict}")
+            self._group.create_task(self.giving.give(key, agreement), name=f"agreed {conflict}")
         else:
             self._let_go(key)
-
-    async def _give(self, key: Key, agreement: Agreement) -> None:
-        """Command the agreed value until it is so, or stands no longer: the other's lease may end a moment later."""
-        cause = Cause(stream=f"conflicts/{agreement.conflict}", sequence=1, event_id=agreement.conflict)
-        # Who is not bound follows its rules: they may want something else by then.
-        wait_s = CARRY_OUT_S
-        until_s = agreement.until_s if agreement.others else time.monotonic() + SETTLES_S
-        while self._agreements.get(key) is agreement and time.monotonic() < until_s:
-            if self._present(key) == agreement.word:
-                return
-            try:
-                value = self._commander.value_of(*key, agreement.word)
-            except InvalidInputError as error:
-                self._count("not_given", str(error))
-                return
-            intent = Intent(*key, value, f"agreed in {agreement.conflict}", "conflict")
-            decision = Decision(agreement.conflict, (intent,), "rule", 1.0, {}, time.time_ns())
-            given = await self._commander.give(decision, cause, self._site_now())
-            if given and given[0].command_id:
-                self.counts["given"] += 1
-                return
-            await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, 1.0)
-        self._count("not_given", f"{key[0]}/{key[1]} = {agreement.word}: its time is over")
 
     def _let_go(self, key: Key) -> None:
         """Give the lease back, if it is ours, beside what goes on."""

@@ -77,12 +77,18 @@ def decision_body(
                 "resource": item.intent.resource,
                 "command": item.command_id,
                 "held_back": item.held_back,
+                **_instead(item, decision),
             }
             for item in given
         ],
         **described(decision),
         **({"asked": described_asked(observation.asked)} if observation.asked is not None else {}),
     }
+
+
+def _instead(given: Given, decision: Decision) -> dict[str, Any]:
+    """Return what was given instead of a wish, as settled with others, and why; nothing where it is the wish."""
+    return {} if given.intent in decision.intents else {"value": given.intent.value, "because": given.intent.because}
 
 
 def described_asked(asked: Asked) -> dict[str, Any]:

@@ -141,6 +141,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        mediator.close()
         await audit.drain()
         for task in running:
             task.cancel()

@@ -275,6 +275,11 @@ class Mediator:
         if item.case.conversation in self._open:
             self._tasks.create_task(self._step(item, Tick(time.monotonic())), name=f"tick {item.case.conversation}")
 
+    def close(self) -> None:
+        """Leave what is under way to its parties' own timers, as if we had been killed."""
+        for item in list(self._open.values()):
+            self._drop(item)
+
     def _drop(self, item: Open) -> None:
         self._open.pop(item.case.conversation, None)
         for timer in item.timers:

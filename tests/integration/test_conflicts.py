@@ -184,7 +184,6 @@ async def test_a_higher_class_has_its_way_by_the_owners_file_not_by_its_own_word
     ("others", "changes", "complaint"),
     [
         (("nobody-here",), {}, "no agent 'nobody-here' has a file here"),
-        ((), {}, "nobody who is there negotiates about valve-1/Setpoint"),
         (("bob",), {"options": tuple(str(n) for n in range(1_000)), "wanted": "19"}, "1000 options: 34 at most"),
         (("bob",), {"options": ("19", "19")}, "an option stands there twice"),
         (("bob",), {"wanted": "30"}, "is none of the options"),

@@ -22,7 +22,7 @@ async def home(tmp_path: Path) -> AsyncIterator[Gateway]:
     gateway = Gateway(Plan(tmp_path, profiles, 60.0, WINTER_MORNING_S, coordinator=True))
     gateway.start()
     try:
-        await gateway.ready()
+        await gateway.ready(180.0)
         yield gateway
     finally:
         await gateway.stop()

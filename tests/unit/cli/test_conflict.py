@@ -92,3 +92,29 @@ def test_list_and_show_ask_the_coordinator(monkeypatch: pytest.MonkeyPatch, caps
     assert "nash" in listed.out
     assert "asked by energy, who wanted 19: electricity is dear" in shown.out
     assert "runner-up: 19" in shown.out
+
+
+def test_why_of_a_command_that_was_agreed_on_tells_the_conflict() -> None:
+    given = {"conflict": "conflict-1", "device": "radiator-living", "resource": "Setpoint", "value": "20",
+             "command": "c0ffee-1"}  # fmt: skip
+    outcome = {"command_id": "c0ffee-1", "device": "radiator-living", "resource": "Setpoint", "value": "20",
+               "status": "proven", "agent": "comfort", "decision": "conflict-1", "because": "agreed"}  # fmt: skip
+    found = history(
+        (COORDINATOR, "conflict", BODY), ("comfort", "settlement-given", given), ("guard", "command", outcome)
+    )  # fmt: skip
+    told = "\n".join(line.plain for line in answer(found, "c0ffee-1", 8))
+    assert "conflict-1: the audit has no record of it" not in told
+    assert "rung       nash" in told
+    assert "comfort: 20, command c0ffee-1" in told
+
+
+def test_why_of_a_wish_that_was_settled_otherwise_tells_what_was_given_instead() -> None:
+    place = {"device": "radiator-living", "resource": "Setpoint"}
+    decided = {
+        "agent": "comfort", "decision": "d0d0d0-1", "stage": "rule", "confidence": 1.0, "device": "sensor",
+        "cause": {"stream": "s", "sequence": 1}, "changed": {}, "inputs": {}, "model": "",
+        "intents": [{**place, "value": 22.0, "rule": "in-use", "because": "somebody is in"}],
+        "given": [{**place, "command": "c0ffee-2", "held_back": "", "value": 20.0, "because": "agreed in conflict-1"}],
+    }  # fmt: skip
+    told = "\n".join(line.plain for line in answer(history(("comfort", "decision", decided)), "c0ffee-2", 8))
+    assert "20: agreed in conflict-1" in told

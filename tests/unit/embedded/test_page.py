@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from edgeagents.embedded.page import Story, render
+from edgeagents.subjects import COORDINATOR
 
 SITE_S = datetime(2026, 1, 14, 7, 12, tzinfo=UTC).timestamp()
 WORLD: dict[str, Any] = {
@@ -84,11 +85,13 @@ def test_tasks_are_shown_with_who_has_them_and_what_others_bid() -> None:
 
 def test_settled_conflicts_are_shown_with_what_each_wanted_who_gives_it_and_why() -> None:
     story = Story()
-    story.take("conflict", {
+    body: dict[str, Any] = {
         "device": "radiator-office", "resource": "Setpoint", "rung": "nash", "value": "20", "winner": "comfort",
         "because": "dear", "reasons": ["nash: best"],
         "parties": [{"agent": "energy", "said": "bargains", "way": "19"}, {"agent": "air", "said": "gives way"}],
-    })  # fmt: skip
+    }  # fmt: skip
+    story.take("conflict", {"conflict": "made up"}, "mallory")
+    story.take("conflict", body, COORDINATOR)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(render(WORLD, {}, story, "Ctrl-C ends it"))
     text = console.export_text()

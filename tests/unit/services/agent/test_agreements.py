@@ -35,9 +35,9 @@ def test_the_winner_gives_the_agreed_value_whatever_it_wishes() -> None:
     assert ruling(stands("comfort"), "20", 6.0) == Free()
 
 
-def test_the_others_stand_back_as_long_as_it_stands_and_no_longer() -> None:
-    assert ruling(stands("energy"), "19", 64.9) == HeldBack("stands back: conflict-1 gave it to comfort")
-    assert ruling(stands("energy"), "19", 65.0) == Free()
+def test_the_others_stand_back_until_the_winner_has_the_lease_then_the_guard_keeps_them_back() -> None:
+    assert ruling(stands("energy"), "19", 14.9) == HeldBack("stands back: conflict-1 gave it to comfort")
+    assert ruling(stands("energy"), "19", 15.0) == Free()
 
 
 def test_the_winner_asks_anew_before_it_departs_from_what_was_agreed() -> None:

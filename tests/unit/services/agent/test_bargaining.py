@@ -156,3 +156,10 @@ def test_the_shipped_agents_bargain_about_what_they_may_command(name: str) -> No
     bargaining = load_bargaining(agent, HOME / "agents" / f"{name}.yaml")
     assert bargaining is not None
     assert {resource for _, resource in bargaining.terms} <= {entry.resource for entry in agent.may}
+
+
+def test_no_more_options_are_asked_about_than_are_looked_at(tmp_path: Path) -> None:
+    bargaining = load_bargaining(*files(tmp_path, minimum=1, maximum=32))
+    assert bargaining is not None
+    found = bargaining.options(VALVE, Stance("40", "15.5"))
+    assert (len(found), found[:3]) == (32, ("15.5", "40", "1"))

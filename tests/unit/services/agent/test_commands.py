@@ -737,3 +737,42 @@ async def test_what_was_settled_with_others_is_commanded_instead_or_left_undone(
     assert [(command.value, command.because) for command in rig.bus.commands] == [("1.9e+01", "agreed")]
     rig.commander.standing = lambda intent, is_errand: "stands back"
     assert (await rig.want(22.0)).held_back == "stands back"
+
+
+async def test_what_a_person_asked_for_is_commanded_as_it_was_asked(rig: Rig) -> None:
+    rig.commander.standing = lambda intent, is_errand: "stands back"
+    await rig.want(21.0, question="q/1")
+    assert [command.value for command in rig.bus.commands] == ["2.1e+01"]
+
+
+@pytest.mark.parametrize("later", ["stands back", Intent(*KEY, 19.0, "agreed", "rule")])
+async def test_an_order_that_waited_for_its_turn_is_left_undone_when_it_was_settled_meanwhile(
+    rig: Rig, later: Intent | str
+) -> None:
+    """Else it would take the lease back that was given to another."""
+    asked: list[Intent] = []
+
+    def standing(intent: Intent, is_errand: bool) -> Intent | str:
+        asked.append(intent)
+        return intent if len(asked) == 1 else later
+
+    rig.commander.standing = standing
+    given = await rig.want(21.0)
+    assert given.held_back in ("stands back", "it was settled otherwise meanwhile")
+    assert (rig.bus.leases, rig.bus.commands, len(rig.commander.pending)) == ([], [], 0)
+
+
+async def test_a_lease_can_be_taken_without_a_command(rig: Rig) -> None:
+    assert await rig.commander.hold(KEY)
+    assert rig.commander.quiet_s(KEY, NOW_S) is not None
+    await rig.commander.release(KEY)
+    rig.bus.reply = LeaseReply(granted=False, holder="b", reason="held by b")
+    assert not await rig.commander.hold(KEY)
+
+
+async def test_how_a_command_ended_is_told_to_whoever_settles_conflicts(rig: Rig) -> None:
+    told: list[str] = []
+    rig.commander.on_ended = lambda outcome: told.append(outcome.status)
+    await rig.want(21.0)
+    rig.end(rig.bus.commands[0], "refused", "interlock")
+    assert told == ["refused"]

@@ -13,21 +13,25 @@ import pytest
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.files import load_agent
 from edgeagents.audit import Audit
 from edgeagents.errors import UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent, Sample
 from edgeagents.model.cooperation import Act, Ballot, Dispute, DisputeTold, Offer, Settlement
-from edgeagents.model.message import Cause, LeaseReply
+from edgeagents.model.message import Cause, CommandId, LeaseReply, Outcome
 from edgeagents.model.site import Condition
+from edgeagents.model.values import Value
 from edgeagents.protocol.conversation import act
 from edgeagents.protocol.couplings import Coupling
+from services.agent.agreements import BACK_S
 from services.agent.bargaining import load_bargaining
 from services.agent.commands import Commander, Given
-from services.agent.conflicts import Conflicts
+from services.agent.conflicts import PEACE_S, Conflicts
+from services.agent.giving import AGREED
 from services.agent.perception import Twin
 from services.agent.rules import RuleBook
 from tests.contract.waiting import until
-from tests.unit.services.agent.test_bargaining import VALVE, Picture, files
+from tests.unit.services.agent.test_bargaining import HOME, VALVE, Picture, files
 
 PROTOBUF = {CONTENT_TYPE: wire.PROTOBUF}
 HELD = LeaseReply(granted=False, holder="thrifty", reason="held by thrifty")
@@ -71,8 +75,11 @@ class FakeCommander:
     """Holds the lease or not, and notes what it is to do."""
 
     def __init__(self) -> None:
+        self.mode = "act"
+        self.is_free = True
         self.quiet: float | None = None
         self.released: list[tuple[str, str]] = []
+        self.taken: list[tuple[str, str]] = []
         self.given: list[Intent] = []
         self.refusals = 0
 
@@ -81,6 +88,10 @@ class FakeCommander:
 
     async def release(self, key: tuple[str, str]) -> None:
         self.released.append(key)
+
+    async def hold(self, key: tuple[str, str]) -> bool:
+        self.taken.append(key)
+        return self.is_free
 
     def value_of(self, device: str, resource: str, text: str) -> float:
         return float(text)
@@ -361,6 +372,175 @@ async def test_one_that_commands_only_what_is_settled_does_while_that_stands_and
     await rig.settled(value="20")
     await asyncio.gather(*rig.group.tasks)
     assert rig.conflicts.standing(WISH, False) == WISH
-    rig.conflicts._agreements[VALVE] = replace(rig.conflicts._agreements[VALVE], until_s=0.0)
+    agreements = rig.conflicts.giving.agreements
+    agreements[VALVE] = replace(agreements[VALVE], until_s=0.0)
     assert isinstance(rig.conflicts.standing(WISH, False), str)
+    agreed = replace(WISH, rule=AGREED)
+    assert rig.conflicts.standing(agreed, False) == agreed, "what nobody else wants anything of stands for no time"
     await asyncio.gather(*rig.group.tasks)
+
+
+async def test_who_observes_gives_way_and_asks_for_nothing(rig: Rig) -> None:
+    await rig.asked()
+    await rig.settled(stands_s=0.001)
+    rig.commander.mode = "observe"
+    await asyncio.sleep(0.01)
+    assert rig.conflicts.standing(WISH, False) is WISH  # what was agreed is over: in `act` it would ask anew
+    await rig.asked()
+    assert (rig.bus.said[-1].performative, rig.bus.said[-1].reason) == ("refuse", "it observes: it commands nothing")
+    assert not rig.bus.asked
+
+
+async def test_the_winner_takes_the_lease_though_the_value_is_so_already(rig: Rig) -> None:
+    rig.set_present(19.0)
+    rig.commander.is_free = False
+    await rig.asked()
+    await rig.settled()
+
+    async def has_tried() -> bool:
+        return len(rig.commander.taken) > 1
+
+    await until(has_tried, "it asks again until the other has let go")
+    rig.commander.is_free = True
+    await asyncio.gather(*rig.group.tasks)
+    assert not rig.commander.given
+
+
+async def test_after_a_moment_a_loser_asks_the_guard_as_ever_and_files_nothing_while_the_outcome_stands(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.asked()
+    await rig.settled(winner="thrifty", value="18")
+    now_s = time.monotonic() + BACK_S
+    monkeypatch.setattr("services.agent.conflicts.time", SimpleNamespace(monotonic=lambda: now_s))
+    assert rig.conflicts.standing(WISH, False) is WISH  # who won may be dead: then the lease is free
+    rig.conflicts.held(WISH, HELD)
+    assert not rig.bus.asked
+
+
+@pytest.mark.parametrize("answer", ["refuse", "failure"])
+async def test_who_gave_way_or_could_not_say_hears_the_outcome_as_news(rig: Rig, answer: str) -> None:
+    if answer == "refuse":
+        rig.picture.values[("sensor", "Temperature")] = Sample(21.0, 1, 1_000.0)
+    else:
+        del rig.picture.values[("sensor", "Temperature")]
+        rig.conflicts._claims[VALVE] = "20"
+    await rig.asked()
+    assert rig.bus.said[-1].performative == answer
+    rig.commander.released.clear()
+    await rig.settled(winner="thrifty", value="18")
+    assert rig.conflicts.standing(WISH, False) is WISH
+    assert rig.conflicts.counts["settled_by_others"] == 1
+    assert not rig.notes
+
+
+async def test_silent_rules_leave_what_we_hold_as_it_is_until_it_was_quiet_for_long(rig: Rig) -> None:
+    rig.picture.values[("sensor", "Temperature")] = Sample(21.0, 1, 1_000.0)
+    rig.set_present(19.0)
+    rig.commander.quiet = PEACE_S
+    await rig.asked()
+    assert rig.bus.said[-1].appraisal is not None
+    assert rig.bus.said[-1].appraisal.way == "19"
+    rig.commander.quiet = PEACE_S + 1.0
+    await rig.asked()
+    assert rig.bus.said[-1].performative == "refuse"
+
+
+def refused(value: str, reason: str, status: Any = "refused") -> Outcome:
+    return Outcome(command_id=CommandId("c"), device=VALVE[0], resource=VALVE[1], status=status, value=value,
+                   reason=reason)  # fmt: skip
+
+
+async def test_what_the_guard_refuses_binds_nobody_and_is_worth_nothing_for_a_while(rig: Rig) -> None:
+    await rig.asked()
+    await rig.settled()
+    rig.conflicts.giving.ended(refused("1.8e+01", "another value"))
+    bound = rig.conflicts.standing(WISH, False)
+    assert isinstance(bound, Intent)
+    assert bound.value == 19.0
+    rig.conflicts.giving.ended(refused("1.9e+01", "interlock 'window'"))
+    assert rig.conflicts.standing(WISH, False) is WISH
+    await rig.asked()
+    assert rig.bus.said[-1].appraisal is not None
+    worths = {item.option: round(item.utility, 3) for item in rig.bus.said[-1].appraisal.worths}
+    assert worths == {"18": 0.35, "19": 0.0, "20": 0.45}
+
+
+async def test_a_lease_that_was_lost_says_nothing_of_the_value(rig: Rig) -> None:
+    await rig.asked()
+    await rig.settled()
+    rig.conflicts.giving.ended(refused("1.9e+01", "the lease of valve/Setpoint is held by thrifty"))
+    await rig.asked()
+    assert rig.bus.said[-1].appraisal is not None
+    assert {item.option: round(item.utility, 3) for item in rig.bus.said[-1].appraisal.worths}["19"] == 0.4
+
+
+async def test_a_task_neither_waits_for_a_settlement_nor_asks_for_one(rig: Rig) -> None:
+    rig.conflicts.couple([COUPLED], {})
+    rig.set_present(20.0)
+    assert rig.conflicts.standing(LAMP, True) is LAMP
+    await rig.asked()
+    await rig.settled(stands_s=0.001)
+    await asyncio.sleep(0.01)
+    assert rig.conflicts.standing(WISH, True) is WISH
+    assert not rig.bus.asked
+
+
+async def test_the_command_of_an_outcome_is_in_the_audit(rig: Rig) -> None:
+    await rig.asked()
+    await rig.settled()
+    await asyncio.gather(*rig.group.tasks)
+    given = [body for kind, body in rig.notes if kind == "settlement-given"]
+    assert [(body["conflict"], body["command"], body["value"]) for body in given] == [(NAME, "c", "19")]
+
+
+async def test_the_agent_looks_again_once_a_question_came_to_nothing(rig: Rig) -> None:
+    stored = asyncio.Event()
+
+    async def store() -> None:
+        stored.set()
+
+    looking = asyncio.create_task(rig.conflicts.giving.keep_looking(store))
+    rig.bus.told = None
+    rig.conflicts.held(WISH, HELD)
+    async with asyncio.timeout(5):
+        await stored.wait()
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+
+
+async def test_the_agent_looks_again_once_an_outcome_is_over(rig: Rig) -> None:
+    stored = asyncio.Event()
+
+    async def store() -> None:
+        stored.set()
+
+    looking = asyncio.create_task(rig.conflicts.giving.keep_looking(store))
+    await rig.asked()
+    await rig.settled(stands_s=0.01)
+    async with asyncio.timeout(5):
+        await stored.wait()
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+
+
+async def test_the_shipped_air_does_not_give_way_in_stale_air(tmp_path: Path) -> None:
+    """Between fresh and stale its rules are silent on purpose: the unit stays as it is."""
+    path = HOME / "agents" / "air.yaml"
+    agent = load_agent(path)
+    bargaining = load_bargaining(agent, path)
+    assert bargaining is not None
+    rig = Rig(tmp_path)
+    rules = RuleBook(agent, "air.yaml")
+    values: dict[tuple[str, str], Value] = {("ventilation", "Level"): 2}
+    for room in ("living", "bedroom", "kitchen", "office"):
+        values |= {(f"sensor-{room}", "CO2"): 1_000.0, (f"sensor-{room}", "Presence"): True}
+    rig.picture.values = {key: Sample(value, 1, 1_000.0) for key, value in values.items()}
+    assert rules.evaluate(rig.picture, 1_000.0) == []
+    rig.conflicts._agent, rig.conflicts._rules, rig.conflicts._bargaining = agent, rules, bargaining
+    rig.commander.quiet = 30.0
+    asked = Dispute(device="ventilation", resource="Level", wanted="1", options=("2", "1"), others=("energy", "air"))
+    said = rig.conflicts._answer(NAME, ("ventilation", "Level"), asked)
+    assert said.appraisal is not None
+    assert said.appraisal.way == "2"
+    assert said.appraisal.worths[0].utility > said.appraisal.worths[1].utility

@@ -371,3 +371,12 @@ async def test_who_is_asked_and_has_not_answered_is_known() -> None:
         assert [rig.mediator.is_asked(party) for party in ("energy", "comfort", "air")] == [False, True, False]
         await rig.say(name, "comfort", act("failure", name))
         assert not rig.mediator.is_asked("comfort")
+
+
+async def test_a_coordinator_that_ends_leaves_what_is_under_way_to_its_parties() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.file()
+        rig.mediator.close()
+        assert not await rig.mediator.heard("energy", act("inform", name))
+    assert [said.settlement for _, said in rig.bus.told] == [None, None]
