@@ -34,7 +34,7 @@ from services.agent import agreements, coupled
 from services.agent.agreements import AskAnew, HeldBack, Instead, Party
 from services.agent.bargaining import Bargaining, Stance, value_of, word_of
 from services.agent.commands import Commander
-from services.agent.giving import Giving
+from services.agent.giving import AGREED, Giving
 from services.agent.perception import Twin
 from services.agent.rules import RuleBook
 
@@ -109,7 +109,7 @@ class Conflicts:
         key = (intent.device, intent.resource)
         agreement = self.giving.agreements.get(key)
         if agreement is None:
-            return intent if is_errand else self._asked_first(intent)
+            return self._asked_first(intent, is_errand)
         match agreements.ruling(agreement, word_of(intent.value), time.monotonic()):
             case HeldBack(reason):
                 return reason
@@ -124,16 +124,19 @@ class Conflicts:
                     return reason
                 return replace(intent, value=self._commander.value_of(*key, word), because=reason)
             case _:
-                return intent if is_errand else self._asked_first(intent)
+                return self._asked_first(intent, is_errand)
 
     def couple(self, couplings: Sequence[Coupling], kinds: Kinds) -> None:
         """Take in what is coupled, by the profiles' tags as core-metadata has them now."""
         self._couplings, self._kinds = couplings, kinds
 
-    def _asked_first(self, intent: Intent) -> Intent | str:
+    def _asked_first(self, intent: Intent, is_errand: bool) -> Intent | str:
         """Return a wish; for what it waits, where its owner lets it have its way only by what is settled."""
         key, terms, now_s = (intent.device, intent.resource), self._agent.negotiates, time.monotonic()
-        if terms is None or not terms.only_settled or key not in self._bargaining.terms:
+        if is_errand:
+            return intent
+        is_free = terms is None or not terms.only_settled or key not in self._bargaining.terms
+        if is_free or intent.rule == AGREED:
             return self._unhindered(intent)
         agreement, again = self.giving.agreements.get(key), self._again.get(key)
         if agreement is not None and now_s < agreement.until_s:

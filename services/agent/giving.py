@@ -25,6 +25,7 @@ from services.agent.perception import Twin
 
 log = logging.getLogger(__name__)
 
+AGREED: Final = "conflict"  # stands where a rule's name would, in a wish to give what was agreed
 CARRY_OUT_S: Final = 0.1  # between two tries to give what was agreed: the other's lease ends a moment later
 UNBOUND_S: Final = 5.0  # so long it is tried for one that is not bound: then its rules may want something else
 REFUSED_S: Final = 60.0  # so long what the guard refused is no option
@@ -80,7 +81,7 @@ class Giving:
             self._count("not_given", str(error))
             return True
         cause = Cause(stream=f"conflicts/{agreement.conflict}", sequence=1, event_id=agreement.conflict)
-        intent = Intent(*key, value, f"agreed in {agreement.conflict}", "conflict")
+        intent = Intent(*key, value, f"agreed in {agreement.conflict}", AGREED)
         decision = Decision(agreement.conflict, (intent,), "rule", 1.0, {}, time.time_ns())
         given = await self._commander.give(decision, cause, self._site_now())
         if not given or not given[0].command_id:

@@ -27,6 +27,7 @@ from services.agent.agreements import BACK_S
 from services.agent.bargaining import load_bargaining
 from services.agent.commands import Commander, Given
 from services.agent.conflicts import PEACE_S, Conflicts
+from services.agent.giving import AGREED
 from services.agent.perception import Twin
 from services.agent.rules import RuleBook
 from tests.contract.waiting import until
@@ -371,8 +372,11 @@ async def test_one_that_commands_only_what_is_settled_does_while_that_stands_and
     await rig.settled(value="20")
     await asyncio.gather(*rig.group.tasks)
     assert rig.conflicts.standing(WISH, False) == WISH
-    rig.conflicts.giving.agreements[VALVE] = replace(rig.conflicts.giving.agreements[VALVE], until_s=0.0)
+    agreements = rig.conflicts.giving.agreements
+    agreements[VALVE] = replace(agreements[VALVE], until_s=0.0)
     assert isinstance(rig.conflicts.standing(WISH, False), str)
+    agreed = replace(WISH, rule=AGREED)
+    assert rig.conflicts.standing(agreed, False) == agreed, "what nobody else wants anything of stands for no time"
     await asyncio.gather(*rig.group.tasks)
 
 
