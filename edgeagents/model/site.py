@@ -5,9 +5,11 @@ What is not declared here cannot be commanded by any agent.
 Source: design.md section 3.8.
 """
 
+from typing import Annotated
+
 from pydantic import Field, field_validator, model_validator
 
-from edgeagents.model.agent import OwnerModel, Selector, parse_duration_s
+from edgeagents.model.agent import NAME, OwnerModel, Selector, parse_duration_s
 from edgeagents.model.device import Device
 from edgeagents.model.message import CommandKind, RiskClass
 
@@ -39,7 +41,7 @@ class ResourceRule(Selector):
     minimum_off: float = Field(0.0, ge=0, description="a Bool stays false at least this long, site time")
     proof: Proof | None = None
     approval_wait: float = Field(600.0, gt=0, le=86_400, description="how long a human has to decide, wall time")
-    affected: tuple[str, ...] = Field(
+    affected: tuple[Annotated[str, Field(pattern=NAME)], ...] = Field(
         (), max_length=64, description="class B: agents whose consent counts; empty: the others that may set it"
     )
     quorum: int | None = Field(None, ge=1, le=64, description="class B: so many of them are enough; unset: all")

@@ -1,19 +1,19 @@
 """Who has to consent to a class B command, and whether they have: counted over the configured members.
 
 The members are the agents that a command concerns, by the owner's files alone: those that `site.yaml` names, else the
-other acting agents that may set the same resource, or one that an interlock ties to it. Who is silent, or is not there,
-has not consented. Each one's first word counts. Nobody consents to its own command, and where there is no member nobody
-can consent: such a command is a person's to let pass. Pure; whose word it is says the subject, above.
+other acting agents that may set the same resource. Not those of a resource that an interlock ties to it: interlocks are
+held by the gate, whatever anybody says, and agents know nothing of them. Who is silent, or is not there, has not
+consented. Each one's first word counts. Nobody consents to its own command, and where there is no member nobody can
+consent: such a command is a person's to let pass. Pure; whose word it is says the subject, above.
 
 Source: design.md section 3.6 ("B needs the consent of the affected agents … quorum over the configured members").
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from edgeagents.model.device import Device
-from edgeagents.model.site import ResourceRule, Site
+from edgeagents.model.site import ResourceRule
 from edgeagents.protocol.gate import Key, Rules
 
 Problem: TypeAlias = Literal["", "stranger", "repeated"]
@@ -64,24 +64,21 @@ def members_of(rule: ResourceRule, rules: Rules, key: Key, proposer: str) -> tup
     """
     if rule.affected:
         return tuple(sorted({name for name in rule.affected if name != proposer}))
-    places = {key, *_tied(key, rules.site)}
+    device = rules.devices.get(key[0])
     return tuple(
         sorted(
             name
             for name, agent in rules.agents.items()
             if name != proposer
             and agent.mode == "act"
-            and any(
-                permission.resource == resource and _fits(permission.fits, rules.devices.get(device))
-                for permission in agent.may
-                for device, resource in places
-            )
+            and device is not None
+            and any(permission.resource == key[1] and permission.fits(device) for permission in agent.may)
         )
     )
 
 
 def said(poll: Poll, member: str, *, yes: bool, reason: str) -> tuple[Poll, Problem]:
-    """Return a poll with what somebody said, and why it does not count if it does not.
+    """Return a poll with what somebody said, and why it does not count if it does not; the same word again is none.
 
     Args:
         poll: as it was.
@@ -92,7 +89,7 @@ def said(poll: Poll, member: str, *, yes: bool, reason: str) -> tuple[Poll, Prob
     if member not in poll.members:
         return poll, "stranger"
     if member not in poll.silent:
-        return poll, "repeated"
+        return poll, "" if (member in poll.consented) is yes else "repeated"
     if yes:
         return replace(poll, consented=(*poll.consented, member)), ""
     return replace(poll, refused=(*poll.refused, (member, reason))), ""
@@ -107,16 +104,3 @@ def holds(consented: Collection[str], rule: ResourceRule, rules: Rules, key: Key
     """Say whether consents are enough by the owner's files as they are now: they may have changed meanwhile."""
     poll = poll_of(rule, rules, key, proposer)
     return rule.risk_class == "B" and is_enough(consented, poll.members, poll.quorum)
-
-
-def _tied(key: Key, site: Site) -> set[Key]:
-    """Return the resources that an interlock ties to one."""
-    sides = [
-        ((lock.forbid.device, lock.forbid.resource), (lock.during.device, lock.during.resource))
-        for lock in site.interlocks
-    ]
-    return {place for pair in sides if key in pair for place in pair}
-
-
-def _fits(fits: Callable[[Device], bool], device: Device | None) -> bool:
-    return device is not None and fits(device)

@@ -1,9 +1,9 @@
 """What an agent says when the guard asks whether it consents to another one's class B command.
 
 It consents unless there is a reason not to: the value is none that its own owner lets it set there; it has a command
-for another value under way; or its rules want another value now. An agent whose rules cannot be evaluated, or that
-knows no such device, does not consent: what is not known counts in the unsafe direction. No model is asked. What it
-said, and why, is in its audit.
+for another value under way; or its rules want another value now. What is not known counts in the unsafe direction: an
+agent that knows no such device, that has neither a permission nor a rule for the resource, whose rules for it fail, or
+have not read yet what they look at, does not consent. No model is asked. What it said, and why, is in its audit.
 
 Source: design.md section 3.6; docs/owner.md.
 """
@@ -19,14 +19,14 @@ from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, MalformedMessageError, UnavailableError
-from edgeagents.model.agent import AgentDefinition, Permission
+from edgeagents.model.agent import AgentDefinition, Permission, Recent
 from edgeagents.model.cooperation import VERSION, Act, CallForProposals
 from edgeagents.model.device import Device
 from edgeagents.model.values import Value, parse_value, same_value
 from edgeagents.protocol.fitting import within
 from edgeagents.protocol.gate import Key
 from services.agent.commands import Commander
-from services.agent.rules import Fired, RuleBook
+from services.agent.rules import CompiledRule, Fired, RuleBook, key_of
 from services.agent.view import View
 
 log = logging.getLogger(__name__)
@@ -107,11 +107,18 @@ class Consenting:
             value = parse_value(kind, call.value)
         except InvalidInputError as error:
             return str(error)
+        if not self._is_concerned(device, call.resource):
+            return f"nothing in the file of {self._agent.name} says whether it minds"
         return (
             beyond_own(self._agent.may, device, call.resource, kind, value)
             or self._under_way(key, kind, value)
             or against(self._wanted(key), value)
         )
+
+    def _is_concerned(self, device: Device, resource: str) -> bool:
+        """Say whether the agent's file has anything that its answer could rest on."""
+        may_set = any(entry.resource == resource and entry.fits(device) for entry in self._agent.may)
+        return may_set or any(rule.key == (device.name, resource) for rule in self._rules.compiled)
 
     def _under_way(self, key: Key, kind: str, value: Value) -> str:
         for pending in self._commander.pending.values():
@@ -126,12 +133,28 @@ class Consenting:
         for rule in self._rules.compiled:
             if rule.key != key:
                 continue
+            unread = self._unread(rule, site_s)
+            if unread:
+                return f"{self._agent.name} has not read {unread} yet, on which rule {rule.name!r} rests"
             fired, has_failed = self._rules.tried(rule, self._view, site_s)
             if has_failed:
                 return f"rule {rule.name!r} of {self._agent.name} fails, so it cannot say what it wants"
             if fired is not None:
                 return fired
         return None
+
+    def _unread(self, rule: CompiledRule, site_s: float) -> str:
+        """Return the first reading of a rule that is not there, so that it is silent for that alone."""
+        for source in rule.given.values():
+            found = self._view.recent(source, site_s) if isinstance(source, Recent) else self._view.latest(source)
+            if found is None or found.value is None:
+                return _place(source)
+        return ""
+
+
+def _place(source: Key | Recent) -> str:
+    device, resource = key_of(source)
+    return f"{device}/{resource}"
 
 
 def beyond_own(may: Iterable[Permission], device: Device, resource: str, kind: str, value: Value) -> str:

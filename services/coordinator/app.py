@@ -31,7 +31,7 @@ from services.coordinator.eligibility import Site
 from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader
 from services.coordinator.routes import add_routes
-from services.coordinator.standby import Standby
+from services.coordinator.standby import Rivals, Standby
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +145,7 @@ async def _run(service: EdgexService, leader: Leader, desk: Desk, standby: Stand
         for name, work in (
             ("journal", leader.journal.run()), ("sending", leader.run_sending()), ("timers", leader.run_timers()),
             ("rounds", leader.run_rounds()), ("room", leader.journal.run_room()),
+            ("rivals", Rivals(service.bus, leader.incarnation, leader.journal.is_behind).run()),
         ):  # fmt: skip
             tasks.create_task(work, name=name)
         await desk.serve()

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 STOPPED: Final = "the guard was stopped while it was set"
 _SET_AGAIN: Final = uuid.UUID("5a0c6a3e-2d1f-4b53-9d9b-0d8f6a8f7d52")
+AWARD_S: Final = 3.0  # so long counts what the ledger of tasks said; its answer may take 2 s
 Done = Callable[[str], None]
 
 
@@ -51,6 +52,7 @@ class _UnderWay:
     before: Value = None  # what its proof showed when it was begun
     shown: Value = None  # what was read last
     is_told: bool = False
+    award_s: float = 0.0  # when the ledger of tasks was read, monotonic
 
 
 class Actuator:
@@ -285,6 +287,7 @@ class Actuator:
             )
         except StoreError as error:
             return actuation.IntentLost(str(error))
+        under_way.award_s = means.clocks.now()
         problem = self._problem_but(under_way) or await means.task_problem(job)
         return actuation.IntentStored(means.clocks.now(), problem)
 
@@ -305,7 +308,7 @@ class Actuator:
             # The process may have been stopped since the intent was stored, or for the connection's sake.
             if means.clocks.now() > job.deadline_s:
                 stopped.append(actuation.SetStopped("expired", "deadline passed before it could be sent"))
-            elif problem := self._problem_but(under_way):
+            elif problem := self._problem_but(under_way) or self._award_problem(under_way):
                 stopped.append(actuation.SetStopped("refused", problem))
             if stopped:
                 raise WithdrawnError(stopped[0].text)
@@ -331,6 +334,12 @@ class Actuator:
         means.desk.used(job.key)
         await means.on_disk(means.ledger.went_out, *job.key, job.agent, command.value, past.site_s)
         return event
+
+    def _award_problem(self, under_way: _UnderWay) -> str:
+        """Return why what the ledger of tasks said counts no more: it was a while ago."""
+        age_s = self._means.clocks.now() - under_way.award_s
+        is_old = under_way.job.is_of_task and age_s > AWARD_S
+        return f"whose task it is was looked up {age_s:.1f} s ago, which may not be so any more" if is_old else ""
 
     def _problem_but(self, under_way: _UnderWay) -> str:
         """Return why a command may not go out, its own SET not counted."""

@@ -22,7 +22,7 @@ from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.audit import Audit
-from edgeagents.errors import MalformedMessageError, NotFoundError, UnavailableError
+from edgeagents.errors import EdgeAgentsError, MalformedMessageError, NotFoundError
 from edgeagents.model.cooperation import VERSION, Act, CallForProposals, Param
 from edgeagents.protocol.consent import Poll, poll_of, said
 from edgeagents.protocol.gate import NeedsApproval
@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 LOOK_S: Final = 0.25
 FIRST_AGAIN_S: Final = 0.5  # until who is silent is asked again; twice as long each time
 LONGEST_AGAIN_S: Final = 30.0
+CONSENT_S: Final = 30.0  # how long a word counts; then all are asked anew, since what they know has changed
+MOST_CLOSED: Final = 256  # polls whose words are remembered: the same word, come twice or late, is nothing to tell
+MOST_TOLD: Final = 256
 ALONE_S: Final = 2.0  # so long agents are waited for before a person is told
 MOST_VALUE_CHARS: Final = 1024  # of what agents are asked about: an act carries no more
 MOST_REASON_CHARS: Final = 300
@@ -53,6 +56,7 @@ class _Asked:
     since_s: float
     until_s: float
     again_s: float
+    began_s: float  # of this round
     pause_s: float = FIRST_AGAIN_S
     is_told: bool = False
 
@@ -85,6 +89,8 @@ class Consents:
         self._now = now
         self._gateway = bus.settings.gateway
         self._asked: dict[str, _Asked] = {}
+        self._closed: dict[str, Poll] = {}  # the newest, oldest first
+        self._told: set[tuple[str, str]] = set()
         self._has_new = asyncio.Event()
         self.counts: Counter[str] = Counter()
         self.put: Callable[[Job], Awaitable[None]] = _nowhere
@@ -105,7 +111,7 @@ class Consents:
             return False
         now_s = self._now()
         until_s = min(now_s + verdict.rule.approval_wait, job.deadline_s)
-        self._asked[secrets.token_hex(12)] = _Asked(job, verdict, poll, now_s, until_s, now_s)
+        self._asked[secrets.token_hex(12)] = _Asked(job, verdict, poll, now_s, until_s, now_s, now_s)
         self.counts["asked"] += 1
         self._has_new.set()
         return True
@@ -147,10 +153,24 @@ class Consents:
             if now_s - asked.since_s >= ALONE_S and not asked.is_told:
                 asked.is_told = True
                 self.alone(asked.job, asked.verdict.risk_class)
+            if now_s - asked.began_s >= CONSENT_S:
+                ask = self._anew(ask, asked, now_s)
             if now_s >= asked.again_s:
                 asked.again_s = now_s + asked.pause_s
                 asked.pause_s = min(2 * asked.pause_s, LONGEST_AGAIN_S)
                 await self._ask(ask, asked)
+
+    def _anew(self, ask: str, asked: _Asked, now_s: float) -> str:
+        """Begin another round under another name, in which nobody has spoken yet; return the name."""
+        self._remember(ask, asked.poll)
+        asked.poll = poll_of(asked.verdict.rule, self._owner.rules(self._devices), asked.job.key, asked.job.agent)
+        asked.began_s = asked.again_s = now_s
+        asked.pause_s = FIRST_AGAIN_S
+        del self._asked[ask]
+        name = secrets.token_hex(12)
+        self._asked[name] = asked
+        self.counts["anew"] += 1
+        return name
 
     async def _ask(self, ask: str, asked: _Asked) -> None:
         job, left_s = asked.job, asked.until_s - self._now()
@@ -172,7 +192,7 @@ class Consents:
             try:
                 subject = subjects.consent_request(self._gateway, name)
                 await self._bus.publish(subject, data, {CONTENT_TYPE: wire.PROTOBUF})
-            except UnavailableError as error:
+            except EdgeAgentsError as error:
                 log.warning("agent %s is asked later: %s", name, error)
 
     # --- what is said ------------------------------------------------------------------------------
@@ -185,20 +205,31 @@ class Consents:
             self._refuse("malformed", agent, str(error))
             return
         asked = self._asked.get(act.conversation)
-        if asked is None or not self._approvals.waits(asked.job) or self._now() > asked.until_s:
-            self._refuse("late", agent, f"nothing waits under {act.conversation!r}")
-            return
         if act.performative not in (ACCEPT, REJECT):
             self._refuse("unknown", agent, f"{act.performative!r} is neither {ACCEPT} nor {REJECT}")
             return
-        reason = act.reason[:MOST_REASON_CHARS] or "no reason given"
-        asked.poll, problem = said(asked.poll, agent, yes=act.performative == ACCEPT, reason=reason)
+        yes = act.performative == ACCEPT
+        if asked is None or not self._approvals.waits(asked.job) or self._now() > asked.until_s:
+            self._came_late(agent, act, asked.poll if asked is not None else self._closed.get(act.conversation))
+            return
+        before, reason = asked.poll, act.reason[:MOST_REASON_CHARS] or "no reason given"
+        asked.poll, problem = said(before, agent, yes=yes, reason=reason)
         if problem:
             self._refuse(problem, agent, f"command {asked.job.command.id}: {act.performative}")
             return
-        self.counts["consented" if act.performative == ACCEPT else "refused"] += 1
+        if asked.poll is before:  # twice on the way, or asked again while its answer was
+            self.counts["again"] += 1
+            return
+        self.counts["consented" if yes else "refused"] += 1
         if asked.poll.is_carried:
             await self._carry(act.conversation, asked)
+
+    def _came_late(self, agent: str, act: Act, poll: Poll | None) -> None:
+        """Count what is said on what waits no more; a member that was slow, or is heard twice, is no offender."""
+        if poll is None or said(poll, agent, yes=act.performative == ACCEPT, reason="")[1]:
+            self._refuse("late", agent, f"nothing waits under {act.conversation!r}")
+        else:
+            self.counts["late" if agent in poll.silent else "again"] += 1
 
     async def _carry(self, ask: str, asked: _Asked) -> None:
         job = asked.job
@@ -213,6 +244,7 @@ class Consents:
     def _close(self, ask: str, decision: str) -> None:
         asked = self._asked.pop(ask)
         job, poll = asked.job, asked.poll
+        self._remember(ask, poll)
         self.counts[decision] += 1
         body: dict[str, Any] = {
             "command": job.command.id, "agent": job.agent, "device": job.command.device,
@@ -222,9 +254,15 @@ class Consents:
         }  # fmt: skip
         self._audit.append("consent", **body)
 
+    def _remember(self, ask: str, poll: Poll) -> None:
+        while len(self._closed) >= MOST_CLOSED:
+            del self._closed[next(iter(self._closed))]
+        self._closed[ask] = poll
+
     def _refuse(self, cause: str, agent: str, text: str) -> None:
         self.counts[f"refused_{cause}"] += 1
-        if self.counts[f"refused_{cause}"] == 1:
+        if (cause, agent) not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add((cause, agent))
             log.warning("consent of %s does not count, %s: %s (further ones are only counted)", agent, cause, text)
             plain = text[:500].encode("utf-8", "replace").decode()
             self._audit.append("consent-refused", agent=agent, cause=cause, text=plain)

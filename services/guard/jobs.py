@@ -62,6 +62,11 @@ class Job:
         return self.command.device, self.command.resource
 
     @property
+    def is_of_task(self) -> bool:
+        """Whether a task caused it."""
+        return self.command.cause.stream.startswith(TASK_CAUSES)
+
+    @property
     def has_waited(self) -> bool:
         """Whether somebody took their time to let it pass."""
         return bool(self.approver or self.consents)
@@ -77,8 +82,7 @@ class Clocks(Protocol):
 
 async def _no_ledger(job: Job) -> str:
     """Return why a task's command goes nowhere: nobody reads a ledger here."""
-    is_of_task = job.command.cause.stream.startswith(TASK_CAUSES)
-    return "no ledger of tasks is read here, so nobody knows whose it is" if is_of_task else ""
+    return "no ledger of tasks is read here, so nobody knows whose it is" if job.is_of_task else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,8 @@ async def finish(means: Means, job: Job, outcome: Outcome) -> None:
         means.tell(job.agent, outcome)
     means.audit.append(
         "command", agent=job.agent, because=job.command.because, decision=job.command.decision_id,
-        cause=job.command.cause.model_dump(), **outcome.model_dump(),
+        cause=job.command.cause.model_dump(), **({"consents": list(job.consents)} if job.consents else {}),
+        **outcome.model_dump(),
     )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ class Part:
     async def judged(self) -> list[str]:
         """Return what is wrong with how tasks and commands of this gateway ended."""
         tasks = await self.clients.ended(120.0)
-        problems = await verdict(self.clients, self.watcher, self.bus, tasks)
+        problems = await verdict(self.clients, self.watcher, self.bus, tasks, is_whole=True)
         done = sum(task["state"] == "done" for task in tasks.values())
         if not all(map(is_over, tasks.values())) or done * 3 < len(tasks):
             problems.append(f"{done} of {len(tasks)} tasks are done")
@@ -162,24 +162,25 @@ def cable() -> Iterator[Cable]:
 @pytest.fixture
 async def world(tmp_path: Path, cable: Cable) -> AsyncIterator[World]:
     """Return two linked gateways; north keeps a copy of south's audit."""
-    sides = (Side(cable.first), Side(cable.second))
 
     async def prepared() -> tuple[Gateway, Gateway]:
-        north, south = linked(*plans(tmp_path), host=cable.near)
+        listening, going = plans(tmp_path)
+        north, south = linked(listening, going, cable.near)
         edit(north.plan.folder / FILE, lambda file: file["peers"][SOUTH].update(keeps=["audit"]))
         edit(south.plan.folder / FILE, lambda file: file["peers"][NORTH].update(mirrors=["audit"]))
         return north, south
 
-    north, south = await sides[0].do(prepared())
-    world = World(cable, sides, (Part(north), Part(south)))
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        sides = []
+        for name in (cable.first, cable.second):
+            sides.append(Side(name))
+            stack.callback(sides[-1].close)
+        north, south = await sides[0].do(prepared())
+        world = World(cable, (sides[0], sides[1]), (Part(north), Part(south)))
+        stack.push_async_callback(world.both, "down")
         await world.both("up")
         await until(lambda: world.exchanged("hello"), "both hear each other", 60.0)
         yield world
-    finally:
-        await world.both("down")
-        for side in sides:
-            side.close()
 
 
 async def parted(world: World, cut_s: float, score: Score) -> None:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 
+from edgeagents.permissions import STANDBY_KEY
 from tests.bidders import Bidder
 from tests.contract.waiting import until
 from tests.coordinated import Coordinated, Owner, owner_of
@@ -30,7 +31,7 @@ class Twins:
         """Start one of the two."""
         self.gateway.port = self.ports[number]
         found = self.processes[number] = self.gateway.spawn(
-            EDGEX_SERVICE_KEY=f"app-coordinator-{number}" if number else "app-coordinator", **STANDBY
+            EDGEX_SERVICE_KEY=STANDBY_KEY if number else "app-coordinator", **STANDBY
         )
         return found
 
@@ -125,11 +126,31 @@ async def test_one_that_is_paused_is_replaced_and_ends_when_it_wakes(twins: Twin
     assert (await owner.give(id="woken")).status_code == 202
     task = await owner.ended("woken")
     assert (task["state"], len(task["awards"])) == ("done", 1)
-    twins.turn_to(0)
-    with contextlib.suppress(httpx.HTTPError):
-        await owner.give(id="to-the-woken")  # its write is refused
-    await until(lambda: paused.process.poll() is not None, "it has ended", timeout_s=30)
+    await until(lambda: paused.process.poll() is not None, "it has ended by itself", timeout_s=30)
     assert "second coordinator" in paused.log_path.read_text()
-    twins.turn_to(1)
+    assert await twins.serves(1)
     assert (await owner.give(id="still-here")).status_code == 202
     assert (await owner.ended("still-here"))["state"] == "done"
+
+
+async def test_of_two_that_began_at_once_one_is_left_to_serve(twins: Twins) -> None:
+    twins.kill(0)
+    twins.kill(1)
+    both = [twins.start(number) for number in (0, 1)]
+
+    async def one_serves() -> bool:
+        ended = [process.process.poll() is not None for process in both]
+        return sum(ended) <= 1 and sum([await twins.serves(number) for number in (0, 1)]) == 1
+
+    async def one_serves_for_long() -> bool:
+        """Say whether it is one, and is one still when any other would have been heard and would have ended."""
+        until_s = time.monotonic() + 6.0
+        while time.monotonic() < until_s:
+            if not await one_serves():
+                return False
+        return True
+
+    await until(one_serves_for_long, "one is left", timeout_s=60)
+    twins.turn_to(0 if await twins.serves(0) else 1)
+    assert (await twins.owner.give(id="after-both")).status_code == 202
+    assert (await twins.owner.ended("after-both"))["state"] == "done"

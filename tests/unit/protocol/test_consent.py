@@ -51,10 +51,12 @@ def test_the_others_that_may_set_it_are_asked_and_the_proposer_is_not() -> None:
     assert poll_of(rule(quorum=1), rules, KEY, "air").quorum == 1
 
 
-def test_who_may_set_what_an_interlock_ties_to_it_is_asked_too() -> None:
+def test_who_may_set_only_what_an_interlock_ties_to_it_is_not_asked_since_the_gate_holds_interlocks() -> None:
     agents = [agent("air", KEY), agent("water", ("pump", "Run")), agent("fan", ("fan", "Open"))]
-    assert members_of(rule(), rules_of(agents), KEY, "air") == ()
-    assert members_of(rule(), rules_of(agents, [LOCK]), KEY, "air") == ("water",)
+    poll = poll_of(rule(), rules_of(agents, [LOCK]), KEY, "air")
+    assert (poll.members, poll.is_carried) == ((), False)
+    assert members_of(rule(affected=["water"]), rules_of(agents, [LOCK]), KEY, "air") == ("water",)
+    assert members_of(rule(), rules_of(agents), ("gone", "Open"), "air") == ()
 
 
 def test_whom_the_owner_names_is_asked_and_nobody_else_there_or_not() -> None:
@@ -90,7 +92,7 @@ def test_only_first_words_of_members_count_whatever_is_said_how_often(
         before = poll
         poll, problem = said(poll, name, yes=yes, reason="no")
         if name not in poll.members or name in first:
-            assert problem
+            assert problem == ("stranger" if name not in first else "" if first[name] is yes else "repeated")
             assert poll == before
         else:
             assert not problem
@@ -118,6 +120,8 @@ def test_consents_are_worth_nothing_for_what_needs_a_person() -> None:
         ({"risk_class": "A", "quorum": 1}, "class A counts no consents"),
         ({"affected": ["heat"], "quorum": 2}, "is never reached"),
         ({"quorum": 0}, "greater than or equal to 1"),
+        ({"affected": [""]}, "should match pattern"),
+        ({"affected": ["heat pump"]}, "should match pattern"),
     ],
 )
 def test_consents_that_cannot_be_are_refused_when_the_file_is_read(changes: dict[str, Any], words: str) -> None:

@@ -128,8 +128,23 @@ async def test_it_does_not_consent_to_what_its_own_owner_does_not_let_it_set(
     assert await Asked(**permission).ask(value) == words
 
 
-async def test_where_it_may_set_nothing_its_permissions_say_nothing() -> None:
-    assert await Asked(maximum=20).ask("true", resource="Open") == ""
+async def test_of_what_its_file_says_nothing_it_does_not_say_yes() -> None:
+    assert await Asked(WARM).ask("true", resource="Open") == "nothing in the file of heat says whether it minds"
+
+
+async def test_a_rule_alone_makes_it_mind_a_resource_that_it_may_not_set() -> None:
+    shut = {**WARM, "set": {"device": "valve", "resource": "Open", "value": False}}
+    asked = Asked(shut)
+    asked.reads(17.0)
+    assert await asked.ask("true", "q-1", resource="Open") == "rule 'warm' wants False: it has 17 °C"
+    assert await asked.ask("false", "q-2", resource="Open") == ""
+
+
+async def test_what_its_rules_look_at_and_is_not_read_yet_is_no_consent() -> None:
+    asked = Asked(WARM)
+    assert await asked.ask("15") == "heat has not read sensor/Temperature yet, on which rule 'warm' rests"
+    recent = {**WARM, "given": {"t": {"of": "sensor/Temperature", "over": "1h", "take": "mean"}}}
+    assert "has not read sensor/Temperature yet" in await Asked(recent).ask("15")
 
 
 async def test_its_rules_object_while_they_want_another_value() -> None:

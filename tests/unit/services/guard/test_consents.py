@@ -11,7 +11,6 @@ import pytest
 
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus, BusMessage
-from edgeagents.audit import Audit
 from edgeagents.model.cooperation import Act
 from edgeagents.protocol.gate import NeedsApproval
 from services.guard import consents as consents_module
@@ -40,7 +39,7 @@ class Polling:
         site["resources"][ENABLED] |= {"risk_class": "B", "kind": "absolute", **rule}
         self.rig = Rig(folder, site)
         self.bus = Broker()
-        self.audit = cast(Audit, self.rig.means.audit)
+        self.audit = self.rig.means.audit
         self.consents = Consents(
             cast(Bus, self.bus), self.rig.owner, self.rig.devices, self.audit, self.rig.approvals, self.rig.clocks.now
         )
@@ -171,7 +170,8 @@ async def test_a_consent_for_another_command_or_an_ended_one_has_no_effect(tmp_p
         found.rig.approvals.take("c-1")  # a person denies the first
         await found.say("heat", one.conversation, "accept-proposal")
         await found.say("heat", "c-2", "accept-proposal")  # a command's id is no question
-        await until(lambda: found.consents.counts["refused_late"] == 2, "both are counted")
+        await until(lambda: found.consents.counts["refused_late"] == 1, "it is counted")
+        assert found.consents.counts["late"] == 1
         assert found.rig.commands.sets == []
         await found.say("heat", other, "accept-proposal")
         await until(lambda: bool(found.rig.outcomes), "the second is carried out")
@@ -184,8 +184,49 @@ async def test_a_consent_after_the_deadline_has_no_effect(tmp_path: Path) -> Non
         question = await found.question()
         found.rig.clocks.now_s = 110.5
         await found.say("heat", question.conversation, "accept-proposal")
-        await until(lambda: found.consents.counts["refused_late"] == 1, "it is counted")
+        await until(lambda: found.consents.counts["late"] == 1, "it is counted")
         assert found.rig.commands.sets == []
+
+
+async def test_the_same_word_come_twice_is_nothing_to_tell_before_and_after_it_is_carried(tmp_path: Path) -> None:
+    async with polling(tmp_path, affected=["heat", "eye"]) as found:
+        await found.lanes.put(found.job())
+        question = await found.question()
+        for name in ("heat", "heat", "eye", "eye", "heat"):
+            await found.say(name, question.conversation, "accept-proposal")
+        await until(lambda: bool(found.rig.outcomes), "it is carried out")
+        assert found.rig.commands.sets == ["c-1"]
+        await until(lambda: found.consents.counts["again"] == 3, "they are counted")
+        assert found.records("consent-refused") == []
+        await found.say("heat", question.conversation, "reject-proposal", "I think not")
+        await found.say("air", question.conversation, "accept-proposal")
+        await until(lambda: len(found.records("consent-refused")) == 2, "another word, and a stranger's, are told")
+        assert {record["agent"] for record in found.records("consent-refused")} == {"heat", "air"}
+
+
+async def test_words_grow_old_and_all_are_asked_anew(tmp_path: Path) -> None:
+    async with polling(tmp_path, affected=["heat", "eye"], approval_wait=600) as found:
+        await found.lanes.put(found.job(deadline_s=900.0))
+        question = await found.question()
+        await found.say("heat", question.conversation, "accept-proposal")
+        await until(lambda: found.consents.counts["consented"] == 1, "heat is heard")
+        found.rig.clocks.now_s += consents_module.CONSENT_S
+        await until(lambda: dict(found.asked())["heat"].conversation != question.conversation, "it is asked anew")
+        anew = dict(found.asked())["eye"].conversation
+        await found.say("eye", anew, "accept-proposal")
+        await until(lambda: found.consents.counts["consented"] == 2, "eye is heard")
+        assert found.rig.commands.sets == [], "heat's old word counts no more"
+        await found.say("heat", anew, "accept-proposal")
+        await until(lambda: bool(found.rig.outcomes), "it is carried out")
+
+
+async def test_a_name_that_is_no_agents_is_told_with_the_file_and_asked_in_vain(tmp_path: Path) -> None:
+    async with polling(tmp_path, affected=["haet"]) as found:
+        (problem,) = found.rig.owner.site_problems(found.rig.devices)
+        assert problem == "resources[3]: affected: no agent file declares haet: it never consents"
+        await found.lanes.put(found.job())
+        await found.question("haet")
+        assert [item["commandId"] for item in found.rig.approvals.listed()] == ["c-1"]
 
 
 async def test_what_is_no_act_is_counted_and_harms_nobody(tmp_path: Path) -> None:

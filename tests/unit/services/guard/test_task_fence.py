@@ -131,6 +131,25 @@ async def test_what_happened_while_the_ledger_was_read_still_counts(rig: Rig) ->
     assert rig.commands.sets == []
 
 
+@pytest.mark.parametrize(("later_s", "ended"), [(2.5, "proven"), (3.5, "refused")])
+async def test_what_the_ledger_said_counts_for_a_moment_alone(rig: Rig, later_s: float, ended: str) -> None:
+    def held_up() -> None:
+        rig.clocks.now_s += later_s  # the process was stopped between the ledger's word and the SET
+
+    rig.commands.on_its_way = held_up
+    status, reason = await run(rig, Ledger(record()), rig.job(cause=OF_TASK))
+    assert status == ended
+    assert ("looked up 3.5 s ago" in reason) is (ended == "refused")
+
+
+async def test_commands_of_no_task_do_not_grow_old_that_way(rig: Rig) -> None:
+    def held_up() -> None:
+        rig.clocks.now_s += 5.0
+
+    rig.commands.on_its_way = held_up
+    assert (await run(rig, Ledger(None), rig.job()))[0] == "proven"
+
+
 async def test_nobody_is_asked_to_approve_what_is_nobodys_task(rig: Rig) -> None:
     job = rig.job(resource="Enabled", value="true", cause=OF_TASK, epoch=rig.grant(resource="Enabled", sequence=2))
     status, reason = await run(rig, Ledger(record(epoch=9)), job)
