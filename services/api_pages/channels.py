@@ -133,6 +133,18 @@ def _sharing_work() -> Iterator[Channel]:
         "ledger", subjects.task_ledger(_G, _AGENT), "agent", (cooperation.LedgerAsk,),
         "Takes what was awarded, closes what was done; what is answered is on disk.", (cooperation.LedgerTold,),
     )  # fmt: skip
+    yield Channel(
+        "conflicts", subjects.conflict(_G, _AGENT), "agent", (cooperation.Dispute,),
+        "Asks for a conflict over a resource to be settled; how it ends comes as an act.", (cooperation.DisputeTold,),
+    )  # fmt: skip
+    yield Channel(
+        "consentRequests", subjects.consent_request(_G, _AGENT), "guard", (cooperation.Act,),
+        "Whether the agent consents to another one's command of class B: `propose`, again until it has answered.",
+    )  # fmt: skip
+    yield Channel(
+        "consents", subjects.consent(_G, _AGENT), "agent", (cooperation.Act,),
+        "`accept-proposal` or `reject-proposal` to what the guard asked, in the same conversation; protobuf.",
+    )  # fmt: skip
     asked: dict[str, tuple[Said, type[BaseModel], str]] = {
         "submit": (TaskWanted, TaskGiven, "Gives a task; answered once it is on disk."),
         "get": ("TaskId", OneTask, "Asks where a task stands."),
