@@ -107,7 +107,7 @@ def test_ports_are_published_on_the_chosen_address_alone() -> None:
 
 
 def test_what_the_coordinator_may_hold_fits_its_memory() -> None:
-    """A record costs 2.2 bytes for each of its task's (measured: 34.6 KB of RSS for 16 KB); the service itself 60 MB."""
+    """A record costs 2.2 bytes for each of its task (measured: 34.6 KB of RSS for 16 KB); the service itself 60 MB."""
     held = MOST_TASKS + inspect.signature(Book).parameters["most_ended"].default
     assert OURS["coordinator"]["mem_limit"] == "1g"
     assert held * 2.2 * MOST_TASK_BYTES + 60e6 < 1 << 30
