@@ -23,11 +23,13 @@ class _NoCommandLine(ModuleType):
     """Stands for `uvicorn.main`, which brings click and a command line that no service of ours has."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        from uvicorn import server
+        if name in ("main", "run"):  # `uvicorn/__init__.py` takes them; nothing of ours calls them
+            return None
+        if name != "Server":
+            raise AttributeError(f"uvicorn.main.{name}: services of ours have no command line of uvicorn's")
+        from uvicorn.server import Server
 
-        return getattr(server, name, None)
+        return Server
 
 
 sys.modules.setdefault("uvicorn.main", _NoCommandLine("uvicorn.main"))

@@ -26,6 +26,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+from edgeagents.adapters.auth import Check
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.config import Kind
 from edgeagents.adapters.dead_letters import DeadLetters
@@ -55,7 +56,7 @@ from edgeagents.adapters.startup import (
     refuse_duplicate,
 )
 from edgeagents.adapters.tls import scheme_of, server_tls
-from edgeagents.adapters.token_files import FileToken
+from edgeagents.adapters.token_files import FileToken, OwnToken
 from edgeagents.adapters.web import WebContext, make_app
 from edgeagents.errors import ConfigurationError, EdgeAgentsError, NotFoundError, TheirError, UnavailableError
 from edgeagents.memory import give_back
@@ -335,7 +336,7 @@ async def _assemble(
     secrets = measured(security.secrets(config, keeper if options.keeper_url else None), metrics)
     context = WebContext(
         key=key, version=start.spec.version, config=config.tree, limits=limits_of(config.tree()),
-        store_secret=secrets.store, check=security.check(rest("security-proxy-auth", None)),
+        store_secret=secrets.store, check=_check(start.settings, security, rest("security-proxy-auth", None)),
     )  # fmt: skip
     return EdgexService(
         spec=start.spec, key=key, base_url=_registration(config).base_url, options=options, settings=start.settings,
@@ -351,6 +352,14 @@ async def _assemble(
 def _tokens(settings: BusSettings, security: Security) -> Tokens | None:
     """Return where the tokens come from that our calls to EdgeX carry: the door's, where a setting names one."""
     return FileToken(settings.edgex_token_file) if settings.edgex_token_file is not None else security.tokens
+
+
+def _check(settings: BusSettings, security: Security, proxy_auth: Rest) -> Check | None:
+    """Return what checks callers: secure mode's, else behind the door our own token, which the guard alone has, too."""
+    check = security.check(proxy_auth)
+    if check is None and settings.edgex_token_file is not None:
+        return OwnToken(settings.edgex_token_file).check
+    return check
 
 
 def _start_background(service: EdgexService) -> None:

@@ -6,6 +6,7 @@
 A file is told apart by inode, size and time, so a look costs one system call.
 """
 
+import hmac
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from edgeagents.errors import ConfigurationError, UnavailableError
+from edgeagents.errors import ConfigurationError, UnauthorisedError, UnavailableError
 from edgeagents.settings import read_secret
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,30 @@ class FileToken:
 
     def forget(self, used: SecretStr) -> None:
         """Do nothing: the file is read each time."""
+
+
+class OwnToken:
+    """Lets in who shows the token that a file holds now: for a service whose one caller has it from the same hand."""
+
+    def __init__(self, path: Path) -> None:
+        """Compare with the token in `path`, read anew with each call.
+
+        Raises:
+            ConfigurationError: it cannot be read now.
+        """
+        self._file = FileToken(path)
+
+    async def check(self, header: str) -> None:
+        """Return when an `Authorization` header carries the token.
+
+        Raises:
+            UnauthorisedError: it does not.
+            UnavailableError: the file cannot be read any more.
+        """
+        kind, _, shown = header.partition(" ")
+        token = (await self._file.bearer()).get_secret_value()
+        if kind.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), token.encode()):
+            raise UnauthorisedError("this service is reached by the guard: ask at its ports")
 
 
 class TokenFile(Mapping[str, str]):

@@ -310,10 +310,14 @@ def _json(body: dict[str, Any]) -> bytes:
 def read_words(path: Path | None, agent_file: Path) -> Words:
     """Return the owner's words: of the file that is named, else of `words.yaml` in the folder above the agent's.
 
+    Docker makes a folder where a file that it is to mount is not there: then there are no words, and the log says so.
+
     Raises:
-        ConfigurationError: a file is named and not there, or it is wrong.
+        ConfigurationError: a file is wrong.
     """
-    beside = agent_file.resolve().parent.parent / "words.yaml"
-    if path is None and not beside.is_file():
+    file = path or agent_file.resolve().parent.parent / "words.yaml"
+    if not file.is_file():
+        if path is not None:
+            log.warning("%s is no file: names, kinds and rooms come from core-metadata alone", path)
         return Words()
-    return load_model(Words, path or beside)
+    return load_model(Words, file)

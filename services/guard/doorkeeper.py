@@ -106,7 +106,7 @@ async def open_door(service: EdgexService, settings: DoorSettings, state: Path, 
     tokens = TokenFile(settings.tokens_file, read_door_tokens)
     # Of their own: an agent that answers slowly holds up no command.
     http = make_http()
-    relays = Relays(state / "agents.json", service.config.text("Service/Host"), http, service.tasks)
+    relays = Relays(state / "agents.json", service.config.text("Service/Host"), http, service.tasks, tokens)
     door = Doorkeeper(service, settings, tokens, relays, audit)
     relays.start()
     sock = bind(settings.host, settings.port, key=f"{service.key} (door)")
@@ -116,7 +116,7 @@ async def open_door(service: EdgexService, settings: DoorSettings, state: Path, 
         async with guarded(door, sock, service.tasks, door.counts):
             yield door.counts
     finally:
-        relays.stop()
+        await relays.stop()
         await http.aclose()
         sock.close()
 

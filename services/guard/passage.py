@@ -14,22 +14,31 @@ from typing import Final
 import httpx
 from starlette.types import Receive, Send
 
+CONNECT_S: Final = 5.0
 _BACK: Final = ("content-type", "x-correlation-id", "retry-after")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request that is passed on; `wait_s` bounds the wait for each piece of the answer."""
+    """A request that is passed on; `wait_s` bounds the wait for the answer's first piece, `piece_s` for each other."""
 
     method: str
     url: str
     body: bytes
     headers: Mapping[str, str]
     wait_s: float
+    piece_s: float
+
+    @property
+    def timeout(self) -> httpx.Timeout:
+        """Return the client's bounds: who cannot be reached is no reason to wait as for an answer."""
+        return httpx.Timeout(self.wait_s, connect=CONNECT_S, pool=CONNECT_S)
 
 
-async def pass_on(http: httpx.AsyncClient, question: Question, receive: Receive, send: Send) -> None:
-    """Send what is answered to whoever asked, until it ends or they go away.
+async def pass_on(
+    http: httpx.AsyncClient, question: Question, receive: Receive, send: Send, stopping: asyncio.Event
+) -> None:
+    """Send what is answered to whoever asked, until it ends, they go away, or `stopping` is set.
 
     An answer that breaks off once it has begun is left without its end, which is how HTTP says so.
 
@@ -38,15 +47,15 @@ async def pass_on(http: httpx.AsyncClient, question: Question, receive: Receive,
     """
     begun = asyncio.Event()
     passing = asyncio.ensure_future(_pieces(http, question, send, begun))
-    gone = asyncio.ensure_future(_gone(receive))
+    ends = {asyncio.ensure_future(_gone(receive)), asyncio.ensure_future(stopping.wait())}
     try:
-        await asyncio.wait({passing, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({passing, *ends}, return_when=asyncio.FIRST_COMPLETED)
         if passing.done() and not begun.is_set():
             passing.result()
     finally:
-        for task in (passing, gone):
+        for task in (passing, *ends):
             task.cancel()
-        await asyncio.gather(passing, gone, return_exceptions=True)
+        await asyncio.gather(passing, *ends, return_exceptions=True)
 
 
 async def _gone(receive: Receive) -> None:
@@ -59,7 +68,7 @@ async def _pieces(http: httpx.AsyncClient, question: Question, send: Send, begun
     async with (
         asyncio.timeout(question.wait_s) as limit,
         http.stream(
-            question.method, question.url, content=question.body, headers=question.headers, timeout=question.wait_s
+            question.method, question.url, content=question.body, headers=question.headers, timeout=question.timeout
         ) as answer,
     ):
         back = [(name.encode(), answer.headers[name].encode()) for name in _BACK if name in answer.headers]
@@ -67,5 +76,5 @@ async def _pieces(http: httpx.AsyncClient, question: Question, send: Send, begun
         await send({"type": "http.response.start", "status": answer.status_code, "headers": back})
         async for piece in answer.aiter_raw():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            limit.reschedule(loop.time() + question.wait_s)
+            limit.reschedule(loop.time() + question.piece_s)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

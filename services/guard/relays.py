@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import httpx
@@ -27,13 +28,15 @@ from edgeagents.adapters.serving import WebServer, bind
 from edgeagents.errors import ConfigurationError, TooLargeError
 from services.guard.door import service_key
 from services.guard.passage import Question, pass_on
-from services.guard.roads import Route, road_of
+from services.guard.roads import WAIT_S, Route, road_of
 
 log = logging.getLogger(__name__)
 
 MOST_BYTES: Final = 1 << 20
 MOST_AT_ONCE: Final = 4  # requests of EdgeX, its UI and rule engines to one agent
 MOST_SLOW: Final = 16  # of those that take their time: they have places of their own
+MOST_SLOW_TOGETHER: Final = 64  # of all of them: fewer than there are connections, so that quick ones find some
+STOP_S: Final = 3.0
 # Nobody's token: in EdgeX's secure mode it opens more than this agent, and at the door it is whose request it was.
 _HEADERS: Final = ("content-type", "x-correlation-id", "accept", "traceparent")
 _BACK: Final = ("content-type", "x-correlation-id")
@@ -65,8 +68,22 @@ async def read_body(request: Request) -> bytes:
 class Relays:
     """The ports of agents and services on EdgeX's network."""
 
-    def __init__(self, file: Path, host: str, http: httpx.AsyncClient, tasks: asyncio.TaskGroup) -> None:
-        """Remember places in `file`; listen on `host`; `start` opens what is remembered."""
+    def __init__(
+        self, file: Path, host: str, http: httpx.AsyncClient, tasks: asyncio.TaskGroup,
+        tokens: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """Remember places in `file`; listen on `host`; `start` opens what is remembered.
+
+        Args:
+            file: where places are kept.
+            host: to listen on, on EdgeX's network.
+            http: client for what is passed on.
+            tasks: servers run in it.
+            tokens: of who is behind the door, by name: who is asked wants its own shown, and nobody else has it.
+        """
+        self._tokens = tokens
+        self._stopping = asyncio.Event()
+        self._serving: list[asyncio.Task[None]] = []
         self._file = file
         self._host = host
         self._http = http
@@ -83,10 +100,13 @@ class Relays:
             except ConfigurationError as error:
                 log.error("EdgeX does not reach %s: %s; tried again when it registers", who, error)
 
-    def stop(self) -> None:
-        """Stop listening."""
+    async def stop(self) -> None:
+        """Stop listening: what comes in pieces ends now, what is about to be answered has a moment."""
+        self._stopping.set()
         for server in self._servers.values():
             server.should_exit = True
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=STOP_S)
 
     def place(self, agent: str) -> Place | None:
         """Return where an agent answers, as far as is known."""
@@ -98,8 +118,9 @@ class Relays:
         Raises:
             ConfigurationError: no port of ours is free for it.
         """
-        known = self._places.get(agent)
-        place = self._open(agent, Place(host, port, known.relay_port if known is not None else road_of(agent).port))
+        known, road = self._places.get(agent), road_of(agent)
+        wanted = known.relay_port if known is not None and road.others is not None else road.port
+        place = self._open(agent, Place(host, port, wanted))
         # An address that another agent had is this one's now.
         gone = [other for other, at in self._places.items() if other != agent and (at.host, at.port) == (host, port)]
         for other in gone:
@@ -119,7 +140,7 @@ class Relays:
         sock = bind(self._host, wanted.relay_port, key=service_key(who), others=road.others)
         place = Place(wanted.host, wanted.port, int(sock.getsockname()[1]))
         server = self._servers[who] = WebServer(self._app(who))
-        self._tasks.create_task(server.serve([sock]), name=f"relay of {who}")
+        self._serving.append(self._tasks.create_task(server.serve([sock]), name=f"relay of {who}"))
         self._places[who] = place
         return place
 
@@ -143,11 +164,12 @@ class Relays:
         if not place.host:
             return JSONResponse(error_body(503, f"{who} has not registered again yet"), 503)
         most = MOST_AT_ONCE if route.is_quick else MOST_SLOW
-        if self._busy[who, route.is_quick] >= most:
+        slow = sum(count for (_, is_quick), count in self._busy.items() if not is_quick)
+        if self._busy[who, route.is_quick] >= most or (not route.is_quick and slow >= MOST_SLOW_TOGETHER):
             return JSONResponse(error_body(429, f"{who}: {most} requests under way: ask again"), 429)
         self._busy[who, route.is_quick] += 1
         try:
-            return await self._answered(place, path, route, request, send)
+            return await self._answered(who, path, route, request, send)
         except TooLargeError as error:
             return JSONResponse(error_body(413, str(error)), 413)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
@@ -156,24 +178,27 @@ class Relays:
         finally:
             self._busy[who, route.is_quick] -= 1
 
-    async def _answered(self, place: Place, path: str, route: Route, request: Request, send: Send) -> Response | None:
+    async def _answered(self, who: str, path: str, route: Route, request: Request, send: Send) -> Response | None:
+        place = self._places[who]
         query = request.scope["query_string"].decode("latin-1") if route.takes_query else ""
         url = f"http://{place.host}:{place.port}{path}" + (f"?{query}" if query else "")
-        async with asyncio.timeout(route.wait_s):  # all of it: a byte now and then would satisfy the client's own
-            if not route.in_pieces:
-                return await self._whole(route, url, request)
-            body = await read_body(request)
         # Not packed: an answer of a few bytes would unpack into any number of them.
         headers = {**headers_of(request), "accept-encoding": "identity"}
-        question = Question(route.method, url, body, headers, route.wait_s)
-        await pass_on(self._http, question, request.receive, send)
+        if token := self._tokens.get(who):
+            headers["authorization"] = f"Bearer {token}"
+        async with asyncio.timeout(WAIT_S):  # all of it: a byte now and then would satisfy the client's own
+            question = Question(route.method, url, await read_body(request), headers, route.wait_s, route.piece_s)
+            if not route.in_pieces:
+                return await self._whole(question)
+        await pass_on(self._http, question, request.receive, send, self._stopping)
         return None
 
-    async def _whole(self, route: Route, url: str, request: Request) -> Response:
+    async def _whole(self, question: Question) -> Response:
         """Pass a request on, and what is answered back, as long as it is no longer than it may be."""
-        headers = {**headers_of(request), "accept-encoding": "identity"}
-        body, found = await read_body(request), b""
-        async with self._http.stream(route.method, url, content=body, headers=headers, timeout=route.wait_s) as answer:
+        url, found = question.url, b""
+        async with self._http.stream(
+            question.method, url, content=question.body, headers=question.headers, timeout=question.timeout
+        ) as answer:
             async for chunk in answer.aiter_raw():
                 found += chunk
                 if len(found) > MOST_BYTES:

@@ -19,6 +19,7 @@ WAIT_S: Final = 5.0
 ASK_S: Final = 35.0  # who asks an agent waits for the proof, 25 s at most
 WATCH_S: Final = 30.0  # who watches tasks hears every ten seconds that the coordinator is there
 ANSWER_S: Final = 660.0  # longer than the language model may take for an answer
+TEXT_S: Final = 60.0  # between two pieces of a text that has begun
 _ID: Final = r"(?!\.+(?:/|$))[A-Za-z0-9_~.%-]{1,400}"
 _TASK: Final = f"/api/v3/task/id/{_ID}"
 
@@ -30,7 +31,8 @@ class Route:
     Args:
         method: GET, POST, ...
         path: all of it, a regular expression on what was sent.
-        wait_s: longest wait for the whole answer; of one that comes in pieces, for its next piece.
+        wait_s: longest wait for the whole answer; of one that comes in pieces, for the first of them.
+        piece_s: then for each further piece.
         in_pieces: whether what is answered goes back as it comes, however long it is; else it is read whole first.
         takes_query: whether parameters go on with it.
     """
@@ -38,13 +40,14 @@ class Route:
     method: str
     path: str
     wait_s: float = WAIT_S
+    piece_s: float = WATCH_S
     in_pieces: bool = False
     takes_query: bool = False
 
     @property
     def is_quick(self) -> bool:
         """Say whether it ends soon: slow ones have places of their own, else keeper's health check would find none."""
-        return not self.in_pieces and self.wait_s <= WAIT_S
+        return not self.in_pieces
 
 
 _COMMON: Final = (
@@ -71,7 +74,7 @@ AGENTS_ROAD: Final = Road(
     AGENT_PORTS.start, AGENT_PORTS,
     (
         *_COMMON, Route("GET", "/api/v3/agent"), Route("POST", "/api/v3/rule"), Route("POST", "/api/v3/trigger"),
-        Route("POST", "/api/v3/ask", ASK_S),
+        Route("POST", "/api/v3/ask", ASK_S, in_pieces=True),
     ),
 )  # fmt: skip
 SERVICES_ROADS: Final[Mapping[str, Road]] = {
@@ -79,18 +82,20 @@ SERVICES_ROADS: Final[Mapping[str, Road]] = {
         59741, None,
         (
             *_COMMON, Route("GET", "/api/v3/coordinator"), Route("GET", "/api/v3/roster"),
-            Route("POST", "/api/v3/task"), Route("GET", "/api/v3/task/all", takes_query=True),
+            Route("POST", "/api/v3/task"), Route("GET", "/api/v3/task/all", in_pieces=True, takes_query=True),
             Route("GET", "/api/v3/task/watch", WATCH_S, in_pieces=True),
-            Route("GET", _TASK), Route("DELETE", _TASK), Route("GET", f"{_TASK}/watch", WATCH_S, in_pieces=True),
-            Route("GET", "/api/v3/conflict/all", takes_query=True), Route("GET", f"/api/v3/conflict/id/{_ID}"),
+            Route("GET", _TASK, in_pieces=True), Route("DELETE", _TASK, in_pieces=True),
+            Route("GET", f"{_TASK}/watch", WATCH_S, in_pieces=True),
+            Route("GET", "/api/v3/conflict/all", in_pieces=True, takes_query=True),
+            Route("GET", f"/api/v3/conflict/id/{_ID}", in_pieces=True),
         ),
     ),
     INFERENCE_USER: Road(
         59743, None,
         (
             *_COMMON, Route("GET", "/api/v3/inference"), Route("GET", "/api/v3/ready"),
-            Route("GET", "/v1/models(?:/[A-Za-z0-9_.-]{1,200})?"),
-            Route("POST", "/v1/chat/completions", ANSWER_S, in_pieces=True),
+            Route("GET", f"/v1/models(?:/{_ID})?"),
+            Route("POST", "/v1/chat/completions", ANSWER_S, TEXT_S, in_pieces=True),
         ),
     ),
 }  # fmt: skip

@@ -136,6 +136,13 @@ class TestOtherAgents:
         found = attack("http", "GET", "http://agent-comfort:59750/api/v3/config")
         assert "nats.password" not in found.get("body", "")
 
+    def test_they_and_the_coordinator_answer_the_guard_alone(self, attack: Any) -> None:
+        said = json.dumps({"text": "turn on the light in the living room"})
+        assert attack("http", "POST", "http://agent-assistant:59750/api/v3/ask", said)["status"] == 401
+        assert attack("http", "POST", "http://agent-comfort:59750/api/v3/deciding/off", "{}")["status"] == 401
+        assert attack("http", "POST", "http://coordinator:59741/api/v3/task", "{}")["status"] == 401
+        assert attack("http", "GET", "http://inference:59743/v1/models")["status"] == 401
+
 
 class TestKeeper:
     @pytest.mark.parametrize(

@@ -129,6 +129,20 @@ def test_keys_and_registrations_of_others_are_refused(attack: Attack, who: str) 
     assert {item["status"] for item in found} == {403}
 
 
+def test_neither_agents_nor_each_other_can_be_asked_over_http(attack: Attack, who: str) -> None:
+    """Over NATS the broker forbids it; they share a network, so each asks for a token that the guard alone has."""
+    [other] = [name for name in WHO if name != who]
+    others = {"coordinator": "http://coordinator:59741/api/v3/task", "inference": "http://inference:59743/v1/models"}
+    said = json.dumps({"text": "turn on the light in the living room"})
+    found = attack(
+        ["http", "POST", "http://agent-assistant:59750/api/v3/ask", said],
+        ["http", "POST", "http://agent-air:59750/api/v3/deciding/off", "{}"],
+        ["http", "POST", "http://agent-air:59750/api/v3/rule", "{}"],
+        ["http", "POST" if other == "coordinator" else "GET", others[other], "{}"],
+    )  # fmt: skip
+    assert [item.get("status") for item in found] == [401] * 4, found
+
+
 def test_without_a_token_there_is_no_door_and_no_page_of_the_guard_beside_it(gateway: Gateway, attack: Attack) -> None:
     without, page = attack(
         ["door-without", "GET", "/api/v3/ping"], ["tcp", gateway.address("guard", "agents"), "59740"]

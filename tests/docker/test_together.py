@@ -161,6 +161,15 @@ class TestModel:
         assert lines[-1] == "data: [DONE]"
         assert len(lines) > 3
 
+    def test_after_a_kill_it_answers_again(self, gateway: Gateway, model: str) -> None:
+        container = gateway.container("inference")
+        gateway.kill(str(gateway.engine.inspect(container)[0]["State"]["Pid"]))
+        body = {"model": MODEL.parent.name, "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 2}
+        give_up_s = time.monotonic() + READY_S
+        while (found := asked("POST", f"{model}/v1/chat/completions", body))[0] != 200:
+            assert time.monotonic() < give_up_s, found
+            time.sleep(1)
+
     def test_an_agent_asks_it_what_no_template_knows(
         self, gateway: Gateway, model: str, owner_on_the_host: list[str]
     ) -> None:

@@ -92,10 +92,11 @@ class Watched:
         # The guard passes no such word on: it is said inside the container, on the port the agent listens on.
         code = (
             "import os, urllib.request as r\n"
+            "own = {'Authorization': 'Bearer ' + open('/run/credentials/door.token').read().strip()}\n"
             "rows = [line.split() for line in open('/proc/net/tcp').read().splitlines()[1:]]\n"
             "for port in {int(row[1].split(':')[1], 16) for row in rows if row[3] == '0A'}:\n"
             "    url = f'http://{os.environ[\"SERVICE_HOST\"]}:{port}/api/v3/deciding/off'\n"
-            "    try: print(r.urlopen(r.Request(url, method='POST')).read().decode())\n"
+            "    try: print(r.urlopen(r.Request(url, headers=own, method='POST')).read().decode())\n"
             "    except OSError as error: print(url, error)\n"
         )
         said = self.gateway.python(f"agent-{agent}", code)

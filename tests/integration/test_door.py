@@ -140,6 +140,19 @@ async def test_edgex_reaches_an_agent_at_the_guard(gateway: Doors, client: Clien
         assert (await client.http.request(method, agent + path)).status_code == 404
 
 
+async def test_an_agent_and_a_coordinator_answer_nobody_but_the_guard(
+    gateway: Doors, client: Client, agent: str
+) -> None:
+    found = (await ask(gateway, "GET", "/api/v3/registry/serviceId/app-agent-air")).json()["registration"]
+    own = f"http://{found['host']}:{found['port']}"
+    assert (await client.http.get(f"{own}/api/v3/ping")).status_code == 200, "keeper and health checks have no token"
+    for method, path in (("GET", "/api/v3/config"), ("POST", "/api/v3/rule"), ("POST", "/api/v3/deciding/off")):
+        others = {"Authorization": f"Bearer {TOKENS['heat']}"}
+        assert (await client.http.request(method, own + path, json={})).status_code == 401, path
+        assert (await client.http.request(method, own + path, json={}, headers=others)).status_code == 401, path
+    assert (await client.http.get(f"{agent}/api/v3/config")).status_code == 200, "the guard's port works"
+
+
 async def test_keeper_finds_the_agent_up(gateway: Doors, client: Client, agent: str) -> None:
     async def is_up() -> bool:
         found = await client.http.get(f"{gateway.core.urls['keeper']}/api/v3/registry/serviceId/app-agent-air")

@@ -26,8 +26,8 @@ async def look_at_shared(http: httpx.AsyncClient, name: str, url: str, keeper_ur
     return SharedFacts(base, state=answer, is_known=True)
 
 
-async def _is_known(http: httpx.AsyncClient, key: str, keeper_url: str) -> bool:
+async def _is_known(http: httpx.AsyncClient, key: str, keeper_url: str) -> bool | None:
     try:
         return any(item.service_id == key for item in await KeeperClient(keeper_url, http).registrations())
     except EdgeAgentsError:
-        return False
+        return None

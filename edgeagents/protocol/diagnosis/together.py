@@ -23,24 +23,26 @@ class SharedFacts:
         url: where it was asked.
         problem: why it does not tell; empty when it does.
         state: what it tells.
-        is_known: whether keeper has it in its registry, so this gateway has one.
+        is_known: whether keeper has it in its registry, so this gateway has one; None: keeper does not tell.
     """
 
     url: str
     problem: str = ""
     state: Mapping[str, Any] = field(default_factory=dict)
-    is_known: bool = False
+    is_known: bool | None = False
 
     @property
     def is_none(self) -> bool:
         """Say whether this gateway has no such service."""
-        return bool(self.problem) and not self.is_known
+        return bool(self.problem) and self.is_known is False
 
 
 def coordinator_findings(facts: SharedFacts, agents: Mapping[str, AgentDefinition]) -> list[Finding]:
     """Return how the coordinator stands; `agents`: those that have a file."""
     if facts.is_none:
         return [ok(TASKS, "this gateway has none: no tasks can be given, agents work by their rules")]
+    if facts.is_known is None:
+        return [_untold(TASKS)]
     if facts.problem:
         remedy = "start it and see its log, or correct --coordinator (EDGEAGENTS_COORDINATOR_URL): tasks wait for it"
         return [failed(TASKS, facts.problem, remedy)]
@@ -59,8 +61,13 @@ def model_findings(facts: SharedFacts, agents: Mapping[str, AgentDefinition]) ->
     """Return how the shared language model stands; `agents`: those that have a file."""
     asking = sorted(name for name, agent in agents.items() if agent.thinks and agent.thinks.by == "gateway")
     without = f": {', '.join(asking)} would ask it, and goes on without" if asking else ""
+    if facts.is_none and asking:
+        remedy = "start it (docs/inference.md; if it runs, see its log for what it waits for), or take `thinks` out"
+        return [warning(MODEL, f"not registered in keeper{without}", remedy)]
     if facts.is_none:
-        return [ok(MODEL, f"this gateway has none{without}")]
+        return [ok(MODEL, "this gateway has none")]
+    if facts.is_known is None:
+        return [_untold(MODEL)]
     if facts.problem:
         remedy = "start it and see its log, or correct --inference (EDGEAGENTS_INFERENCE_URL): agents go on with rules"
         return [failed(MODEL, facts.problem, remedy)]
@@ -73,6 +80,11 @@ def model_findings(facts: SharedFacts, agents: Mapping[str, AgentDefinition]) ->
         return [warning(MODEL, f"{facts.url}: {state.get('why') or 'no model'}", remedy)]
     words = f"{state.get('model')} ({str(state.get('digest', ''))[:12]}), {state.get('waiting', 0)} questions wait"
     return [ok(MODEL, f"{facts.url}: {words}")]
+
+
+def _untold(check: str) -> Finding:
+    remedy = "repair what is said of keeper first; if there is to be one, see its log"
+    return warning(check, "does not answer, and keeper does not tell whether this gateway has one", remedy)
 
 
 def tasks_stream_findings(facts: BrokerFacts, name: str) -> list[Finding]:

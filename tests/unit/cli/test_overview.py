@@ -121,7 +121,7 @@ def test_where_nothing_runs_status_says_what_is_away_and_devices_fails(
     body = json.loads(run(capsys, "status", "--json", *words).out)
     assert (body["broker"]["state"], body["edgex"]["state"]) == ("away", "away")
     assert "cannot be reached" in body["guard"]["problem"]
-    assert (body["coordinator"]["state"], body["model"]["state"]) == ("none", "none")
+    assert (body["coordinator"]["state"], body["model"]["state"]) == ("waits", "waits")
     done = run(capsys, "devices", *words)
     assert done.code == 1
     assert "edgeagents doctor" in done.err

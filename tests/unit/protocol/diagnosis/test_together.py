@@ -40,7 +40,14 @@ def test_a_gateway_may_have_neither_and_who_would_ask_is_named() -> None:
     found = coordinator(problem="cannot be reached", is_known=False)
     assert (found.level, "no tasks can be given" in found.found) == ("ok", True)
     found = model(problem="cannot be reached", is_known=False)
-    assert (found.level, found.found) == ("ok", "this gateway has none: air would ask it, and goes on without")
+    assert (found.level, "air would ask it, and goes on without" in found.found) == ("warning", True)
+    [found] = model_findings(SharedFacts("http://m", "cannot be reached"), {})
+    assert (found.level, found.found) == ("ok", "this gateway has none")
+
+
+def test_nobody_says_there_is_none_when_keeper_does_not_tell() -> None:
+    for found in (coordinator(problem="away", is_known=None), model(problem="away", is_known=None)):
+        assert (found.level, "keeper does not tell" in found.found) == ("warning", True)
 
 
 def test_one_that_keeper_knows_and_that_does_not_answer_fails_with_the_setting() -> None:

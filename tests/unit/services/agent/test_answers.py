@@ -254,6 +254,8 @@ async def test_a_thought_on_news_is_a_decision_of_its_own() -> None:
 def test_words_lie_above_the_folder_of_agents_or_nowhere() -> None:
     assert read_words(None, HOME / "agents" / "assistant.yaml").rooms
     assert read_words(None, HOME / "profiles" / "deep" / "er" / "x.yaml") == Words()
+    # As Docker leaves it where there was no file to mount.
+    assert read_words(HOME / "agents", HOME / "agents" / "assistant.yaml") == Words()
 
 
 def test_names_follow_the_devices() -> None:

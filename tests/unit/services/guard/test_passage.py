@@ -55,13 +55,35 @@ class Client:
 
 
 def question(wait_s: float = 5.0) -> Question:
-    return Question("GET", "http://10.0.0.8:59743/v1/chat/completions", b"", {}, wait_s)
+    return Question("GET", "http://10.0.0.8:59743/v1/chat/completions", b"", {}, wait_s, wait_s)
 
 
-async def test_pieces_come_while_more_is_written_and_the_end_is_told() -> None:
+@pytest.fixture
+def stopping() -> asyncio.Event:
+    """Set when the guard ends."""
+    return asyncio.Event()
+
+
+async def test_a_guard_that_ends_waits_for_no_text(stopping: asyncio.Event) -> None:
+    writer, client = Writer(b"a", b"b"), Client()
+    async with httpx.AsyncClient(transport=writer) as http, asyncio.TaskGroup() as tasks:
+        passing = tasks.create_task(pass_on(http, question(), client.receive, client.send, stopping))
+        async with asyncio.timeout(5):
+            await client.has_first.wait()
+            stopping.set()
+            await passing
+    assert writer.is_closed
+
+
+def test_who_cannot_be_reached_is_not_waited_for_as_an_answer_is() -> None:
+    timeout = question(wait_s=660).timeout
+    assert (timeout.read, timeout.connect, timeout.pool) == (660, 5, 5)
+
+
+async def test_pieces_come_while_more_is_written_and_the_end_is_told(stopping: asyncio.Event) -> None:
     writer, client = Writer(b"a", b"b", headers={"retry-after": "2", "set-cookie": "x=y"}), Client()
     async with httpx.AsyncClient(transport=writer) as http, asyncio.TaskGroup() as tasks:
-        tasks.create_task(pass_on(http, question(), client.receive, client.send))
+        tasks.create_task(pass_on(http, question(), client.receive, client.send, stopping))
         async with asyncio.timeout(5):
             await client.has_first.wait()
         assert client.sent[0]["headers"] == [(b"retry-after", b"2")], "nothing else of the other side's headers"
@@ -71,10 +93,10 @@ async def test_pieces_come_while_more_is_written_and_the_end_is_told() -> None:
     assert [message["more_body"] for message in client.sent[1:]] == [True, True, False]
 
 
-async def test_a_client_that_goes_away_ends_what_is_written_for_it() -> None:
+async def test_a_client_that_goes_away_ends_what_is_written_for_it(stopping: asyncio.Event) -> None:
     writer, client = Writer(b"a", b"b"), Client()
     async with httpx.AsyncClient(transport=writer) as http, asyncio.TaskGroup() as tasks:
-        passing = tasks.create_task(pass_on(http, question(), client.receive, client.send))
+        passing = tasks.create_task(pass_on(http, question(), client.receive, client.send, stopping))
         async with asyncio.timeout(5):
             await client.has_first.wait()
         client.goes.set()
@@ -84,15 +106,15 @@ async def test_a_client_that_goes_away_ends_what_is_written_for_it() -> None:
     assert client.sent[-1]["more_body"], "it never came to an end"
 
 
-async def test_a_silence_that_is_too_long_breaks_off() -> None:
+async def test_a_silence_that_is_too_long_breaks_off(stopping: asyncio.Event) -> None:
     writer, client = Writer(b"a", b"b"), Client()
     async with httpx.AsyncClient(transport=writer) as http:
-        await pass_on(http, question(wait_s=0.05), client.receive, client.send)
+        await pass_on(http, question(wait_s=0.05), client.receive, client.send, stopping)
     assert writer.is_closed
     assert client.sent[-1]["more_body"]
 
 
-async def test_who_never_answers_is_told_while_it_can_be() -> None:
+async def test_who_never_answers_is_told_while_it_can_be(stopping: asyncio.Event) -> None:
     class Silent(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             await asyncio.Event().wait()
@@ -101,5 +123,5 @@ async def test_who_never_answers_is_told_while_it_can_be() -> None:
     client = Client()
     async with httpx.AsyncClient(transport=Silent()) as http:
         with pytest.raises(TimeoutError):
-            await pass_on(http, question(wait_s=0.05), client.receive, client.send)
+            await pass_on(http, question(wait_s=0.05), client.receive, client.send, stopping)
     assert client.sent == []

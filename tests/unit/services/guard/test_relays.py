@@ -15,7 +15,7 @@ from starlette.types import Message
 
 from edgeagents.errors import ConfigurationError
 from services.guard import relays as relays_module
-from services.guard.relays import MOST_AT_ONCE, MOST_BYTES, MOST_SLOW, Place, Relays
+from services.guard.relays import MOST_AT_ONCE, MOST_BYTES, MOST_SLOW, MOST_SLOW_TOGETHER, Place, Relays
 from services.guard.roads import AGENTS_ROAD
 
 
@@ -70,6 +70,10 @@ async def unheard(message: Message) -> None:
     raise AssertionError(message)
 
 
+async def ignored(message: Message) -> None:
+    """Be sent anything."""
+
+
 async def answered(relays: Relays, asked: Request, who: str = "air") -> Response:
     """Return the answer of a request that does not come in pieces."""
     answer = await relays._relay(who, asked, unheard)
@@ -94,8 +98,7 @@ async def test_an_answer_without_end_is_cut_off(tmp_path: Path) -> None:
 
 
 async def test_a_byte_now_and_then_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hasty = replace(AGENTS_ROAD, routes=tuple(replace(route, wait_s=0.1) for route in AGENTS_ROAD.routes))
-    monkeypatch.setattr(relays_module, "road_of", lambda who: hasty)
+    monkeypatch.setattr(relays_module, "WAIT_S", 0.1)
     agent = Agent(*[b"x"] * 1000, pause_s=0.02)
     async with asyncio.TaskGroup() as tasks:
         relays = await relays_to(agent, tmp_path, tasks)
@@ -125,21 +128,35 @@ async def test_a_header_that_is_no_ascii_stays_here(tmp_path: Path) -> None:
 
 
 async def test_who_waits_for_a_proof_takes_no_place_of_keepers_health_check(tmp_path: Path) -> None:
-    agent = Agent(b"{}", pause_s=0.2)
+    agent = Agent(b"{}")
     async with asyncio.TaskGroup() as tasks:
         relays = await relays_to(agent, tmp_path, tasks)
-        asked = [tasks.create_task(answered(relays, request("POST", "/api/v3/ask"))) for _ in range(MOST_SLOW + 1)]
-        await asyncio.sleep(0)
-        ping = await answered(relays, request())
-    assert ping.status_code == 200
-    assert sorted(task.result().status_code for task in asked) == [200] * MOST_SLOW + [429]
+        relays._busy["air", False] = MOST_SLOW
+        assert (await answered(relays, request("POST", "/api/v3/ask"))).status_code == 429
+        assert (await answered(relays, request())).status_code == 200
+        relays._busy["air", False], relays._busy["heat", False] = 0, MOST_SLOW_TOGETHER
+        assert (await answered(relays, request("POST", "/api/v3/ask"))).status_code == 429, "connections are shared"
+        assert (await answered(relays, request())).status_code == 200
+
+
+async def test_who_is_asked_is_shown_its_own_token_and_never_the_callers(tmp_path: Path) -> None:
+    agent = Agent(b"{}")
+    async with asyncio.TaskGroup() as tasks:
+        relays = await relays_to(agent, tmp_path, tasks)
+        relays._tokens = {"air": "token-of-air", "coordinator": "token-of-the-coordinator"}
+        await answered(relays, request(authorization="Bearer eyJ"))
+        await answered(relays, request(), "coordinator")
+    assert [asked.headers["authorization"] for asked in agent.asked] == [
+        "Bearer token-of-air", "Bearer token-of-the-coordinator",
+    ]  # fmt: skip
 
 
 async def test_parameters_go_on_where_a_route_has_some_and_nowhere_else(tmp_path: Path) -> None:
     agent = Agent(b"{}")
     async with asyncio.TaskGroup() as tasks:
         relays = await relays_to(agent, tmp_path, tasks)
-        await answered(relays, request(path="/api/v3/task/all", query="state=done&limit=5"), "coordinator")
+        listed = request(path="/api/v3/task/all", query="state=done&limit=5")
+        assert await relays._relay("coordinator", Request(listed.scope, watching().receive), ignored) is None
         await answered(relays, request(query="x=y"), "coordinator")
     assert [str(asked.url) for asked in agent.asked] == [
         "http://10.0.0.8:59741/api/v3/task/all?state=done&limit=5", "http://10.0.0.8:59741/api/v3/ping",
@@ -189,6 +206,30 @@ def watching() -> Request:
     return Request(told.scope, receive)
 
 
+async def test_a_list_of_any_length_goes_back(tmp_path: Path) -> None:
+    agent, sent = Agent(*[b"x" * (MOST_BYTES // 2)] * 3), list[Message]()
+
+    async def keep(message: Message) -> None:
+        sent.append(message)
+
+    async with asyncio.TaskGroup() as tasks:
+        relays = await relays_to(agent, tmp_path, tasks)
+        listed = request(path="/api/v3/task/all", query="limit=1000")
+        assert await relays._relay("coordinator", Request(listed.scope, watching().receive), keep) is None
+    assert (sent[0]["status"], sum(len(message["body"]) for message in sent[1:])) == (200, 3 * (MOST_BYTES // 2))
+
+
+async def test_a_service_named_as_an_agent_was_gets_its_fixed_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[Place]()
+    relays = Relays(tmp_path / "agents.json", "127.0.0.1", httpx.AsyncClient(), asyncio.TaskGroup())
+    relays._places["inference"] = Place("10.0.0.7", 59750, 59751)
+    monkeypatch.setattr(relays, "_open", lambda who, wanted: opened.append(wanted) or wanted)
+    relays.enter("inference", "10.0.0.9", 59743)
+    assert opened == [Place("10.0.0.9", 59743, 59743)]
+
+
 async def test_a_fixed_port_that_somebody_else_has_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,5 +245,5 @@ async def test_a_fixed_port_that_somebody_else_has_stops_nobody(
             relays.start()
             with pytest.raises(ConfigurationError, match=str(taken)):
                 relays.enter("coordinator", "10.0.0.8", 59741)
-            relays.stop()
+            await relays.stop()
     assert "EdgeX does not reach coordinator" in caplog.text

@@ -38,6 +38,7 @@ SHUT = [
     ("coordinator", "GET", "//edgex-core-command:59882/api/v3/ping"),
     ("inference", "GET", "/v1/chat/completions"),
     ("inference", "GET", "/v1/models/../x"),
+    ("inference", "GET", "/v1/models/.."),
     ("inference", "GET", "/docs"),
 ]
 
