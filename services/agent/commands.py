@@ -142,6 +142,7 @@ class Commander:
         self._beat = wire.encode(Heartbeat(incarnation=incarnation))
         self._told = ""
         self._awaited: dict[CommandId, asyncio.Future[Outcome]] = {}
+        self._given_back: Counter[gate.Key] = Counter()  # how often a lease was given back
         self.link_s = 0.0  # how long the guard took to answer last
         # What was settled about a resource, and what comes of a wish whose lease another holds (conflicts.py).
         self.standing: Callable[[Intent, bool], Intent | str] = lambda intent, is_errand: intent
@@ -372,19 +373,30 @@ class Commander:
     async def _leased(self, order: _Order) -> Command | Given:
         """Return an order's command under the lease there is, or why it is not sent."""
         command = order.command
-        # It has waited for its turn: by now it may be another's to give.
+        settled = self._settled_otherwise(order)  # it has waited for its turn: by now it may be another's to give
+        if settled is not None:
+            return settled
+        key = (command.device, command.resource)
+        given_back = self._given_back[key]
+        reply = await self._lease(key)
+        if reply.epoch is None:
+            self.on_held(order.intent, reply)
+            return Given(order.intent, held_back=reply.reason or "no lease")
+        if self._given_back[key] != given_back:  # while we asked: else we took back what is another's to give
+            await self.release(key)
+            return Given(order.intent, held_back="its lease was given back meanwhile", is_lost=True)
+        if order.errand is not None and not order.errand.is_wanted():
+            return Given(order.intent, held_back="what it was for is over: left undone")
+        return command if reply.epoch == command.epoch else command.model_copy(update={"epoch": reply.epoch})
+
+    def _settled_otherwise(self, order: _Order) -> Given | None:
+        """Return why an order is left undone by what was settled since it was given, None when it is not."""
         settled = self._settled(order.intent, order.decision, order.errand)
         if isinstance(settled, Given):
             return settled
         if settled.value != order.intent.value:
             return Given(order.intent, held_back="it was settled otherwise meanwhile")
-        reply = await self._lease((command.device, command.resource))
-        if reply.epoch is None:
-            self.on_held(order.intent, reply)
-            return Given(order.intent, held_back=reply.reason or "no lease")
-        if order.errand is not None and not order.errand.is_wanted():
-            return Given(order.intent, held_back="what it was for is over: left undone")
-        return command if reply.epoch == command.epoch else command.model_copy(update={"epoch": reply.epoch})
+        return None
 
     def _left_undone(self, order: _Order, given: Given) -> Given:
         """Return what became of an order that was not stored; nothing waits for its outcome any more."""
@@ -471,6 +483,7 @@ class Commander:
     async def release(self, key: gate.Key) -> None:
         """Give a lease back, so that somebody else can have it; of one that is not ours the guard says so."""
         self._memory.epochs.pop(key, None)
+        self._given_back[key] += 1
         request = LeaseRequest(incarnation=self._incarnation, device=key[0], resource=key[1], release=True)
         subject = subjects.lease(self._bus.settings.gateway, self._agent.name)
         try:

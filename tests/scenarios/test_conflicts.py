@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgeagents.cli.history import History, is_verdict
+from edgeagents.cli.history import History
 from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.gateway import Gateway, Plan
 from edgeagents.trail import StreamTrail
@@ -50,7 +50,7 @@ async def test_comfort_and_energy_settle_on_a_temperature_and_the_room_gets_it(h
                 if entry.record is not None:
                     history.take(entry.record)
             facts = history.conflicts[item["id"]]
-            told = sorted(str(fact.body["part"]) for fact in facts if not is_verdict(fact))
+            told = sorted(str(fact.body["part"]) for fact in facts if fact.record.kind == "settlement")
             return told if len(told) == len(bargained) else []
 
         parts = await until(obeyed, "the parties wrote down what they do about it", timeout_s=30)

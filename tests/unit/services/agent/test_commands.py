@@ -776,3 +776,22 @@ async def test_how_a_command_ended_is_told_to_whoever_settles_conflicts(rig: Rig
     await rig.want(21.0)
     rig.end(rig.bus.commands[0], "refused", "interlock")
     assert told == ["refused"]
+
+
+async def test_a_lease_given_back_while_it_was_asked_for_is_given_back_again(rig: Rig) -> None:
+    """It is another's to have by then; the wish is looked at again."""
+    ask = rig.bus.request
+
+    async def request(
+        subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float
+    ) -> BusMessage:
+        answer = await ask(subject, data, headers, timeout_s=timeout_s)
+        if len(rig.bus.leases) == 1:
+            await rig.commander.release(KEY)
+        return answer
+
+    rig.bus.request = request  # type: ignore[method-assign]
+    given = await rig.want(21.0)
+    assert (given.held_back, given.is_lost) == ("its lease was given back meanwhile", True)
+    assert [item.release for item in rig.bus.leases] == [False, True, True]
+    assert rig.bus.commands == []
