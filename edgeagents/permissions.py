@@ -32,6 +32,9 @@ from edgeagents.subjects import (
 )
 
 INFERENCE_USER: Final = "inference"
+# Services that reach EdgeX by the guard's door, as agents do, and are none: NATS user -> EdgeX service key.
+BEHIND_DOOR: Final = {COORDINATOR: f"app-{COORDINATOR}", INFERENCE_USER: f"app-{INFERENCE_USER}"}
+STANDBY_KEY: Final = f"app-{COORDINATOR}-standby"  # the service key of a second coordinator: EDGEX_SERVICE_KEY
 MICRO_INBOX: Final = "_INBOX.micro"  # where questions to micro services have their answers sent
 NEVER_FOR_AGENTS: Final = ("edgex.core.command.>", "edgex.device.command.>", "edgex.core.commandquery.>")
 
@@ -103,6 +106,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
     publish = [
         f"{g}.sessions.{name}",
         f"{g}.leases.{name}",
+        f"{g}.consents.{name}",
         f"{g}.inference.{name}",
         f"{g}.commands.*.{name}",
         f"{g}.audit.{name}.*",
@@ -130,6 +134,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
         f"edgex.configs.edgex.v4.{key}.>",
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
+        f"{g}.consent-requests.{name}",
         f"{g}.acts.{name}.{COORDINATOR}",
         f"{g}.coordinator",
         *asked_on(key),
@@ -140,15 +145,15 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
 
 def for_coordinator(gateway: str, base: str = "edgex") -> Permissions:
     """Return the permissions of a coordinator: it leads and keeps the ledger of tasks, and commands nothing."""
-    g, key = token(gateway), f"app-{COORDINATOR}"
+    g, keys = token(gateway), (f"app-{COORDINATOR}", STANDBY_KEY)
     publish = [
         f"{g}.acts.*.{COORDINATOR}",
         f"{g}.{COORDINATOR}",
         f"{g}.tasks.*",
         f"{g}.leases.{COORDINATOR}",  # who holds what: the guard grants this name nothing
         f"{g}.audit.{COORDINATOR}.*",
-        f"{g}.dead-letters.{key}",
-        f"{base}.telemetry.{key}.>",
+        *(f"{g}.dead-letters.{key}" for key in keys),
+        *(f"{base}.telemetry.{key}.>" for key in keys),
         "_INBOX.>",
         # Never to create or update it: `republish` and `sources` of a stream reach subjects that no permission guards.
         f"$JS.API.STREAM.INFO.{TASKS_STREAM}",
@@ -158,12 +163,12 @@ def for_coordinator(gateway: str, base: str = "edgex") -> Permissions:
     ]
     subscribe = [
         f"{inbox(COORDINATOR)}.>",
-        f"edgex.configs.edgex.v4.{key}",
-        f"edgex.configs.edgex.v4.{key}.>",
+        *(f"edgex.configs.edgex.v4.{key}{rest}" for key in keys for rest in ("", ".>")),
         "edgex.configs.edgex.v4.core-common-config-bootstrapper.>",
         f"{base}.system-events.>",
+        f"{g}.{COORDINATOR}",  # whether another one is there
         *coordinator_hears(gateway),
-        *asked_on(key),
+        *(subject for key in keys for subject in asked_on(key)),
     ]
     return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS, COMMON_SECRETS)
 

@@ -221,15 +221,30 @@ def speaker(subject: str) -> str:
     return name_of(parts[-1])
 
 
+def consent_request(gateway: str, agent: str) -> str:
+    """Return the subject on which the guard asks an agent whether it consents to another one's command."""
+    return f"{token(gateway)}.consent-requests.{token(agent)}"
+
+
+def consent(gateway: str, agent: str) -> str:
+    """Return the subject on which an agent, and nobody else, says whether it consents."""
+    return f"{token(gateway)}.consents.{token(agent)}"
+
+
+def consents(gateway: str) -> str:
+    """Return the filter for what all agents of a gateway say on others' commands."""
+    return f"{token(gateway)}.consents.*"
+
+
 def sender(subject: str) -> str:
-    """Return whose a session, lease or inference subject is: the sender is a token, never a word in the body.
+    """Return whose a session, lease, consent or inference subject is: a token of it, never a word in the body.
 
     Raises:
         InvalidInputError: it is not one.
     """
     parts = subject.split(".")
-    if len(parts) != 3 or parts[1] not in ("sessions", "leases", "inference"):
-        raise InvalidInputError(f"{subject!r} is no session, lease or inference subject")
+    if len(parts) != 3 or parts[1] not in ("sessions", "leases", "consents", "inference"):
+        raise InvalidInputError(f"{subject!r} is no session, lease, consent or inference subject")
     return name_of(parts[2])
 
 

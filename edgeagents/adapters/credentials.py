@@ -3,6 +3,7 @@
     nats/users.json                              the broker's users, with permissions (`permissions.py`)
     guard/   nats.password door.tokens command.token approvers
     agent-X/ nats.password door.token
+    coordinator/, inference/                     as an agent's
     core/    nats.password command.tokens        the embedded EdgeX core
     world/   nats.password
     owner/   nats.password command.token approver.token
@@ -24,8 +25,18 @@ from typing import Final
 
 from edgeagents.adapters.nats_server import user_entry, write_private
 from edgeagents.errors import ConfigurationError
-from edgeagents.permissions import Permissions, agent_user, for_agent, for_edgex, for_everything
-from edgeagents.subjects import token
+from edgeagents.permissions import (
+    BEHIND_DOOR,
+    INFERENCE_USER,
+    Permissions,
+    agent_user,
+    for_agent,
+    for_coordinator,
+    for_edgex,
+    for_everything,
+    for_inference,
+)
+from edgeagents.subjects import COORDINATOR, token
 
 PASSWORD: Final = "nats.password"  # noqa: S105  # a file name
 TOKEN_BYTES: Final = 24
@@ -41,7 +52,8 @@ class Credentials:
         folder: holds a folder a consumer; those may be volumes.
         gateway: its name: first token of every subject.
         agents: names of the agents.
-        rotated: whose secrets are made anew: `guard`, `owner`, `edgex`, an agent's name, `peer-X`, or `all`.
+        rotated: whose secrets are made anew: `guard`, `owner`, `edgex`, `coordinator`, `inference`, an agent's name,
+            `peer-X`, or `all`.
         peers: names of the gateways that it is linked to.
         coming: those of them that come to us, and so need a password of ours.
     """
@@ -67,6 +79,8 @@ class Credentials:
             "owner": (self._password("owner", "owner"), for_everything()),
             "guard": (self._password("guard", "guard"), for_everything()),
             "edgex": (self._password("edgex", "core", "world"), for_edgex(self.gateway, services=WORLDS)),
+            COORDINATOR: (self._password(COORDINATOR, COORDINATOR), for_coordinator(self.gateway)),
+            INFERENCE_USER: (self._password(INFERENCE_USER, INFERENCE_USER), for_inference(self.gateway)),
             **{
                 agent_user(name): (
                     self._password(name, agent_user(name)),
@@ -75,17 +89,18 @@ class Credentials:
                 for name in agents
             },
         }
-        doors = {name: self._secret(name, agent_user(name), "door.token") for name in agents}
+        consumers = {**{name: name for name in BEHIND_DOOR}, **{name: agent_user(name) for name in agents}}
+        doors = {name: self._secret(name, consumer, "door.token") for name, consumer in consumers.items()}
         commands = {name: self._secret(name, name, "command.token") for name in ("guard", "owner")}
         approver = self._secret("owner", "owner", "approver.token")
         self._put("core", "command.tokens", _lines(commands))
         self._put("guard", "approvers", _lines({"owner": approver}))
-        self._put("guard", "door.tokens", _lines(doors) or "# no agents\n")
+        self._put("guard", "door.tokens", _lines(doors))
         leaves = {name: self._secret(peer(name), "owner", f"{peer(name)}.password") for name in sorted(self.coming)}
         self._put("nats", "users.json", users_text(users, leaves))
 
     def _check_names(self) -> None:
-        known = {EVERYBODY, "guard", "owner", "edgex", *self.agents, *map(peer, self.coming)}
+        known = {EVERYBODY, "guard", "owner", "edgex", *BEHIND_DOOR, *self.agents, *map(peer, self.coming)}
         unknown = sorted(set(self.rotated) - known)
         if unknown:
             raise ConfigurationError(f"nobody is called {', '.join(unknown)}: known are {', '.join(sorted(known))}")

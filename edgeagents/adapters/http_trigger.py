@@ -58,10 +58,19 @@ def add_trigger(
         on_invalid: called for each body that cannot be decoded.
     """
     schema: dict[str, Any] = {"content": {JSON: {}, CBOR: {}}, "required": True}
+    plain = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {"description": "It is taken; the body is the pipeline's own, mostly empty."},
+        400: {"description": "It cannot be decoded, and why.", **plain},
+        422: {"description": "The pipeline cannot work with it, and why.", **plain},
+    }
 
-    @app.post(PATH, tags=["common"], openapi_extra={"requestBody": schema}, response_class=Response)
+    @app.post(
+        PATH, tags=["common"], openapi_extra={"requestBody": schema}, response_class=Response, responses=answers,
+        response_model=None,
+    )  # fmt: skip
     async def trigger(request: Request) -> Response:
-        """Take an event, or raw data, into the pipeline."""
+        """Take an event, or raw data, into the pipeline; there only with `Trigger.Type` http."""
         body = await request.body()
         content_type = request.headers.get("content-type", JSON)
         try:

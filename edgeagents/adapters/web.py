@@ -28,6 +28,7 @@ from edgeagents.adapters.middleware import (
     error_body,
 )
 from edgeagents.adapters.rest import CORRELATION_HEADER
+from edgeagents.adapters.web_pages import ERRORS, Config, Ping, Stored, Version, shows, takes
 from edgeagents.errors import EdgeAgentsError, NotAllowedError, TooManyAttemptsError, meaning_of
 from edgeagents.model.device import EdgexModel
 
@@ -85,7 +86,7 @@ class WebContext:
 
 def make_app(context: WebContext) -> FastAPI:
     """Return an app with the common routes, EdgeX's errors and the limits in force; the caller adds routes."""
-    app = FastAPI(title=context.key, version=context.version, docs_url=None, redoc_url=None)
+    app = FastAPI(title=context.key, version=context.version, docs_url=None, redoc_url=None, responses=ERRORS)
     _add_common_routes(app, context)
     _add_error_bodies(app)
     # The last one added is the outermost.
@@ -113,26 +114,24 @@ def secret_keys(name: str, data: Mapping[str, str]) -> dict[str, str]:
 
 
 def _add_common_routes(app: FastAPI, context: WebContext) -> None:
-    @app.get("/api/v3/ping", tags=["common"])
+    @app.get("/api/v3/ping", tags=["common"], **shows(Ping, "It is up."))
     async def ping() -> dict[str, Any]:
         """Say that the service is up."""
         return {"apiVersion": "v3", "timestamp": unix_date(datetime.now(UTC)), "serviceName": context.key}
 
-    @app.get("/api/v3/version", tags=["common"])
+    @app.get("/api/v3/version", tags=["common"], **shows(Version, "The versions."))
     async def version() -> dict[str, Any]:
         """Return the versions of the service and of the EdgeX contract it keeps."""
         return {
             "apiVersion": "v3", "version": context.version, "serviceName": context.key, "sdk_version": SDK_VERSION,
         }  # fmt: skip
 
-    @app.get("/api/v3/config", tags=["common"])
+    @app.get("/api/v3/config", tags=["common"], **shows(Config, "The configuration."))
     async def config() -> dict[str, Any]:
         """Return the whole configuration, secrets hidden."""
         return {"apiVersion": "v3", "config": shown(context.config()), "serviceName": context.key}
 
-    schema = {"content": {"application/json": {"schema": SecretRequest.model_json_schema()}}, "required": True}
-
-    @app.post("/api/v3/secret", tags=["common"], status_code=201, openapi_extra={"requestBody": schema})
+    @app.post("/api/v3/secret", tags=["common"], **takes(SecretRequest), **shows(Stored, "It is stored.", 201))
     async def secret(request: Request) -> JSONResponse:
         """Store a secret."""
         if context.store_secret is None:

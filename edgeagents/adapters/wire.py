@@ -62,10 +62,15 @@ PB_CLASSES: Final[dict[type[model.Message], Callable[..., PbMessage]]] = {
 M = TypeVar("M", bound=model.Message)
 
 
+def answers_in(content_type: str) -> str:
+    """Return what whoever writes in a content type is answered in: JSON to JSON, protobuf to all else."""
+    return JSON if content_type.partition(";")[0].strip().lower() == JSON else PROTOBUF
+
+
 def encode(message: model.Message, content_type: str = PROTOBUF) -> bytes:
     """Return a message as protobuf, or as JSON for `application/json`."""
     pb = PB_CLASSES[type(message)](**message.model_dump(exclude_none=True))
-    if content_type == JSON:
+    if answers_in(content_type) == JSON:
         return json_format.MessageToJson(pb, preserving_proto_field_name=True, indent=None).encode()
     return pb.SerializeToString()
 
@@ -81,7 +86,7 @@ def decode(kind: type[M], data: bytes, content_type: str = PROTOBUF) -> M:
         raise MalformedMessageError(f"{kind.__name__} of {len(data)} bytes: at most {MAX_MESSAGE_BYTES}", "too-large")
     pb = PB_CLASSES[kind]()
     try:
-        if content_type.partition(";")[0].strip().lower() == JSON:
+        if answers_in(content_type) == JSON:
             json_format.Parse(data, pb, ignore_unknown_fields=True, max_recursion_depth=32)
         else:
             pb.ParseFromString(data)

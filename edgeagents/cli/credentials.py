@@ -21,7 +21,8 @@ Rotate = Annotated[
     list[str] | None,
     Parameter(
         consume_multiple=True,
-        help="make new ones: of `guard`, `owner`, `edgex`, agents by name, `peer-NAME` for a gateway, or `all`",
+        help="make new ones: of `guard`, `owner`, `edgex`, `coordinator`, `inference`, agents by name, "
+        "`peer-NAME` for a gateway, or `all`",
     ),
 ]
 Gateways = Annotated[

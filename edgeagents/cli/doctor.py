@@ -25,17 +25,20 @@ from edgeagents.adapters.examination.edgex import look_at_core, look_at_keeper
 from edgeagents.adapters.examination.links import look_at_links
 from edgeagents.adapters.examination.owner import look_at_files
 from edgeagents.adapters.examination.services import look_at_agents, look_at_guard
+from edgeagents.adapters.examination.together import look_at_shared
 from edgeagents.adapters.rest import make_http
 from edgeagents.cli.lines import clean
 from edgeagents.cli.place import DEFAULT_PLACE, Place
 from edgeagents.errors import EdgeAgentsError
 from edgeagents.model.finding import Finding, Level, failed, worst
+from edgeagents.permissions import INFERENCE_USER
 from edgeagents.protocol.diagnosis.broker import broker_findings
 from edgeagents.protocol.diagnosis.edgex import core_findings, keeper_findings
 from edgeagents.protocol.diagnosis.files import file_findings
 from edgeagents.protocol.diagnosis.links import link_findings
 from edgeagents.protocol.diagnosis.machine import disk_finding
 from edgeagents.protocol.diagnosis.services import agent_findings, guard_findings
+from edgeagents.protocol.diagnosis.together import coordinator_findings, model_findings, tasks_stream_findings
 
 LIMIT_S: Final = 10.0
 STYLES: Final[dict[Level, str]] = {"ok": "green", "skipped": "dim", "warning": "yellow", "failed": "bold red"}
@@ -43,7 +46,7 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="one JSON obje
 
 
 def doctor(*, place: Place = DEFAULT_PLACE, json_: Json = False) -> None:
-    """Check broker, EdgeX, files, clocks, disks, guard and agents; exit code 1 when something failed.
+    """Check broker, EdgeX, files, clocks, disks, guard, agents, coordinator and model; exit 1 when something failed.
 
     Each line says what was found and, where it is not well, what to do. Nothing is changed anywhere.
     """
@@ -63,7 +66,7 @@ async def diagnose(place: Place, limit_s: float = LIMIT_S) -> list[Finding]:
         checks = {
             "broker": _broker(place), "links": _links(place), "keeper": _keeper(http, place),
             "core services": _core(http, place), "files": _files(http, place), "disk": _disks(place),
-            "guard and agents": _services(http, place),
+            "guard and agents": _services(http, place), "coordinator and language model": _shared(http, place),
         }  # fmt: skip
         done = await asyncio.gather(*(_limited(name, check, limit_s) for name, check in checks.items()))
     return [finding for findings in done for finding in findings]
@@ -83,7 +86,10 @@ async def _limited(name: str, check: Awaitable[list[Finding]], limit_s: float) -
 async def _broker(place: Place) -> list[Finding]:
     settings = place.bus_settings()
     expected = subjects.stream_subjects(place.gateway, settings.edgex_base, settings.edgex_bus)
-    return broker_findings(await look_at_broker(settings, expected), expected)
+    tasks = {subjects.TASKS_STREAM: [subjects.task_records(place.gateway)]}
+    facts = await look_at_broker(settings, expected | tasks)
+    there = {name: captured for name, captured in tasks.items() if name in facts.streams}
+    return [*broker_findings(facts, expected | there), *tasks_stream_findings(facts, subjects.TASKS_STREAM)]
 
 
 async def _links(place: Place) -> list[Finding]:
@@ -113,6 +119,15 @@ async def _services(http: httpx.AsyncClient, place: Place) -> list[Finding]:
     names = sorted((await look_at_files(http, place.keeper, place.site_file, place.agents_dir)).agents)
     agents = await look_at_agents(http, place.keeper, names, place.bus_settings())
     return [*guard_findings(guard), *agent_findings(agents, guard)]
+
+
+async def _shared(http: httpx.AsyncClient, place: Place) -> list[Finding]:
+    files, tasks, model = await asyncio.gather(
+        look_at_files(http, place.keeper, place.site_file, place.agents_dir),
+        look_at_shared(http, subjects.COORDINATOR, place.coordinator, place.keeper),
+        look_at_shared(http, INFERENCE_USER, place.inference, place.keeper),
+    )
+    return [*coordinator_findings(tasks, files.agents), *model_findings(model, files.agents)]
 
 
 def _show(findings: Sequence[Finding]) -> None:

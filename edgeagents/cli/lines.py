@@ -129,6 +129,21 @@ def _approval(body: Body) -> str:
     return f"{body['approver']} {verb} command {body['command']}{_reason(body)}"
 
 
+def _consent(body: Body) -> str:
+    parts = [f"{name} consented" for name in body["consented"]]
+    parts += [f"{name} refused: {reason}" for name, reason in body["refused"].items()]
+    parts += [f"{name} was silent" for name in body["silent"]]
+    end = {"carried": "enough to let it pass", "open": "not enough"}.get(body["decision"], str(body["decision"]))
+    return f"{'; '.join(parts)}: {end}, {body['quorum']} of {len(body['members'])} needed (command {body['command']})"
+
+
+def _consent_said(body: Body) -> str:
+    verb = "consents to" if body["consents"] else "does not consent to"
+    return (
+        f"{verb} {place_of(body)} = {shown(body['value'])} for {body['of']}{_reason(body)} (command {body['command']})"
+    )
+
+
 def _rejected(body: Body) -> str:
     return f"message {body['sequence']} on {body['subject']} set aside, {body['cause']}: {body['text']}"
 
@@ -224,4 +239,5 @@ WORDS: Final[Mapping[str, Callable[[Body], str]]] = {
     "conflict": _conflict, "settlement": _settlement,
     "settlement-given": _given,
     "override-over": _override_over, "clock-step": _clock_step, "paused": _paused, "resumed": _resumed, "mode": _mode,
+    "consent": _consent, "consent-said": _consent_said,
 }  # fmt: skip

@@ -20,11 +20,11 @@ from edgeagents.cli.lines import STATUS_STYLES, clean, shown, when
 from edgeagents.cli.place import DEFAULT_PLACE, Place
 from edgeagents.cli.survey import device_rows, read_devices, read_status
 
-WORDS: Final = ("up", "away")
+SHARED_STYLES: Final = {"up": "", "none": "dim", "waits": "yellow"}
 
 
 def status(*, place: Place = DEFAULT_PLACE, json_: Json = False) -> None:
-    """Show on one screen how a gateway stands: broker, links, EdgeX, guard, agents, commands, pauses, overrides."""
+    """Show on one screen how a gateway stands: broker, links, EdgeX, tasks, model, guard, agents, commands, pauses."""
     body = asyncio.run(read_status(place.resolved()))
     if json_:
         _print(body)
@@ -85,6 +85,8 @@ def _parts(body: Mapping[str, Any]) -> Table:
         table.add_row(name, Text(clean(body[name]["text"]), style="" if is_up else "bold red"))
     for link in body["links"]:
         table.add_row(link["link"], Text(clean(link["text"]), style="" if link["state"] == "up" else "yellow"))
+    for name, word in (("coordinator", "tasks"), ("model", "model")):
+        table.add_row(word, Text(clean(body[name]["text"]), style=SHARED_STYLES.get(body[name]["state"], "bold red")))
     guard = body["guard"]
     if guard["problem"]:
         table.add_row("guard", Text(clean(guard["problem"]), style="bold red"))

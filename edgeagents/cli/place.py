@@ -44,6 +44,9 @@ class Place:
     coordinator: Annotated[str, _option("address of the coordinator", f"{PREFIX}COORDINATOR_URL")] = (
         "http://127.0.0.1:59741"
     )
+    inference: Annotated[str, _option("address of the language model's service", f"{PREFIX}INFERENCE_URL")] = (
+        "http://127.0.0.1:59743"
+    )
     site_file: Annotated[Path, _option("the owner's site.yaml", f"{PREFIX}GUARD_SITE_FILE")] = Path("site.yaml")
     agents_dir: Annotated[Path, _option("folder of agent files", f"{PREFIX}GUARD_AGENTS_DIR")] = Path("agents")
     gateways_file: Annotated[Path | None, _option("the owner's gateways.yaml", f"{PREFIX}GUARD_GATEWAYS_FILE")] = None

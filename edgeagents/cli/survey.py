@@ -8,9 +8,11 @@ Source: design.md sections 2 and 3.
 import asyncio
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import httpx
 
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
@@ -19,15 +21,19 @@ from edgeagents.adapters.examination.edgex import look_at_keeper
 from edgeagents.adapters.examination.links import look_at_links
 from edgeagents.adapters.examination.owner import look_at_files
 from edgeagents.adapters.examination.services import look_at_agents, look_at_guard
+from edgeagents.adapters.examination.together import look_at_shared
 from edgeagents.adapters.rest import make_http
 from edgeagents.cli.place import Place
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, NotFoundError
 from edgeagents.model.device import Reading
 from edgeagents.model.envelope import EventMessage
+from edgeagents.model.finding import Finding
+from edgeagents.permissions import INFERENCE_USER
 from edgeagents.protocol.diagnosis.edgex import ServiceFacts
 from edgeagents.protocol.diagnosis.files import FileFacts
 from edgeagents.protocol.diagnosis.links import LinksFacts, link_findings
 from edgeagents.protocol.diagnosis.services import AgentFacts, GuardFacts
+from edgeagents.protocol.diagnosis.together import SharedFacts, coordinator_findings, model_findings
 
 CLIENT = "edgeagents-cli"
 Newest = dict[tuple[str, str], Reading]
@@ -36,19 +42,30 @@ Newest = dict[tuple[str, str], Reading]
 async def read_status(place: Place) -> dict[str, Any]:
     """Return how a gateway stands, as `status --json` prints it."""
     async with make_http() as http:
-        files, guard, keeper, broker, links = await asyncio.gather(
+        files, guard, keeper, broker, links, (tasks, model) = await asyncio.gather(
             look_at_files(http, place.keeper, place.site_file, place.agents_dir),
             look_at_guard(http, place.guard),
             look_at_keeper(http, place.keeper),
             _broker(place),
             look_at_links(place.bus_settings(), place.gateways_file),
+            look_at_both(http, place),
         )
         names = sorted({*files.agents, *_strings(guard.state.get("sessions"))})
         agents = await look_at_agents(http, place.keeper, names, None)
     return {
         "gateway": place.gateway, "broker": broker, "edgex": _edgex(keeper[0], files), "guard": guard_body(guard),
         "agents": [agent_body(facts, guard) for facts in agents], "links": link_rows(links),
+        "coordinator": shared_body(tasks, coordinator_findings(tasks, files.agents)),
+        "model": shared_body(model, model_findings(model, files.agents)),
     }  # fmt: skip
+
+
+async def look_at_both(http: httpx.AsyncClient, place: Place) -> tuple[SharedFacts, SharedFacts]:
+    """Return what coordinator and language model show of themselves."""
+    return await asyncio.gather(
+        look_at_shared(http, subjects.COORDINATOR, place.coordinator, place.keeper),
+        look_at_shared(http, INFERENCE_USER, place.inference, place.keeper),
+    )
 
 
 async def _broker(place: Place) -> dict[str, str]:
@@ -74,6 +91,13 @@ def link_rows(facts: LinksFacts) -> list[dict[str, str]]:
         for finding in link_findings(facts)
         if finding.check.startswith("link to ") or finding.level == "failed"
     ]
+
+
+def shared_body(facts: SharedFacts, findings: Sequence[Finding]) -> dict[str, str]:
+    """Return what is told of coordinator or language model: `none` where this gateway has no such service."""
+    states = {"ok": "up", "warning": "waits", "failed": "away"}
+    state = "none" if facts.is_none else states[findings[0].level]
+    return {"state": state, "text": findings[0].found}
 
 
 def _edgex(keeper: ServiceFacts, files: FileFacts) -> dict[str, str]:

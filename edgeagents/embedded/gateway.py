@@ -170,6 +170,8 @@ class Gateway:
             "guard_dir": str((plan.folder / "guard").resolve()),
             "store_dir": str((plan.folder / "nats" / "jetstream").resolve()),
         }  # fmt: skip
+        if plan.model is not None:
+            place["inference"] = self.url("inference")
         if plan.gateways_file is not None:
             place["gateways_file"] = str(plan.gateways_file.resolve())
         (plan.folder / PLACE_FILE).write_text(json.dumps(place, indent=1) + "\n")

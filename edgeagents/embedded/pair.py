@@ -24,7 +24,7 @@ FILE: Final = "gateways.yaml"
 PORTS: Final = range(20_000, 30_000)
 
 
-def linked(listening: Plan, going: Plan) -> tuple[Gateway, Gateway]:
+def linked(listening: Plan, going: Plan, host: str = "127.0.0.1") -> tuple[Gateway, Gateway]:
     """Return two gateways of which the second goes to the first; nothing runs yet.
 
     Files that are there already stay: so a pair comes up again as it was.
@@ -32,17 +32,18 @@ def linked(listening: Plan, going: Plan) -> tuple[Gateway, Gateway]:
     Args:
         listening: where the other comes in.
         going: the one that opens the link.
+        host: the address, of the listening side, at which they meet.
     """
     taken: set[int] = set()
     port, password = _port(taken), secrets.token_urlsafe(24)
     peer = f"{going.gateway}.password"
-    _write(listening, {"listen": {"host": "127.0.0.1", "port": port}, "peers": {going.gateway: {}}})
+    _write(listening, {"listen": {"host": host, "port": port}, "peers": {going.gateway: {}}})
     broker = listening.folder / "nats" / f"peer-{peer}"
     broker.parent.mkdir(parents=True, exist_ok=True)
     if not broker.exists():
         write_private(broker, password + "\n")
     given = going.folder / f"{listening.gateway}.password"
-    entry = {"address": f"nats-leaf://127.0.0.1:{port}", "password_file": given.name}
+    entry = {"address": f"nats-leaf://{host}:{port}", "password_file": given.name}
     _write(going, {"peers": {listening.gateway: entry}})
     write_private(given, broker.read_text())
     return Gateway(_with_file(listening, taken)), Gateway(_with_file(going, taken))

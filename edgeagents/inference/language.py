@@ -12,6 +12,8 @@ Source: onnxruntime contrib operator GroupQueryAttention, past and present in on
 """
 
 import json
+import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias
@@ -121,7 +123,7 @@ class Decoder:
             )
         self._least = 2 if steady else 1
         shape = (config.layers, 2, max(rows, self._least), config.kv_heads, length, config.head_dim)
-        self._memory: Floats = np.zeros(shape, np.float32)
+        self._memory: Floats = _zeros(shape)
         self._steps: dict[int, _Step] = {}
         self._pieces: dict[int, Any] = {}
 
@@ -285,6 +287,17 @@ def _ports(config: LanguageConfig) -> tuple[list[Port], list[Port]]:
         [*inputs, *(Port(f"past_key_values.{part}", real, memory) for part in parts)],
         [Port("logits", real, ("batch", 1, config.vocab)), *(Port(f"present.{part}", real, memory) for part in parts)],
     )
+
+
+def _zeros(shape: tuple[int, ...]) -> Floats:
+    """Return zeros of which only the pages that are written to take memory.
+
+    numpy asks the kernel for pages of 2 MiB: then the first tokens of a row, 64 KiB in each layer, take all of it.
+    """
+    memory = mmap.mmap(-1, 4 * math.prod(shape))
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32).reshape(shape)
 
 
 def _value(array: npt.NDArray[Any]) -> Any:

@@ -1,8 +1,9 @@
 """What this process may use of the machine: CPUs and memory, within the limits of its container.
 
-Leaves out cgroup v1, whose files lie elsewhere: then the machine's own figures count.
+With cgroup v1 only the limits of a container that sees its own group as the root: else the machine's figures count.
 
-Source: Linux Documentation/admin-guide/cgroup-v2, cpu.max, memory.max, memory.current; proc(5), meminfo.
+Source: Linux Documentation/admin-guide/cgroup-v2, cpu.max, memory.max, memory.current; cgroup-v1/memory,
+scheduler/sched-bwc; proc(5), meminfo.
 """
 
 import math
@@ -25,6 +26,9 @@ def cpus(groups: Path = CGROUPS, own: Path = OWN_GROUP) -> int:
         quota, _, period = _text(folder / "cpu.max").partition(" ")
         if quota.isdigit() and period.strip().isdigit() and int(period):
             count = min(count, math.ceil(int(quota) / int(period)))
+    quota, period = (_text(groups / "cpu" / f"cpu.cfs_{word}_us") for word in ("quota", "period"))
+    if quota.isdigit() and period.isdigit() and int(period):  # version 1; -1 is no limit
+        count = min(count, math.ceil(int(quota) / int(period)))
     return max(1, count)
 
 
@@ -37,10 +41,17 @@ def free_memory_bytes(groups: Path = CGROUPS, own: Path = OWN_GROUP, meminfo: Pa
             free = int(rest.split()[0]) * 1024.0
     for folder in _folders(groups, own):
         most, used = _text(folder / "memory.max"), _text(folder / "memory.current")
-        if most.isdigit() and used.isdigit():
-            reclaimable = _of(_text(folder / "memory.stat"), "inactive_file")
-            free = min(free, max(0.0, float(most) - float(used) + reclaimable))
-    return free
+        free = min(free, _left(most, used, folder / "memory.stat", "inactive_file"))
+    first = groups / "memory"  # version 1
+    most, used = _text(first / "memory.limit_in_bytes"), _text(first / "memory.usage_in_bytes")
+    return min(free, _left(most, used, first / "memory.stat", "total_inactive_file"))
+
+
+def _left(most: str, used: str, stat: Path, name: str) -> float:
+    """Return what a limit leaves, with what was only read from files, which can be had back; infinite without one."""
+    if not (most.isdigit() and used.isdigit()):
+        return math.inf
+    return max(0.0, float(most) - float(used) + _of(_text(stat), name))
 
 
 def _folders(groups: Path, own: Path) -> list[Path]:

@@ -78,6 +78,7 @@ class Session:
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
+        options.enable_mem_pattern = False  # it keeps one for each size of input that ever came
         options.log_severity_level = 3
         try:
             self.ort = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

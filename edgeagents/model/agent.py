@@ -28,6 +28,7 @@ Stage: TypeAlias = Literal["rule", "phrase", "policy-model", "language-model", "
 RULE_DEVICE: Final = "rule"
 PERSON: Final = "person"  # stands where a device's name would, in a decision on what somebody said
 
+NAME: Final = r"^[a-z0-9][a-z0-9-]{0,40}$"  # of an agent
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _HELD_TOPIC = re.compile(r"rules/agents|events/device(/[^/]+){4}")  # what the stream of events captures
 _LONGEST_S = 1e9  # some 30 years: keeps infinities and absurd numbers out of sums of times
@@ -301,7 +302,7 @@ def _filled(text: str, words: Mapping[str, tuple[str, ...]]) -> set[str]:
 class AgentDefinition(OwnerModel):
     """One agent: what it watches, what it may do, what it wants."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     description: str = ""
     mode: Mode = "observe"
     priority: Priority = "comfort"
@@ -320,7 +321,7 @@ class AgentDefinition(OwnerModel):
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, value: str) -> str:
-        if value in ("guard", "coordinator", "owner", "http"):
+        if value in ("guard", "coordinator", "inference", "owner", "http"):
             raise ValueError(f"the name {value!r} is taken")
         return value
 

@@ -97,8 +97,8 @@ class Completion(BaseModel):
 
     @property
     def confidence(self) -> float:
-        """Return how sure the model was, 0 to 1: the geometric mean of its choices' probabilities; 0 if capped."""
-        if self.is_capped or self.ending in ("failed", "cancelled"):
+        """Return how sure the model was, 0 to 1: the geometric mean of its choices; 0 if capped or not a number."""
+        if self.is_capped or self.ending in ("failed", "cancelled") or math.isnan(self.log_probability):
             return 0.0
         return math.exp(min(0.0, self.log_probability / max(1, self.free_tokens)))
 

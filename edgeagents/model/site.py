@@ -5,9 +5,11 @@ What is not declared here cannot be commanded by any agent.
 Source: design.md section 3.8.
 """
 
+from typing import Annotated
+
 from pydantic import Field, field_validator, model_validator
 
-from edgeagents.model.agent import OwnerModel, Selector, parse_duration_s
+from edgeagents.model.agent import NAME, OwnerModel, Selector, parse_duration_s
 from edgeagents.model.device import Device
 from edgeagents.model.message import CommandKind, RiskClass
 
@@ -39,6 +41,10 @@ class ResourceRule(Selector):
     minimum_off: float = Field(0.0, ge=0, description="a Bool stays false at least this long, site time")
     proof: Proof | None = None
     approval_wait: float = Field(600.0, gt=0, le=86_400, description="how long a human has to decide, wall time")
+    affected: tuple[Annotated[str, Field(pattern=NAME)], ...] = Field(
+        (), max_length=64, description="class B: agents whose consent counts; empty: the others that may set it"
+    )
+    quorum: int | None = Field(None, ge=1, le=64, description="class B: so many of them are enough; unset: all")
     quarantine: float = Field(
         5.0, ge=0, le=3600, description="how long a device is left alone after a SET without an answer, wall time"
     )
@@ -64,6 +70,10 @@ class ResourceRule(Selector):
             raise ValueError("name the devices by device, profile or label")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
+        if self.risk_class != "B" and (self.affected or self.quorum is not None):
+            raise ValueError(f"affected and quorum are for class B: class {self.risk_class} counts no consents")
+        if self.affected and self.quorum is not None and self.quorum > len(set(self.affected)):
+            raise ValueError(f"quorum {self.quorum} of {len(set(self.affected))} affected agents is never reached")
         return self
 
 

@@ -8,6 +8,7 @@ Source: design.md sections 1 and 5; docs/tasks.md.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import Priority
-from edgeagents.model.message import Word
+from edgeagents.model.message import Cause, Word
 from edgeagents.model.skill import MOST_VALUE_CHARS, SET, as_text
 
 MOST_TASK_BYTES: Final = 16_384
@@ -24,6 +25,8 @@ TaskState: TypeAlias = Literal["open", "awarded", "taken", "done", "failed", "ca
 ENDED_STATES: Final = ("done", "failed", "cancelled")
 Text: TypeAlias = Annotated[str, Field(max_length=MOST_VALUE_CHARS)]  # a length is counted of valid Unicode alone
 _PARAM = re.compile(r"[a-z][a-z0-9_]{0,63}")
+TASK_CAUSES: Final = "tasks/"  # how the stream of a cause begins that is a task
+_DIGITS = re.compile(r"[0-9]{1,20}")
 
 
 class TaskWanted(BaseModel):
@@ -102,3 +105,37 @@ def read_task(body: Any) -> TaskWanted:
         text = f"task: {where[:100]}: {first['msg'].removeprefix('Value error, ')}"
         # A name of a field may be what no encoding writes: half a surrogate pair.
         raise InvalidInputError(text.encode(errors="backslashreplace").decode()) from error
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRef:
+    """Which award of which task a command carries out.
+
+    Args:
+        task: its id.
+        accepted_unix_ns: when the task was taken in: a name that is used again is another task.
+        epoch: of the award.
+    """
+
+    task: str
+    accepted_unix_ns: int
+    epoch: int
+
+
+def cause_of(ref: TaskRef) -> Cause:
+    """Return the cause of a command that carries out an award."""
+    return Cause(stream=f"{TASK_CAUSES}{ref.task}/{ref.accepted_unix_ns}", sequence=ref.epoch, event_id=ref.task)
+
+
+def task_of(cause: Cause) -> TaskRef | None:
+    """Return the award that a command carries out, None when no task caused it; the inverse of `cause_of`.
+
+    Raises:
+        InvalidInputError: it names a task in a way that `cause_of` does not write.
+    """
+    if not cause.stream.startswith(TASK_CAUSES):
+        return None
+    task, _, accepted = cause.stream.removeprefix(TASK_CAUSES).partition("/")
+    if not task or not _DIGITS.fullmatch(accepted):
+        raise InvalidInputError(f"cause {cause.stream[:80]!r} names no task: tasks/<id>/<accepted, unix ns>")
+    return TaskRef(task, int(accepted), cause.sequence)

@@ -2,7 +2,7 @@
 
 Pure and run twice: by the guard, whose word counts, and by the agent beforehand, to save the trip. The gate
 trusts nothing a message says about the world: it judges by its own picture of the devices and by the owner's
-files. Leaves out consents of other agents (class B needs a human for now).
+files. Leaves out who says yes where somebody has to: consents are `consent.py`'s, people the guard's.
 
 Source: design.md section 3.6.
 """

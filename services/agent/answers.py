@@ -11,12 +11,12 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 
 from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService
@@ -24,6 +24,7 @@ from edgeagents.adapters.bus import BusMessage, StoredMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.files import load_model
 from edgeagents.adapters.middleware import error_body
+from edgeagents.adapters.web_pages import shows, takes
 from edgeagents.errors import EdgeAgentsError, TheirError, TooManyAttemptsError, meaning_of
 from edgeagents.model.agent import AgentDefinition, Asked, Observation
 from edgeagents.model.answer import Answer, CommandAnswer
@@ -37,6 +38,7 @@ from services.agent.perception import Twin
 from services.agent.phrases import Phrase, Phrasebook
 from services.agent.questions import ACTED_ON_WITHIN_S, MOST_OPEN, Conversation, Question, Questions, question_of
 from services.agent.replies import reply_of
+from services.agent.shown import AskAnswer
 from services.agent.thinking import TROUBLES, Thinker, Thought, intent_of, read_thought, words_of
 from services.agent.understanding import Act, Understood, understand
 
@@ -228,12 +230,7 @@ class Door:
     async def open(self) -> None:
         """Take questions from now on, over HTTP and NATS."""
 
-        @self._service.app.post(PATH)
-        async def ask(request: Request) -> dict[str, Any]:
-            """Take a sentence; answer what was done and proven, refused and why, or a question back."""
-            question = question_of(await request.body())
-            return {"apiVersion": "v3", "statusCode": 200, **await self.answer(question)}
-
+        add_route(self._service.app, self.answer)
         await self._service.bus.subscribe(
             subjects.ask(self._service.settings.gateway, self._agent), self._on_message, pending=256,
             pending_bytes=1 << 20,
@@ -289,6 +286,21 @@ class Door:
             await self._service.bus.respond(message, body)
         except TheirError as error:
             log.warning("an answer could not be sent: %s", error)
+
+
+def add_route(app: FastAPI, answer: Callable[[Question], Awaitable[dict[str, Any]]]) -> None:
+    """Add `POST /api/v3/ask`; `answer` returns what is told of a question."""
+
+    @app.post(
+        PATH, **takes(Question, example={"text": "it is stuffy in the bedroom"}), **shows(AskAnswer, "An answer.")
+    )
+    async def ask(request: Request) -> dict[str, Any]:
+        """Take a sentence; answer what was done and proven, refused and why, or a question back.
+
+        There only where the agent's file says `answers: true`.
+        """
+        question = question_of(await request.body())
+        return {"apiVersion": "v3", "statusCode": 200, **await answer(question)}
 
 
 def _json(body: dict[str, Any]) -> bytes:

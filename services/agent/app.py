@@ -23,6 +23,7 @@ from edgeagents.adapters.files import load_agent
 from edgeagents.adapters.inference_client import HttpInference, LanguageClient, NatsInference
 from edgeagents.adapters.metrics import PIPELINE_TAG, Metrics
 from edgeagents.adapters.micro import Endpoint
+from edgeagents.adapters.web_pages import shows, takes
 from edgeagents.audit import Audit
 from edgeagents.clock import SteppedClock
 from edgeagents.errors import ConfigurationError, InvalidInputError
@@ -38,6 +39,7 @@ from services.agent.answers import Answers, Door, read_words
 from services.agent.bargaining import load_bargaining
 from services.agent.commands import Commander
 from services.agent.conflicts import Conflicts
+from services.agent.consenting import Consenting
 from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
 from services.agent.loop import AgentLoop, rule_results
@@ -47,6 +49,7 @@ from services.agent.pipeline import DEFAULT, read_pipeline
 from services.agent.questions import LONGEST_WAIT_S
 from services.agent.record import started_body
 from services.agent.rules import RuleBook
+from services.agent.shown import AgentState, Deciding, RuleResult, RuleTaken
 from services.agent.tasks import Tasks
 from services.agent.thinking import Thinker
 from services.agent.trigger import add_event_route, is_by_http
@@ -157,17 +160,20 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             service.bus, agent, commander, audit, incarnation,
             lambda: service.site_time.at_ns(clock.wall_ns()), service.tasks,
         )  # fmt: skip
+        consenting = Consenting(service.bus, agent, service.devices, commander, rules, twin, audit, site_now)
         conflicts = None
         if bargaining is not None:
             conflicts = Conflicts(
                 service.bus, agent, commander, twin, rules, bargaining, audit, site_now, service.tasks
             )
-        _routes(service, agent, loop, rules, twin, commander, waits, answers, tasks, conflicts)
+        add_routes(service, agent, loop, rules, twin, commander, waits, answers, tasks, consenting, conflicts)
         if is_by_http(service.config):
             add_event_route(service, agent.name, lambda: inputs.counts.update(("invalid",)))
         service.tasks.create_task(_watch(clock), name="clock")
         service.tasks.create_task(
-            _run(service, agent, path, loop, inputs, rules, twin, commander, audit, waits, tasks, conflicts),
+            _run(
+                service, agent, path, loop, inputs, rules, twin, commander, audit, waits, tasks, consenting, conflicts
+            ),
             name="agent",
         )
         try:
@@ -221,6 +227,7 @@ async def _run(
     audit: Audit,
     waits: Absences,
     work: Tasks,
+    consenting: Consenting,
     conflicts: Conflicts | None,
 ) -> None:
     """Start the agent's tasks in the order they need each other, then handle inputs for ever."""
@@ -250,6 +257,7 @@ async def _run(
     nothing_new = subjects.trigger(service.settings.gateway, agent.name)
     tasks.create_task(loop.look_again(lambda: service.bus.store(nothing_new, b"{}")), name="look-again")
     tasks.create_task(work.run(), name="tasks")
+    await consenting.open()
     if conflicts is not None:
         await _join(service, conflicts, nothing_new)
     await loop.run(inputs.queue)
@@ -315,14 +323,16 @@ def _measure(metrics: Metrics, inputs: Inputs, loop: AgentLoop, rules: RuleBook,
         metrics.counter("AgentRuleFailures", {"rule": name}, lambda name=name: rules.failures[name])  # type: ignore[misc]
 
 
-def _routes(
+def add_routes(
     service: EdgexService, agent: AgentDefinition, loop: AgentLoop, rules: RuleBook, twin: Twin, commander: Commander,
-    waits: Absences, answers: Answers | None, work: Tasks, conflicts: Conflicts | None,
+    waits: Absences, answers: Answers | None, work: Tasks, consenting: Consenting, conflicts: Conflicts | None,
 ) -> None:  # fmt: skip
     """Add the agent's own routes to the common ones."""
     subject = subjects.trigger(service.settings.gateway, agent.name)
 
-    @service.app.post("/api/v3/rule", status_code=202)
+    taken = shows(RuleTaken, "They are stored, and will be acted on.", 202)
+
+    @service.app.post("/api/v3/rule", **taken, **takes(RuleResult, arrays_of=RuleResult))
     async def take_rule_result(request: Request) -> dict[str, Any]:
         """Take results of eKuiper's rest sink: one object, or an array. Stored before the answer is given."""
         try:
@@ -332,7 +342,7 @@ def _routes(
         sequences = [await service.bus.store(subject, json.dumps(result).encode()) for result in results]
         return {"apiVersion": "v3", "statusCode": 202, "sequences": sequences}
 
-    @service.app.post("/api/v3/deciding/{word}")
+    @service.app.post("/api/v3/deciding/{word}", **shows(Deciding, "Whether it decides now."))
     async def switch_deciding(word: str) -> dict[str, Any]:
         """Stop (`off`) or resume (`on`) deciding; events are consumed all the same."""
         if word not in ("on", "off"):
@@ -340,7 +350,7 @@ def _routes(
         loop.deciding = word == "on"
         return {"apiVersion": "v3", "statusCode": 200, "deciding": loop.deciding}
 
-    @service.app.get("/api/v3/agent")
+    @service.app.get("/api/v3/agent", **shows(AgentState, "What it does."))
     async def state() -> dict[str, Any]:
         """Tell what the agent does and how it went so far."""
         welcome = commander.welcome
@@ -355,6 +365,7 @@ def _routes(
             "perception": dict(twin.counts),
             "commands": dict(commander.counts),
             "tasks": dict(work.counts),
+            "consents": dict(consenting.counts),
             **({"conflicts": dict(conflicts.counts)} if conflicts is not None else {}),
             "pending": len(commander.pending),
             "waitsFor": list(waits.waited_for),

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import Bus, StoredMessage
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus, StoredMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.edgex_bus import EdgexBus
 from edgeagents.adapters.plain_events import Names, event_names
@@ -140,7 +140,7 @@ class Inputs:
         subject = subjects.outcomes(self._gateway, self._agent.name)
         async for message in self._bus.consume(subjects.COMMANDS_STREAM, self._durable, [subject], deliver_new=True):
             try:
-                outcome = wire.decode(Outcome, message.data)
+                outcome = wire.decode(Outcome, message.data, message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
             except MalformedMessageError as error:
                 log.error("outcome %d cannot be read: %s", message.sequence, error)
                 await message.ack()

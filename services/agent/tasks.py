@@ -28,8 +28,9 @@ from edgeagents.audit import Audit
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.cooperation import Act, Announcement, Award, CallForProposals, LedgerAsk, LedgerTold
-from edgeagents.model.message import Cause, CommandId, Message, Outcome
+from edgeagents.model.message import CommandId, Message, Outcome
 from edgeagents.model.skill import Aim
+from edgeagents.model.task import TaskRef, cause_of
 from edgeagents.protocol import contract_net_participant as participant
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
 from edgeagents.protocol.conversation import Heard, Refuse, Save, Tell, Tick
@@ -290,7 +291,7 @@ class Tasks:
             return "an award of something we did not bid for"
         # Epochs of a name that is used again begin anew: without the time it would be the former task's command.
         accepted_unix_ns = call.accepted_unix_ns or item.began_unix_ns
-        cause = Cause(stream=f"tasks/{task}/{accepted_unix_ns}", sequence=award.epoch, event_id=task)
+        cause = cause_of(TaskRef(task, accepted_unix_ns, award.epoch))
         intent, site_s = self._intent(call, aim), self._site_now()
         decision = Decision(f"task-{task}-{award.epoch}"[:128], (intent,), "rule", 1.0, {}, time.time_ns())
         while _is_wanted(item):

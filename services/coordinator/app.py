@@ -34,6 +34,7 @@ from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader
 from services.coordinator.mediator import Mediator, Terms
 from services.coordinator.routes import add_routes
+from services.coordinator.standby import Rivals, Standby
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,10 @@ class CoordinatorSettings(BaseSettings):
     agents_dir: Path = Field(Path("agents"), description="folder with one YAML file per agent")
     bid_s: float = Field(1.0, gt=0, le=60, description="longest wait for bids; it ends early when all have answered")
     take_s: float = Field(5.0, gt=0, le=600, description="how long a winner may take to take a task")
-    most_invited: int = Field(32, ge=1, le=1024, description="agents asked for one task at most, the least busy first")
+    most_invited: int = Field(8, ge=1, le=1024, description="agents asked for one task at most, the least busy first")
+    standby: bool = Field(
+        False, description="wait while another coordinator of this gateway serves; set it on each one"
+    )
     conflict_answer_s: float = Field(0.5, gt=0, le=10, description="longest wait for what options are worth to parties")
     conflict_hold_s: float = Field(120.0, ge=0, le=86_400, description="a holder keeps what it used lately, site time")
     conflict_stands_s: float = Field(300.0, gt=0, le=86_400, description="how long an outcome stands, site time")
@@ -132,7 +136,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         service.tasks.create_task(work, name=name)
         for name, work in (
             ("audit", audit.run()),
-            ("coordinator", _run(service, leader, desk)),
+            ("coordinator", _run(service, leader, desk, Standby(service.bus) if settings.standby else None)),
             ("files", owners.run()),
         )
     ]
@@ -147,14 +151,17 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
             task.cancel()
 
 
-async def _run(service: EdgexService, leader: Leader, desk: Desk) -> None:
-    """Read the tasks back, then serve for ever."""
+async def _run(service: EdgexService, leader: Leader, desk: Desk, standby: Standby | None) -> None:
+    """Read the tasks back, once it is our turn to lead, then serve for ever."""
     await service.devices.wait_ready()
+    if standby is not None:
+        await standby.until_needed()
     await leader.restore()
     async with asyncio.TaskGroup() as tasks:
         for name, work in (
             ("journal", leader.journal.run()), ("sending", leader.run_sending()), ("timers", leader.run_timers()),
             ("rounds", leader.run_rounds()), ("room", leader.journal.run_room()),
+            ("rivals", Rivals(service.bus, leader.incarnation, leader.journal.is_behind).run()),
         ):  # fmt: skip
             tasks.create_task(work, name=name)
         await desk.serve()

@@ -117,7 +117,7 @@ class Desk:
         sender = self._speaker(message)
         said = self._decoded(sender, message, Announcement) if sender else None
         if said is not None:
-            self._leader.announced(sender, said)
+            self._leader.announced(sender, said, _spoken(message))
 
     async def _on_conflict(self, sender: str, message: BusMessage) -> None:
         try:
@@ -146,7 +146,7 @@ class Desk:
                 task=entry.task, epoch=entry.epoch, status=entry.status, winner=entry.winner,
                 incarnation=entry.incarnation, problem=turn.answer.problem[:MAX_REASON_CHARS],
             )  # fmt: skip
-        await self._answer(message, wire.encode(told), wire.PROTOBUF)
+        await self._answer(message, wire.encode(told, _spoken(message)), _spoken(message))
 
     async def _on_request(self, sender: str, message: BusMessage) -> None:
         verb = message.subject.split(".")[2]
@@ -176,7 +176,8 @@ class Desk:
                 }
             case "list":
                 state = str(said.get("state", ""))
-                return {"apiVersion": "v3", "statusCode": 200, "tasks": leader.listed(state)}
+                found = leader.listed(state)
+                return {"apiVersion": "v3", "statusCode": 200, "totalCount": len(found), "tasks": found}
             case "cancel":
                 record = leader.record(str(said.get("id", "")))
                 if sender not in (record.giver, "owner"):
@@ -205,6 +206,11 @@ def request_of(asked: LedgerAsk, sender: str) -> LedgerRequest:
             return CloseTask(asked.task, asked.epoch, sender, status)
         case _:
             raise InvalidInputError(f"{asked.verb} {asked.status}: read, take, or close as done or failed".strip())
+
+
+def _spoken(message: BusMessage) -> str:
+    """Return the content type that the sender of a message reads: the one it writes."""
+    return wire.answers_in(message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
 
 
 def _json(data: bytes) -> Any:

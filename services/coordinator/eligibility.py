@@ -8,6 +8,7 @@ Source: design.md section 5 ("feasibility is checked before award").
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from zlib import crc32
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition
@@ -111,8 +112,11 @@ def _range_problem(value: Value, minimum: float | None, maximum: float | None, w
     return f"{format(value)[:40]} is outside {what}, {minimum} to {maximum}"
 
 
-def invited(able_names: list[str], alive: Mapping[str, Run], most: int) -> tuple[str, ...]:
-    """Return whom to ask: of those who could, the ones that are there, the least busy first, so many at most."""
+def invited(able_names: list[str], alive: Mapping[str, Run], most: int, task: str = "") -> tuple[str, ...]:
+    """Return whom to ask: of those who could, the ones that are there, the least busy first, so many at most.
+
+    Among the equally busy the task's name draws lots, always the same ones: not every task goes to the same few.
+    """
     there = [alive[name] for name in able_names if name in alive]
-    there.sort(key=lambda run: (run.busy, run.agent))
-    return tuple(run.agent for run in there[:most])
+    there.sort(key=lambda run: (run.busy, crc32(f"{task}/{run.agent}".encode())))
+    return tuple(run.agent for run in sorted(there[:most], key=lambda run: (run.busy, run.agent)))

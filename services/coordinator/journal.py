@@ -97,6 +97,18 @@ class Journal:
                 log.warning("stream %s: %s: looking again", subjects.TASKS_STREAM, error)
             await asyncio.sleep(ROOM_AGAIN_S)
 
+    async def is_behind(self) -> bool | None:
+        """Say whether somebody else has written since we did; None: what we are writing just now will tell.
+
+        Raises:
+            UnavailableError: the broker did not answer.
+        """
+        last = self._last
+        if self._is_busy or self._waiting:
+            return None
+        end = await self._bus.last_sequence(subjects.TASKS_STREAM)
+        return None if self._is_busy or self._waiting or self._last != last else end != last
+
     def put(self, record: Record | None, then: Callable[[], None] | None = None) -> None:
         """Have a record stored, then call `then`; without a record it waits for what was put before.
 

@@ -30,7 +30,7 @@ from services.coordinator.eligibility import Site, able, invited
 from services.coordinator.explanation import award_body, end_body
 from services.coordinator.journal import ROOM, Journal
 from services.coordinator.record import Record, shown, wanted_of
-from services.coordinator.roster import Roster
+from services.coordinator.roster import MOST_RUNS, Roster
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ LONGEST_SLEEP_S: Final = 0.25
 STALL_S: Final = 2.0  # not run for so long: what others said meanwhile waits to be heard, so nobody's silence counts
 MOST_AUDITED: Final = 50  # refusals a minute that are written down; all are counted
 MOST_UNREAD: Final = 1_000  # records that wait for one watcher
-AS_PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
 
 
 class LedgerClock:
@@ -101,8 +100,9 @@ class Leader:
         self.incarnation = incarnation
         self.is_serving = asyncio.Event()  # the tasks were read back
         self.counts: Counter[str] = Counter()
-        self._encoded: tuple[Act | None, bytes] = (None, b"")
-        self._sending: deque[tuple[str, bytes]] = deque()
+        self._encoded: tuple[Act | None, dict[str, bytes]] = (None, {})  # the last act, by encoding
+        self._read_json: set[str] = set()  # agents whose announcements are JSON
+        self._sending: deque[tuple[str, bytes, str]] = deque()
         self._has_to_send = asyncio.Event()
 
     # --- life ------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class Leader:
                 self._able[record.task] = []  # after a restart with other files: its deadline ends it
         now_s = self._now()
         names = [name for name in self._able[record.task] if name not in record.asked]
-        whom = invited(names, self.roster.alive(now_s), self._most_invited)
+        whom = invited(names, self.roster.alive(now_s), self._most_invited, record.task)
         self._carry_out(self.book.begin(record, whom, now_s, time.time_ns()))
 
     async def cancel(self, task: str, by: str) -> Record:
@@ -258,9 +258,13 @@ class Leader:
         await self.journal.stored_then(None)
         return turn
 
-    def announced(self, agent: str, said: Announcement) -> None:
-        """Note that an agent is there."""
+    def announced(self, agent: str, said: Announcement, content_type: str = wire.PROTOBUF) -> None:
+        """Note that an agent is there, and what it reads: acts for it are written in that."""
         self.roster = self.roster.heard(agent, said, self._now())
+        if content_type != wire.JSON:
+            self._read_json.discard(agent)
+        elif len(self._read_json) < MOST_RUNS:
+            self._read_json.add(agent)
 
     def refused(self, sender: str, cause: str, text: str) -> None:
         """Count what was not accepted, and write the first ones of each minute down."""
@@ -335,11 +339,15 @@ class Leader:
                 queue.put_nowait(record)
 
     def _send(self, tell: Tell) -> None:
-        if self._encoded[0] is not tell.act:  # a call goes to many: written once
-            self._encoded = (tell.act, wire.encode(tell.act))
+        content_type = wire.JSON if tell.to in self._read_json else wire.PROTOBUF
+        if self._encoded[0] is not tell.act:
+            self._encoded = (tell.act, {})
+        written = self._encoded[1]
+        if content_type not in written:  # a call goes to many: written once for each encoding
+            written[content_type] = wire.encode(tell.act, content_type)
         self.counts["acts_sent"] += 1
         subject = subjects.act(self._gateway, tell.to, subjects.COORDINATOR)
-        self._sending.append((subject, self._encoded[1]))
+        self._sending.append((subject, written[content_type], content_type))
         self._has_to_send.set()
 
     async def run_sending(self) -> None:
@@ -348,9 +356,9 @@ class Leader:
             await self._has_to_send.wait()
             self._has_to_send.clear()
             while self._sending:
-                subject, data = self._sending.popleft()
+                subject, data, content_type = self._sending.popleft()
                 try:
-                    await self._bus.publish(subject, data, AS_PROTOBUF)
+                    await self._bus.publish(subject, data, {CONTENT_TYPE: content_type})
                 except EdgeAgentsError as error:
                     self.counts["acts_lost"] += 1
                     log.warning("not told: %s", error)

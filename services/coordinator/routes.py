@@ -15,25 +15,41 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from edgeagents.adapters.bootstrap import EdgexService
 from edgeagents.adapters.middleware import error_body
+from edgeagents.adapters.web_pages import ErrorBody, shows, streams, takes
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, meaning_of
-from edgeagents.model.task import ENDED_STATES, MOST_TASK_BYTES, read_task
+from edgeagents.model.task import ENDED_STATES, MOST_TASK_BYTES, TaskWanted, read_task
 from services.coordinator.leader import Leader
 from services.coordinator.record import Record, shown
+from services.coordinator.shown import (
+    CoordinatorState,
+    OneTask,
+    RosterShown,
+    TaskGiven,
+    TaskList,
+    TaskRequest,
+)
 
 GIVER: Final = "http"
 MOST_TOGETHER: Final = 64  # tasks in one request
 MOST_LISTED: Final = 1_000
 ALIVE_S: Final = 10.0  # how often a watcher hears that we are there
 STATES: Final = ("open", "awarded", "taken", *ENDED_STATES)
+EXAMPLE: Final = {
+    "skill": "set", "deviceName": "radiator-living", "resourceName": "Setpoint", "value": "21", "deadlineS": 60,
+}  # fmt: skip
+GIVEN: Final = shows(
+    TaskGiven, "It is taken in, and on disk.", 202,
+    also={200: (TaskGiven, "It was known."), 207: (list[TaskGiven | ErrorBody], "An answer for each of an array.")},
+)  # fmt: skip
 
 
 def add_routes(service: EdgexService, leader: Leader) -> None:
     """Add the coordinator's own routes to the common ones."""
     app = service.app
 
-    @app.post("/api/v3/task", status_code=202)
+    @app.post("/api/v3/task", **GIVEN, **takes(TaskWanted, TaskRequest, arrays_of=TaskWanted, example=EXAMPLE))
     async def give(request: Request) -> JSONResponse:
-        """Take a task in: 202 once it is on disk, 200 when it was known; an array gets an answer for each, 207."""
+        """Take tasks in: 202 once it is on disk, 200 when it was known; an array gets an answer for each, 207."""
         body = await _body(leader, request)
         if not isinstance(body, list):
             answer = await _given(leader, body)
@@ -42,7 +58,7 @@ def add_routes(service: EdgexService, leader: Leader) -> None:
             raise InvalidInputError(f"{len(body)} tasks in one request: 1 to {MOST_TOGETHER}")
         return JSONResponse(await asyncio.gather(*(_given(leader, item) for item in body)), 207)
 
-    @app.get("/api/v3/task/all")
+    @app.get("/api/v3/task/all", **shows(TaskList, "The tasks, the newest first."))
     async def listed(state: str = "", limit: int = 100) -> dict[str, Any]:
         """List tasks, the newest first."""
         if state and state not in STATES:
@@ -52,29 +68,29 @@ def add_routes(service: EdgexService, leader: Leader) -> None:
         found = leader.listed(state, limit)
         return {"apiVersion": "v3", "statusCode": 200, "totalCount": len(found), "tasks": found}
 
-    @app.get("/api/v3/task/id/{task}")
+    @app.get("/api/v3/task/id/{task}", **shows(OneTask, "The task."))
     async def one(task: str) -> dict[str, Any]:
         """Tell where a task stands, and why."""
         return {"apiVersion": "v3", "statusCode": 200, "task": shown(leader.record(task))}
 
-    @app.delete("/api/v3/task/id/{task}")
+    @app.delete("/api/v3/task/id/{task}", **shows(OneTask, "The task, cancelled."))
     async def cancel(task: str) -> dict[str, Any]:
         """End a task, whoever has it."""
         return {"apiVersion": "v3", "statusCode": 200, "task": shown(await leader.cancel(task, GIVER))}
 
-    @app.get("/api/v3/task/id/{task}/watch")
+    @app.get("/api/v3/task/id/{task}/watch", **streams("Events `task`, each with the task as JSON, to its end."))
     async def watch_one(task: str) -> StreamingResponse:
         """Send a task's changes as server-sent events, from where it stands to its end."""
         record = leader.record(task)
         return StreamingResponse(_changes(leader, service.stopping, record), media_type="text/event-stream")
 
-    @app.get("/api/v3/task/watch")
+    @app.get("/api/v3/task/watch", **streams("Events `task`, each with a task as JSON, for ever."))
     async def watch_all() -> StreamingResponse:
         """Send the changes of all tasks as server-sent events, from now on."""
         leader.check_serving()
         return StreamingResponse(_changes(leader, service.stopping, None), media_type="text/event-stream")
 
-    @app.get("/api/v3/roster")
+    @app.get("/api/v3/roster", **shows(RosterShown, "The agents."))
     async def roster() -> dict[str, Any]:
         """List the agents that are there."""
         now_s = leader.clock.now()
@@ -87,7 +103,7 @@ def add_routes(service: EdgexService, leader: Leader) -> None:
         ]  # fmt: skip
         return {"apiVersion": "v3", "statusCode": 200, "agents": sorted(agents, key=lambda item: str(item["agent"]))}
 
-    @app.get("/api/v3/coordinator")
+    @app.get("/api/v3/coordinator", **shows(CoordinatorState, "What it does."))
     async def state() -> dict[str, Any]:
         """Tell what the coordinator does and how it went so far."""
         return {

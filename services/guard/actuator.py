@@ -26,6 +26,7 @@ from edgeagents.errors import (
 from edgeagents.model.message import Command, Outcome, OutcomeStatus
 from edgeagents.model.values import Value, parse_value
 from edgeagents.protocol import actuation, effects, gate
+from edgeagents.protocol.consent import holds
 from edgeagents.runner import drive
 from services.guard.jobs import Job, Means, end, finish, printable
 from services.guard.ledger import Entry, Intent
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 STOPPED: Final = "the guard was stopped while it was set"
 _SET_AGAIN: Final = uuid.UUID("5a0c6a3e-2d1f-4b53-9d9b-0d8f6a8f7d52")
+AWARD_S: Final = 3.0  # so long counts what the ledger of tasks said; its answer may take 2 s
 Done = Callable[[str], None]
 
 
@@ -50,6 +52,7 @@ class _UnderWay:
     before: Value = None  # what its proof showed when it was begun
     shown: Value = None  # what was read last
     is_told: bool = False
+    award_s: float = 0.0  # when the ledger of tasks was read, monotonic
 
 
 class Actuator:
@@ -102,7 +105,7 @@ class Actuator:
         match verdict:
             case gate.Refused(reasons):
                 await self.end(job, "refused", "; ".join(reasons))
-            case gate.NeedsApproval() if not job.approver:
+            case gate.NeedsApproval() if not self._is_let_pass(job, verdict):
                 await self._park(job, verdict)
             case gate.Passed(rule, value, text) | gate.NeedsApproval(rule, value, text):
                 proof_key = (job.command.device, rule.proof.resource) if rule.proof else job.key
@@ -125,8 +128,18 @@ class Actuator:
         proposal = gate.Proposal(job.agent, *job.key, job.command.value, job.data_site_s)
         return gate.judge(proposal, means.owner.rules(means.devices), means.picture.view, means.clocks.site())
 
+    def _is_let_pass(self, job: Job, verdict: gate.NeedsApproval) -> bool:
+        """Say whether a person did, or enough of the agents that it concerns by the owner's files as they are now."""
+        means = self._means
+        rules = means.owner.rules(means.devices)
+        return bool(job.approver) or holds(job.consents, verdict.rule, rules, job.key, job.agent)
+
     async def _park(self, job: Job, verdict: gate.NeedsApproval) -> None:
         means = self._means
+        problem = await means.task_problem(job)  # nobody is to be asked for what is nobody's
+        if problem:
+            await self.end(job, "refused", problem)
+            return
         await means.on_disk(means.ledger.enter, job.agent, job.command.id, "waiting", means.clocks.wall_ns() / 1e9)
         problem = means.park(job, verdict)
         if problem:
@@ -148,9 +161,9 @@ class Actuator:
 
     def _lease_problem(self, job: Job) -> str:
         table = self._means.desk.table
-        if not job.approver:
+        if not job.has_waited:
             return table.problem(job.key, job.session, job.command.epoch, job.sequence)
-        # A human took their time: the lease must be the same one still.
+        # Somebody took their time: the lease must be the same one still.
         held = table.current(job.key)
         return table.problem(job.key, job.session, job.command.epoch, held.epoch.revision + 1 if held else 0)
 
@@ -274,7 +287,9 @@ class Actuator:
             )
         except StoreError as error:
             return actuation.IntentLost(str(error))
-        return actuation.IntentStored(means.clocks.now(), self._problem_but(under_way))
+        under_way.award_s = means.clocks.now()
+        problem = self._problem_but(under_way) or await means.task_problem(job)
+        return actuation.IntentStored(means.clocks.now(), problem)
 
     async def _set(self, command: Command, wanted: Value, under_way: _UnderWay) -> actuation.Event:
         means, job = self._means, under_way.job
@@ -293,7 +308,7 @@ class Actuator:
             # The process may have been stopped since the intent was stored, or for the connection's sake.
             if means.clocks.now() > job.deadline_s:
                 stopped.append(actuation.SetStopped("expired", "deadline passed before it could be sent"))
-            elif problem := self._problem_but(under_way):
+            elif problem := self._problem_but(under_way) or self._award_problem(under_way):
                 stopped.append(actuation.SetStopped("refused", problem))
             if stopped:
                 raise WithdrawnError(stopped[0].text)
@@ -319,6 +334,12 @@ class Actuator:
         means.desk.used(job.key)
         await means.on_disk(means.ledger.went_out, *job.key, job.agent, command.value, past.site_s)
         return event
+
+    def _award_problem(self, under_way: _UnderWay) -> str:
+        """Return why what the ledger of tasks said counts no more: it was a while ago."""
+        age_s = self._means.clocks.now() - under_way.award_s
+        is_old = under_way.job.is_of_task and age_s > AWARD_S
+        return f"whose task it is was looked up {age_s:.1f} s ago, which may not be so any more" if is_old else ""
 
     def _problem_but(self, under_way: _UnderWay) -> str:
         """Return why a command may not go out, its own SET not counted."""

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from fastapi import FastAPI
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -26,6 +27,7 @@ from edgeagents.adapters.rest import Rest
 from edgeagents.adapters.service_doors import ServiceDoors
 from edgeagents.adapters.startup import host_of_others
 from edgeagents.adapters.token_files import FileToken
+from edgeagents.adapters.web_pages import shows
 from edgeagents.audit import Audit
 from edgeagents.model.gateways import Gateways
 from edgeagents.model.message import Outcome, OutcomeStatus
@@ -37,6 +39,7 @@ from services.guard.bridge import METRICS as BRIDGE_METRICS
 from services.guard.bridge import bridge_of
 from services.guard.clocks import ClockSteps, SystemClocks
 from services.guard.concerns import Concerns
+from services.guard.consents import Consents
 from services.guard.desk import LeaseDesk
 from services.guard.doorkeeper import METRICS as DOOR_METRICS
 from services.guard.doorkeeper import DoorSettings, open_door
@@ -55,7 +58,9 @@ from services.guard.past import NOTHING_LOST, Past, acknowledged, reconcile
 from services.guard.people import People, add_people_routes
 from services.guard.picture import KEPT_SETS, LivePicture
 from services.guard.room import Room
+from services.guard.shown import GuardState
 from services.guard.streams import DAY_S, LIMITS, ensure_streams
+from services.guard.task_fence import TaskFence
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +134,10 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     notices = _notices(service)
     overrides.notice = notices.by_hand
 
+    consents = Consents(service.bus, owner, service.devices, audit, approvals, clocks.now)
+    consents.alone = lambda job, risk_class: notices.wanted(job.agent, job.command, risk_class)
+    fence = TaskFence(service.bus)
+
     def tell(agent: str, outcome: Outcome) -> None:
         teller.tell(agent, outcome)
         notices.ended(agent, outcome, owner.site)
@@ -136,7 +145,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     def park(job: Job, verdict: NeedsApproval) -> str:
         # It may have been paused while the wait was written down.
         problem = orders.problem(job.agent, job.command.device, job.sequence) or approvals.park(job, verdict)
-        if not problem:
+        if not problem and not consents.begin(job, verdict):
             notices.wanted(job.agent, job.command, verdict.risk_class)
         return problem
 
@@ -144,10 +153,12 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     means = Means(
         ledger, executor, owner, service.devices, picture, desk,
         commands_by(settings.command_route, service.command, doors), audit, clocks, tell, teller.all_told, park, orders,
-        overrides,
+        overrides, task_problem=fence.problem,
     )  # fmt: skip
     guard = Guard(service, means, approvals, teller, notices, settings.site_file, alone, ClockSteps(clocks, means))
     guard.files = AgentFolder(settings.agents_dir, written, guard.take_over)
+    guard.consents, consents.put = consents, guard.lanes.put
+    guard.fence = fence
     _measure(service.metrics, guard)
     _listens(service, guard)
     bridge = await bridge_of(service, MqttSettings())
@@ -157,7 +168,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         guard.start(bridge.run(), "mqtt bridge")
     try:
         async with open_door(service, DoorSettings(), settings.state_dir, audit) as door:
-            _routes(service, guard, door)
+            add_routes(service.app, guard, door)
             yield
     finally:
         await guard.stop()
@@ -209,6 +220,8 @@ class Guard:
         self._told: set[str] = set()
         self.files: AgentFolder | None = None
         self.gateways: Gateways | None = None
+        self.consents: Consents | None = None
+        self.fence: TaskFence | None = None
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run a task until `stop`; an exception in it ends the service."""
@@ -255,6 +268,8 @@ class Guard:
         self.start(self.intake.run(last_before, past), "intake")
         self.start(self._housekeeping(), "housekeeping")
         self.start(self.room.run(), "room")
+        if self.consents is not None and self.consents.is_wanted:
+            self.start(self.consents.run(), "consents")
         if self.files is not None:
             self.start(self.files.run(), "agent files")
         await means.desk.serve()
@@ -298,6 +313,11 @@ class Guard:
         self.start(self.alone.watch(), "alone")
         return generation, last_before, past
 
+    def _unapproved(self, job: Job) -> str:
+        """Return why a command that waited does not go out, with what agents said to it."""
+        words = self.consents.words(job) if self.consents is not None else ""
+        return "nobody approved it in time" + (f"; {words}" if words else "")
+
     def _check_site(self) -> None:
         """Say, once each, what in site.yaml does not fit the devices there are now; the gate refuses it."""
         for problem in self.means.owner.site_problems(self.service.devices):
@@ -319,8 +339,8 @@ class Guard:
         while True:
             await asyncio.sleep(0.25)
             self.steps.look()
-            for job in self.approvals.overdue():
-                await end(self.means, job, "expired", "nobody approved it in time")
+            for job, why in [(job, self._unapproved(job)) for job in self.approvals.overdue()]:
+                await end(self.means, job, "expired", why)
             for key in await self.means.overrides.tick():
                 self.lanes.reckon(key)
             self.lanes.look()
@@ -355,13 +375,14 @@ def _listens(service: EdgexService, guard: Guard) -> None:
     ]
 
 
-def _routes(service: EdgexService, guard: Guard, door: Mapping[str, int]) -> None:
-    """Add the guard's own routes to the common ones."""
+def add_routes(app: FastAPI, guard: Guard, door: Mapping[str, int]) -> None:
+    """Add the guard's own routes to the common ones; `door` counts what agents asked of EdgeX, by answer."""
 
-    add_people_routes(service.app, guard.people, guard.approvals)
+    add_people_routes(app, guard.people, guard.approvals)
 
-    @service.app.get("/api/v3/guard")
+    @app.get("/api/v3/guard", **shows(GuardState, "What it does."))
     async def state() -> dict[str, Any]:
+        """Tell what the guard does and how it went so far."""
         table = guard.means.desk.table
         return {
             "apiVersion": "v3",
@@ -389,4 +410,6 @@ def _routes(service: EdgexService, guard: Guard, door: Mapping[str, int]) -> Non
             "commands": dict(guard.intake.counts),
             "outcomes": dict(guard.teller.counts),
             "door": dict(door),
+            "consents": dict(guard.consents.counts) if guard.consents is not None else {},
+            "tasks": dict(guard.fence.counts) if guard.fence is not None else {},
         }

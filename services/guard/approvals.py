@@ -1,6 +1,6 @@
 """What waits for a human, and for how long. Approvers are known by tokens from a file; their names are audited.
 
-Source: design.md section 3.6; class B waits here too until consents of agents are counted.
+Source: design.md section 3.6; class B waits here while `consents.py` asks the agents it concerns.
 """
 
 import hmac
@@ -78,6 +78,11 @@ class Approvals:
         if self._now() > waiting.until_s:
             raise NotFoundError(f"command {command_id!r} has expired: it was to be approved earlier")
         return self._waiting.pop(command_id)
+
+    def waits(self, job: Job) -> bool:
+        """Say whether this very command still waits: another agent's may have the same id."""
+        waiting = self._waiting.get(job.command.id)
+        return waiting is not None and waiting.job is job
 
     def dropped(self, is_over: Callable[[Job], bool]) -> list[Job]:
         """Return, and stop keeping, the commands for which waiting is over."""

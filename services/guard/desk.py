@@ -75,6 +75,7 @@ class LeaseDesk:
         # The coordinator asks who holds what, and is granted nothing; it is heard by itself, as each agent is.
         self._reception = Reception(bus, lambda: {*owner.agents, subjects.COORDINATOR}, handlers, self.counts, refuse)
         self.table = lease.LeaseTable(generation=0)
+        self._reads: dict[str, str] = {}  # content type by agent, as it wrote last
         self.is_lost = False  # whether `read_back` found that state was lost
         self._problems: dict[str, str] = {}  # by agent, until something about devices or the owner's files changes
         devices.on_change(lambda change: self._problems.clear())
@@ -159,6 +160,13 @@ class LeaseDesk:
                 async with self._turn:
                     await self._step(lease.Released(session, key), None)
 
+    def reads(self, agent: str) -> str:
+        """Return the content type in which an agent is told how its commands ended: that of its heartbeats.
+
+        Empty: none was heard yet, so nobody knows from here.
+        """
+        return self._reads.get(agent, "")
+
     async def call(self, agent: str) -> None:
         """Have an agent ask for its welcome at once: what it says has changed. An agent that misses it asks later."""
         try:
@@ -179,6 +187,8 @@ class LeaseDesk:
         if heartbeat is None:
             return
         problem = self._problem(agent)
+        if agent in self._owner.agents:  # strangers choose their names: they would fill this up
+            self._reads[agent] = wire.answers_in(message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
         if not problem:
             session = lease.Session(agent, heartbeat.incarnation)
             self.table, _ = lease.step(self.table, lease.Heard(session, self._now()))
@@ -298,8 +308,7 @@ class LeaseDesk:
     async def _answer(self, message: BusMessage, answer: Message) -> None:
         if not message.reply.startswith(INBOXES):
             return  # we may publish anywhere: nobody is to borrow that
-        content_type = message.headers.get(CONTENT_TYPE, wire.PROTOBUF)
-        content_type = content_type if content_type == wire.JSON else wire.PROTOBUF
+        content_type = wire.answers_in(message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
         try:
             await self._bus.respond(message, wire.encode(answer, content_type), {CONTENT_TYPE: content_type})
         except (UnavailableError, InvalidInputError) as error:

@@ -1,5 +1,6 @@
-"""What agents may reach of EdgeX, as a pure function: the guard's door, for agents that are on no EdgeX network.
+"""What agents may reach of EdgeX, as a pure function: the guard's door, for who is on no EdgeX network.
 
+Coordinator and language model come by it too, each with a token and a key of its own, and may do no more than an agent.
 An agent reads and writes its own key in core-keeper, reads the common configuration (without the secrets in it),
 registers itself, looks up core-metadata, and reads devices and profiles. All else is refused, core-command first of
 all. What is let through goes on under a path written anew, so no spelling of a path means one thing here and another
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from edgeagents.adapters.config import COMMON, private_key
+from edgeagents.permissions import BEHIND_DOOR
 
 Upstream = Literal["core-keeper", "core-metadata"]
 API: Final = ("api", "v3")
@@ -62,16 +64,16 @@ class Refused:
 Verdict = Forward | Register | LookUp | Refused
 
 
-def agent_key(agent: str) -> str:
-    """Return the EdgeX service key of an agent."""
-    return f"app-agent-{agent}"
+def service_key(who: str) -> str:
+    """Return the EdgeX service key of an agent, or of a service behind the door that is none."""
+    return BEHIND_DOOR.get(who, f"app-agent-{who}")
 
 
 def judge(agent: str, method: str, path: str, query: Mapping[str, str], body: Any) -> Verdict:
     """Return what becomes of a request.
 
     Args:
-        agent: who asks, as its token says.
+        agent: who asks, as its token says; `coordinator` and `inference` are no agents.
         method: GET, PUT, ...
         path: decoded once.
         query: its parameters.
@@ -99,7 +101,7 @@ def _key_values(
 ) -> Verdict:
     if not key or not all(_NAME.fullmatch(level) and level.strip(".") for level in key):
         return Refused("no key", f"{method}: {'/'.join(key)[:100]!r} is no key of keeper")
-    name, own = "/".join(key), private_key(agent_key(agent))
+    name, own = "/".join(key), private_key(service_key(agent))
     is_own, is_common = _is_at(name, own), _is_at(name, COMMON)
     passed = {word: query[word] for word in _KEY_QUERY & query.keys()}
     if method == "GET" and (is_own or is_common):
@@ -112,7 +114,7 @@ def _key_values(
 
 
 def _registry(agent: str, method: str, rest: tuple[str, ...], body: Any) -> Verdict:
-    own = agent_key(agent)
+    own = service_key(agent)
     match method, rest:
         case "GET", ("serviceId", service) if service in (own, "core-metadata"):
             return LookUp(service, service == own)

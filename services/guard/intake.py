@@ -166,7 +166,8 @@ class Teller:
         while True:
             agent, outcome, trace = await self._queue.get()
             with telemetry.carry(trace):
-                await self._store(subjects.outcome(self._gateway, agent, outcome.device), outcome)
+                subject = subjects.outcome(self._gateway, agent, outcome.device)
+                await self._store(subject, outcome, agent, means.desk.reads(agent))
             await means.on_disk(means.ledger.told, agent, outcome.command_id)
             self._queue.task_done()
 
@@ -204,8 +205,15 @@ class Teller:
             except UnavailableError:
                 await asyncio.sleep(0.25)
 
-    async def _store(self, subject: str, outcome: Outcome) -> None:
+    async def _written_in(self, agent: str, device: str) -> str:
+        """Return the encoding of an agent's newest command for a device: what it reads, as long as it was not heard."""
+        last = await self._bus.last(subjects.COMMANDS_STREAM, subjects.command(self._gateway, device, agent))
+        return wire.answers_in(last.headers.get(CONTENT_TYPE, wire.PROTOBUF)) if last is not None else wire.PROTOBUF
+
+    async def _store(self, subject: str, outcome: Outcome, agent: str, content_type: str) -> None:
         """Store an outcome behind the last one of its subject; wait for a broker that is away.
+
+        Told in `content_type`; empty: in that of the agent's newest command for the device.
 
         No message id: the stream's memory of ids spans its subjects, and agents may publish on some of them.
         """
@@ -218,8 +226,10 @@ class Teller:
                     self._sequences[subject], is_told = await self._last(subject, outcome)
                     if is_told:
                         return
+                content_type = content_type or await self._written_in(agent, outcome.device)
+                data, last = wire.encode(outcome, content_type), self._sequences[subject]
                 self._sequences[subject] = await self._bus.store(
-                    subject, wire.encode(outcome), {CONTENT_TYPE: wire.PROTOBUF}, expected_last=self._sequences[subject]
+                    subject, data, {CONTENT_TYPE: content_type}, expected_last=last
                 )
                 return
             except ConflictError:
@@ -238,6 +248,7 @@ class Teller:
         if last is None:
             return 0, False
         try:
-            return last.sequence, wire.decode(Outcome, last.data).command_id == outcome.command_id
+            content_type = last.headers.get(CONTENT_TYPE, wire.PROTOBUF)
+            return last.sequence, wire.decode(Outcome, last.data, content_type).command_id == outcome.command_id
         except MalformedMessageError:
             return last.sequence, False

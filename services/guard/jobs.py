@@ -15,6 +15,7 @@ from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
 from edgeagents.model.message import MAX_REASON_CHARS, MAX_VALUE_CHARS, Command, Outcome, OutcomeStatus
+from edgeagents.model.task import TASK_CAUSES
 from edgeagents.protocol import gate, lease
 from services.guard.desk import LeaseDesk
 from services.guard.ledger import Ledger
@@ -37,6 +38,7 @@ class Job:
         deadline_s: on the monotonic clock, from receipt.
         data_site_s: site time of the oldest reading it rests on.
         approver: the human who let it pass; empty: nobody had to, or nobody has yet.
+        consents: the agents whose consent let it pass.
         trace: headers of the trace it belongs to.
     """
 
@@ -46,6 +48,7 @@ class Job:
     deadline_s: float
     data_site_s: float
     approver: str = ""
+    consents: tuple[str, ...] = ()
     trace: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -58,6 +61,16 @@ class Job:
         """The device resource it is for."""
         return self.command.device, self.command.resource
 
+    @property
+    def is_of_task(self) -> bool:
+        """Whether a task caused it."""
+        return self.command.cause.stream.startswith(TASK_CAUSES)
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether somebody took their time to let it pass."""
+        return bool(self.approver or self.consents)
+
 
 class Clocks(Protocol):
     """The three clocks of the guard: monotonic and site seconds, wall nanoseconds."""
@@ -65,6 +78,11 @@ class Clocks(Protocol):
     def now(self) -> float: ...
     def site(self) -> float: ...
     def wall_ns(self) -> int: ...
+
+
+async def _no_ledger(job: Job) -> str:
+    """Return why a task's command goes nowhere: nobody reads a ledger here."""
+    return "no ledger of tasks is read here, so nobody knows whose it is" if job.is_of_task else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +104,7 @@ class Means:
     orders: Orders
     overrides: Overrides
     gate_time: Timer = field(default_factory=Timer)
+    task_problem: Callable[[Job], Awaitable[str]] = _no_ledger
 
     async def on_disk(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a ledger call in its thread and return what it returns once it is on disk."""
@@ -120,7 +139,8 @@ async def finish(means: Means, job: Job, outcome: Outcome) -> None:
         means.tell(job.agent, outcome)
     means.audit.append(
         "command", agent=job.agent, because=job.command.because, decision=job.command.decision_id,
-        cause=job.command.cause.model_dump(), **outcome.model_dump(),
+        cause=job.command.cause.model_dump(), **({"consents": list(job.consents)} if job.consents else {}),
+        **outcome.model_dump(),
     )  # fmt: skip
 
 

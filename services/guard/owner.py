@@ -98,7 +98,13 @@ class Owner:
 
     def site_problems(self, devices: DeviceCache) -> list[str]:
         """Return what in `site.yaml` cannot work with the devices there are; the gate refuses what it is about."""
-        return site_problems(self.site, devices.devices_by_name, devices.profiles_by_name)
+        problems = site_problems(self.site, devices.devices_by_name, devices.profiles_by_name)
+        for index, rule in enumerate(self.site.resources):
+            unknown = sorted(set(rule.affected) - self.agents.keys() - self.doubled.keys())
+            if unknown:
+                names = ", ".join(unknown)
+                problems.append(f"resources[{index}]: affected: no agent file declares {names}: it never consents")
+        return problems
 
     def part_of(self, agent: str, devices: DeviceCache) -> tuple[SiteEntry, ...]:
         """Return what `site.yaml` says on the resources an agent may command."""

@@ -10,20 +10,25 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Header, Request
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 
+from edgeagents.adapters.web_pages import Shown, shows
 from edgeagents.errors import InvalidInputError, NotFoundError, StoreError, UnauthorisedError, UnavailableError
 from edgeagents.model.message import Mode
 from services.guard.approvals import Approvals
 from services.guard.attempts import Attempts
 from services.guard.jobs import Job, Means, approved, end
 from services.guard.orders import ModeOrder, Pause, Scope
+from services.guard.shown import ApprovalList, Decided, OrdersShown
 
 log = logging.getLogger(__name__)
 
 Reason = Annotated[str, Field(max_length=500)]
-Bearer = Annotated[str, Header()]
+# Of the page this says nothing: OpenAPI has no parameters of that name, but `APPROVER`.
+Bearer = Annotated[str, Header(include_in_schema=False)]
+APPROVER = HTTPBearer(scheme_name="approver", description="an approver's token, of the guard's file", auto_error=False)
 
 
 class Verdict(BaseModel):
@@ -218,33 +223,41 @@ def add_people_routes(app: FastAPI, people: People, approvals: Approvals) -> Non
     def approver(request: Request, authorization: str) -> str:
         return people.approver(request.client.host if request.client else "", authorization)
 
+    def page(model: type[Shown], description: str) -> dict[str, Any]:
+        return {"tags": ["people"], "dependencies": [Depends(APPROVER)], **shows(model, description)}
+
     def done(**more: Any) -> dict[str, Any]:
         return {"apiVersion": "v3", "statusCode": 200, **more}
 
-    @app.get("/api/v3/approval")
+    @app.get("/api/v3/approval", **page(ApprovalList, "What waits."))
     async def list_approvals(request: Request, authorization: Bearer = "") -> dict[str, Any]:
+        """List the commands that wait for a human, the oldest first."""
         approver(request, authorization)
         waiting = approvals.listed()
         return done(totalCount=len(waiting), approvals=waiting)
 
-    @app.post("/api/v3/approval/{command_id}")
+    @app.post("/api/v3/approval/{command_id}", **page(Decided, "It is decided."))
     async def decide(
         request: Request, command_id: str, verdict: Verdict, authorization: Bearer = ""
     ) -> dict[str, Any]:  # fmt: skip
+        """Let a waiting command pass, or refuse it."""
         await people.decide(command_id, verdict, approver(request, authorization))
         return done(commandId=command_id, decision=verdict.decision)
 
-    @app.post("/api/v3/pause")
+    @app.post("/api/v3/pause", **page(OrdersShown, "All orders as they are now."))
     async def pause(request: Request, order: PlaceOrder, authorization: Bearer = "") -> dict[str, Any]:
+        """Stop actuation of all, of an agent, or at a device, at once; it survives a restart."""
         await people.pause(order, approver(request, authorization))
         return done(**people.orders())
 
-    @app.post("/api/v3/resume")
+    @app.post("/api/v3/resume", **page(OrdersShown, "All orders as they are now."))
     async def resume(request: Request, order: PlaceOrder, authorization: Bearer = "") -> dict[str, Any]:
+        """End a pause; nothing that was given before it goes out any more."""
         await people.resume(order, approver(request, authorization))
         return done(**people.orders())
 
-    @app.post("/api/v3/mode")
+    @app.post("/api/v3/mode", **page(OrdersShown, "All orders as they are now."))
     async def mode(request: Request, change: ModeChange, authorization: Bearer = "") -> dict[str, Any]:
+        """Put an agent into a mode: `observe` decides and commands nothing."""
         await people.change_mode(change, approver(request, authorization))
         return done(**people.orders())

@@ -32,13 +32,17 @@ RENEW_S: Final = 0.5
 MOST_LOOKS: Final = 10  # then it is renewed anyhow: what was too much for the client was not counted
 MOST_BYTES: Final = 4096  # of a request: names of a device and a resource, and an incarnation
 STRANGERS: Final = ""  # who no agent file declares: they share a queue
-Kind: TypeAlias = Literal["sessions", "leases"]
+Kind: TypeAlias = Literal["sessions", "leases", "consents"]
 # Of one agent, and of all strangers together, in `RENEW_S`. Usual are one sign of life, and at most a burst of leases.
-MOST_HEARD: Final[Mapping[Kind, int]] = {"sessions": 32, "leases": 128}
+MOST_HEARD: Final[Mapping[Kind, int]] = {"sessions": 32, "leases": 128, "consents": 64}
 Handle: TypeAlias = Callable[[str, BusMessage], Awaitable[None]]
 _Heard: TypeAlias = tuple[str, str, bytes]  # whose, where it is answered, what it says
-_SUBJECT: Final[Mapping[Kind, Callable[[str, str], str]]] = {"sessions": subjects.session, "leases": subjects.lease}
-_ALL: Final[Mapping[Kind, Callable[[str], str]]] = {"sessions": subjects.sessions, "leases": subjects.leases}
+_SUBJECT: Final[Mapping[Kind, Callable[[str, str], str]]] = {
+    "sessions": subjects.session, "leases": subjects.lease, "consents": subjects.consent,
+}  # fmt: skip
+_ALL: Final[Mapping[Kind, Callable[[str], str]]] = {
+    "sessions": subjects.sessions, "leases": subjects.leases, "consents": subjects.consents,
+}  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
-"""Where EdgeX reaches agents that are on no network of its: a port of the guard for each, on EdgeX's network.
+"""Where EdgeX reaches agents, coordinator and language model, on no network of its: a port of the guard for each.
 
-Keeper's health check, the UI and a rule engine come by it. What an agent said of its host does not count: requests go
-to the address that its registration came from. The ports are kept over a restart, so keeper's registry stays right.
+Keeper's health check, the UI, a rule engine and the owner come by it, with the requests of `roads.py`. What somebody
+said of its host does not count: requests go to the address that its registration came from. The ports are kept over a
+restart, so keeper's registry stays right.
 
 Source: design.md section 2; edgex-wire.md section 4.
 """
@@ -23,19 +24,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgeagents.adapters.middleware import error_body
 from edgeagents.adapters.nats_server import write_private
 from edgeagents.adapters.serving import WebServer, bind
-from edgeagents.errors import TooLargeError
+from edgeagents.errors import ConfigurationError, TooLargeError
+from services.guard.door import service_key
+from services.guard.passage import Question, pass_on
+from services.guard.roads import Route, road_of
 
 log = logging.getLogger(__name__)
 
-PORTS: Final = range(59750, 59800)
 MOST_BYTES: Final = 1 << 20
-WAIT_S: Final = 5.0
 MOST_AT_ONCE: Final = 4  # requests of EdgeX, its UI and rule engines to one agent
-# What EdgeX, its UI and a rule engine ask of an application service; `agent` is our own page.
-ROUTES: Final = {
-    "GET": ("/api/v3/ping", "/api/v3/version", "/api/v3/config", "/api/v3/agent"),
-    "POST": ("/api/v3/secret", "/api/v3/rule", "/api/v3/trigger"),
-}
+MOST_SLOW: Final = 16  # of those that take their time: they have places of their own
 # Nobody's token: in EdgeX's secure mode it opens more than this agent, and at the door it is whose request it was.
 _HEADERS: Final = ("content-type", "x-correlation-id", "accept", "traceparent")
 _BACK: Final = ("content-type", "x-correlation-id")
@@ -65,22 +63,25 @@ async def read_body(request: Request) -> bytes:
 
 
 class Relays:
-    """The agents' ports on EdgeX's network."""
+    """The ports of agents and services on EdgeX's network."""
 
     def __init__(self, file: Path, host: str, http: httpx.AsyncClient, tasks: asyncio.TaskGroup) -> None:
         """Remember places in `file`; listen on `host`; `start` opens what is remembered."""
         self._file = file
         self._host = host
         self._http = http
-        self._busy: Counter[str] = Counter()
+        self._busy: Counter[tuple[str, bool]] = Counter()  # who, and whether it is quick
         self._tasks = tasks
         self._places: dict[str, Place] = _read(file)
         self._servers: dict[str, WebServer] = {}
 
     def start(self) -> None:
-        """Listen for all agents that were there before."""
-        for agent, place in list(self._places.items()):
-            self._open(agent, place)
+        """Listen for all that were there before; a port that somebody else has stops neither the guard nor others."""
+        for who, place in list(self._places.items()):
+            try:
+                self._open(who, place)
+            except ConfigurationError as error:
+                log.error("EdgeX does not reach %s: %s; tried again when it registers", who, error)
 
     def stop(self) -> None:
         """Stop listening."""
@@ -98,7 +99,7 @@ class Relays:
             ConfigurationError: no port of ours is free for it.
         """
         known = self._places.get(agent)
-        place = self._open(agent, Place(host, port, known.relay_port if known is not None else PORTS.start))
+        place = self._open(agent, Place(host, port, known.relay_port if known is not None else road_of(agent).port))
         # An address that another agent had is this one's now.
         gone = [other for other, at in self._places.items() if other != agent and (at.host, at.port) == (host, port)]
         for other in gone:
@@ -110,52 +111,69 @@ class Relays:
             beside.replace(self._file)
         return place
 
-    def _open(self, agent: str, wanted: Place) -> Place:
-        if agent in self._servers:
-            self._places[agent] = wanted
+    def _open(self, who: str, wanted: Place) -> Place:
+        if who in self._servers:
+            self._places[who] = wanted
             return wanted
-        sock = bind(self._host, wanted.relay_port, key=f"app-agent-{agent}", others=PORTS)
+        road = road_of(who)
+        sock = bind(self._host, wanted.relay_port, key=service_key(who), others=road.others)
         place = Place(wanted.host, wanted.port, int(sock.getsockname()[1]))
-        server = self._servers[agent] = WebServer(self._app(agent))
-        self._tasks.create_task(server.serve([sock]), name=f"relay of {agent}")
-        self._places[agent] = place
+        server = self._servers[who] = WebServer(self._app(who))
+        self._tasks.create_task(server.serve([sock]), name=f"relay of {who}")
+        self._places[who] = place
         return place
 
-    def _app(self, agent: str) -> ASGIApp:
+    def _app(self, who: str) -> ASGIApp:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
-                answer = await self._relay(agent, Request(scope, receive))
-                await answer(scope, receive, send)
+                answer = await self._relay(who, Request(scope, receive), send)
+                if answer is not None:
+                    await answer(scope, receive, send)
 
         return app
 
-    async def _relay(self, agent: str, request: Request) -> Response:
-        method, path, place = request.method, request.url.path, self._places[agent]
-        if path not in ROUTES.get(method, ()):
-            return JSONResponse(error_body(404, f"{method} {path}: not relayed to agent {agent}"), 404)
+    async def _relay(self, who: str, request: Request, send: Send) -> Response | None:
+        """Return what is answered to a request; None when it was sent already, piece by piece."""
+        place = self._places[who]
+        # What is looked at is what goes on, as it was sent.
+        path = request.scope["raw_path"].decode("latin-1")
+        route = road_of(who).route(request.method, path)
+        if route is None:
+            return JSONResponse(error_body(404, f"{request.method} {path[:200]}: not relayed to {who}"), 404)
         if not place.host:
-            return JSONResponse(error_body(503, f"agent {agent} has not registered again yet"), 503)
-        url = f"http://{place.host}:{place.port}{path}"
-        if self._busy[agent] >= MOST_AT_ONCE:
-            return JSONResponse(error_body(429, f"agent {agent}: {MOST_AT_ONCE} requests under way: ask again"), 429)
-        self._busy[agent] += 1
+            return JSONResponse(error_body(503, f"{who} has not registered again yet"), 503)
+        most = MOST_AT_ONCE if route.is_quick else MOST_SLOW
+        if self._busy[who, route.is_quick] >= most:
+            return JSONResponse(error_body(429, f"{who}: {most} requests under way: ask again"), 429)
+        self._busy[who, route.is_quick] += 1
         try:
-            async with asyncio.timeout(WAIT_S):  # all of it: a byte now and then would satisfy the client's own
-                return await self._ask(method, url, request)
+            return await self._answered(place, path, route, request, send)
         except TooLargeError as error:
             return JSONResponse(error_body(413, str(error)), 413)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            text = f"agent {agent} at {place.host}:{place.port}: {error or type(error).__name__}"
+            text = f"{who} at {place.host}:{place.port}: {error or type(error).__name__}"
             return JSONResponse(error_body(503, text), 503)
         finally:
-            self._busy[agent] -= 1
+            self._busy[who, route.is_quick] -= 1
 
-    async def _ask(self, method: str, url: str, request: Request) -> Response:
-        """Pass a request on, and what is answered back, as long as it is no longer than it may be."""
+    async def _answered(self, place: Place, path: str, route: Route, request: Request, send: Send) -> Response | None:
+        query = request.scope["query_string"].decode("latin-1") if route.takes_query else ""
+        url = f"http://{place.host}:{place.port}{path}" + (f"?{query}" if query else "")
+        async with asyncio.timeout(route.wait_s):  # all of it: a byte now and then would satisfy the client's own
+            if not route.in_pieces:
+                return await self._whole(route, url, request)
+            body = await read_body(request)
         # Not packed: an answer of a few bytes would unpack into any number of them.
         headers = {**headers_of(request), "accept-encoding": "identity"}
+        question = Question(route.method, url, body, headers, route.wait_s)
+        await pass_on(self._http, question, request.receive, send)
+        return None
+
+    async def _whole(self, route: Route, url: str, request: Request) -> Response:
+        """Pass a request on, and what is answered back, as long as it is no longer than it may be."""
+        headers = {**headers_of(request), "accept-encoding": "identity"}
         body, found = await read_body(request), b""
-        async with self._http.stream(method, url, content=body, headers=headers, timeout=WAIT_S) as answer:
+        async with self._http.stream(route.method, url, content=body, headers=headers, timeout=route.wait_s) as answer:
             async for chunk in answer.aiter_raw():
                 found += chunk
                 if len(found) > MOST_BYTES:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +20,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
 from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.micro import Endpoint
+from edgeagents.adapters.web_pages import shows
 from edgeagents.errors import UnavailableError
 from edgeagents.inference.admission import MOST_OF_CLIENT, MOST_WAITING
 from edgeagents.inference.engine import Engine
@@ -27,6 +29,7 @@ from services.inference.desk import Desk
 from services.inference.error_pages import OpenAiErrors
 from services.inference.routes import add_routes
 from services.inference.shelf import Shelf
+from services.inference.shown import InferenceState, Ready
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 KEY: Final = "app-inference"
@@ -89,7 +92,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     desk = Desk(service.bus, shelf, service.tasks)
     service.app.add_middleware(OpenAiErrors)
     add_routes(service.app, shelf, settings.longest_s)
-    _add_state(service, shelf, desk)
+    add_state(service.app, shelf, desk)
     _measure(service.metrics, shelf, desk)
     subject = subjects.inferences(service.settings.gateway)
     service.micro.endpoints.append(Endpoint("completions", subject, lambda: desk.requests))
@@ -101,15 +104,17 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         keeping.cancel()
 
 
-def _add_state(service: EdgexService, shelf: Shelf, desk: Desk) -> None:
-    @service.app.get("/api/v3/ready")
+def add_state(app: FastAPI, shelf: Shelf, desk: Desk) -> None:
+    """Add the routes that tell whether the model is there, and what it does."""
+
+    @app.get("/api/v3/ready", **shows(Ready, "It is there.", also={503: (Ready, "Not yet, and why.")}))
     async def ready() -> JSONResponse:
         """Say whether the model is there: 200, or 503 and why not."""
         why = shelf.why_not
         body = {"apiVersion": "v3", "statusCode": 503 if why else 200, "message": why or "ready"}
         return JSONResponse(body, 503 if why else 200)
 
-    @service.app.get("/api/v3/inference")
+    @app.get("/api/v3/inference", **shows(InferenceState, "What it does."))
     async def state() -> dict[str, Any]:
         """Tell what the model does, and how it went so far."""
         found: dict[str, Any] = {

@@ -17,6 +17,9 @@ from edgeagents.inference.generate import Written
 from edgeagents.model.completion import MOST_MESSAGES, ChatMessage, Completion, CompletionRequest
 
 DEFAULT_TOKENS: Final = 512
+EXAMPLE: Final = {
+    "model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "What is a gateway?"}], "max_tokens": 40,
+}  # fmt: skip
 _KINDS: Final = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "invalid_request_error",
     413: "invalid_request_error", 429: "rate_limit_error",

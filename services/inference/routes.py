@@ -17,15 +17,17 @@ from weakref import WeakValueDictionary
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from edgeagents.adapters.inference_local import LocalInference, Progress
+from edgeagents.adapters.web_pages import shows, takes
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, NotFoundError, UnavailableError, meaning_of
 from edgeagents.inference.engine import Engine, Prepared
 from edgeagents.inference.generate import Finished, Written
 from edgeagents.model.completion import Completion
 from services.inference import openai_form as form
 from services.inference.shelf import Shelf
+from services.inference.shown import ChatCompletion, ModelList, ModelShown, OpenAiError
 
 CLIENT_GONE: Final = 499  # nginx's; nobody reads it
 
@@ -67,19 +69,28 @@ def add_routes(app: FastAPI, shelf: Shelf, longest_s: float) -> None:
 
     preparing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by client
 
-    @app.get("/v1/models")
+    failure = {"default": {"model": OpenAiError, "description": "Refused or failed."}}
+
+    def theirs(model: type[BaseModel], description: str) -> dict[str, Any]:
+        found = shows(model, description)
+        return {**found, "tags": ["openai"], "responses": found["responses"] | failure}
+
+    @app.get("/v1/models", **theirs(ModelList, "The models."))
     async def models() -> dict[str, Any]:
         """List the one model."""
         return {"object": "list", "data": [_model(shelf)]}
 
-    @app.get("/v1/models/{name}")
+    @app.get("/v1/models/{name}", **theirs(ModelShown, "The model."))
     async def one_model(name: str) -> dict[str, Any]:
         """Tell of the model."""
         found = _model(shelf)
         _check_name(name, shelf)
         return found
 
-    @app.post("/v1/chat/completions")
+    @app.post(
+        "/v1/chat/completions", **theirs(ChatCompletion, "The answer; with `stream` its pieces as server-sent events."),
+        **takes(form.ChatRequest, example=form.EXAMPLE),
+    )  # fmt: skip
     async def chat(request: Request) -> Response:
         """Write an answer, whole or as a stream."""
         body = await request.body()

@@ -13,6 +13,7 @@ from typing import Final
 
 from edgeagents.errors import EdgeAgentsError, UnavailableError
 from edgeagents.inference.engine import Engine
+from edgeagents.memory import give_back
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Shelf:
                 log.warning("%s; looking again every %g s", why, self._look_again_s)
             self._why = why
             return
+        give_back()  # a load leaves much behind
         engine.start()
         self._engine = engine
         log.info("language model %s (%s) is ready", self.name, engine.digest[:12])

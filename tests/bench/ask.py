@@ -1,10 +1,10 @@
-"""`make bench-ask`: how many of the labelled sentences are understood; the last line is one JSON object.
+"""`make bench-ask`: how many of the labelled sentences and situations are understood; the last line is one JSON object.
 
     python -m tests.bench.ask [--failures] [--model 48]
 
-`--failures` prints those of the tuned half; `--model N` also asks the default model (`make model`) about N sentences
-spread over the set, and about all that the fast path has nothing to say on within these. Score by fast path, model and
-both; by half, kind and language. The held-out half is not tuned on.
+`--failures` prints those of the tuned half, and all situations; `--model N` also asks the default model (`make model`)
+about N sentences and N situations spread over the sets. Score by fast path (in situations: the rules), model and both;
+by half, kind and language. The held-out half is not tuned on.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from edgeagents.adapters.files import load_agent
 from edgeagents.model.agent import Thinks
 from tests.bench.ask_model import ModelPath, summary
 from tests.bench.ask_set import HOME, ROOT, FastPath, Item, Verdict, items, judge
+from tests.bench.ask_situations import by_model, by_rules, judged, situations, sure_of
 
 MODEL: Final = ROOT / "models" / "smollm2-135m-instruct"
 
@@ -47,8 +48,10 @@ def main() -> None:
         "sentences": len(verdicts), "load_s": round(load_s, 2), "median_ms": round(median(spent_ms), 1),
         "p99_ms": round(sorted(spent_ms)[int(len(spent_ms) * 0.99)], 1), "fast_path": score(verdicts),
     }  # fmt: skip
+    result["situations"] = by_rules_alone(is_told=arguments.failures)
     if arguments.model:
         result |= asyncio.run(with_model(verdicts, arguments.model))
+        result["situations"] |= asyncio.run(situations_with_model(arguments.model, is_told=arguments.failures))
     print(json.dumps(result, ensure_ascii=False))
 
 
@@ -76,6 +79,47 @@ async def with_model(verdicts: list[tuple[Item, Verdict]], count: int) -> dict[s
         "same_fast_path": score(chosen)["all"],
         "both": score(both)["all"],
     }
+
+
+def by_rules_alone(*, is_told: bool) -> dict[str, Any]:
+    """Return the score of the rules (of the templates, where something is said) on all situations, by kind."""
+    found = [(item, judged(by_rules(item), item)) for item in situations()]
+    for item, one in found:
+        if is_told and one != "right":
+            print(
+                f"{one:8} {item.agent}: {item.name} -> wanted {item.want}, got {' '.join(by_rules(item)) or 'nothing'}"
+            )
+    kinds = sorted({item.kind for item, _ in found})
+    by_kind = {kind: counted([one for item, one in found if item.kind == kind]) for kind in kinds}
+    return {"n": len(found), "rules": counted([one for _, one in found]), "rules_by_kind": by_kind}
+
+
+async def situations_with_model(count: int, *, is_told: bool) -> dict[str, Any]:
+    """Return the score of the model, and of rules and model together, on situations spread over the set."""
+    path = ModelPath(MODEL)
+    by_model_alone: list[Verdict] = []
+    both: list[Verdict] = []
+    asked = 0
+    chosen = situations()[:: max(1, len(situations()) // count)][:count]
+    try:
+        for item in chosen:
+            ruled, said = by_rules(item), await by_model(item, path.client)
+            done, confidence = said if said is not None else (frozenset[str](), 1.0)
+            asked += said is not None
+            by_model_alone.append(judged(done, item))
+            both.append(judged(ruled or (done if confidence >= sure_of(item) else frozenset()), item))
+            if is_told:
+                print(f"model {by_model_alone[-1]:8} {confidence:4.0%} {item.name} -> {' '.join(done) or 'nothing'}")
+    finally:
+        path.close()
+    return {"n_model": len(chosen), "asked": asked, "model": counted(by_model_alone), "both": counted(both)}
+
+
+def counted(verdicts: list[Verdict]) -> dict[str, Any]:
+    """Return the share of right ones, and how many others there are."""
+    counts = Counter(verdicts)
+    words = ("silent", "wrong", "harmful")
+    return {"right": round(counts["right"] / max(1, len(verdicts)), 3), **{word: counts[word] for word in words}}
 
 
 def score(verdicts: Iterable[tuple[Item, Verdict]]) -> dict[str, Any]:

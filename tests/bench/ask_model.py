@@ -43,7 +43,7 @@ class ModelPath:
     def __init__(self, folder: Path) -> None:
         self._engine = Engine.load(folder, time.monotonic, rows=1)
         self._engine.start()
-        self._client = LocalInference(lambda: self._engine)
+        self.client = LocalInference(lambda: self._engine)
         self._house, self._state, self.options = home(), state(), home_options()
 
     def close(self) -> None:
@@ -54,7 +54,7 @@ class ModelPath:
         """Return the text of the model's answer and its confidence; a capped one has none."""
         request = question_prompt(text, self._house, self.options, self._state, BUDGET_S)
         try:
-            done = await self._client.complete(request)
+            done = await self.client.complete(request)
         except EdgeAgentsError:
             return "", 0.0
         return done.text, done.confidence

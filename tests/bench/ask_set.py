@@ -102,7 +102,7 @@ class FastPath:
 def judge(found: Understood | None, want: str) -> Verdict:
     """Return how what came of a sentence compares with what should have."""
     word, _, rest = want.partition(" ")
-    sets = {f"{item.device}/{item.resource}={_text(item.value)}" for item in found.intents} if isinstance(
+    sets = {f"{item.device}/{item.resource}={text_of(item.value)}" for item in found.intents} if isinstance(
         found, Act) else set()  # fmt: skip
     if sets:
         if word == "at" and rest.removeprefix("least ") in sets:
@@ -122,12 +122,13 @@ def judge(found: Understood | None, want: str) -> Verdict:
         case Help():
             return "right" if want == "help" else "wrong"
         case Act(settled=settled):
-            same = {f"{item.device}/{item.resource}={_text(item.value)}" for item in settled}
+            same = {f"{item.device}/{item.resource}={text_of(item.value)}" for item in settled}
             return "right" if word == "nothing-new" and rest in same else "wrong"
     return "wrong"
 
 
-def _text(value: Value) -> str:
+def text_of(value: Value) -> str:
+    """Return a value as labels write it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)

@@ -1,6 +1,7 @@
 """What a stolen agent would try, run inside its container with its credentials: `python3 - ATTACK [WORD ...]`.
 
-Says in one line of JSON what happened. Uses nothing but what the agent's image holds.
+`many` takes a JSON list of attacks, each with its words. Says in one line of JSON what happened. Uses nothing but what
+the container's image holds.
 """
 
 import asyncio
@@ -73,6 +74,43 @@ def publish(subject, data):
         await client.publish(subject, data.encode())
 
     return asyncio.run(bus(act))
+
+
+def publish_each(*subjects):
+    """What the broker says to each of these subjects, on one connection."""
+    return each(subjects, lambda client, subject: client.publish(subject, b"{}"))
+
+
+def subscribe_each(*subjects):
+    """What the broker says to hearing each of these subjects, on one connection."""
+    return each(subjects, lambda client, subject: client.subscribe(subject))
+
+
+def each(subjects, act):
+    found = {}
+
+    async def connected():
+        said = []
+
+        async def on_error(error):
+            said.append(str(error))
+
+        user = os.environ["EDGEAGENTS_NATS_USER"]
+        client = await nats.connect(
+            os.environ["EDGEAGENTS_NATS_URL"], user=user, password=password(), error_cb=on_error, connect_timeout=5
+        )
+        try:
+            for subject in subjects:
+                said.clear()
+                await act(client, subject)
+                await client.flush()  # what the server says to it comes before its answer to this
+                await asyncio.sleep(0.02)
+                found[subject] = " ".join(said).lower()
+        finally:
+            await client.close()
+
+    asyncio.run(connected())
+    return found
 
 
 def request(subject, data):
@@ -153,7 +191,13 @@ def resolve(name):
         return {"error": str(error)}
 
 
+def many(attacks):
+    """What happened to each of a list of attacks."""
+    return [ATTACKS[name](*words) for name, *words in json.loads(attacks)]
+
+
 ATTACKS = {
+    "many": many, "publish-each": publish_each, "subscribe-each": subscribe_each,
     "http": http, "tcp": tcp, "publish": publish, "request": request, "subscribe": subscribe, "anonymous": anonymous,
     "as-user": as_user, "files": files, "resolve": resolve,
     "door": lambda method, path, body="": http(method, DOOR + path, body),

@@ -19,12 +19,16 @@ from tests.homes import LAMPS, NEVER_DONE, edit, home_with_lamps
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = "edgeagents-test"
-OURS: Final = ("nats", "core", "guard", "world", "agent-air", "agent-assistant", "agent-comfort", "agent-energy")
+OURS: Final = (
+    "nats", "core", "guard", "world", "coordinator", "inference", "agent-air", "agent-assistant", "agent-comfort",
+    "agent-energy",
+)  # fmt: skip
 START_S: Final = 60.0
 # Any free port of the host for each published one; a busy winter's day in a minute.
 CHOSEN: Final = {
     "COMPOSE_PROFILES": "embedded,demo", "COMPOSE_PROJECT_NAME": PROJECT, "EDGEX_NETWORK": f"{PROJECT}_edgex",
     "GUARD_PORT": "", "KEEPER_PORT": "", "METADATA_PORT": "", "DATA_PORT": "", "COMMAND_PORT": "",
+    "NATS_PORT": "", "COORDINATOR_PORT": "", "INFERENCE_PORT": "",
     "HEALTH_INTERVAL": "3s", "SITE_TIME_FACTOR": "60", "SITE_TIME_START_S": "1768370400",
 }  # fmt: skip
 
@@ -207,10 +211,18 @@ class Gateway:
         networks = self.engine.inspect(self.container(service))[0]["NetworkSettings"]["Networks"]
         return str(networks[f"{self.project}_{network}"]["IPAddress"])
 
+    def published(self, service: str, port: int) -> str:
+        """Return `host:port` at which a port of a service's container is published now."""
+        bindings = self.engine.inspect(self.container(service))[0]["NetworkSettings"]["Ports"][f"{port}/tcp"]
+        return f"127.0.0.1:{bindings[0]['HostPort']}"
+
+    def owner(self, *words: str, timeout_s: float = 60.0) -> str:
+        """Return what the owner's command line says, in its container."""
+        return self.compose("run", "--rm", "edgeagents", *words, timeout_s=timeout_s)
+
     def guard(self) -> dict[str, Any]:
         """Return the guard's state, by its published port."""
-        bindings = self.engine.inspect(self.container("guard"))[0]["NetworkSettings"]["Ports"]["59740/tcp"]
-        url = f"http://127.0.0.1:{bindings[0]['HostPort']}/api/v3/guard"
+        url = f"http://{self.published('guard', 59740)}/api/v3/guard"
         with urllib.request.urlopen(url, timeout=10) as answer:
             state: dict[str, Any] = json.loads(answer.read())
         return state

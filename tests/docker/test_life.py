@@ -23,7 +23,8 @@ def password(gateway: Gateway, service: str) -> str:
 
 class TestRotation:
     def test_new_credentials_are_taken_over_without_a_restart(self, gateway: Gateway) -> None:
-        before = {name: (password(gateway, name), started(gateway, name)) for name in ("agent-air", "guard", "world")}
+        names = ("agent-air", "guard", "world", "coordinator", "inference")
+        before = {name: (password(gateway, name), started(gateway, name)) for name in names}
         nats = started(gateway, "nats")
         gateway.compose("run", "--rm", "credentials", "--rotate")
         deadline_s = time.monotonic() + 30
@@ -35,7 +36,7 @@ class TestRotation:
             assert started(gateway, name) == at, f"{name} was restarted"
         assert started(gateway, "nats") == nats
         gateway.wait_proven()
-        for name in ("agent-air", "agent-comfort", "agent-energy", "guard"):
+        for name in ("agent-air", "agent-comfort", "agent-energy", "guard", "coordinator", "inference"):
             assert "link is back" in gateway.logs(name), name
 
     def test_an_old_password_is_refused_after_a_rotation_of_one(self, gateway: Gateway) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,13 @@ LONGEST_WAIT_S = 90.0  # then it is not coming back
 PLAYED = {"probe": "economy", "rival": "health"}
 
 
-def scenario(folder: Path) -> Path:
-    """Return a copy of the home's files in which two more agents, to be played, may dim its lights."""
+def scenario(folder: Path, more: Sequence[dict[str, Any]] = ()) -> Path:
+    """Return a copy of the home's files in which two more agents, to be played, may dim its lights; and `more`."""
     agents = [
         {"name": name, "mode": "act", "priority": priority, "watches": [{"profile": "Light"}], "may": [LAMPS]}
         for name, priority in PLAYED.items()
     ]
-    return home_with_lamps(folder / "profiles-of-the-owner", agents)
+    return home_with_lamps(folder / "profiles-of-the-owner", [*agents, *more])
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,14 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def a_rig(
-    folder: Path, score: Score, *, seed: int = 1, factor: float = 60.0, only_played: bool = False, **options: Any
+    folder: Path,
+    score: Score,
+    *,
+    seed: int = 1,
+    factor: float = 60.0,
+    only_played: bool = False,
+    agents: Sequence[dict[str, Any]] = (),
+    **options: Any,
 ) -> AsyncIterator[Rig]:
     """Yield a prepared home, nothing of it started yet; at the end everything is stopped.
 
@@ -189,10 +196,12 @@ async def a_rig(
         seed: of what is random in a test.
         factor: site seconds in one wall second.
         only_played: leave the home's own agents out.
+        agents: files of further ones, which are processes.
         options: further words of `Plan`.
     """
-    profiles = scenario(folder)
+    profiles = scenario(folder, agents)
     played = {path.stem for path in (profiles / "agents").glob("*.yaml")} if only_played else set(PLAYED)
+    played -= {str(agent["name"]) for agent in agents}
     options = {"ports": quiet_ports(), "played": frozenset(played), **options}
     gateway = Gateway(Plan(folder, profiles, factor, WINTER_MORNING_S, **options))
     rig = Rig(gateway, {child.name: child for child in with_own_ports(gateway)}, seed, score)

@@ -10,7 +10,9 @@ from typing import TypeAlias
 from tests.faults.rig import Moment, Rig, a_rig, failures, until
 from tests.faults.score import Score
 
-PROCESSES = ("nats", "core", "guard", "world", "agent-comfort", "agent-energy", "agent-air")
+PROCESSES = (
+    "nats", "core", "guard", "world", "agent-comfort", "agent-energy", "agent-air", "agent-assistant", "coordinator",
+)  # fmt: skip
 Fault: TypeAlias = tuple[Callable[[Rig, str], Awaitable[None]], str]
 
 
@@ -57,7 +59,7 @@ async def attacked(rig: Rig, faults: Sequence[Fault], what: str) -> list[str]:
 
 async def test_each_process_killed_and_stopped_at_random(tmp_path: Path, rounds: int, seed: int, score: Score) -> None:
     faults = [(how, name) for how in (kill, hold) for name in PROCESSES for _ in range(rounds)]
-    async with a_rig(tmp_path, score, seed=seed) as rig:
+    async with a_rig(tmp_path, score, seed=seed, coordinator=True) as rig:
         assert await attacked(rig, faults, "home, each process killed and stopped") == []
 
 

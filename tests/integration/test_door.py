@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+import random
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,13 +16,13 @@ import yaml
 
 from edgeagents.adapters.turnstile import Limits
 from tests.contract.waiting import until
-from tests.guarded import AGENTS, Client, Gateway, client_of
+from tests.guarded import AGENTS, Client, Gateway, agent_file, client_of
 from tests.nats import free_port
 from tests.services import ServiceProcess
 
 ACCESS_S = 5.0  # at most so long one agent can keep others from the door: a new attempt of TCP takes 1 s, then 2 s
 COMMAND_S = 5.0  # the whole way of a command, on a busy machine
-TOKENS = {"air": "token-of-agent-air-01", "heat": "token-of-agent-heat-1"}
+TOKENS = {"air": "token-of-agent-air-01", "heat": "token-of-agent-heat-1", "coordinator": "token-of-coordinator1"}
 
 
 class Doors(Gateway):
@@ -28,10 +30,16 @@ class Doors(Gateway):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        # Of its own: coordinator and language model have fixed ports there, whoever else runs on this machine.
+        self.host = "127." + ".".join(str(random.randint(1, 254)) for _ in range(3))
+        self.url = f"http://{self.host}:{self.port}"
         self.door_port = free_port()
         self.door = f"http://127.0.0.1:{self.door_port}"
         self.write_tokens(TOKENS)
+        skilled = agent_file("fitter", skills=[{"name": "set"}])  # nobody plays it: what is given to it waits
+        (folder / "agents" / "fitter.yaml").write_text(yaml.safe_dump(skilled))
         self.agent: ServiceProcess | None = None
+        self.coordinator: ServiceProcess | None = None
 
     def write_tokens(self, tokens: dict[str, str]) -> None:
         """Write the door's tokens, and agent air's own."""
@@ -42,7 +50,7 @@ class Doors(Gateway):
         """Start a guard with a door."""
         own = {
             "EDGEAGENTS_DOOR_HOST": "127.0.0.1", "EDGEAGENTS_DOOR_PORT": str(self.door_port),
-            "EDGEAGENTS_DOOR_TOKENS_FILE": str(self.folder / "door.tokens"),
+            "EDGEAGENTS_DOOR_TOKENS_FILE": str(self.folder / "door.tokens"), "SERVICE_HOST": self.host,
         }  # fmt: skip
         return super().spawn_guard(**own, **environ)
 
@@ -60,10 +68,24 @@ class Doors(Gateway):
         )
         return self.agent
 
+    def spawn_coordinator(self) -> ServiceProcess:
+        """Start a coordinator behind the door."""
+        (self.folder / "coordinator.token").write_text(TOKENS["coordinator"])
+        own = {
+            "EDGEAGENTS_GATEWAY": "gw", "EDGEX_CONFIG_PROVIDER": f"keeper.{self.door}",
+            "EDGEAGENTS_EDGEX_TOKEN_FILE": str(self.folder / "coordinator.token"),
+            "EDGEAGENTS_COORDINATOR_AGENTS_DIR": str(self.folder / "agents"),
+        }  # fmt: skip
+        self.coordinator = ServiceProcess(
+            "services.coordinator", "app-coordinator", self.core, self.nats.url, self.folder, environ=own
+        )
+        return self.coordinator
+
     def stop(self) -> None:
         """End everything."""
-        if self.agent is not None:
-            self.agent.kill()
+        for service in (self.agent, self.coordinator):
+            if service is not None:
+                service.kill()
         super().stop()
 
 
@@ -124,6 +146,37 @@ async def test_keeper_finds_the_agent_up(gateway: Doors, client: Client, agent: 
         return bool(found.json()["registration"]["status"] == "UP")
 
     await until(is_up, "its health check is relayed", timeout_s=30)
+
+
+async def test_the_owner_reaches_a_coordinator_at_a_fixed_port_of_the_guard(gateway: Doors, client: Client) -> None:
+    started = gateway.coordinator or gateway.spawn_coordinator()
+    at = f"http://{gateway.host}:59741/api/v3"
+
+    async def serves() -> bool:
+        assert started.process.poll() is None, started.log_path.read_text()[-2000:]
+        with contextlib.suppress(httpx.HTTPError):
+            answer = await client.http.get(f"{at}/coordinator")
+            return answer.status_code == 200 and answer.json()["isServing"]
+        return False
+
+    await until(serves, "the coordinator takes tasks", timeout_s=60)
+    keeper = f"{gateway.core.urls['keeper']}/api/v3/registry/serviceId/app-coordinator"
+    known = (await client.http.get(keeper)).json()["registration"]
+    assert (known["host"], known["port"]) == (gateway.host, 59741), "EdgeX finds it there, too"
+
+    wanted = {"skill": "set", "deviceName": "valve-1", "resourceName": "Setpoint", "value": 21, "deadlineS": 1}
+    given = await client.http.post(f"{at}/task", json={"task": {**wanted, "deviceName": "nowhere"}})
+    assert (given.status_code, "nowhere" in given.json()["message"]) == (400, True)
+    task = (await client.http.post(f"{at}/task", json={"task": wanted})).json()["id"]
+    states = []
+    async with client.http.stream("GET", f"{at}/task/id/{task}/watch", timeout=30) as changes:
+        states = [json.loads(line[6:])["state"] async for line in changes.aiter_lines() if line.startswith("data: ")]
+    assert (states[0], states[-1]) == ("open", "failed"), "nobody bids for it here: it ends by its deadline"
+    listed = (await client.http.get(f"{at}/task/all?state=failed&limit=1")).json()["tasks"]
+    assert [item["id"] for item in listed] == [task]
+    for method, path in (("GET", "/api/v3/task/id/.."), ("GET", "/openapi.json"), ("PUT", "/api/v3/config")):
+        url = f"http://{gateway.host}:59741{path}"
+        assert (await client.http.request(method, url)).status_code == 404, path
 
 
 async def test_an_edit_of_its_configuration_reaches_the_agent(gateway: Doors, client: Client, agent: str) -> None:

@@ -180,7 +180,8 @@ class TestHuman:
 
     async def test_not_decided_on_in_time_it_expires(self, client: Client, air: Agent) -> None:
         done = await air.do("valve-7", "true", "Brief")
-        assert (done.status, done.reason) == ("expired", "nobody approved it in time")
+        assert done.status == "expired"
+        assert done.reason.startswith("nobody approved it in time")
         assert done.command_id not in [item["commandId"] for item in (await client.approvals()).json()["approvals"]]
 
     async def test_what_waited_when_the_guard_was_killed_expires(

@@ -46,7 +46,8 @@ def place(nats_server: NatsServer, tmp_path: Path) -> Place:
     (tmp_path / "site.yaml").write_text(SITE)
     away = f"http://127.0.0.1:{free_port()}"
     return Place(
-        nats=nats_server.url, gateway="gw", keeper=away, guard=away, site_file=tmp_path / "site.yaml",
+        nats=nats_server.url, gateway="gw", keeper=away, guard=away, coordinator=away, inference=away,
+        site_file=tmp_path / "site.yaml",
         agents_dir=tmp_path / "agents", guard_dir=tmp_path,
     )  # fmt: skip
 
@@ -79,8 +80,17 @@ async def test_streams_that_no_guard_has_made_yet_are_named_then_there(bus: Bus,
     await make_streams(bus)
     sound = await found(place)
     assert sound["streams"].level == "ok"
+    assert sound["stream of tasks"].level == "warning"
     assert sound["clock of broker"].level == "ok"
     assert sound["credentials"].level == "warning"  # this broker asks nobody who it is
+
+
+async def test_the_stream_of_tasks_is_looked_at_as_any_other(bus: Bus, place: Place) -> None:
+    await make_streams(bus)
+    await bus.ensure_stream(subjects.TASKS_STREAM, ["elsewhere.tasks.*"])
+    findings = await found(place)
+    assert "stream of tasks" not in findings
+    assert findings["streams"].found == "tasks captures elsewhere.tasks.*"
 
 
 async def test_a_stream_that_takes_nothing_in_any_more_is_stuck(bus: Bus, place: Place) -> None:

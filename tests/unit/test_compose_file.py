@@ -8,12 +8,15 @@ import pytest
 import yaml
 
 import edgeagents
+from services.guard.roads import SERVICES_ROADS
+from services.inference.app import InferenceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "IMAGE_PREFIX" in service["image"]}
+INSIDE = {"coordinator", "inference"}  # services that are behind the guard's door, as agents are
 AGENTS = sorted(path.stem for path in (ROOT / "edgex-profiles" / "home" / "agents").glob("*.yaml"))
 
 
@@ -21,8 +24,8 @@ def mounts(service: dict[str, Any]) -> list[list[str]]:
     """Return source, target and mode of each volume of a service."""
     found = []
     for text in service.get("volumes", []):
-        for word in ("SITE_DIR",):
-            text = text.replace(f"${{{word}:-./edgex-profiles/home}}", word)
+        for word, usual in (("SITE_DIR", "./edgex-profiles/home"), ("MODELS_DIR", "./models")):
+            text = text.replace(f"${{{word}:-{usual}}}", word)
         found.append([*text.split(":"), "rw"][:3])
     return found
 
@@ -72,7 +75,7 @@ def test_agents_are_on_no_network_of_edgex_and_have_no_way_out() -> None:
     assert both == {"nats", "guard"}
     for name, service in SERVICES.items():
         if name not in both and name != "credentials":
-            assert networks(service) == ({"agents"} if name.startswith("agent-") else {"edgex"}), name
+            assert networks(service) == ({"agents"} if name.startswith("agent-") or name in INSIDE else {"edgex"}), name
     assert FILE["networks"]["agents"]["internal"] is True
     assert SERVICES["credentials"]["network_mode"] == "none"
 
@@ -134,8 +137,47 @@ def test_versions_in_env_are_the_files_own_defaults() -> None:
         assert f"${{{name}:-{version}}}" in TEXT, name
 
 
-@pytest.mark.parametrize("name", [f"agent-{name}" for name in AGENTS])
-def test_an_agent_is_asked_for_its_health_where_it_listens_and_at_no_port_of_ours(name: str) -> None:
+@pytest.mark.parametrize("name", [*(f"agent-{name}" for name in AGENTS), *sorted(INSIDE)])
+def test_who_is_inside_is_asked_for_its_health_where_it_listens_and_at_no_port_of_ours(name: str) -> None:
     place = OURS[name]["environment"]["EDGEAGENTS_PLACE_FILE"]
     assert OURS[name]["healthcheck"]["test"][-2:] == [place, "/api/v3/ping"]
     assert any(place.startswith(mount.partition(":")[0] + "/") for mount in OURS[name]["tmpfs"]), "it may be written"
+
+
+@pytest.mark.parametrize("name", sorted(INSIDE))
+def test_coordinator_and_language_model_are_reached_at_the_guard_alone(name: str) -> None:
+    service, road = OURS[name], SERVICES_ROADS[name]
+    assert "ports" not in service, "no port leads to a network without a way out"
+    assert any(port.endswith(f":{road.port}") for port in OURS["guard"]["ports"])
+    assert service["environment"]["EDGEX_CONFIG_PROVIDER"] == "keeper.http://edgeagents-door:59745"
+    assert service["environment"]["EDGEAGENTS_NATS_USER"] == name
+
+
+def test_the_owners_command_line_finds_everything() -> None:
+    told, guard = OURS["edgeagents"]["environment"], OURS["guard"]["networks"]["edgex"]["aliases"][0]
+    for name in INSIDE:
+        assert told[f"EDGEAGENTS_{name.upper()}_URL"] == f"http://{guard}:{SERVICES_ROADS[name].port}"
+    places = {target for _, target, _ in mounts(OURS["edgeagents"])}
+    assert {told["EDGEAGENTS_GUARD_SITE_FILE"], told["EDGEAGENTS_GUARD_AGENTS_DIR"]} <= places
+
+
+def test_a_model_is_read_from_a_folder_that_may_be_replaced_and_not_written() -> None:
+    service = OURS["inference"]
+    assert ["MODELS_DIR", "/models", "ro"] in mounts(service)
+    folder = service["environment"]["EDGEAGENTS_INFERENCE_MODEL"]
+    usual = InferenceSettings.model_fields["model"].default
+    assert folder == "/models/${MODEL_NAME:-" + usual.name + "}", "a folder below it: one made anew is seen"
+    assert (ROOT / "models" / "README.md").is_file(), "Docker makes a folder that is missing, as root's"
+
+
+def test_the_assistant_knows_the_owners_words() -> None:
+    service = OURS["agent-assistant"]
+    words = service["environment"]["EDGEAGENTS_AGENT_WORDS_FILE"]
+    assert ["SITE_DIR/words.yaml", words, "ro"] in mounts(service)
+    assert (ROOT / "edgex-profiles" / "home" / "words.yaml").is_file()
+
+
+def test_every_image_of_the_file_is_built() -> None:
+    built = (ROOT / "services" / "images.sh").read_text().partition("services=(")[2].partition(")")[0].split()
+    named = {service["image"].partition("}-")[2].partition(":")[0] for service in OURS.values()}
+    assert named == set(built)

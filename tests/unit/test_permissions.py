@@ -4,6 +4,7 @@ import pytest
 
 from edgeagents import subjects
 from edgeagents.permissions import (
+    STANDBY_KEY,
     agent_user,
     called,
     for_agent,
@@ -207,3 +208,27 @@ def test_an_agent_of_a_linked_gateway_speaks_and_hears_in_its_own_name_alone() -
     assert set(found.subscribe) - set(for_agent("gw", "*").subscribe) == {
         "gw.acts.=Kg.south.*", "gw.tasks.=Kg.south.*",
     }  # fmt: skip
+
+
+def test_an_agent_consents_in_its_own_name_alone_and_only_the_guard_asks_it() -> None:
+    assert may_publish(subjects.consent("gw", "air"))
+    assert not may_publish(subjects.consent("gw", "heat"))
+    for subject in (subjects.consent_request("gw", "air"), subjects.consent_request("gw", "heat")):
+        assert not may_publish(subject), subject
+        assert not any(matches(item, subject) for item in for_coordinator("gw").publish), subject
+        assert not any(matches(item, subject) for item in for_edgex("gw").publish), subject
+    assert any(matches(item, subjects.consent_request("gw", "air")) for item in AIR.subscribe)
+    assert not any(matches(item, subjects.consent_request("gw", "heat")) for item in AIR.subscribe)
+    assert not any(matches(item, subjects.consent("gw", "heat")) for item in AIR.subscribe)
+
+
+def test_a_standby_has_the_rights_of_an_edgex_service_under_its_own_key() -> None:
+    found, key = for_coordinator("gw"), STANDBY_KEY
+    for subject in (subjects.dead_letter("gw", key), f"edgex.telemetry.{key}.x"):
+        assert any(matches(item, subject) for item in found.publish), subject
+    for subject in (f"edgex.configs.edgex.v4.{key}.Writable", f"$SRV.PING.{key}", f"$SRV.INFO.{key}.i1"):
+        assert any(matches(item, subject) for item in found.subscribe), subject
+
+
+def test_a_coordinator_hears_whether_another_one_is_there() -> None:
+    assert any(matches(item, subjects.coordinator("gw")) for item in for_coordinator("gw").subscribe)

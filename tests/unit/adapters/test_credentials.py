@@ -9,7 +9,7 @@ import pytest
 from edgeagents.adapters.credentials import EVERYBODY, Credentials
 from edgeagents.embedded.command_routes import read_tokens
 from edgeagents.errors import ConfigurationError
-from edgeagents.permissions import for_agent
+from edgeagents.permissions import Permissions, for_agent, for_coordinator, for_inference
 from services.guard.approvals import read_approvers
 from services.guard.doorkeeper import read_door_tokens
 
@@ -17,8 +17,10 @@ FILES = {
     "nats/users.json", "guard/nats.password", "guard/door.tokens", "guard/command.token", "guard/approvers",
     "core/nats.password", "core/command.tokens", "world/nats.password", "owner/nats.password", "owner/command.token",
     "owner/approver.token", "agent-air/nats.password", "agent-air/door.token", "agent-heat/nats.password",
-    "agent-heat/door.token",
+    "agent-heat/door.token", "coordinator/nats.password", "coordinator/door.token", "inference/nats.password",
+    "inference/door.token",
 }  # fmt: skip
+BOTH = {"coordinator", "inference"}
 
 
 def made(folder: Path, *rotated: str, agents: tuple[str, ...] = ("air", "heat")) -> Credentials:
@@ -47,13 +49,16 @@ def test_what_belongs_together_agrees_and_is_what_its_readers_read(tmp_path: Pat
         "edgex": "core",
         "agent-air": "agent-air",
         "agent-heat": "agent-heat",
+        "coordinator": "coordinator",
+        "inference": "inference",
     }
     assert set(users) == set(consumers)
     for user, consumer in consumers.items():
         assert users[user]["password"] == found[f"{consumer}/nats.password"].strip()
     assert found["world/nats.password"] == found["core/nats.password"]
     doors = read_door_tokens(tmp_path / "guard" / "door.tokens")
-    assert doors == {name: found[f"agent-{name}/door.token"].strip() for name in ("air", "heat")}
+    owners = {"air": "agent-air", "heat": "agent-heat", "coordinator": "coordinator", "inference": "inference"}
+    assert doors == {name: found[f"{folder}/door.token"].strip() for name, folder in owners.items()}
     commands = read_tokens(tmp_path / "core" / "command.tokens")
     assert commands == {name: found[f"{name}/command.token"].strip() for name in ("guard", "owner")}
     assert read_approvers(tmp_path / "guard" / "approvers") == {"owner": found["owner/approver.token"].strip()}
@@ -70,6 +75,20 @@ def test_agents_may_do_what_the_permissions_say(tmp_path: Path) -> None:
         "publish": {"allow": list(wanted.publish), "deny": list(wanted.deny_publish)},
         "subscribe": {"allow": list(wanted.subscribe), "deny": list(wanted.deny_subscribe)},
     }
+
+
+@pytest.mark.parametrize(
+    ("who", "wanted"), [("coordinator", for_coordinator("gw")), ("inference", for_inference("gw"))]
+)
+def test_coordinator_and_language_model_may_do_what_the_permissions_say(
+    tmp_path: Path, who: str, wanted: Permissions
+) -> None:
+    made(tmp_path)
+    users = {user["user"]: user for user in json.loads((tmp_path / "nats" / "users.json").read_text())["users"]}
+    assert users[who]["permissions"]["publish"] == {
+        "allow": list(wanted.publish), "deny": list(wanted.deny_publish),
+    }  # fmt: skip
+    assert users[who]["permissions"]["subscribe"]["allow"] == list(wanted.subscribe)
 
 
 def test_again_changes_nothing(tmp_path: Path) -> None:
@@ -96,15 +115,20 @@ def test_an_agent_that_is_gone_is_no_user_any_more(tmp_path: Path) -> None:
     made(tmp_path, agents=("air",))
     users = json.loads((tmp_path / "nats" / "users.json").read_text())["users"]
     assert "agent-heat" not in [user["user"] for user in users]
-    assert set(read_door_tokens(tmp_path / "guard" / "door.tokens")) == {"air"}
+    assert set(read_door_tokens(tmp_path / "guard" / "door.tokens")) == {"air", *BOTH}
     made(tmp_path, agents=())
-    assert read_door_tokens(tmp_path / "guard" / "door.tokens") == {}
+    assert set(read_door_tokens(tmp_path / "guard" / "door.tokens")) == BOTH
 
 
 @pytest.mark.parametrize(
     ("who", "changed"),
     [
         ("air", {"agent-air/nats.password", "agent-air/door.token", "guard/door.tokens", "nats/users.json"}),
+        (
+            "coordinator",
+            {"coordinator/nats.password", "coordinator/door.token", "guard/door.tokens", "nats/users.json"},
+        ),
+        ("inference", {"inference/nats.password", "inference/door.token", "guard/door.tokens", "nats/users.json"}),
         ("guard", {"guard/nats.password", "guard/command.token", "core/command.tokens", "nats/users.json"}),
         ("edgex", {"core/nats.password", "world/nats.password", "nats/users.json"}),
         (
@@ -126,7 +150,7 @@ def test_a_rotation_changes_what_is_theirs_and_nothing_else(tmp_path: Path, who:
 
 def test_nobody_of_that_name_is_told_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"nobody is called aire: known are air, all, edgex, guard, heat, owner"
+        ConfigurationError, match=r"nobody is called aire: known are air, all, coordinator, edgex, guard, heat, inf"
     ):
         made(tmp_path, "aire")
     assert texts(tmp_path) == {}

@@ -6,6 +6,7 @@ import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
+from annotated_types import Le
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
@@ -57,8 +58,15 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
 
 def messages(cls: type[model.Message]) -> st.SearchStrategy[model.Message]:
     """Return any message of a class."""
-    found = {name: (info, values(info.annotation)) for name, info in cls.model_fields.items()}
-    return st.builds(cls, **{name: words if is_word(info) else strategy for name, (info, strategy) in found.items()})
+    return st.builds(cls, **{name: field(info) for name, info in cls.model_fields.items()})
+
+
+def field(info: FieldInfo) -> st.SearchStrategy[Any]:
+    """Return what a field may hold, within its bounds."""
+    most = next((item.le for item in info.metadata if isinstance(item, Le)), None)
+    if info.annotation is float and isinstance(most, int | float):
+        return st.floats(0.001, min(86_000, most))
+    return words if is_word(info) else values(info.annotation)
 
 
 def is_word(field: FieldInfo) -> bool:

@@ -22,6 +22,7 @@ def nowhere(tmp_path: Path) -> list[str]:
     """Options of a gateway of which nothing is there."""
     away = f"127.0.0.1:{free_port()}"
     return ["--nats", f"nats://{away}", "--keeper", f"http://{away}", "--guard", f"http://{away}",
+            "--coordinator", f"http://{away}", "--inference", f"http://{away}",
             "--site-file", str(tmp_path / "site.yaml"), "--agents-dir", str(tmp_path / "agents"),
             "--guard-dir", str(tmp_path)]  # fmt: skip
 
@@ -41,6 +42,7 @@ def test_where_nothing_runs_all_failures_are_told_with_remedies(
     }  # fmt: skip
     assert all(finding["remedy"] for finding in body["findings"] if finding["level"] in ("failed", "warning"))
     assert levels["disk of the guard"] == "ok"
+    assert (levels["coordinator"], levels["language model"]) == ("ok", "ok"), "a gateway may have neither"
 
 
 def test_people_get_a_table_with_the_remedy_below_each_finding(
@@ -75,7 +77,10 @@ async def test_a_check_that_hangs_is_a_finding_and_holds_up_nobody(
 
     monkeypatch.setattr(DOCTOR, "look_at_keeper", hang)
     away = f"127.0.0.1:{free_port()}"
-    place = Place(nats=f"nats://{away}", keeper=f"http://{away}", guard=f"http://{away}", agents_dir=tmp_path)
+    url = f"http://{away}"
+    place = Place(
+        nats=f"nats://{away}", keeper=url, guard=url, coordinator=url, inference=url, agents_dir=tmp_path
+    )  # fmt: skip
     findings = await diagnose(place, limit_s=4.0)
     [keeper] = [finding for finding in findings if finding.check == "keeper"]
     assert (keeper.level, keeper.found) == ("failed", "no answer in 4 s")

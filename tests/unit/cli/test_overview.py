@@ -30,6 +30,8 @@ AIR = AgentFacts("air", "http://a", state={
 STATUS = {
     "gateway": "home", "broker": {"state": "up", "text": "nats://n"}, "edgex": {"state": "away", "text": "no keeper"},
     "links": [{"link": "link to south", "state": "down", "text": "down: both gateways work on"}],
+    "coordinator": {"state": "up", "text": "http://c: 2 tasks under way"},
+    "model": {"state": "waits", "text": "http://m: no language model"},
     "guard": guard_body(GUARD), "agents": [agent_body(AIR, GUARD), agent_body(AgentFacts("heat"), GUARD)],
 }  # fmt: skip
 VALVE = Profile.model_validate({"name": "Valve", "deviceResources": [
@@ -80,7 +82,8 @@ def test_status_is_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "status").out
     for words in ("home", "no keeper", "generation 7", "proven 3", "paused: device valve, by ann",
                   "blocked: pump: silent", "set by hand: lamp/On = true", "waits for device 'x'",
-                  "link to south", "both gateways work on", "volume is full: only safety commands"):  # fmt: skip
+                  "link to south", "both gateways work on", "volume is full: only safety commands",
+                  "2 tasks under way", "no language model"):  # fmt: skip
         assert words in out
     assert len(out.splitlines()) < 24
 
@@ -113,10 +116,12 @@ def test_where_nothing_runs_status_says_what_is_away_and_devices_fails(
 ) -> None:
     away = f"127.0.0.1:{free_port()}"
     words = ["--nats", f"nats://{away}", "--keeper", f"http://{away}", "--guard", f"http://{away}",
+             "--coordinator", f"http://{away}", "--inference", f"http://{away}",
              "--agents-dir", str(tmp_path), "--site-file", str(tmp_path / "s.yaml")]  # fmt: skip
     body = json.loads(run(capsys, "status", "--json", *words).out)
     assert (body["broker"]["state"], body["edgex"]["state"]) == ("away", "away")
     assert "cannot be reached" in body["guard"]["problem"]
+    assert (body["coordinator"]["state"], body["model"]["state"]) == ("none", "none")
     done = run(capsys, "devices", *words)
     assert done.code == 1
     assert "edgeagents doctor" in done.err

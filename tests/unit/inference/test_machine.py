@@ -40,6 +40,20 @@ def test_memory_is_what_the_machine_has_or_the_tightest_limit_leaves(groups: Pat
     assert memory(groups) == 830_000, "what was only read from files can be had back"
 
 
+def test_a_container_of_the_first_version_of_groups_has_its_limits_too(groups: Path) -> None:
+    for name, text in (("cpu.cfs_quota_us", "100000"), ("cpu.cfs_period_us", "100000")):
+        (groups / "cpu").mkdir(exist_ok=True)
+        (groups / "cpu" / name).write_text(text)
+    assert cpus(groups, groups.parent / "own") == 1
+    (groups / "memory").mkdir()
+    (groups / "memory" / "memory.limit_in_bytes").write_text("900000")
+    (groups / "memory" / "memory.usage_in_bytes").write_text("100000")
+    (groups / "memory" / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 30000\n")
+    assert memory(groups) == 830_000
+    (groups / "cpu" / "cpu.cfs_quota_us").write_text("-1")
+    assert cpus(groups, groups.parent / "own") >= 1
+
+
 def test_a_system_that_does_not_say_has_no_limit(tmp_path: Path) -> None:
     assert free_memory_bytes(tmp_path, tmp_path / "none", tmp_path / "none") == float("inf")
     assert cpus(tmp_path, tmp_path / "none") >= 1

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.message import Cause
 from edgeagents.model.skill import Aim, Skill, aim_of
-from edgeagents.model.task import read_task
+from edgeagents.model.task import TaskRef, cause_of, read_task, task_of
 
 SET = {"skill": "set", "deviceName": "valve", "resourceName": "Open", "value": True}
 
@@ -85,3 +86,18 @@ def test_skills_that_mean_nothing_are_refused(skills: list[dict[str, Any]]) -> N
 def test_names_that_mean_something_on_the_bus_are_no_agents(name: str) -> None:
     with pytest.raises(ValidationError, match="is taken"):
         AgentDefinition.model_validate({"name": name, "watches": [{"device": "valve"}]})
+
+
+def test_a_cause_names_the_award_it_was_made_of_and_nothing_else_does() -> None:
+    ref = TaskRef("a.b:c-1", 1_700_000_000_000_000_000, 3)
+    assert task_of(cause_of(ref)) == ref
+    assert task_of(Cause(stream="edgex-events", sequence=3)) is None
+    assert task_of(Cause(stream="tasks", sequence=3)) is None
+
+
+@pytest.mark.parametrize(
+    "stream", ["tasks/", "tasks/t", "tasks/t/", "tasks/t/-1", "tasks//1", "tasks/t/1/2", "tasks/t/٣"]
+)
+def test_a_cause_that_names_a_task_in_another_way_is_refused(stream: str) -> None:
+    with pytest.raises(InvalidInputError, match="names no task"):
+        task_of(Cause(stream=stream, sequence=1))

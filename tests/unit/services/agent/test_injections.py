@@ -1,7 +1,7 @@
 """Hostile texts in readings, device names and what people say: no command outside permissions, no prompt of others."""
 
 import json
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import yaml
@@ -10,8 +10,9 @@ from edgeagents.adapters.files import load_agents
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import Recent, Sample
 from edgeagents.model.answer import CommandAnswer, parse_answer
+from edgeagents.model.completion import CompletionRequest
 from edgeagents.model.device import Device
-from edgeagents.model.options import options_of
+from edgeagents.model.options import Options, options_of
 from edgeagents.model.words import Words
 from services.agent.house import house_of
 from services.agent.phrases import Phrasebook, language_of
@@ -42,15 +43,21 @@ def permitted(device: str, resource: str) -> bool:
     return device in known and any(item.resource == resource and item.fits(known[device]) for item in ASSISTANT.may)
 
 
-def built(payload: str, place: str) -> tuple[list[str], Any]:
-    """Return the messages of a prompt with a payload in one place, and the options that go with it."""
+def prompt_of(payload: str, place: str, budget_s: float = 8.0) -> tuple[CompletionRequest, Options]:
+    """Return a prompt with a payload in one place, and the options that go with it."""
     known = dict(devices())
     if place == "name":
         known[payload] = Device(name=payload, profile_name="Light", labels=("room", "office"))
     house = house_of(known.values(), profiles(), Words())
     options = options_of(ASSISTANT, known, profiles())
     view = Told(payload) if place == "reading" else state()
-    request = question_prompt(payload if place == "said" else "it is odd here", house, options, view, 8.0)
+    said = payload if place == "said" else "it is odd here"
+    return question_prompt(said, house, options, view, budget_s), options
+
+
+def built(payload: str, place: str) -> tuple[list[str], Options]:
+    """Return the messages of such a prompt, and its options."""
+    request, options = prompt_of(payload, place)
     return [message.content for message in request.messages], options
 
 

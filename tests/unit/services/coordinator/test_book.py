@@ -6,9 +6,10 @@ import pytest
 
 from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, TooLargeError, TooManyAttemptsError
 from edgeagents.model.cooperation import Act, Bid
-from edgeagents.model.task import TaskWanted
+from edgeagents.model.task import TaskRef, TaskWanted
 from edgeagents.protocol import contract_net
 from edgeagents.protocol.conversation import Heard, act
+from edgeagents.protocol.task_award import Standing, award_problem, standing_of
 from edgeagents.protocol.task_ledger import CloseTask, ReadTask, TakeTask
 from services.coordinator.book import GRACE_S, Book, Times, Turn
 from services.coordinator.explanation import award_body, end_body
@@ -370,3 +371,14 @@ def test_time_in_which_we_did_not_run_is_given_back_to_who_won_and_to_who_was_ca
     turn = book.overslept("won", 30.0, 140.0, 4)  # beyond the deadline: the report may wait to be heard
     assert turn.record.state == "taken"
     assert book.ask("won", CloseTask("won", 1, "bob", "done"), 140.1, "bob", 5).record.state == "done"
+
+
+def test_what_the_guards_fence_reads_of_a_record_is_what_the_ledger_says() -> None:
+    book = Book(Times())
+    given(book)
+    bids(book, {"ada": 3.0, "bob": 2.0})
+    turn = book.ask("t", TakeTask("t", 1, "run"), 100.2, "bob", 3)
+    assert standing_of(to_bytes(turn.record)) == Standing("t", 1, "taken", "bob", "run", 1)
+    assert award_problem(standing_of(to_bytes(turn.record)), TaskRef("t", 1, 1), "bob", "run") == ""
+    turn = book.cancel("t", "cancelled by owner", 100.3, 4)
+    assert "has ended" in award_problem(standing_of(to_bytes(turn.record)), TaskRef("t", 1, 1), "bob", "run")

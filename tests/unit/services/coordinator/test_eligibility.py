@@ -70,3 +70,12 @@ def test_the_least_busy_that_are_there_are_asked() -> None:
     alive = {name: Run(name, "r", ("set",), busy, 0.0) for name, busy in (("ada", 2), ("bob", 0), ("dan", 1))}
     assert invited(["ada", "cyd", "dan"], alive, 5) == ("dan", "ada")
     assert invited(["ada", "bob", "dan"], alive, 2) == ("bob", "dan")
+
+
+def test_among_the_equally_busy_lots_are_drawn_by_the_tasks_name() -> None:
+    names = [f"a{number:02d}" for number in range(20)]
+    alive = {name: Run(name, "r", ("set",), 0, 0.0) for name in names}
+    asked = [invited(names, alive, 4, f"task-{number}") for number in range(50)]
+    assert asked == [invited(names, alive, 4, f"task-{number}") for number in range(50)]
+    assert all(len(set(some)) == 4 for some in asked)
+    assert {name for some in asked for name in some} == set(names)

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import pytest
 
+from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus
 from edgeagents.audit import Audit
 from edgeagents.errors import NotFoundError, TooManyAttemptsError, UnavailableError
-from edgeagents.model.cooperation import Announcement, Bid
+from edgeagents.model.cooperation import Act, Announcement, Bid
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol.conversation import act
 from edgeagents.protocol.task_ledger import CloseTask, TakeTask
@@ -173,6 +174,33 @@ async def test_who_had_taken_a_task_is_not_gone_because_we_were_paused(led: Led)
     led.passes(GONE_S + 0.5)  # now we listen, and nothing comes
     led.leader._end_if_gone(led.leader.book.record("t"))
     assert led.leader.book.record("t").state == "failed"
+
+
+async def test_who_announces_in_json_is_spoken_to_in_json_and_in_protobuf_once_it_does_so(led: Led) -> None:
+    leader, said = led.leader, Announcement(incarnation="run", skills=("set",))
+    for number, content_type in enumerate((wire.JSON, wire.PROTOBUF, wire.JSON)):
+        leader.announced("ada", said, content_type)
+        await leader.submit(WANTED.model_copy(update={"id": f"t-{number}"}), "dan")
+        _, data, told_in = leader._sending[-1]
+        assert told_in == content_type
+        assert wire.decode(Act, data, told_in).performative == "cfp"
+
+
+async def test_one_call_is_written_once_for_each_encoding(led: Led, monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, names, written = led.leader, [f"agent-{number}" for number in range(10)], list[str]()
+    encode = wire.encode
+
+    def counted(said: Act, content_type: str) -> bytes:
+        written.append(content_type)
+        return encode(said, content_type)
+
+    monkeypatch.setattr(module, "able", lambda wanted, site: names)
+    monkeypatch.setattr(module.wire, "encode", counted)
+    for number, name in enumerate(names):  # one after the other in the other encoding
+        leader.announced(name, Announcement(incarnation="r"), wire.JSON if number % 2 else wire.PROTOBUF)
+    await leader.submit(WANTED.model_copy(update={"id": "t"}), "eve")
+    assert len(leader._sending) == 10
+    assert sorted(written) == [wire.JSON, wire.PROTOBUF]
 
 
 async def test_a_moment_is_no_pause(led: Led) -> None:

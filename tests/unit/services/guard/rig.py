@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from edgeagents.adapters import wire
 from edgeagents.adapters.command_route import Commands
 from edgeagents.adapters.device_cache import Change, DeviceCache
 from edgeagents.audit import Audit
@@ -144,6 +145,9 @@ class _Desk:
     async def call(self, agent: str) -> None:
         self._rig.called.append(agent)
 
+    def reads(self, agent: str) -> str:
+        return self._rig.reads
+
 
 def ends_at(sequence: int) -> Callable[[], Awaitable[int]]:
     """Return what tells where the command stream ends."""
@@ -171,6 +175,7 @@ class Rig:
         self.records: list[dict[str, Any]] = []
         self.owner = owner_of(AGENTS, Site.model_validate(SITE if site is None else site))
         self.called: list[str] = []
+        self.reads = wire.PROTOBUF  # what agents are told of outcomes in
         self.known = {name: Device(name=name, profile_name="Valve") for name in ("valve", "pump", "fan")}
         self.profiles = {"Valve": PROFILE}
         self.watchers: list[Any] = []

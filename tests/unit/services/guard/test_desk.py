@@ -236,6 +236,16 @@ async def test_who_speaks_json_is_answered_in_json(desk: Desk) -> None:
     await until(lambda: desk.bus.answers, "an answer")
     assert json.loads(desk.bus.answers[0].data)["mode"] == "act"
     assert desk.bus.answers[0].headers == {CONTENT_TYPE: "application/json"}
+    assert desk.desk.reads("air") == wire.JSON
+    await desk.send("air", Heartbeat(incarnation="i1"))
+    await until(lambda: desk.desk.reads("air") == wire.PROTOBUF, "what it wrote last counts")
+
+
+async def test_a_strangers_encoding_is_not_remembered(desk: Desk) -> None:
+    await desk.send("evil", Heartbeat(incarnation="i1"), content_type="application/json; charset=utf-8")
+    await until(lambda: desk.bus.answers, "an answer")
+    assert "no agent file" in json.loads(desk.bus.answers[0].data)["refused"]
+    assert desk.desk.reads("evil") == ""
 
 
 @pytest.mark.parametrize(

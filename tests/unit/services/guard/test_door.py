@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.guard.door import Forward, LookUp, Refused, Register, agent_key, judge, let_pass
+from edgeagents.model.agent import AgentDefinition
+from services.guard.door import Forward, LookUp, Refused, Register, judge, let_pass, service_key
 
 OWN = "/api/v3/kvs/key/edgex/v4/app-agent-air"
 COMMON = "/api/v3/kvs/key/edgex/v4/core-common-config-bootstrapper"
@@ -165,7 +166,7 @@ def test_no_path_reaches_core_command_or_changes_core_metadata(levels: list[str]
 
 
 def test_keeper_answers_by_first_letters_and_others_keys_do_not_pass() -> None:
-    root = f"edgex/v4/{agent_key('air')}"
+    root = f"edgex/v4/{service_key('air')}"
     answer = {
         "apiVersion": "v3",
         "response": [
@@ -191,3 +192,28 @@ def test_secrets_in_the_common_configuration_do_not_pass() -> None:
 @pytest.mark.parametrize("answer", [None, [], "x", {"response": "x"}, {"message": "no"}])
 def test_an_answer_that_is_none_lets_nothing_pass(answer: Any) -> None:
     assert let_pass(answer, "edgex/v4/app-agent-air")["response"] == []
+
+
+@pytest.mark.parametrize("who", ["coordinator", "inference"])
+def test_a_service_that_is_no_agent_has_its_own_key_and_registration_and_no_more(who: str) -> None:
+    def asks(method: str, path: str, body: Any = None) -> Any:
+        return judge(who, method, path, {}, body)
+
+    own = f"/api/v3/kvs/key/edgex/v4/app-{who}"
+    assert isinstance(asks("GET", f"{own}/Writable"), Forward)
+    assert isinstance(asks("PUT", own, {"value": "x"}), Forward)
+    registration = {"serviceId": f"app-{who}", "port": 59741}
+    assert isinstance(asks("POST", "/api/v3/registry", {"registration": registration}), Register)
+    assert isinstance(asks("GET", "/api/v3/device/all"), Forward)
+    for other in ("app-guard", f"app-agent-{who}", "app-agent-air", "core-command"):
+        assert isinstance(asks("GET", f"/api/v3/kvs/key/edgex/v4/{other}"), Refused)
+        assert isinstance(asks("GET", f"/api/v3/registry/serviceId/{other}"), Refused)
+        wanted = {"registration": {**registration, "serviceId": other}}
+        assert isinstance(asks("POST", "/api/v3/registry", wanted), Refused)
+    assert asks("PUT", "/api/v3/device/name/lamp-1/Power", {}).cause == "unknown route"
+
+
+@pytest.mark.parametrize("who", ["coordinator", "inference"])
+def test_no_agent_takes_the_name_of_such_a_service(who: str) -> None:
+    with pytest.raises(ValueError, match=rf"the name '{who}' is taken"):
+        AgentDefinition.model_validate({"name": who, "watches": [{"profile": "Lamp"}]})

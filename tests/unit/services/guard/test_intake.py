@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.bus import CONTENT_TYPE, Bus
 from edgeagents.errors import StoreError, VolumeFullError
 from edgeagents.model.message import Cause, Command, CommandId, Epoch, LeaseRecord, Outcome
 from edgeagents.settings import SiteTime
@@ -320,8 +320,8 @@ async def tell(rig: Rig, bus: MemoryBus, *outcomes: Outcome) -> list[str]:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return [
-        wire.decode(Outcome, data).command_id
-        for subject, data, _ in bus.held
+        wire.decode(Outcome, data, headers.get(CONTENT_TYPE, wire.PROTOBUF)).command_id
+        for subject, data, headers in bus.held
         if subject.startswith("gw.outcomes.air.") and data != b"garbage"
     ]
 
@@ -361,6 +361,36 @@ async def test_after_a_crash_what_was_not_told_is_told_and_what_was_stored_is_no
     others = [name for name in ("c-1", "c-2", "c-3") if name != stored]
     assert await tell(rig, bus) == [stored, *others]
     assert rig.ledger.untold() == []
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_who_reads_json_is_told_in_json_once_also_after_a_crash(rig: Rig) -> None:
+    bus, rig.reads = MemoryBus(), wire.JSON
+    rig.job("c-1")
+    rig.ledger.finish("air", outcome("c-1"), 1.0)
+    bus.held.append(("gw.outcomes.air.valve", wire.encode(outcome("c-1"), wire.JSON), {CONTENT_TYPE: wire.JSON}))
+    teller = Teller(cast(Bus, bus), "gw")
+    task = asyncio.create_task(teller.run(rig.means))
+    teller.tell("air", outcome("c-2"))
+    await teller.drain(10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [headers[CONTENT_TYPE] for _, _, headers in bus.held] == [wire.JSON, wire.JSON]
+    assert [wire.decode(Outcome, data, wire.JSON).command_id for _, data, _ in bus.held] == ["c-1", "c-2"]
+
+
+@pytest.mark.parametrize("encoding", [wire.JSON, wire.PROTOBUF])
+@pytest.mark.usefixtures("no_pauses")
+async def test_before_a_heartbeat_was_heard_outcomes_are_told_in_the_encoding_of_the_command(
+    rig: Rig, encoding: str
+) -> None:
+    """A guard that was restarted settles what it finds before any agent is heard."""
+    bus, rig.reads = MemoryBus(), ""
+    bus.held.append(("gw.commands.valve.air", wire.encode(command(), encoding), {CONTENT_TYPE: encoding}))
+    bus.held.append(("gw.commands.pump.air", wire.encode(command()), {}))
+    await tell(rig, bus, outcome("c-1"), outcome("c-2", "pump"))
+    told = {subject: headers[CONTENT_TYPE] for subject, _, headers in bus.held if ".outcomes." in subject}
+    assert told == {"gw.outcomes.air.valve": encoding, "gw.outcomes.air.pump": wire.PROTOBUF}
 
 
 @pytest.mark.usefixtures("no_pauses")

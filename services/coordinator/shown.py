@@ -1,0 +1,93 @@
+"""What the coordinator's routes answer, for their OpenAPI page; `record.shown` makes the values.
+
+Source: docs/tasks.md.
+"""
+
+from typing import Any
+
+from pydantic import Field
+
+from edgeagents.adapters.web_pages import Answer, Shown
+from edgeagents.model.task import TaskState, TaskWanted
+
+
+class TaskRequest(Shown):
+    """A task as EdgeX wraps what it adds; the wrapping may be left out."""
+
+    api_version: str = "v3"
+    request_id: str = Field("", description="said back in the answer")
+    task: TaskWanted
+
+
+class TaskGiven(Answer):
+    """That a task was taken in: it is on disk."""
+
+    id: str = Field(description="by which it is asked for")
+    state: TaskState
+    request_id: str = ""
+
+
+class AwardShown(Shown):
+    """One award of a task."""
+
+    epoch: int = Field(description="of the ledger's entry; the winner's command counts only under it")
+    winner: str
+    price: float = Field(description="what the winner is credited: the second best bid, seconds")
+    bids: dict[str, float] = Field(description="by agent, seconds until it would be done")
+
+
+class TaskShown(Shown):
+    """Where a task stands, and why."""
+
+    id: str
+    state: TaskState
+    task: dict[str, Any] = Field(description="what was asked, as it was given")
+    giver: str = Field(description="who gave it; `http` for a web client")
+    winner: str
+    epoch: int
+    reason: str = Field(description="why it ended so")
+    reasons: list[str] = Field(description="what happened so far, the newest last")
+    awards: list[AwardShown]
+    accepted_unix_ns: int
+    changed_unix_ns: int
+
+
+class OneTask(Answer):
+    """One task."""
+
+    task: TaskShown
+
+
+class TaskList(Answer):
+    """Tasks, the newest first."""
+
+    total_count: int = Field(description="of the tasks in this answer")
+    tasks: list[TaskShown]
+
+
+class AgentThere(Shown):
+    """An agent that was heard lately."""
+
+    agent: str
+    incarnation: str = Field(description="of this run of it")
+    skills: list[str]
+    busy: int = Field(description="tasks under way")
+    heard_ago_s: float = Field(alias="heardAgoS")
+
+
+class RosterShown(Answer):
+    """Who is there."""
+
+    agents: list[AgentThere]
+
+
+class CoordinatorState(Answer):
+    """What the coordinator does, and how it went so far."""
+
+    open: int = Field(description="tasks under way")
+    ended: int = Field(description="ended tasks that are remembered")
+    agents: int = Field(description="agents that are there")
+    is_serving: bool = Field(description="false while it reads the tasks back")
+    counts: dict[str, int] = Field(description="since it started, by what happened: accepted, awards, done, refused_…")
+    batches: int = Field(description="writes to the stream of tasks")
+    stored: int = Field(description="records in them")
