@@ -113,6 +113,7 @@ class Mediator:
         """Take a conflict in and ask its parties; return under which name it is settled, or why it is not."""
         try:
             self._check_now(dispute)
+            _check_form(claimant, dispute)
             case: negotiator.Case | str = self._joined(claimant, dispute)
             if not case:
                 self._check_flood(claimant)
@@ -161,7 +162,6 @@ class Mediator:
         if joined:
             return joined
         site, now_s = self._site(), time.monotonic()
-        _check_form(claimant, dispute)
         stands = self._standing.on((dispute.device, dispute.resource), now_s)
         if stands is not None and stands.winner != claimant:
             raise ConflictError(f"{stands.conflict} stands for {stands.until_s - now_s:.0f} s more: ask again then")
