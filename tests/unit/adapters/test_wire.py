@@ -6,7 +6,7 @@ import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
-from annotated_types import Le
+from annotated_types import Le, MinLen
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
@@ -66,6 +66,9 @@ def field(info: FieldInfo) -> st.SearchStrategy[Any]:
     most = next((item.le for item in info.metadata if isinstance(item, Le)), None)
     if info.annotation is float and isinstance(most, int | float):
         return st.floats(0.001, min(86_000, most))
+    if get_origin(info.annotation) is tuple:
+        least = max((item.min_length for item in info.metadata if isinstance(item, MinLen)), default=0)
+        return st.lists(values(get_args(info.annotation)[0]), min_size=least, max_size=3).map(tuple)
     return words if is_word(info) else values(info.annotation)
 
 
