@@ -22,9 +22,8 @@ STANDBY = {"EDGEAGENTS_COORDINATOR_STANDBY": "true"}
 class Twins:
     """A gateway whose coordinator has a twin, at an address of its own."""
 
-    def __init__(self, owner: Owner) -> None:
-        self.owner, self.gateway = owner, owner.gateway
-        self.ports = (self.gateway.port, free_port())
+    def __init__(self, owner: Owner, ports: tuple[int, int]) -> None:
+        self.owner, self.gateway, self.ports = owner, owner.gateway, ports
         self.processes: list[ServiceProcess | None] = [None, None]
 
     def start(self, number: int) -> ServiceProcess:
@@ -70,11 +69,17 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinated]:
         found.stop()
 
 
+@pytest.fixture(scope="module")
+def ports(gateway: Coordinated) -> tuple[int, int]:
+    """Return a port for each, the same in all tests: a service that comes back finds its own in core-keeper."""
+    return gateway.port, free_port()
+
+
 @pytest.fixture
-async def twins(gateway: Coordinated) -> AsyncIterator[Twins]:
+async def twins(gateway: Coordinated, ports: tuple[int, int]) -> AsyncIterator[Twins]:
     """Two coordinators, of which the first leads, and an agent that does what it is given."""
     async with owner_of(gateway) as owner, AsyncExitStack() as stack:
-        found = Twins(owner)
+        found = Twins(owner, ports)
         try:
             found.start(0)
             found.turn_to(0)
