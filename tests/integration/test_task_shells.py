@@ -21,8 +21,10 @@ from services.agent.tasks import Tasks
 from services.coordinator.book import Book, Times
 from services.coordinator.desk import Desk
 from services.coordinator.eligibility import Site
+from services.coordinator.holders import Holders
 from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader
+from services.coordinator.mediator import Mediator, Terms
 from services.guard.streams import ensure_tasks
 from tests.contract.waiting import until
 from tests.valves import PROFILE
@@ -100,7 +102,12 @@ class Society:
         leader = self.leader
         for work in (leader.journal.run(), leader.run_sending(), leader.run_timers(), leader.run_beats()):
             self.group.create_task(work)
-        await Desk(self.bus, leader, self.group).serve()
+        mediator = Mediator(
+            self.bus, Audit(self.bus, subjects.COORDINATOR, "m"), leader.site,
+            lambda: leader.roster.alive(leader.clock.now()), Terms(), self.group, Holders(self.bus, "run").of,
+            leader.check_serving,
+        )  # fmt: skip
+        await Desk(self.bus, leader, mediator, self.group).serve()
         leader.is_serving.set()
         for name, definition in self.agents.items():
             audit = Audit(self.bus, name, "i")
