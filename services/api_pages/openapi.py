@@ -18,6 +18,7 @@ from services.agent import answers
 from services.agent import app as agent
 from services.coordinator import app as coordinator
 from services.coordinator import routes as coordinator_routes
+from services.coordinator.conflict_routes import add_conflict_routes
 from services.guard import app as guard
 from services.inference import app as inference
 from services.inference import routes as inference_routes
@@ -64,6 +65,7 @@ def _guard(app: FastAPI) -> None:
 def _coordinator(app: FastAPI) -> None:
     service: Any = SimpleNamespace(app=app)
     coordinator_routes.add_routes(service, NOTHING)
+    add_conflict_routes(service, NOTHING, NOTHING)
 
 
 def _inference(app: FastAPI) -> None:

@@ -91,3 +91,51 @@ class CoordinatorState(Answer):
     counts: dict[str, int] = Field(description="since it started, by what happened: accepted, awards, done, refused_…")
     batches: int = Field(description="writes to the stream of tasks")
     stored: int = Field(description="records in them")
+
+
+class ConflictParty(Shown):
+    """One who was asked."""
+
+    agent: str
+    priority: str = Field(description="the class in which it bargains, by its owner's file")
+    said: str = Field(description="bargains, gives way, or not heard")
+    way: str = Field("", description="the option it would have, if it bargains")
+    holds: bool = Field(False, description="whether it held the lease, by the guard's word")
+    disagreement: float = Field(0.0, description="what no agreement is worth to it, 0 to 1")
+    worth: dict[str, float] = Field(default={}, description="by option, 0 to 1")
+
+
+class ConflictShown(Shown):
+    """How a conflict was settled, and why."""
+
+    id: str
+    device_name: str
+    resource_name: str
+    asked_by: str
+    wanted: str
+    because: str
+    options: list[str]
+    forbidden: dict[str, str] = Field(description="options that no willing party may give, and why")
+    parties: list[ConflictParty]
+    holder: str = Field("", description="who held the resource, by the guard's word")
+    value: str = Field(description="what was settled; empty: nothing")
+    winner: str = Field(description="who gives it")
+    rung: str = Field(description="of the ladder: lock, lease, priority, nash, vote or fallback")
+    runner_up: str
+    reasons: list[str]
+    stands_s: float = Field(description="how long the others leave the resource alone, wall seconds")
+    began: int = Field(description="unix nanoseconds")
+    took_ms: float
+
+
+class ConflictList(Answer):
+    """Conflicts settled since the coordinator's start."""
+
+    conflicts: list[ConflictShown]
+    counts: dict[str, int] = Field(description="what was filed, settled by rung, refused by cause")
+
+
+class OneConflict(Answer):
+    """One conflict."""
+
+    conflict: ConflictShown
