@@ -128,13 +128,15 @@ class Owner:
 async def owner_of(gateway: Coordinated) -> AsyncIterator[Owner]:
     """Yield who gives tasks, once the valves are known."""
     bus = await Bus.connect(gateway.nats.settings(), "test")
-    await bus.ensure_stream(subjects.AUDIT_STREAM, [subjects.audits("gw")])
-    async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+    try:
+        await bus.ensure_stream(subjects.AUDIT_STREAM, [subjects.audits("gw")])
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
 
-        async def all_known() -> bool:
-            url = f"{gateway.core.urls['metadata']}/api/v3/device/all?limit=100"
-            return len((await http.get(url)).json().get("devices") or []) >= len(NAMES)
+            async def all_known() -> bool:
+                url = f"{gateway.core.urls['metadata']}/api/v3/device/all?limit=100"
+                return len((await http.get(url)).json().get("devices") or []) >= len(NAMES)
 
-        await until(all_known, "the valves are in core-metadata", timeout_s=90)
-        yield Owner(gateway, bus, http)
-    await bus.close()
+            await until(all_known, "the valves are in core-metadata", timeout_s=90)
+            yield Owner(gateway, bus, http)
+    finally:  # whatever failed: a connection that is left open fails a later test
+        await bus.close()
