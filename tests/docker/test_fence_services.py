@@ -88,9 +88,11 @@ def test_nobody_gets_in_without_a_password_and_theirs_opens_no_other_user(
 
 def test_commands_leases_and_what_others_say_cannot_be_written(attack: Attack, who: str) -> None:
     [other] = [name for name in WHO if name != who]
+    # The coordinator asks there who holds what; the guard grants that name no lease.
+    leases = [] if who == "coordinator" else [f"gateway.leases.{who}", f"gateway.leases.{other}"]
     said = attack(
         "publish-each", "gateway.commands.ventilation.air", f"gateway.commands.ventilation.{who}",
-        "gateway.commands.ventilation.guard", f"gateway.leases.{who}", "gateway.leases.air",
+        "gateway.commands.ventilation.guard", *leases, "gateway.leases.air",
         f"gateway.sessions.{who}", "gateway.outcomes.air.ventilation", "gateway.triggers.air", "gateway.audit.air.x",
         f"gateway.audit.{other}.x", "gateway.guard", "gateway.acts.coordinator.air", "gateway.ask.assistant",
         "gateway.inference.air", "gateway.ledger.air", "gateway.task-requests.submit.owner",
