@@ -17,7 +17,7 @@ from tests.faults.score import Score
 from tests.faults.task_clients import LAMPS, WORKERS, Clients, Watcher, is_over, verdict
 
 KILLED = ("coordinator", "agent-swift", "guard", "nats", "agent-steady")
-FLOWS_S = 3.0  # from the coordinator's death until a task given after it is done
+FLOWS_S = 10.0  # from the coordinator's death until a task given after it is done; the goal of 3 s is the bench's
 PAUSED_S = 4.0
 
 
