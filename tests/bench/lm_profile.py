@@ -39,21 +39,19 @@ def profiled(folder: Path, threads: int, *, steady: bool, work: Callable[[Langua
         folder: the model.
         threads: that compute.
         steady: as agents have it: an idle row goes along.
-        work: does some steps and returns how many; what is done first there is warm already.
+        work: does some steps and returns how many.
     """
     model = LanguageModel.load(open_folder(folder), rows=4, length=1024, threads=threads, steady=steady)
-    work(model)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.enable_mem_pattern, options.log_severity_level = False, 3
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as place:
         options.profile_file_prefix = str(Path(place) / "ort")
+        # The decoder binds its rows at the first step: to this one.
         model.decoder.session.ort = session = ort.InferenceSession(
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
-        fresh = type(model.decoder)(model.decoder.session, model.config, rows=4, length=1024, steady=steady)
-        model = LanguageModel(model.folder, model.config, model.vocabulary, fresh)
         began_s = time.perf_counter()
         steps = work(model)
         took_ms = 1e3 * (time.perf_counter() - began_s)
