@@ -6,7 +6,9 @@ Source: issue "Nothing lost".
 import asyncio
 import contextlib
 import itertools
+import os
 import random
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,6 +116,32 @@ class Rig:
         took_s, allowed_s = since.ago_s, LONGEST_RECOVERY_S / since.share.now()
         self.score.fault(kind, where, took_s)
         assert took_s <= allowed_s, f"{took_s:.1f} s to recover, {allowed_s:.1f} s allowed on a machine as busy as this"
+
+    async def kill(self, name: str, kind: str = "kill -9") -> None:
+        """Kill one process and measure until a fresh command is proven; `kind` is what the fault is counted as."""
+        supervisor, since, pid = self.gateway.supervisor, Moment(), self._pid(name)
+        os.kill(pid, signal.SIGKILL)
+
+        async def is_another() -> bool:
+            return supervisor.pid(name) not in (None, pid)
+
+        await until(is_another, f"{name} is started again")
+        await self.recovers(kind, name, since)
+
+    async def hold(self, name: str, held_s: float, kind: str = "SIGSTOP") -> None:
+        """Stop one process for a while, and measure from when it goes on."""
+        pid = self._pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(held_s)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await self.recovers(kind, f"{name} for {held_s:.1f} s", Moment())
+
+    def _pid(self, name: str) -> int:
+        pid = self.gateway.supervisor.pid(name)
+        assert pid is not None, f"{name} does not run"
+        return pid
 
     @contextlib.asynccontextmanager
     async def traffic(self) -> AsyncIterator[None]:

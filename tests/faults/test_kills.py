@@ -1,13 +1,11 @@
 """Each process of a home is killed and stopped at random moments, with commands under way on three lights."""
 
 import asyncio
-import os
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from tests.faults.rig import Moment, Rig, a_rig, failures, until
+from tests.faults.rig import Rig, a_rig, failures
 from tests.faults.score import Score
 
 PROCESSES = (
@@ -17,30 +15,13 @@ Fault: TypeAlias = tuple[Callable[[Rig, str], Awaitable[None]], str]
 
 
 async def kill(rig: Rig, name: str) -> None:
-    """Kill one process and measure until a fresh command is proven."""
-    supervisor, since = rig.gateway.supervisor, Moment()
-    pid = supervisor.pid(name)
-    assert pid is not None, f"{name} does not run"
-    os.kill(pid, signal.SIGKILL)
-
-    async def is_another() -> bool:
-        return supervisor.pid(name) not in (None, pid)
-
-    await until(is_another, f"{name} is started again")
-    await rig.recovers("kill -9", name, since)
+    """Kill one process."""
+    await rig.kill(name)
 
 
 async def hold(rig: Rig, name: str) -> None:
-    """Stop one process for a while, and measure from when it goes on."""
-    pid = rig.gateway.supervisor.pid(name)
-    assert pid is not None, f"{name} does not run"
-    held_s = rig.random.uniform(0.2, 6.0)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        await asyncio.sleep(held_s)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    await rig.recovers("SIGSTOP", f"{name} for {held_s:.1f} s", Moment())
+    """Stop one process for a while."""
+    await rig.hold(name, rig.random.uniform(0.2, 6.0))
 
 
 async def attacked(rig: Rig, faults: Sequence[Fault], what: str) -> list[str]:

@@ -12,13 +12,13 @@ import httpx
 import pytest
 
 from edgeagents import subjects
-from tests.faults.rig import Moment, Rig, a_rig, failures, until
+from tests.faults.rig import Moment, Rig, a_rig, failures
 from tests.faults.score import Score
 from tests.faults.task_clients import LAMPS, WORKERS, Clients, Watcher, is_over, verdict
 
 KILLED = ("coordinator", "agent-swift", "guard", "nats", "agent-steady")
 FLOWS_S = 10.0  # from the coordinator's death until a task given after it is done; the goal of 3 s is the bench's
-PAUSED_S = 4.0
+PAUSED_S = 4.0  # longer than heartbeats may be missing
 
 
 @contextlib.asynccontextmanager
@@ -38,32 +38,6 @@ async def society(folder: Path, score: Score, seed: int) -> AsyncIterator[tuple[
             await heard.unsubscribe()
 
 
-async def kill(rig: Rig, name: str) -> None:
-    """Kill one process and wait until the gateway is whole again."""
-    supervisor, since = rig.gateway.supervisor, Moment()
-    pid = supervisor.pid(name)
-    assert pid is not None, f"{name} does not run"
-    os.kill(pid, signal.SIGKILL)
-
-    async def is_another() -> bool:
-        return supervisor.pid(name) not in (None, pid)
-
-    await until(is_another, f"{name} is started again")
-    await rig.recovers("kill -9 with tasks", name, since)
-
-
-async def pause(rig: Rig, name: str) -> None:
-    """Stop one process for longer than a heartbeat may be missing, and wake it."""
-    pid = rig.gateway.supervisor.pid(name)
-    assert pid is not None, f"{name} does not run"
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        await asyncio.sleep(PAUSED_S)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    await rig.recovers("SIGSTOP with tasks", name, Moment())
-
-
 async def under_fire(rig: Rig, clients: Clients, count: int, killed: Sequence[str]) -> list[str]:
     """Give so many tasks while processes are killed in turn, and the coordinator is paused; return problems."""
     problems: list[str] = []
@@ -72,9 +46,9 @@ async def under_fire(rig: Rig, clients: Clients, count: int, killed: Sequence[st
         for name in killed:
             await asyncio.sleep(rig.random.uniform(0.2, 1.5))
             with failures(problems, f"kill {name}"):
-                await kill(rig, name)
+                await rig.kill(name, "kill -9 with tasks")
         with failures(problems, "pause coordinator"):
-            await pause(rig, "coordinator")
+            await rig.hold("coordinator", PAUSED_S, "SIGSTOP with tasks")
         await giving
     finally:
         giving.cancel()
