@@ -5,7 +5,7 @@ Leaves out signatures and encryption on purpose: NATS users and TLS fence the tr
 Source: proto/edgeagents/v1, proto3 JSON mapping.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as PbMessage
 from pydantic import ValidationError
 
+from edgeagents.adapters.bus import CONTENT_TYPE
 from edgeagents.errors import MalformedMessageError
 from edgeagents.model import cooperation
 from edgeagents.model import message as model
@@ -21,6 +22,7 @@ from edgeagents.pb import audit_pb2, cooperation_pb2, guard_pb2
 
 JSON: Final = "application/json"
 PROTOBUF: Final = "application/x-protobuf"
+AS_PROTOBUF: Final[Mapping[str, str]] = {CONTENT_TYPE: PROTOBUF}  # headers
 MAX_MESSAGE_BYTES: Final = 262_144
 
 PB_CLASSES: Final[dict[type[model.Message], Callable[..., PbMessage]]] = {
