@@ -30,6 +30,7 @@ from services.coordinator.eligibility import Site, able, invited
 from services.coordinator.explanation import award_body, end_body
 from services.coordinator.journal import ROOM, Journal
 from services.coordinator.record import Record, shown, wanted_of
+from services.coordinator.refusals import Refusals
 from services.coordinator.roster import MOST_RUNS, Roster
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ BEAT_S: Final = 0.5
 LOOK_S: Final = 1.0
 LONGEST_SLEEP_S: Final = 0.25
 STALL_S: Final = 2.0  # not run for so long: what others said meanwhile waits to be heard, so nobody's silence counts
-MOST_AUDITED: Final = 50  # refusals a minute that are written down; all are counted
 MOST_UNREAD: Final = 1_000  # records that wait for one watcher
 
 
@@ -96,10 +96,10 @@ class Leader:
         self._watchers: dict[int, tuple[str, asyncio.Queue[Record]]] = {}
         self.stored: dict[str, Record] = {}  # what is on disk, and so may be told
         self._able: dict[str, list[str]] = {}
-        self._audited: deque[float] = deque(maxlen=MOST_AUDITED)
         self.incarnation = incarnation
         self.is_serving = asyncio.Event()  # the tasks were read back
         self.counts: Counter[str] = Counter()
+        self._refusals = Refusals(audit, "task-refused", self.counts)
         self._encoded: tuple[Act | None, dict[str, bytes]] = (None, {})  # the last act, by encoding
         self._read_json: set[str] = set()  # agents whose announcements are JSON
         self._sending: deque[tuple[str, bytes, str]] = deque()
@@ -268,13 +268,7 @@ class Leader:
 
     def refused(self, sender: str, cause: str, text: str) -> None:
         """Count what was not accepted, and write the first ones of each minute down."""
-        self.counts[f"refused_{cause}"] += 1
-        now_s = time.monotonic()
-        if len(self._audited) == MOST_AUDITED and now_s - self._audited[0] < 60:
-            return
-        self._audited.append(now_s)
-        plain = text[:500].encode(errors="backslashreplace").decode()
-        self._audit.append("task-refused", sender=sender, cause=cause, text=plain)
+        self._refusals.add(sender, cause, text)
 
     # --- what follows ----------------------------------------------------------------------------
 

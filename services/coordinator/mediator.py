@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.adapters.bus import Bus
 from edgeagents.audit import Audit
 from edgeagents.errors import ConflictError, EdgeAgentsError, InvalidInputError, NotFoundError, TooManyAttemptsError
 from edgeagents.model.agent import MOST_OPTIONS
@@ -29,6 +29,7 @@ from services.coordinator import negotiator
 from services.coordinator.eligibility import Site
 from services.coordinator.holders import Held
 from services.coordinator.partaking import able, party_problem, with_files_options
+from services.coordinator.refusals import Refusals
 from services.coordinator.roster import Run
 from services.coordinator.settlements import settled_body, shown
 from services.coordinator.standing import Outcome, Standing
@@ -42,8 +43,6 @@ MOST_OPEN: Final = 256
 MOST_OF_ONE: Final = 20  # conflicts that one agent may ask to settle within `WINDOW_S`
 WINDOW_S: Final = 10.0
 MOST_KEPT: Final = 1_000
-MOST_AUDITED: Final = 50  # refusals a minute that are written down; all are counted
-AS_PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +102,9 @@ class Mediator:
         self._standing = Standing()
         self._open: dict[str, Open] = {}
         self._asked: dict[str, deque[float]] = {}
-        self._audited: deque[float] = deque(maxlen=MOST_AUDITED)
         self.ended: OrderedDict[str, dict[str, Any]] = OrderedDict()  # as clients see them, oldest first
         self.counts: Counter[str] = Counter()
+        self._refusals = Refusals(audit, "conflict-refused", self.counts)
 
     # --- what comes in ---------------------------------------------------------------------------
 
@@ -237,13 +236,7 @@ class Mediator:
 
     def refused(self, sender: str, cause: str, text: str) -> None:
         """Count what was not accepted, and write the first ones of each minute down."""
-        self.counts[f"refused_{cause}"] += 1
-        now_s = time.monotonic()
-        if len(self._audited) == MOST_AUDITED and now_s - self._audited[0] < 60:
-            return
-        self._audited.append(now_s)
-        plain = text[:500].encode(errors="backslashreplace").decode()
-        self._audit.append("conflict-refused", sender=sender, cause=cause, text=plain)
+        self._refusals.add(sender, cause, text)
 
     # --- what follows ----------------------------------------------------------------------------
 
@@ -303,7 +296,7 @@ class Mediator:
     async def _send(self, to: str, said: Act) -> None:
         subject = subjects.act(self._bus.settings.gateway, to, subjects.COORDINATOR)
         try:
-            await self._bus.publish(subject, wire.encode(said), AS_PROTOBUF)
+            await self._bus.publish(subject, wire.encode(said), wire.AS_PROTOBUF)
         except EdgeAgentsError as error:  # whoever misses it ends by its own deadline
             self.counts["acts_lost"] += 1
             log.warning("not told: %s", error)
