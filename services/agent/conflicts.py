@@ -11,7 +11,6 @@ Source: design.md section 5; docs/conflicts.md.
 """
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -38,8 +37,6 @@ from services.agent.giving import AGREED, Giving
 from services.agent.perception import Twin
 from services.agent.rules import RuleBook
 
-log = logging.getLogger(__name__)
-
 FILE_S: Final = 2.0
 FIRST_AGAIN_S: Final = 2.0  # after a question that came to nothing; doubled each time, up to
 LONGEST_AGAIN_S: Final = 60.0
@@ -47,7 +44,6 @@ SETTLES_S: Final = 5.0  # after the time to answer is over: our own deadline for
 PEACE_S: Final = 900.0  # site: a holder whose rules are silent keeps it as it is so long, as at the guard by default
 MOST_PARTS: Final = 64
 MOST_PENDING_BYTES: Final = 1 << 20
-_PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
 
 
 @dataclass(slots=True)
@@ -193,7 +189,7 @@ class Conflicts:
             )  # fmt: skip
             self._claims[key] = stance.wants
             answer = await self._bus.request(
-                subjects.conflict(self._bus.settings.gateway, self._agent.name), wire.encode(dispute), _PROTOBUF,
+                subjects.conflict(self._bus.settings.gateway, self._agent.name), wire.encode(dispute), wire.AS_PROTOBUF,
                 timeout_s=FILE_S,
             )  # fmt: skip
             said = wire.decode(DisputeTold, answer.data)
@@ -204,7 +200,7 @@ class Conflicts:
             self.counts["filed"] += 1
             await asyncio.sleep(ends_s)  # a settlement comes meanwhile, or none does
         else:
-            self._count("not_settled", f"{key[0]}/{key[1]}: {told}")
+            self.giving.count("not_settled", f"{key[0]}/{key[1]}: {told}")
         self._ended_asking(key, is_settled=key in self.giving.agreements)
         if key not in self.giving.agreements:
             self.giving.has_news.set()  # what waited for it is looked at again, also when no event comes
@@ -236,7 +232,7 @@ class Conflicts:
         try:
             said = wire.decode(Act, message.data, message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
         except MalformedMessageError as error:
-            self._count("acts_rejected", str(error))
+            self.giving.count("acts_rejected", str(error))
             return
         if said.settlement is not None:
             await self._on_settlement(said.conversation, said.settlement)
@@ -250,7 +246,7 @@ class Conflicts:
         key, now_s = agreements.key_of(dispute), time.monotonic()
         self._parts = {name: item for name, item in self._parts.items() if item.until_s > now_s}
         if len(self._parts) >= MOST_PARTS:
-            self._count("asked_too_often", f"{MOST_PARTS} conflicts are under way")
+            self.giving.count("asked_too_often", f"{MOST_PARTS} conflicts are under way")
             return
         until_s = now_s + min(said.reply_by_s, LONGEST_AGAIN_S) + SETTLES_S
         self.counts["asked"] += 1
@@ -270,7 +266,7 @@ class Conflicts:
             appraisal = self._bargaining.appraisal(key, dispute.options, stance, self._twin, self._site_now())
             return act("inform", conflict, appraisal=self._without_refused(key, appraisal))
         except (TheirError, ValueError) as error:
-            self._count("cannot_say", f"{key[0]}/{key[1]}: {error}")
+            self.giving.count("cannot_say", f"{key[0]}/{key[1]}: {error}")
             return act("failure", conflict, reason=str(error)[:2_000])
 
     def _without_refused(self, key: Key, said: Appraisal) -> Appraisal:
@@ -294,7 +290,7 @@ class Conflicts:
         try:
             worth = {option: self._bargaining.worth(key, option, self._twin, site_s) for option in said.ballot.ranking}
         except (TheirError, ValueError) as error:
-            self._count("cannot_say", f"{key[0]}/{key[1]}: {error}")
+            self.giving.count("cannot_say", f"{key[0]}/{key[1]}: {error}")
             return
         ballot = ballot_of(worth, self._bargaining.preferences.disagreement, len(dispute.others))
         await self._say(act("inform", said.conversation, ballot=ballot))
@@ -305,7 +301,7 @@ class Conflicts:
         problem = agreements.problem(party, said, now_s)
         if problem is not None or party is None:
             cause, text = problem or ("not-party", "")
-            self._count(f"settlements_{cause}", f"{conflict}: {text}")
+            self.giving.count(f"settlements_{cause}", f"{conflict}: {text}")
             if self.counts[f"settlements_{cause}"] == 1:
                 self._audit.append("settlement-refused", conflict=conflict, cause=cause, text=text)
             return
@@ -337,11 +333,6 @@ class Conflicts:
     async def _say(self, said: Act) -> None:
         subject = subjects.act(self._bus.settings.gateway, subjects.COORDINATOR, self._agent.name)
         try:
-            await self._bus.publish(subject, wire.encode(said), _PROTOBUF)
+            await self._bus.publish(subject, wire.encode(said), wire.AS_PROTOBUF)
         except UnavailableError as error:
-            self._count("acts_lost", str(error))
-
-    def _count(self, word: str, text: str) -> None:
-        self.counts[word] += 1
-        if self.counts[word] == 1:
-            log.warning("%s: %s (further ones are only counted)", word, text)
+            self.giving.count("acts_lost", str(error))

@@ -71,14 +71,14 @@ class Giving:
                 return
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, 1.0)
-        self._count("not_given", f"{key[0]}/{key[1]} = {agreement.word}: its time is over")
+        self.count("not_given", f"{key[0]}/{key[1]} = {agreement.word}: its time is over")
 
     async def _gave(self, key: Key, agreement: Agreement) -> bool:
         """Command the agreed value once; say whether that is on its way."""
         try:
             value = self._commander.value_of(*key, agreement.word)
         except InvalidInputError as error:
-            self._count("not_given", str(error))
+            self.count("not_given", str(error))
             return True
         cause = Cause(stream=f"conflicts/{agreement.conflict}", sequence=1, event_id=agreement.conflict)
         intent = Intent(*key, value, f"agreed in {agreement.conflict}", AGREED)
@@ -107,10 +107,11 @@ class Giving:
             if "lease" not in outcome.reason:  # else it was not the value
                 self._refused[key, word] = time.monotonic() + REFUSED_S
             del self.agreements[key]
-            self._count("agreed_and_refused", f"{agreement.conflict}: {outcome.reason}")
+            self.count("agreed_and_refused", f"{agreement.conflict}: {outcome.reason}")
             self.has_news.set()
 
-    def _count(self, word: str, text: str) -> None:
+    def count(self, word: str, text: str) -> None:
+        """Count what went otherwise than wished, and say it the first time."""
         self._counts[word] += 1
         if self._counts[word] == 1:
             log.warning("%s: %s (further ones are only counted)", word, text)
