@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus, StoredMessage
+from edgeagents.adapters.bus import Bus, StoredMessage
 from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, UnavailableError
 from edgeagents.model.message import AuditRecord
 from edgeagents.protocol.chains import digest, link, verify
@@ -89,7 +89,7 @@ class Audit:
         while True:
             try:
                 self._sequence = await self._bus.store(
-                    self._subject, data, {CONTENT_TYPE: wire.PROTOBUF}, expected_last=self._sequence
+                    self._subject, data, wire.AS_PROTOBUF, expected_last=self._sequence
                 )
                 return
             except ConflictError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.errors import TheirError
 from edgeagents.model.cooperation import Act, Announcement, Award, LedgerAsk, LedgerTold
 from edgeagents.protocol import contract_net_participant as participant
@@ -18,8 +18,6 @@ from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
 from edgeagents.protocol.conversation import Heard, Recovered, Tell, Tick
 from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.task_ledger import CloseTask, Entry, LedgerAnswer, LedgerRequest, TakeTask
-
-PROTOBUF = {CONTENT_TYPE: wire.PROTOBUF}
 
 
 @dataclass
@@ -66,7 +64,7 @@ class Bidder:
     async def announce(self) -> None:
         """Say once that we are there."""
         said = Announcement(incarnation=self.incarnation, skills=self.skills)
-        await self.bus.publish(subjects.announcement("gw", self.name), wire.encode(said), PROTOBUF)
+        await self.bus.publish(subjects.announcement("gw", self.name), wire.encode(said), wire.AS_PROTOBUF)
 
     async def _announce(self) -> None:
         while True:
@@ -76,7 +74,7 @@ class Bidder:
     async def say(self, act: Act, *, as_who: str = "") -> None:
         """Say something to the coordinator."""
         await self.bus.publish(
-            subjects.act("gw", subjects.COORDINATOR, as_who or self.name), wire.encode(act), PROTOBUF
+            subjects.act("gw", subjects.COORDINATOR, as_who or self.name), wire.encode(act), wire.AS_PROTOBUF
         )
 
     async def _on_act(self, message: BusMessage) -> None:
@@ -131,7 +129,7 @@ class Bidder:
     async def ask(self, asked: LedgerAsk, *, as_who: str = "") -> LedgerTold:
         """Ask the ledger."""
         answer = await self.bus.request(
-            subjects.task_ledger("gw", as_who or self.name), wire.encode(asked), PROTOBUF, timeout_s=2.0
+            subjects.task_ledger("gw", as_who or self.name), wire.encode(asked), wire.AS_PROTOBUF, timeout_s=2.0
         )
         return wire.decode(LedgerTold, answer.data)
 

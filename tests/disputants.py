@@ -21,7 +21,6 @@ from edgeagents.protocol.voting import ballot_of
 from tests.guarded import agent_file
 
 OPTIONS = ("19", "20", "21", "22")
-PROTOBUF = {CONTENT_TYPE: wire.PROTOBUF}
 VALVE = ("valve-1", "Setpoint")
 
 
@@ -54,7 +53,7 @@ class PlayedGuard:
     async def _on_asked(self, message: BusMessage) -> None:
         holder = next((agent.name for agent in self.agents if agent.holds), "")
         told = LeaseReply(granted=False, holder=holder, quiet_s=1_000.0 if holder else 0.0, reason=self.word)
-        await self.bus.respond(message, wire.encode(told), PROTOBUF)
+        await self.bus.respond(message, wire.encode(told), wire.AS_PROTOBUF)
 
 
 @dataclass
@@ -92,7 +91,7 @@ class Disputant:
         wanted = {"wanted": self.way, "options": OPTIONS, "others": others, "because": "played", **changes}
         asked = Dispute(device=key[0], resource=key[1], **wanted)
         answer = await self.bus.request(
-            subjects.conflict("gw", self.name), wire.encode(asked), PROTOBUF, timeout_s=10.0
+            subjects.conflict("gw", self.name), wire.encode(asked), wire.AS_PROTOBUF, timeout_s=10.0
         )  # fmt: skip
         return wire.decode(DisputeTold, answer.data)
 
@@ -107,7 +106,7 @@ class Disputant:
     async def say(self, said: Act, *, as_who: str = "") -> None:
         """Say something to the coordinator."""
         subject = subjects.act("gw", subjects.COORDINATOR, as_who or self.name)
-        await self.bus.publish(subject, wire.encode(said), PROTOBUF)
+        await self.bus.publish(subject, wire.encode(said), wire.AS_PROTOBUF)
 
     async def _on_act(self, message: BusMessage) -> None:
         said = wire.decode(Act, message.data)

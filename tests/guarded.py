@@ -13,7 +13,7 @@ import yaml
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.adapters.bus import Bus
 from edgeagents.errors import NotFoundError, UnavailableError
 from edgeagents.model.message import (
     AuditRecord,
@@ -119,6 +119,37 @@ class Gateway:
         self.valves.kill()
         self.core.kill()
         self.nats.kill()
+
+
+class Beside:
+    """A coordinator and real agents beside a guarded gateway, each a process by its EdgeX key; `stop` ends them."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway, self.port = gateway, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.processes: dict[str, ServiceProcess] = {}
+
+    def coordinate(self, **environ: str) -> None:
+        """Start the coordinator, at `url`."""
+        self._spawn("services.coordinator", "app-coordinator", SERVICE_PORT=str(self.port),
+                    EDGEAGENTS_COORDINATOR_AGENTS_DIR=str(self.gateway.folder / "agents"), **environ)  # fmt: skip
+
+    def act(self, name: str) -> None:
+        """Start an agent whose file lies in the gateway's folder."""
+        file = str(self.gateway.folder / "agents" / f"{name}.yaml")
+        self._spawn("services.agent", f"app-agent-{name}", EDGEAGENTS_AGENT_FILE=file)
+
+    def _spawn(self, module: str, key: str, **environ: str) -> None:
+        gateway = self.gateway
+        self.processes[key] = ServiceProcess(
+            module, key, gateway.core, gateway.nats.url, gateway.folder,
+            environ={"EDGEAGENTS_GATEWAY": "gw", **environ},
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """End what was started."""
+        for process in self.processes.values():
+            process.kill()
 
 
 class Client:
@@ -273,7 +304,7 @@ class Agent:
     async def send(self, command: Command, *, by: str = "") -> int:
         """Store a command, on our subject or somebody else's."""
         subject = subjects.command("gw", command.device, by or self.name)
-        return await self.bus.store(subject, wire.encode(command), {CONTENT_TYPE: wire.PROTOBUF})
+        return await self.bus.store(subject, wire.encode(command), wire.AS_PROTOBUF)
 
     async def outcome(self, command: Command, *, of: str = "", timeout_s: float = 15) -> Outcome:
         """Wait for how a command ends."""

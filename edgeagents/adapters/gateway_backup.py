@@ -22,7 +22,7 @@ from edgeagents import __version__, subjects
 from edgeagents.adapters import stream_snapshots as streams
 from edgeagents.adapters import wire
 from edgeagents.adapters.backup_archive import Manifest, extract, write_archive
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.nats_server import lent_store
 from edgeagents.adapters.state_files import (
     copy_file,
@@ -302,7 +302,7 @@ async def _put_streams(bus: Bus, staging: Path, note: LeaseRecord, told: Told) -
         about = json.loads(path.read_text())
         await streams.restore(bus, path.stem, about, folder / f"{path.stem}.tar.s2", lambda size: None)
     # The guard reads it at its next start: what follows has a generation of its own.
-    data, headers = wire.encode(note), {CONTENT_TYPE: wire.PROTOBUF}
+    data, headers = wire.encode(note), wire.AS_PROTOBUF
     await bus.store(subjects.guard_starts(note.device), data, headers)
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.errors import InvalidInputError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.agent import PERSON, AgentDefinition, Decision, Intent
@@ -166,7 +166,7 @@ class Commander:
                     await self._ask()
                     ask_at_s = time.monotonic() + (WELCOME_AGAIN_S if self.welcome else lease.HEARTBEAT_S)
                 else:
-                    await self._bus.publish(self._session, self._beat, {CONTENT_TYPE: wire.PROTOBUF})
+                    await self._bus.publish(self._session, self._beat, wire.AS_PROTOBUF)
             except (UnavailableError, MalformedMessageError) as error:
                 if not self._told:
                     log.warning("agent %s has no session: %s", self._agent.name, error)
@@ -182,7 +182,7 @@ class Commander:
         async with self._asking:  # a later answer is never overtaken by an earlier one
             asked_s = time.monotonic()
             answer = await self._bus.request(
-                self._session, self._beat, {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
+                self._session, self._beat, wire.AS_PROTOBUF, timeout_s=REQUEST_S
             )  # fmt: skip
             self.link_s = time.monotonic() - asked_s
             self._told = self._welcomed(wire.decode(SessionWelcome, answer.data), self._told)
@@ -463,9 +463,7 @@ class Commander:
         request = LeaseRequest(incarnation=self._incarnation, device=key[0], resource=key[1])
         subject = subjects.lease(self._bus.settings.gateway, self._agent.name)
         async with self._leasing:
-            answer = await self._bus.request(
-                subject, wire.encode(request), {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
-            )
+            answer = await self._bus.request(subject, wire.encode(request), wire.AS_PROTOBUF, timeout_s=REQUEST_S)
         reply = wire.decode(LeaseReply, answer.data)
         if reply.granted and reply.epoch is not None:
             self._memory.epochs[key] = reply.epoch
@@ -488,9 +486,7 @@ class Commander:
         subject = subjects.lease(self._bus.settings.gateway, self._agent.name)
         try:
             async with self._leasing:
-                await self._bus.request(
-                    subject, wire.encode(request), {CONTENT_TYPE: wire.PROTOBUF}, timeout_s=REQUEST_S
-                )
+                await self._bus.request(subject, wire.encode(request), wire.AS_PROTOBUF, timeout_s=REQUEST_S)
         except TheirError as error:
             log.warning("the lease of %s/%s is not given back: %s", *key, error)
 

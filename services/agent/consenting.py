@@ -32,7 +32,6 @@ from services.agent.view import View
 log = logging.getLogger(__name__)
 
 MOST_PENDING_BYTES: Final = 1 << 20
-_PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
 
 
 class Consenting:
@@ -78,7 +77,9 @@ class Consenting:
             conversation=act.conversation, reason=objection[:2_000],
         )  # fmt: skip
         try:
-            await self._bus.publish(subjects.consent(self._gateway, self._agent.name), wire.encode(said), _PROTOBUF)
+            await self._bus.publish(
+                subjects.consent(self._gateway, self._agent.name), wire.encode(said), wire.AS_PROTOBUF
+            )
         except UnavailableError as error:
             log.warning("consent to %s not told: %s: the guard asks again", act.conversation, error)
 

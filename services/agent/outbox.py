@@ -15,7 +15,7 @@ from typing import Final
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.adapters.bus import Bus
 from edgeagents.errors import ConflictError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.message import Command, CommandId
 
@@ -103,9 +103,7 @@ class Outbox:
                         raise UnavailableError("its time is over")
                     self._unsure.add(subject)
                     data = wire.encode(command.model_copy(update={"ttl_s": left_s}))
-                    sequence = await self._bus.store(
-                        subject, data, {CONTENT_TYPE: wire.PROTOBUF}, expected_last=last.sequence
-                    )
+                    sequence = await self._bus.store(subject, data, wire.AS_PROTOBUF, expected_last=last.sequence)
                     self._lasts[subject] = _Last(sequence, command.id)
                 self._unsure.discard(subject)
                 return

@@ -48,7 +48,6 @@ MOST_CONVERSATIONS: Final = 512  # further calls are not answered: the coordinat
 MOST_PENDING_BYTES: Final = 4 << 20
 LONGEST_S: Final = 3_600.0  # a conversation whose deadline nobody told
 DONE: Final = ("proven", "unproven")
-_PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
 
 
 @dataclass(slots=True)
@@ -110,7 +109,7 @@ class Tasks:
                 incarnation=self._incarnation, skills=tuple(item.name for item in self._agent.skills), busy=self._busy
             )
             try:
-                await self._bus.publish(subject, wire.encode(said), _PROTOBUF)
+                await self._bus.publish(subject, wire.encode(said), wire.AS_PROTOBUF)
             except UnavailableError as error:
                 log.debug("not announced: %s", error)
             self._announce_now.clear()
@@ -257,7 +256,10 @@ class Tasks:
         asked = _asked(request, item.reason)
         try:
             answer = await self._bus.request(
-                subjects.task_ledger(self._gateway, self._agent.name), wire.encode(asked), _PROTOBUF, timeout_s=LEDGER_S
+                subjects.task_ledger(self._gateway, self._agent.name),
+                wire.encode(asked),
+                wire.AS_PROTOBUF,
+                timeout_s=LEDGER_S,
             )
             told = wire.decode(LedgerTold, answer.data)
         except TheirError as error:
@@ -314,7 +316,7 @@ class Tasks:
 
     async def _send(self, subject: str, message: Message) -> None:
         try:
-            await self._bus.publish(subject, wire.encode(message), _PROTOBUF)
+            await self._bus.publish(subject, wire.encode(message), wire.AS_PROTOBUF)
         except UnavailableError as error:
             self._count("acts_lost", str(error))
 

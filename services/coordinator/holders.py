@@ -11,12 +11,11 @@ from typing import Final
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus
+from edgeagents.adapters.bus import Bus
 from edgeagents.errors import TheirError, UnavailableError
 from edgeagents.model.message import LeaseReply, LeaseRequest
 
 ANSWER_S: Final = 0.3
-_PROTOBUF: Final = {CONTENT_TYPE: wire.PROTOBUF}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Holders:
         subject = subjects.lease(self._bus.settings.gateway, subjects.COORDINATOR)
         about = f"who holds {device[:64]}/{resource[:64]} is not known"
         try:
-            answer = await self._bus.request(subject, wire.encode(asked), _PROTOBUF, timeout_s=ANSWER_S)
+            answer = await self._bus.request(subject, wire.encode(asked), wire.AS_PROTOBUF, timeout_s=ANSWER_S)
             told = wire.decode(LeaseReply, answer.data)
         except TheirError as error:
             raise UnavailableError(f"{about}: {error}") from error

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 TRIES: Final = 3  # one that is just ending gets a moment
 ANSWER_S: Final = 1.0
 INBOXES: Final = "_INBOX."
-_BINARY: Final = {CONTENT_TYPE: wire.PROTOBUF}
 
 
 class Alone:
@@ -74,7 +73,7 @@ class Alone:
             reason="a guard begins",
         )  # fmt: skip
         try:
-            await self._bus.store(self._subject, wire.encode(record), _BINARY, expected_last=self._last_start)
+            await self._bus.store(self._subject, wire.encode(record), wire.AS_PROTOBUF, expected_last=self._last_start)
         except ConflictError as error:
             other = await self._newest()
             if other != self._incarnation:  # else an earlier try was stored, its acknowledgement lost
@@ -113,7 +112,7 @@ class Alone:
     async def _other(self) -> str:
         data = wire.encode(Heartbeat(incarnation=self._incarnation))
         try:
-            answer = await self._bus.request(subjects.guard(self._gateway), data, _BINARY, timeout_s=ANSWER_S)
+            answer = await self._bus.request(subjects.guard(self._gateway), data, wire.AS_PROTOBUF, timeout_s=ANSWER_S)
             return wire.decode(Heartbeat, answer.data).incarnation
         except (UnavailableError, MalformedMessageError):
             return ""
@@ -124,7 +123,7 @@ class Alone:
 
     async def _answer(self, message: BusMessage) -> None:
         if message.reply.startswith(INBOXES):
-            await self._bus.respond(message, wire.encode(Heartbeat(incarnation=self._incarnation)), _BINARY)
+            await self._bus.respond(message, wire.encode(Heartbeat(incarnation=self._incarnation)), wire.AS_PROTOBUF)
 
     async def _on_record(self, message: BusMessage) -> None:
         try:

@@ -191,7 +191,7 @@ class Consents:
         for name in asked.poll.silent:
             try:
                 subject = subjects.consent_request(self._gateway, name)
-                await self._bus.publish(subject, data, {CONTENT_TYPE: wire.PROTOBUF})
+                await self._bus.publish(subject, data, wire.AS_PROTOBUF)
             except EdgeAgentsError as error:
                 log.warning("agent %s is asked later: %s", name, error)
 

@@ -272,7 +272,7 @@ class LeaseDesk:
     async def _store(self, record: LeaseRecord, request: BusMessage | None) -> None:
         subject = subjects.command(self._bus.settings.gateway, record.device, subjects.GUARD)
         try:
-            sequence = await self._bus.store(subject, wire.encode(record), {CONTENT_TYPE: wire.PROTOBUF})
+            sequence = await self._bus.store(subject, wire.encode(record), wire.AS_PROTOBUF)
         except UnavailableError as error:
             # A record stored without acknowledgement is found at the next start; until then nobody has its epoch.
             if request is not None:

@@ -15,7 +15,7 @@ from typing import Self
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.errors import MalformedMessageError, UnavailableError
 from edgeagents.model.message import (
     Cause,
@@ -30,7 +30,6 @@ from edgeagents.model.message import (
 )
 
 RESOURCE = "Brightness"
-HEADERS = {CONTENT_TYPE: wire.PROTOBUF}
 
 
 @dataclass
@@ -70,14 +69,16 @@ class Player:
         beat = wire.encode(Heartbeat(incarnation=self.incarnation))
         while True:
             with contextlib.suppress(UnavailableError):
-                await self.bus.publish(subjects.session(self.gateway, self.name), beat, HEADERS)
+                await self.bus.publish(subjects.session(self.gateway, self.name), beat, wire.AS_PROTOBUF)
             await asyncio.sleep(0.4)
 
     async def is_welcome(self) -> bool:
         """Say whether the guard has a session for it."""
         beat = wire.encode(Heartbeat(incarnation=self.incarnation))
         with contextlib.suppress(UnavailableError, MalformedMessageError):
-            answer = await self.bus.request(subjects.session(self.gateway, self.name), beat, HEADERS, timeout_s=0.5)
+            answer = await self.bus.request(
+                subjects.session(self.gateway, self.name), beat, wire.AS_PROTOBUF, timeout_s=0.5
+            )
             return not wire.decode(SessionWelcome, answer.data).refused
         return False
 
@@ -86,7 +87,7 @@ class Player:
         request = LeaseRequest(incarnation=self.incarnation, device=device, resource=RESOURCE, release=release)
         subject = subjects.lease(self.gateway, self.name)
         try:
-            answer = await self.bus.request(subject, wire.encode(request), HEADERS, timeout_s=1.0)
+            answer = await self.bus.request(subject, wire.encode(request), wire.AS_PROTOBUF, timeout_s=1.0)
             return wire.decode(LeaseReply, answer.data)
         except (UnavailableError, MalformedMessageError) as error:
             return LeaseReply(granted=False, reason=str(error))
@@ -105,7 +106,9 @@ class Player:
         until_s = time.monotonic() + command.ttl_s
         while True:
             try:
-                self.stored[command.id] = await self.bus.store(subject, wire.encode(command), HEADERS, timeout_s=2.0)
+                self.stored[command.id] = await self.bus.store(
+                    subject, wire.encode(command), wire.AS_PROTOBUF, timeout_s=2.0
+                )
                 return True
             except UnavailableError:
                 if time.monotonic() > until_s:

@@ -19,7 +19,7 @@ from edgeagents.protocol.conversation import act
 from edgeagents.trail import StreamTrail
 from tests.contract.waiting import until
 from tests.coordinated import Coordinated, Owner, owner_of
-from tests.disputants import PROTOBUF, Disputant, PlayedGuard, write_negotiators
+from tests.disputants import Disputant, PlayedGuard, write_negotiators
 
 THRIFTY = {"19": 0.9, "20": 0.8, "21": 0.5, "22": 0.1}
 WARM = {"19": 0.3, "20": 0.6, "21": 0.8, "22": 0.9}
@@ -203,7 +203,7 @@ async def test_what_is_no_conflict_here_is_refused_with_its_reason(
 
 
 async def test_bytes_that_are_none_are_answered(owner: Owner) -> None:
-    answer = await owner.bus.request(subjects.conflict("gw", "ada"), b"\xff\xff\xff", PROTOBUF, timeout_s=5)
+    answer = await owner.bus.request(subjects.conflict("gw", "ada"), b"\xff\xff\xff", wire.AS_PROTOBUF, timeout_s=5)
     assert wire.decode(DisputeTold, answer.data).problem
 
 
@@ -244,7 +244,7 @@ async def test_one_beside_that_is_there_is_asked_too(owner: Owner, play: Any) ->
     ada, _ = await play("ada", THRIFTY, "19"), await play("bob", WARM, "22", holds=True)
     cyd = await play("cyd", WARM, "22", answers="yields")
     said = Announcement(incarnation="run-1")
-    await owner.bus.publish(subjects.announcement("gw", "cyd"), wire.encode(said), PROTOBUF)
+    await owner.bus.publish(subjects.announcement("gw", "cyd"), wire.encode(said), wire.AS_PROTOBUF)
 
     async def is_there() -> bool:
         agents = (await owner.http.get(f"{owner.gateway.url}/api/v3/roster")).json()["agents"]

@@ -10,13 +10,11 @@ import yaml
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, BusMessage
+from edgeagents.adapters.bus import BusMessage
 from edgeagents.model.cooperation import Dispute, DisputeTold
 from edgeagents.protocol.conversation import act
 from tests.contract.waiting import until
-from tests.guarded import Client, Gateway, agent_file, client_of
-from tests.nats import free_port
-from tests.services import ServiceProcess
+from tests.guarded import Beside, Client, Gateway, agent_file, client_of
 
 # What each wants of a valve once it is shut, and what each degree is worth to it.
 AGENTS = {
@@ -38,45 +36,24 @@ def written(name: str) -> dict[str, Any]:
     )
 
 
-class Arguing:
+class Arguing(Beside):
     """A guarded gateway with two real agents that want different things of one valve, and a coordinator."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
-        folder, self.port = gateway.folder, free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(gateway)
+        folder = gateway.folder
         for name, (_, points) in AGENTS.items():
             (folder / "agents" / f"{name}.yaml").write_text(yaml.safe_dump(written(name)))
             part = {"of": "degrees", "shape": {"kind": "linear", "points": points}}
             preferences = {"agent": name, "disagreement": 0.1, "parts": [part]}
             (folder / f"{name}-preferences.yaml").write_text(yaml.safe_dump(preferences))
-        self.processes: dict[str, ServiceProcess] = {}
 
     def start(self, name: str) -> None:
-        """Start one agent, or the coordinator."""
-        folder = self.gateway.folder
-        if name in self.processes:
-            return
-        if name == "coordinator":
-            self.spawn("services.coordinator", "app-coordinator", SERVICE_PORT=str(self.port),
-                       EDGEAGENTS_COORDINATOR_AGENTS_DIR=str(folder / "agents"),
-                       EDGEAGENTS_COORDINATOR_CONFLICT_HOLD_S="0",
-                       EDGEAGENTS_COORDINATOR_CONFLICT_ANSWER_S="5")  # fmt: skip
-        else:
-            self.spawn("services.agent", f"app-agent-{name}", EDGEAGENTS_AGENT_FILE=str(folder / f"agents/{name}.yaml"))
-
-    def spawn(self, module: str, key: str, **environ: str) -> None:
-        """Start one process."""
-        gateway, name = self.gateway, key.removeprefix("app-agent-").removeprefix("app-")
-        self.processes[name] = ServiceProcess(
-            module, key, gateway.core, gateway.nats.url, gateway.folder,
-            environ={"EDGEAGENTS_GATEWAY": "gw", **environ},
-        )  # fmt: skip
-
-    def stop(self) -> None:
-        """End what was started."""
-        for process in self.processes.values():
-            process.kill()
+        """Start one agent, or the coordinator, that does not run yet."""
+        if name == "coordinator" and "app-coordinator" not in self.processes:
+            self.coordinate(EDGEAGENTS_COORDINATOR_CONFLICT_HOLD_S="0", EDGEAGENTS_COORDINATOR_CONFLICT_ANSWER_S="5")
+        elif name != "coordinator" and f"app-agent-{name}" not in self.processes:
+            self.act(name)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +121,7 @@ async def conflicts(client: Client, url: str, place: str) -> list[dict[str, Any]
 
 async def counts(client: Client, arguing: Arguing, name: str) -> dict[str, int]:
     """Return what an agent counts of conflicts."""
-    found = (await client.http.get(f"{arguing.processes[name].ready()}/api/v3/agent")).json()
+    found = (await client.http.get(f"{arguing.processes[f'app-agent-{name}'].ready()}/api/v3/agent")).json()
     return dict(found["conflicts"])
 
 
@@ -171,12 +148,12 @@ async def test_a_mediator_that_dies_mid_way_leaves_everything_to_the_guard(argui
         name = f"conflict-{len(asked)}"
         asked.append(name)
         told = DisputeTold(conversation=name, ends_s=0.5)
-        await client.bus.respond(message, wire.encode(told), {CONTENT_TYPE: wire.PROTOBUF})
+        await client.bus.respond(message, wire.encode(told), wire.AS_PROTOBUF)
         question = dispute.model_copy(update={"others": ("thrifty", "warm")})
         for party in question.others:
             await client.bus.publish(
                 subjects.act("gw", party, subjects.COORDINATOR),
-                wire.encode(act("cfp", name, dispute=question, reply_by_s=0.1)), {CONTENT_TYPE: wire.PROTOBUF},
+                wire.encode(act("cfp", name, dispute=question, reply_by_s=0.1)), wire.AS_PROTOBUF,
             )  # fmt: skip
 
     subscription = await client.bus.subscribe(subjects.conflict("gw", "thrifty"), begin)

@@ -10,7 +10,7 @@ import pytest
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.crossing import SENT, Crossed, Crossing
 from edgeagents.adapters.leaf_nodes import account_of
 from edgeagents.adapters.mirrors import keep_copies, offer_copies
@@ -323,7 +323,7 @@ async def test_what_is_old_undated_ahead_or_malformed_is_refused_and_counted(
     await north.flush()
     await asyncio.sleep(0.3)
     now_ns, subject = time.time_ns(), subjects.between("north", "acts", "cool", "south", "air")
-    data, kind = wire.encode(ACT), {CONTENT_TYPE: wire.PROTOBUF}
+    data, kind = wire.encode(ACT), wire.AS_PROTOBUF
     short = wire.encode(ACT.model_copy(update={"reply_by_s": 0.5}))
     for body, headers in (
         (data, kind | {SENT: str(now_ns - 60 * 10**9)}),

@@ -14,7 +14,7 @@ import pytest
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.micro import Micro, ask, instances
 from edgeagents.audit import Audit, verify
 from edgeagents.embedded.nats import find_nats_server, write_config
@@ -120,7 +120,7 @@ class TestMay:
     async def test_ask_for_a_session_and_a_lease(self, owner: Bus, air: Bus) -> None:
         async def answer(message: BusMessage) -> None:
             data = wire.encode(LeaseReply(granted=True))
-            await owner.respond(message, data, {CONTENT_TYPE: wire.PROTOBUF})
+            await owner.respond(message, data, wire.AS_PROTOBUF)
 
         for subject in (subjects.session("gw", "air"), subjects.lease("gw", "air")):
             await owner.subscribe(subject, answer)

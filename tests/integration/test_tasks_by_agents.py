@@ -12,46 +12,25 @@ from edgeagents.cli.history import History
 from edgeagents.cli.why import task_lines
 from edgeagents.trail import StreamTrail
 from tests.contract.waiting import until
-from tests.guarded import Client, Gateway, agent_file, client_of
-from tests.nats import free_port
-from tests.services import ServiceProcess
+from tests.guarded import Beside, Client, Gateway, agent_file, client_of
 
 SKILLS = [{"name": "warm", "set": {"device": "{device}", "resource": "Setpoint", "value": "{degrees}"}, "cost_s": 0.2}]
 
 
-class Working:
+class Working(Beside):
     """A guarded gateway with a coordinator and two real agents that can do the same, at different costs."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
-        folder, self.port = gateway.folder, free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(gateway)
         for name, cost_s in (("swift", 0.1), ("steady", 2.0)):
             written = agent_file(name, skills=[{"name": "set", "cost_s": cost_s}, *SKILLS], ttl=10)
-            (folder / "agents" / f"{name}.yaml").write_text(yaml.safe_dump(written))
-        self.processes: dict[str, ServiceProcess] = {}
+            (gateway.folder / "agents" / f"{name}.yaml").write_text(yaml.safe_dump(written))
 
     def start(self) -> None:
         """Start coordinator and agents, the guard runs."""
-        folder = self.gateway.folder
-        self.spawn("services.coordinator", "app-coordinator", SERVICE_PORT=str(self.port),
-                   EDGEAGENTS_COORDINATOR_AGENTS_DIR=str(folder / "agents"))  # fmt: skip
+        self.coordinate()
         for name in ("swift", "steady"):
-            file = str(folder / "agents" / f"{name}.yaml")
-            self.spawn("services.agent", f"app-agent-{name}", EDGEAGENTS_AGENT_FILE=file)
-
-    def spawn(self, module: str, key: str, **environ: str) -> None:
-        """Start one process."""
-        gateway = self.gateway
-        self.processes[key] = ServiceProcess(
-            module, key, gateway.core, gateway.nats.url, gateway.folder,
-            environ={"EDGEAGENTS_GATEWAY": "gw", **environ},
-        )  # fmt: skip
-
-    def stop(self) -> None:
-        """End what was started."""
-        for process in self.processes.values():
-            process.kill()
+            self.act(name)
 
 
 @pytest.fixture(scope="module")

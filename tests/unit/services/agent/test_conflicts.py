@@ -12,7 +12,7 @@ import pytest
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.files import load_agent
 from edgeagents.audit import Audit
 from edgeagents.errors import UnavailableError
@@ -33,7 +33,6 @@ from services.agent.rules import RuleBook
 from tests.contract.waiting import until
 from tests.unit.services.agent.test_bargaining import HOME, VALVE, Picture, files
 
-PROTOBUF = {CONTENT_TYPE: wire.PROTOBUF}
 HELD = LeaseReply(granted=False, holder="thrifty", reason="held by thrifty")
 WISH = Intent(*VALVE, 20.0, "it is cold", "warm")
 NAME = "conflict-1"
@@ -137,7 +136,9 @@ class Rig:
 
     async def hear(self, said: Act) -> None:
         """Bring an act of the mediator to the agent."""
-        await self.conflicts._on_act(BusMessage(subjects.act("gw", "warm", "coordinator"), wire.encode(said), PROTOBUF))
+        await self.conflicts._on_act(
+            BusMessage(subjects.act("gw", "warm", "coordinator"), wire.encode(said), wire.AS_PROTOBUF)
+        )
 
     async def asked(self) -> None:
         """Have the mediator ask what the options are worth."""
@@ -297,7 +298,7 @@ async def test_a_settlement_after_our_own_deadline_has_no_effect(rig: Rig, monke
 
 
 async def test_bytes_that_are_no_act_are_counted(rig: Rig) -> None:
-    await rig.conflicts._on_act(BusMessage("gw.acts.warm.coordinator", b"\xff\xff", PROTOBUF))
+    await rig.conflicts._on_act(BusMessage("gw.acts.warm.coordinator", b"\xff\xff", wire.AS_PROTOBUF))
     assert rig.conflicts.counts["acts_rejected"] == 1
 
 

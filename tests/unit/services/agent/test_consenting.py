@@ -9,7 +9,7 @@ import pytest
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage, Handler
+from edgeagents.adapters.bus import Bus, BusMessage, Handler
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.audit import Audit
 from edgeagents.errors import UnavailableError
@@ -98,7 +98,7 @@ class Asked:
     async def tell(self, data: bytes) -> None:
         """Send bytes where the guard asks."""
         await self.consenting.open()
-        message = BusMessage(subjects.consent_request("gw", "heat"), data, {CONTENT_TYPE: wire.PROTOBUF})
+        message = BusMessage(subjects.consent_request("gw", "heat"), data, wire.AS_PROTOBUF)
         await self.bus.handler(message)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
-from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.audit import Audit
 from edgeagents.errors import UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
@@ -23,7 +23,6 @@ from tests.contract.waiting import until
 ADA = AgentDefinition.model_validate({
     "name": "ada", "watches": [{"device": "valve"}], "skills": [{"name": "set", "cost_s": 2}],
 })  # fmt: skip
-PROTOBUF = {CONTENT_TYPE: wire.PROTOBUF}
 
 
 class FakeBus:
@@ -122,7 +121,7 @@ class Rig:
 
     async def hear(self, said: Act, sender: str = subjects.COORDINATOR) -> None:
         """Bring an act to the agent."""
-        await self.tasks._on_act(BusMessage(subjects.act("gw", "ada", sender), wire.encode(said), PROTOBUF))
+        await self.tasks._on_act(BusMessage(subjects.act("gw", "ada", sender), wire.encode(said), wire.AS_PROTOBUF))
 
     async def call(self, task: str = "t", left_s: float = 60.0, accepted_unix_ns: int = 0, epoch: int = 0) -> None:
         """Call for a task."""
