@@ -1,6 +1,9 @@
 """A real nats-server for one test: JetStream, an MQTT listener, free ports on 127.0.0.1, a store that goes with it."""
 
 import asyncio
+import itertools
+import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,10 +16,14 @@ from typing import Any
 import pytest
 
 from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.ports import is_free
 from edgeagents.embedded.nats import WAITING
 from edgeagents.settings import BusSettings
 
 START_S = 15.0
+# Below those of connections that go out, and apart from those that the product chooses by itself.
+PORTS = range(10_000, 20_000)
+WORKERS = 8
 WAITING_TEXT = ", ".join(f"{word}: {most}" for word, most in WAITING.items())
 
 
@@ -29,12 +36,20 @@ def nats_server_binary() -> str:
     return found
 
 
+def _own_ports() -> Iterator[int]:
+    """Yield this process's own share of the ports again and again, from a random one on."""
+    share = len(PORTS) // WORKERS
+    first = PORTS.start + share * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % WORKERS)
+    start = random.randrange(share)
+    return itertools.cycle([first + (start + step) % share for step in range(share)])
+
+
+_own = _own_ports()
+
+
 def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that is free and that no other test and no connection going out takes meanwhile."""
+    return next(port for port in _own if is_free(port))
 
 
 class NatsServer:

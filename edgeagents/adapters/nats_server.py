@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.leaf_nodes import ACCOUNT, is_linked_store
+from edgeagents.adapters.ports import free_port
 from edgeagents.errors import ConfigurationError, UnavailableError
 from edgeagents.permissions import Permissions
 from edgeagents.settings import BusSettings
@@ -67,7 +67,7 @@ async def lent_store(folder: Path, config: Path) -> AsyncIterator[Bus]:
     Raises:
         UnavailableError: it does not start; its last words are told.
     """
-    port = _free_port()
+    port = free_port()
     _write(config, port, folder)
     process = await asyncio.create_subprocess_exec(
         find_nats_server(), "-c", str(config), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
@@ -121,9 +121,3 @@ async def _read(process: asyncio.subprocess.Process, words: list[str]) -> None:
     async for line in process.stderr:
         words.append(line.decode(errors="replace").strip())
         del words[:-20]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -21,10 +21,11 @@ from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.files import load_agents
 from edgeagents.adapters.leaf_nodes import gateways_if_any
+from edgeagents.adapters.ports import free_port
 from edgeagents.adapters.streams import ACK_WAIT_S
 from edgeagents.embedded.addresses import move_ports
 from edgeagents.embedded.full_store import FullStore
-from edgeagents.embedded.nats import find_nats_server, free_port, write_config, write_private
+from edgeagents.embedded.nats import find_nats_server, write_config, write_private
 from edgeagents.embedded.supervisor import Child, Supervisor
 from edgeagents.errors import NotFoundError, UnavailableError
 from edgeagents.model.agent import AgentDefinition

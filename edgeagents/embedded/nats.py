@@ -5,18 +5,16 @@ Source: NATS server configuration reference; field notes on brokers (`sync_inter
 
 import json
 import secrets
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgeagents.adapters.leaf_nodes import linked_config, outgoing_passwords, settle_store
 from edgeagents.adapters.nats_server import find_nats_server, user_entry, write_private
-from edgeagents.errors import ConfigurationError
 from edgeagents.model.gateways import Gateways
 from edgeagents.permissions import Permissions
 
-__all__ = ["find_nats_server", "free_port", "write_config", "write_private"]
+__all__ = ["find_nats_server", "write_config", "write_private"]
 
 MAX_PAYLOAD_BYTES = 8 << 20
 # What waits to be stored, of one stream, and does not fit is refused, and device services hear nothing of that.
@@ -78,18 +76,3 @@ def _password(folder: Path, name: str) -> Path:
     if not path.exists():
         write_private(path, secrets.token_urlsafe(24) + "\n")
     return path
-
-
-def free_port(preferred: int = 0, taken: frozenset[int] | set[int] = frozenset()) -> int:
-    """Return a free port on 127.0.0.1: the preferred one if it is, else any that is not in `taken`."""
-    for candidate in (preferred, 0, 0, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-            port = int(probe.getsockname()[1])
-            if port not in taken:
-                return port
-    raise ConfigurationError("no free port on 127.0.0.1: is something holding them all?")

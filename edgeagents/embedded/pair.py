@@ -15,13 +15,10 @@ from typing import Any, Final
 import yaml
 
 from edgeagents.adapters.nats_server import write_private
+from edgeagents.adapters.ports import free_port
 from edgeagents.embedded.gateway import Gateway, Plan
-from edgeagents.embedded.nats import free_port
 
 FILE: Final = "gateways.yaml"
-# Below what kernels give to whoever asks for any port, and to outgoing connections: between choosing a port and
-# listening on it lie the seconds in which all the other processes of both gateways start.
-PORTS: Final = range(20_000, 30_000)
 
 
 def linked(listening: Plan, going: Plan, host: str = "127.0.0.1") -> tuple[Gateway, Gateway]:
@@ -63,6 +60,6 @@ def _with_file(plan: Plan, taken: set[int]) -> Plan:
 
 def _port(taken: set[int]) -> int:
     """Return a port that is free now and that neither of the pair has chosen, and note it."""
-    port = free_port(PORTS.start + secrets.randbelow(len(PORTS)), taken)
+    port = free_port(taken=taken)
     taken.add(port)
     return port

@@ -1,7 +1,6 @@
-"""The broker's configuration: users with their permissions, secrets that only their owner can read, free ports."""
+"""The broker's configuration: users with their permissions, secrets that only their owner can read."""
 
 import json
-import socket
 import stat
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagents.embedded.nats import find_nats_server, free_port, write_config, write_private
+from edgeagents.embedded.nats import find_nats_server, write_config, write_private
 from edgeagents.errors import ConfigurationError
 from edgeagents.permissions import for_agent, for_everything
 
@@ -57,14 +56,6 @@ def test_a_private_file_is_overwritten_whole(tmp_path: Path) -> None:
     write_private(tmp_path / "x", "a long text")
     write_private(tmp_path / "x", "short")
     assert (tmp_path / "x").read_text() == "short"
-
-
-def test_a_free_port_is_the_preferred_one_unless_it_is_taken() -> None:
-    preferred = free_port()
-    assert free_port(preferred) == preferred
-    assert free_port(preferred, {preferred}) != preferred
-    with socket.create_server(("127.0.0.1", preferred)):
-        assert free_port(preferred) != preferred
 
 
 def test_no_server_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
