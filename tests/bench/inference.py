@@ -56,8 +56,9 @@ def profiles(folder: Path) -> Path:
     shutil.copytree(ROOT / "edgex-profiles" / "home", folder)
     own = sorted((folder / "agents").glob("*.y*ml"))
     first = yaml.safe_load(own[0].read_text())
+    watching = {key: value for key, value in first.items() if key != "negotiates"}  # preferences name one agent
     for number in range(AGENTS - len(own)):
-        more = {**first, "name": f"extra-{number}", "mode": "observe"}
+        more = {**watching, "name": f"extra-{number}", "mode": "observe"}
         (folder / "agents" / f"extra-{number}.yaml").write_text(yaml.safe_dump(more))
     return folder
 
