@@ -72,6 +72,13 @@ class SiteEntry(Message):
     approval_wait_s: float = Field(0.0, ge=0)
 
 
+class Paused(Message):
+    """What the owner has paused, of what an agent may command, and why; no device: all of them."""
+
+    device: str = ""
+    reason: str = ""
+
+
 class SessionWelcome(Message):
     """The guard's answer to a heartbeat sent as a request."""
 
@@ -79,6 +86,7 @@ class SessionWelcome(Message):
     mode: Mode = "observe"
     site: tuple[SiteEntry, ...] = ()
     refused: str = ""
+    paused: tuple[Paused, ...] = ()
 
     @field_validator("mode", mode="before")
     @classmethod
@@ -95,6 +103,13 @@ class LeaseRequest(Message):
     release: bool = False
 
 
+class Barred(Message):
+    """An agent that may command nothing at a resource now, by the owner's order, and why."""
+
+    agent: str
+    reason: str = ""
+
+
 class LeaseReply(Message):
     """The guard's answer to a `LeaseRequest`."""
 
@@ -104,6 +119,7 @@ class LeaseReply(Message):
     reason: str = ""
     retry_after_s: float = Field(0.0, ge=0)
     quiet_s: float = Field(0.0, ge=0)
+    barred: tuple[Barred, ...] = ()
 
 
 class LeaseRecord(Message):

@@ -151,6 +151,7 @@ class SessionWelcome(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     SITE_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """the guard's state generation; part of every derived command id"""
     mode: _builtins.str
@@ -159,6 +160,10 @@ class SessionWelcome(_message.Message):
     """why there is no session; empty when there is one"""
     @_builtins.property
     def site(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteEntry]: ...
+    @_builtins.property
+    def paused(self) -> _containers.RepeatedCompositeFieldContainer[Global___Paused]:
+        """what the owner has paused of what it may command"""
+
     def __init__(
         self,
         *,
@@ -166,14 +171,41 @@ class SessionWelcome(_message.Message):
         mode: _builtins.str = ...,
         site: _abc.Iterable[Global___SiteEntry] | None = ...,
         refused: _builtins.str = ...,
+        paused: _abc.Iterable[Global___Paused] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "mode", b"mode", "refused", b"refused", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "mode", b"mode", "paused", b"paused", "refused", b"refused", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionWelcome: _TypeAlias = SessionWelcome  # noqa: Y015
+
+@_typing.final
+class Paused(_message.Message):
+    """The owner has paused something: nothing of it goes out until that is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """empty: all devices"""
+    reason: _builtins.str
+    """who paused it, and why; for people"""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Paused: _TypeAlias = Paused  # noqa: Y015
 
 @_typing.final
 class LeaseRequest(_message.Message):
@@ -215,6 +247,7 @@ class LeaseReply(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     QUIET_S_FIELD_NUMBER: _builtins.int
+    BARRED_FIELD_NUMBER: _builtins.int
     granted: _builtins.bool
     holder: _builtins.str
     """who holds it when it was not granted"""
@@ -227,6 +260,10 @@ class LeaseReply(_message.Message):
     def epoch(self) -> Global___Epoch:
         """set when granted"""
 
+    @_builtins.property
+    def barred(self) -> _containers.RepeatedCompositeFieldContainer[Global___Barred]:
+        """who negotiates about it and may command nothing there now; told to the coordinator alone"""
+
     def __init__(
         self,
         *,
@@ -236,14 +273,40 @@ class LeaseReply(_message.Message):
         reason: _builtins.str = ...,
         retry_after_s: _builtins.float = ...,
         quiet_s: _builtins.float = ...,
+        barred: _abc.Iterable[Global___Barred] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "granted", b"granted", "holder", b"holder", "quiet_s", b"quiet_s", "reason", b"reason", "retry_after_s", b"retry_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barred", b"barred", "epoch", b"epoch", "granted", b"granted", "holder", b"holder", "quiet_s", b"quiet_s", "reason", b"reason", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaseReply: _TypeAlias = LeaseReply  # noqa: Y015
+
+@_typing.final
+class Barred(_message.Message):
+    """An agent that may command nothing at a resource now, by the owner's order: it is paused, or it only observes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    reason: _builtins.str
+    """for people"""
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Barred: _TypeAlias = Barred  # noqa: Y015
 
 @_typing.final
 class LeaseRecord(_message.Message):

@@ -148,6 +148,7 @@ class Commander:
         self.standing: Callable[[Intent, bool], Intent | str] = lambda intent, is_errand: intent
         self.on_held: Callable[[Intent, LeaseReply], None] = lambda intent, reply: None
         self.on_ended: Callable[[Outcome], None] = lambda outcome: None
+        self.on_orders: Callable[[], None] = lambda: None  # the owner's orders are not what they were
         self.counts: Counter[str] = Counter()
 
     # --- session ---------------------------------------------------------------------------------
@@ -192,13 +193,21 @@ class Commander:
         """What the guard lets the agent do, `observe` without a session: its word counts, not our file."""
         return self.welcome.mode if self.welcome is not None else "observe"
 
+    def barred(self, device: str) -> str:
+        """Return why we may command nothing at a device, by the owner's order as the guard told it; empty: we may."""
+        if self.welcome is None or self.mode != "act":
+            return "it observes: it commands nothing"
+        return next((item.reason for item in self.welcome.paused if item.device in ("", device)), "")
+
     def _welcomed(self, welcome: SessionWelcome, told: str) -> str:
+        before = self.welcome
         if welcome.refused:
             if told != welcome.refused:
                 log.error("the guard refuses agent %s: %s", self._agent.name, welcome.refused)
             self.welcome = None
+            if before is not None:
+                self.on_orders()
             return welcome.refused
-        before = self.welcome
         if before is None or (welcome.generation, welcome.mode) != (before.generation, before.mode):
             log.info(
                 "agent %s has a session, generation %d, mode %s", self._agent.name, welcome.generation, welcome.mode
@@ -207,6 +216,8 @@ class Commander:
             self._memory.epochs.clear()
         self.welcome = welcome
         self.welcomed.set()
+        if before is None or (welcome.mode, welcome.paused) != (before.mode, before.paused):
+            self.on_orders()
         return ""
 
     # --- commands --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Who holds a resource, as the guard says: asked for each conflict, since no party's word on that counts.
+"""Who holds a resource, and who may command nothing there, as the guard says: no party's word on that counts.
 
 The request is the one by which agents ask for leases, under the coordinator's own name, to which the guard grants
 nothing. A guard that does not know of this refuses it with a reason: then the holder is not known.
@@ -6,7 +6,8 @@ nothing. A guard that does not know of this refuses it with a reason: then the h
 Source: design.md section 3.4; docs/decisions/0021.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from edgeagents import subjects
@@ -20,10 +21,17 @@ ANSWER_S: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Who holds a lease (empty: nobody), and for how long it has not used it, site seconds."""
+    """How a resource stands at the guard.
+
+    Args:
+        agent: who holds its lease; empty: nobody.
+        quiet_s: for how long that one has not used it, site seconds.
+        barred: who negotiates about it and may command nothing there now, by the owner's order, and why.
+    """
 
     agent: str = ""
     quiet_s: float = 0.0
+    barred: Mapping[str, str] = field(default_factory=dict)
 
 
 class Holders:
@@ -35,7 +43,7 @@ class Holders:
         self._incarnation = incarnation
 
     async def of(self, device: str, resource: str) -> Held:
-        """Return who holds a device resource now.
+        """Return who holds a device resource now, and who may command nothing there.
 
         Raises:
             UnavailableError: the guard did not say in `ANSWER_S`, or said something that is no answer.
@@ -50,4 +58,4 @@ class Holders:
             raise UnavailableError(f"{about}: {error}") from error
         if told.reason:
             raise UnavailableError(f"{about}: the guard says {told.reason!r:.200}: is it of this version?")
-        return Held(told.holder, told.quiet_s)
+        return Held(told.holder, told.quiet_s, {item.agent: item.reason for item in told.barred})

@@ -23,9 +23,12 @@ from edgeagents.audit import Audit
 from edgeagents.errors import ConflictError, EdgeAgentsError, InvalidInputError, NotFoundError, TooManyAttemptsError
 from edgeagents.model.agent import MOST_OPTIONS
 from edgeagents.model.cooperation import MOST_PARTIES, Act, Dispute, DisputeTold
-from edgeagents.protocol.conversation import Begin, Heard, Refuse, Tell, Tick
+from edgeagents.model.message import MAX_REASON_CHARS
+from edgeagents.protocol.conversation import Begin, Heard, Refuse, Tell, Tick, act
 from edgeagents.protocol.effects import StartTimer
+from edgeagents.protocol.gate import Key
 from services.coordinator import negotiator
+from services.coordinator.case import Case
 from services.coordinator.eligibility import Site
 from services.coordinator.holders import Held
 from services.coordinator.partaking import able, party_problem, with_files_options
@@ -59,7 +62,7 @@ class Open:
     """A conflict under way; times are monotonic."""
 
     state: negotiator.State
-    case: negotiator.Case
+    case: Case
     began_s: float
     began_unix_ns: int
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
@@ -113,10 +116,12 @@ class Mediator:
         try:
             self._check_now(dispute)
             _check_form(claimant, dispute)
-            case: negotiator.Case | str = self._joined(claimant, dispute)
+            case: Case | str = self._joined(claimant, dispute)
             if not case:
                 self._check_flood(claimant)
                 held = await self._holder(dispute.device, dispute.resource)
+                for name, reason in held.barred.items():
+                    await self._left((dispute.device, dispute.resource), name, reason)
                 case = self._case(claimant, dispute, held)
         except EdgeAgentsError as error:
             self.refused(claimant, "conflict", f"{dispute.device}/{dispute.resource}: {error}")
@@ -151,7 +156,7 @@ class Mediator:
                 raise InvalidInputError(f"conflict {name} over it is under way: ask again when it has ended")
         return ""
 
-    def _case(self, claimant: str, dispute: Dispute, held: Held) -> negotiator.Case | str:
+    def _case(self, claimant: str, dispute: Dispute, held: Held) -> Case | str:
         """Return a conflict to be settled, or the name of the one that is about the same already.
 
         Raises:
@@ -160,6 +165,8 @@ class Mediator:
         joined = self._joined(claimant, dispute)  # another may have asked while the guard was asked
         if joined:
             return joined
+        if claimant in held.barred:
+            raise InvalidInputError(f"{claimant} takes no part: {held.barred[claimant]}")
         site, now_s = self._site(), time.monotonic()
         stands = self._standing.on((dispute.device, dispute.resource), now_s)
         if stands is not None and stands.winner != claimant:
@@ -170,11 +177,13 @@ class Mediator:
         hangs_on = tuple(name for name in dict.fromkeys(others) if name not in ("", claimant))
         dispute = with_files_options(dispute.model_copy(update={"others": hangs_on}), parties, site)
         may, problems = able(dispute, parties, site)
-        return negotiator.Case(
+        return Case(
             conversation=f"conflict-{secrets.token_hex(8)}", dispute=dispute, claimant=claimant, parties=parties,
             priorities={name: site.agents[name].bargains_as for name in parties}, able=may, problems=problems,
             classes={name: site.agents[name].priority for name in parties},
-            holder=held.agent, quiet_s=held.quiet_s, answer_s=self._terms.answer_s, stands_s=self._terms.stands_s,
+            holder=held.agent, quiet_s=held.quiet_s,
+            barred={name: reason for name, reason in held.barred.items() if name in parties},
+            answer_s=self._terms.answer_s, stands_s=self._terms.stands_s,
             # Who won has used it by that: asking anew, it may not keep it by the lease alone.
             hold_s=self._terms.hold_s if stands is None else 0.0,
         )  # fmt: skip
@@ -218,6 +227,11 @@ class Mediator:
         """Take an act in; False when it belongs to no conflict that is known here."""
         item = self._open.get(said.conversation)
         if item is None:
+            if said.performative == "cancel":  # a party of what stands may command nothing there any more
+                key = self._standing.named(said.conversation, time.monotonic())
+                if key is not None:
+                    await self._left(key, sender, said.reason)
+                    return True
             if said.conversation not in self.ended:
                 return False
             self.counts["refused_late"] += 1
@@ -225,6 +239,23 @@ class Mediator:
         self.counts["acts_heard"] += 1
         await self._step(item, Heard(sender, said, time.monotonic()))
         return True
+
+    async def _left(self, key: Key, party: str, reason: str) -> None:
+        """Take in that one may command nothing there any more: what stands by its part binds nobody from now on."""
+        stands = self._standing.on(key, time.monotonic())
+        released = self._standing.left(key, party, time.monotonic())
+        if stands is None or not released:
+            return
+        text = f"{party} takes no part any more: {reason or 'no reason'}"[:MAX_REASON_CHARS]
+        self.counts["released"] += 1
+        self._audit.append(
+            "conflict-released", conflict=stands.conflict, device=key[0], resource=key[1], by=party,
+            released=list(released), reason=text,
+        )  # fmt: skip
+        if stands.conflict in self.ended:
+            self.ended[stands.conflict]["released"] = text
+        for name in released:
+            await self._send(name, act("cancel", stands.conflict, reason=text))
 
     def is_asked(self, sender: str) -> bool:
         """Say whether an agent is asked in a conflict now and has not answered: what it says then is about that."""
@@ -283,7 +314,8 @@ class Mediator:
         now_s, case, verdict = time.monotonic(), item.case, state.verdict
         took_s = now_s - item.began_s
         stands = verdict.winner and verdict.stands
-        outcome = Outcome(case.conversation, verdict.winner, now_s + case.stands_s) if stands else None
+        bound = tuple(name for name in case.parties if name in state.answers.appraisals)
+        outcome = Outcome(case.conversation, verdict.winner, now_s + case.stands_s, bound) if stands else None
         self._standing.settled((case.dispute.device, case.dispute.resource), outcome)
         for name, found in state.answers.appraisals.items():
             self.counts["claims_ignored"] += found.holds and name != case.holder

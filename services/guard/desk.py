@@ -9,7 +9,7 @@ Source: design.md section 3.4.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, TypeVar
 
 from edgeagents import subjects
@@ -18,7 +18,17 @@ from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError, StoreError, UnavailableError
-from edgeagents.model.message import Epoch, Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Message, SessionWelcome
+from edgeagents.model.message import (
+    Barred,
+    Epoch,
+    Heartbeat,
+    LeaseRecord,
+    LeaseReply,
+    LeaseRequest,
+    Message,
+    Paused,
+    SessionWelcome,
+)
 from edgeagents.permissions import called
 from edgeagents.protocol import lease
 from edgeagents.protocol.effects import LeaseEffect, Reply, StoreLease
@@ -30,6 +40,8 @@ from services.guard.reception import Handle, Kind, Reception
 log = logging.getLogger(__name__)
 
 INBOXES: Final = "_INBOX."
+OBSERVES: Final = "it observes: it commands nothing"
+MOST_TOLD_CHARS: Final = 300  # of a reason that stands in a list: the whole must fit a message
 M = TypeVar("M", bound=Message)
 
 
@@ -201,14 +213,27 @@ class LeaseDesk:
             refused = problem or self._owner.problem(agent, self._devices)
             await self._answer(message, SessionWelcome(generation=self.table.generation, refused=refused))
             return
-        await self._answer(
-            message,
-            SessionWelcome(
-                generation=self.table.generation,
-                mode=definition.mode,
-                site=self._owner.part_of(agent, self._devices),
-            ),
+        site = self._owner.part_of(agent, self._devices)
+        paused = self._paused(agent, {entry.device for entry in site})
+        welcome = SessionWelcome(generation=self.table.generation, mode=definition.mode, site=site, paused=paused)
+        await self._answer(message, welcome)
+
+    def _paused(self, agent: str, devices: Collection[str]) -> tuple[Paused, ...]:
+        return tuple(
+            Paused(device=pause.name if pause.scope == "device" else "", reason=str(pause)[:MOST_TOLD_CHARS])
+            for pause in self._orders.concerning(agent, devices)
         )
+
+    def _barred(self, device: str, resource: str) -> tuple[Barred, ...]:
+        """Return who negotiates about a resource and may command nothing there now, by the owner's order."""
+        found = []
+        for name, definition in sorted(self._owner.agents.items()):
+            if definition.negotiates is None or not definition.negotiates.covers(device, resource):
+                continue
+            reason = OBSERVES if definition.mode != "act" else self._orders.problem(name, device)
+            if reason:
+                found.append(Barred(agent=name, reason=reason[:MOST_TOLD_CHARS]))
+        return tuple(found)
 
     def _problem(self, agent: str) -> str:
         """Return why an agent gets no session; asked at every heartbeat, judged once over all devices."""
@@ -224,7 +249,8 @@ class LeaseDesk:
             return
         if agent == subjects.COORDINATOR:
             key = (request.device, request.resource)
-            await self._answer(message, lease.told(self.table, key, self._now(), self._site_now()))
+            told = lease.told(self.table, key, self._now(), self._site_now())
+            await self._answer(message, told.model_copy(update={"barred": self._barred(*key)}))
             return
         problem = self._problem(agent)
         problem = problem or self._owner.may_hold(agent, request.device, request.resource, self._devices)

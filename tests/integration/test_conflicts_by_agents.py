@@ -14,7 +14,7 @@ from edgeagents.adapters.bus import BusMessage
 from edgeagents.model.cooperation import Dispute, DisputeTold
 from edgeagents.protocol.conversation import act
 from tests.contract.waiting import until
-from tests.guarded import Beside, Client, Gateway, agent_file, client_of
+from tests.guarded import ANN, Beside, Client, Gateway, agent_file, bearer, client_of
 
 # What each wants of a valve once it is shut, and what each degree is worth to it.
 AGENTS = {
@@ -197,3 +197,25 @@ async def conflicts_are_served(client: Client, arguing: Arguing) -> None:
             return False
 
     await until(is_up, "the coordinator serves", timeout_s=60)
+
+
+async def test_what_a_paused_winner_gave_holds_the_other_back_no_longer(arguing: Arguing, client: Client) -> None:
+    for name in ("coordinator", *AGENTS):
+        arguing.start(name)
+    await up(client, *AGENTS)
+    await conflicts_are_served(client, arguing)
+    settled = (await conflicts(client, arguing.url, "valve-3"))[0]  # the newest: it stands for five minutes
+    await has(client, "valve-3", 20.0)
+    other = next(name for name in AGENTS if name != settled["winner"])
+    order = {"scope": "agent", "name": settled["winner"], "reason": "away"}
+    assert (await client.http.post(f"{client.gateway.url}/api/v3/pause", json=order, headers=bearer(ANN))).is_success
+
+    async def is_released() -> bool:
+        found = (await client.http.get(f"{arguing.url}/api/v3/conflict/id/{settled['id']}")).json()["conflict"]
+        return bool(found["released"] == f"{settled['winner']} takes no part any more: paused by ann: away")
+
+    await until(is_released, "the conflict's record says so")
+    await has(client, "valve-3", AGENTS[other][0])
+    assert (await counts(client, arguing, other))["released"] >= 1
+    assert (await counts(client, arguing, settled["winner"]))["left"] == 1
+    assert (await client.http.post(f"{client.gateway.url}/api/v3/resume", json=order, headers=bearer(ANN))).is_success

@@ -24,6 +24,7 @@ from edgeagents.model.message import (
     LeaseRequest,
     Outcome,
     OutcomeStatus,
+    Paused,
     SessionWelcome,
     SiteEntry,
 )
@@ -795,3 +796,26 @@ async def test_a_lease_given_back_while_it_was_asked_for_is_given_back_again(rig
     assert (given.held_back, given.is_lost) == ("its lease was given back meanwhile", True)
     assert [item.release for item in rig.bus.leases] == [False, True, True]
     assert rig.bus.commands == []
+
+
+async def test_what_the_owner_paused_is_known_by_device_and_a_change_of_it_is_told(rig: Rig) -> None:
+    told: list[str] = []
+    rig.commander.on_orders = lambda: told.append(rig.commander.barred("valve"))
+    plain = rig.bus.welcome
+    assert plain is not None
+    rig.commander.welcome = None
+    assert rig.commander.barred("valve") == "it observes: it commands nothing"
+    elsewhere = Paused(device="pump", reason="paused by ann: leak")
+    for paused in ((), (elsewhere,), (elsewhere,), (elsewhere, Paused(reason="paused by bob")), ()):
+        rig.commander._welcomed(plain.model_copy(update={"paused": paused}), "")
+    assert told == ["", "", "paused by bob", ""]
+    rig.commander._welcomed(plain.model_copy(update={"mode": "observe"}), "")
+    rig.commander._welcomed(SessionWelcome(generation=1, refused="no file"), "")
+    assert told[4:] == ["it observes: it commands nothing"] * 2
+
+
+async def test_a_pause_of_one_device_bars_from_that_one_alone(rig: Rig) -> None:
+    paused = (Paused(device="valve", reason="paused by ann"),)
+    assert rig.bus.welcome is not None
+    rig.commander._welcomed(rig.bus.welcome.model_copy(update={"paused": paused}), "")
+    assert (rig.commander.barred("valve"), rig.commander.barred("pump")) == ("paused by ann", "")

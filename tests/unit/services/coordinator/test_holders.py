@@ -9,7 +9,7 @@ import pytest
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.errors import UnavailableError
-from edgeagents.model.message import LeaseReply, LeaseRequest
+from edgeagents.model.message import Barred, LeaseReply, LeaseRequest
 from services.coordinator.holders import ANSWER_S, Held, Holders
 
 
@@ -45,6 +45,8 @@ async def asked(answer: bytes | None) -> Held:
 async def test_the_holder_is_whom_the_guard_names() -> None:
     assert await asked(told(holder="comfort", quiet_s=12.5)) == Held("comfort", 12.5)
     assert await asked(told()) == Held()
+    barred = (Barred(agent="air", reason="paused by ann"),)
+    assert await asked(told(barred=barred)) == Held("", 0.0, {"air": "paused by ann"})
 
 
 @pytest.mark.parametrize(

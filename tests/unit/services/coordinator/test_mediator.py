@@ -380,3 +380,59 @@ async def test_a_coordinator_that_ends_leaves_what_is_under_way_to_its_parties()
         rig.mediator.close()
         assert not await rig.mediator.heard("energy", act("inform", name))
     assert [said.settlement for _, said in rig.bus.told] == [None, None]
+
+
+PAUSED = {"comfort": "paused by ann: window cleaning"}
+
+
+async def test_who_is_paused_is_refused_and_another_that_is_binds_nobody() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = Held("energy", 1_000.0, PAUSED)
+        assert "comfort takes no part: paused by ann: window cleaning" in await rig.refused("comfort")
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", THRIFTY))
+        assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"], rig.bodies[-1]["stands_s"]) == ("19", "energy", 0.0)
+        assert {party["agent"]: party["said"] for party in rig.bodies[-1]["parties"]} == {
+            "energy": "bargains", "comfort": "takes no part",
+        }  # fmt: skip
+        rig.held = Held("energy", 1_000.0)
+        assert await rig.settle(), "nothing stands that would keep it from asking"
+
+
+@pytest.mark.parametrize("who", ["comfort", "energy"])
+async def test_what_one_of_two_leaves_binds_the_other_no_more(who: str) -> None:
+    other = "energy" if who == "comfort" else "comfort"
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.settle()
+        assert "stands for" in await rig.refused()
+        assert rig.mediator.record(name)["released"] == ""
+        await rig.say(name, who, act("cancel", name, reason="paused by ann"))
+        subject, said = rig.bus.told[-1]
+        assert (subject, said.performative, said.settlement) == (f"gw.acts.{other}.coordinator", "cancel", None)
+        assert rig.order[-2:] == ["conflict-released", "asked"], "it is written down before it is told"
+        assert rig.mediator.record(name)["released"] == f"{who} takes no part any more: paused by ann"
+        assert await rig.settle(), "it may be asked about at once"
+
+
+async def test_whom_the_guard_bars_has_left_what_stands_though_it_says_nothing() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.settle()
+        rig.held = Held("", 0.0, PAUSED)
+        again = await rig.file()
+        await rig.say(again, "energy", says("19", THRIFTY))
+    assert (rig.bodies[-2]["conflict"], rig.bodies[-2]["released"]) == (name, ["energy"])
+    assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"]) == ("19", "energy")
+
+
+async def test_nobody_but_a_party_ends_what_stands() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.settle()
+        told = len(rig.bus.told)
+        await rig.say(name, "air", act("cancel", name, reason="paused by ann"))
+        assert len(rig.bus.told) == told
+        assert "stands for" in await rig.refused()
+        assert rig.mediator.counts["released"] == 0
