@@ -17,6 +17,11 @@ RiskClass: TypeAlias = Literal["A", "B", "C", "D"]
 CommandKind: TypeAlias = Literal["absolute", "step", "toggle"]
 Mode: TypeAlias = Literal["observe", "act"]
 OutcomeStatus: TypeAlias = Literal["proven", "refused", "failed", "expired", "unproven", "uncertain"]
+# Why a command was not carried out, for code. An outcome holds it as a text: a newer guard may know more of them.
+CauseKind: TypeAlias = Literal[
+    "", "lease", "order", "override", "gate", "interlock", "task", "approval", "late", "room", "storage", "device",
+    "proof",
+]  # fmt: skip
 
 MAX_TTL_S = 86_400.0
 MAX_VALUE_CHARS = 16_384
@@ -165,6 +170,7 @@ class Outcome(Message):
     sequence: int = 0
     finished_unix_ns: int = 0
     approver: str = ""
+    cause_kind: str = Field("", max_length=64)
 
 
 class AuditRecord(Message):

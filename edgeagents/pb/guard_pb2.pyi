@@ -429,6 +429,7 @@ class Outcome(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     FINISHED_UNIX_NS_FIELD_NUMBER: _builtins.int
     APPROVER_FIELD_NUMBER: _builtins.int
+    CAUSE_KIND_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     device: _builtins.str
     resource: _builtins.str
@@ -444,6 +445,12 @@ class Outcome(_message.Message):
     finished_unix_ns: _builtins.int
     approver: _builtins.str
     """the human who let it pass; empty when none was needed"""
+    cause_kind: _builtins.str
+    """Why, for code (`reason` is for people): lease, order (paused, or mode observe), override (somebody else changed it),
+    gate (owner's limits, permission, profile), interlock, task (no award), approval (denied), late, room (too many
+    commands), storage, device (no effect), proof (not shown). Empty: done, not known, or a guard that does not say.
+    A reader takes words that it does not know as they are.
+    """
     @_builtins.property
     def epoch(self) -> Global___Epoch: ...
     def __init__(
@@ -460,10 +467,11 @@ class Outcome(_message.Message):
         sequence: _builtins.int = ...,
         finished_unix_ns: _builtins.int = ...,
         approver: _builtins.str = ...,
+        cause_kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_read_back", b"_read_back", "epoch", b"epoch", "read_back", b"read_back"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_back", b"_read_back", "approver", b"approver", "command_id", b"command_id", "device", b"device", "epoch", b"epoch", "finished_unix_ns", b"finished_unix_ns", "read_back", b"read_back", "reason", b"reason", "resource", b"resource", "sequence", b"sequence", "status", b"status", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_back", b"_read_back", "approver", b"approver", "cause_kind", b"cause_kind", "command_id", b"command_id", "device", b"device", "epoch", b"epoch", "finished_unix_ns", b"finished_unix_ns", "read_back", b"read_back", "reason", b"reason", "resource", b"resource", "sequence", b"sequence", "status", b"status", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__read_back: _TypeAlias = _typing.Literal["read_back"]  # noqa: Y015
     _WhichOneofArgType__read_back: _TypeAlias = _typing.Literal["_read_back", b"_read_back"]  # noqa: Y015

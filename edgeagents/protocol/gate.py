@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition, Permission, Sample
 from edgeagents.model.device import Device, DeviceResource, Profile
-from edgeagents.model.message import RiskClass
+from edgeagents.model.message import CauseKind, RiskClass
 from edgeagents.model.site import Condition, Interlock, ResourceRule, Site
 from edgeagents.model.values import Value, format_value, parse_value, same_value
 from edgeagents.protocol.fitting import rule_problem, within
@@ -106,9 +106,10 @@ class NeedsApproval:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It may not, and why: every reason found, the most basic first."""
+    """It may not, and why: every reason found, the most basic first; `cause` for code: whose word it is."""
 
     reasons: tuple[str, ...]
+    cause: CauseKind = "gate"
 
 
 Verdict: TypeAlias = Passed | NeedsApproval | Refused
@@ -127,7 +128,8 @@ def judge(proposal: Proposal, rules: Rules, picture: Picture, now_site_s: float)
     if agent is None:
         return Refused((f"no agent file declares {proposal.agent!r}",))
     if agent.mode != "act":
-        return Refused((f"agent {agent.name!r} is in mode observe: set `mode: act` in its file to let it act",))
+        text = f"agent {agent.name!r} is in mode observe: set `mode: act` in its file to let it act"
+        return Refused((text,), "order")
     found = _target(proposal, rules)
     if isinstance(found, Refused):
         return found
@@ -141,9 +143,9 @@ def judge(proposal: Proposal, rules: Rules, picture: Picture, now_site_s: float)
     context = _Context(resource.properties.value_type, value, rules.site, picture, now_site_s)
     # No problem when one permission allows it, else those of the permission that comes closest.
     problems += _fewest([_permission(entry, proposal, context) for entry in permissions])
-    problems += _interlocks(rules, proposal, picture, now_site_s)
-    if problems:
-        return Refused(tuple(problems))
+    locked = _interlocks(rules, proposal, picture, now_site_s)
+    if problems or locked:
+        return Refused((*problems, *locked), "interlock" if locked else "gate")
     if rule.risk_class == "A":
         return Passed(rule, value, text)
     return NeedsApproval(rule, value, text, rule.risk_class)

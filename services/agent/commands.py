@@ -41,6 +41,7 @@ from edgeagents.model.values import Value, format_value, parse_value
 from edgeagents.permissions import called
 from edgeagents.protocol import gate, lease
 from edgeagents.settings import SiteTime
+from services.agent.bidding import Declined
 from services.agent.outbox import Outbox
 from services.agent.perception import Twin
 
@@ -272,19 +273,23 @@ class Commander:
             self.counts["published" if item.command_id else "held_back"] += 1
         return given
 
-    def problem(self, intent: Intent, site_s: float) -> str:
-        """Return why a command for this would not go out now, as far as we can tell; empty: it would."""
+    def problem(self, intent: Intent, site_s: float) -> Declined | None:
+        """Return why a command for this would not go out now, as far as we can tell; None: it would."""
         welcome = self.welcome
         if welcome is None:
-            return "no session with the guard"
+            return Declined("no-session", "no session with the guard")
         if welcome.mode != "act":
-            return "mode observe"
+            return Declined("observe", "mode observe")
+        paused = self.barred(intent.device)
+        if paused:
+            return Declined("paused", paused)
         try:
             key = (intent.device, intent.resource)
             decision = Decision("", (intent,), "rule", 1.0, {}, 0)
-            return self._problem(key, self._text(key, intent.value), decision, welcome, site_s)
+            text = self._problem(key, self._text(key, intent.value), decision, welcome, site_s)
         except InvalidInputError as error:
-            return str(error)
+            text = str(error)
+        return Declined("not-possible", text) if text else None
 
     async def awaited(self, name: CommandId) -> Outcome:
         """Return how a command ended that was given for an errand; whoever gave it asks this at once, and once.

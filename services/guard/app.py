@@ -332,7 +332,7 @@ class Guard:
                 await self.lanes.put(entry)
             else:
                 job = Job(entry.command, entry.agent, entry.sequence, 0.0, 0.0)
-                await end(self.means, job, "expired", "waited while the guard was restarted: age unknown")
+                await end(self.means, job, "expired", "waited while the guard was restarted: age unknown", "late")
 
     async def _housekeeping(self) -> None:
         next_forget_s = 0.0
@@ -340,7 +340,7 @@ class Guard:
             await asyncio.sleep(0.25)
             self.steps.look()
             for job, why in [(job, self._unapproved(job)) for job in self.approvals.overdue()]:
-                await end(self.means, job, "expired", why)
+                await end(self.means, job, "expired", why, "approval")
             for key in await self.means.overrides.tick():
                 self.lanes.reckon(key)
             self.lanes.look()

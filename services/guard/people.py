@@ -122,7 +122,7 @@ class People:
             text = f"denied by {name}" + (f": {verdict.reason}" if verdict.reason else "")
             try:
                 # Whatever becomes of the caller, the command ends.
-                await asyncio.shield(end(means, decided, "refused", text))
+                await asyncio.shield(end(means, decided, "refused", text, "approval"))
             except StoreError:
                 self._approvals.keep(waiting)
                 raise
@@ -147,7 +147,7 @@ class People:
         pause = Pause(order.scope, order.name, name, order.reason, means.clocks.wall_ns())
         await means.orders.pause(pause)
         for job in self._approvals.dropped(lambda job: pause.covers(job.agent, job.command.device)):
-            await end(means, job, "refused", str(pause))
+            await end(means, job, "refused", str(pause), "order")
         means.audit.append("paused", scope=order.scope, name=order.name, approver=name, reason=order.reason)
         await self._call(order)
 

@@ -247,6 +247,13 @@ class TestInterlock:
         other = ask("true", "Open", device="valve-2")
         assert "interlock 'one-open'" in reasons(other, rules(LOCKED), Picture(seen(Open=True)))
 
+    def test_a_refusal_says_for_code_whose_word_it_is(self) -> None:
+        locked = judge(ask("true", "Open"), rules(LOCKED), Picture(seen(at_2_Open=True)), NOW_S)
+        beyond = judge(ask("99"), rules(), Picture(), NOW_S)
+        observing = judge(ask("20"), rules(agent=AGENT | {"mode": "observe"}), Picture(), NOW_S)
+        found = [verdict.cause for verdict in (locked, beyond, observing) if isinstance(verdict, Refused)]
+        assert found == ["interlock", "gate", "order"]
+
     def test_the_safe_way_is_free(self) -> None:
         assert reasons(ask("true", "Open"), rules(LOCKED), Picture(seen(at_2_Open=False))) == ""
         assert reasons(ask("false", "Open"), rules(LOCKED), Picture(seen(at_2_Open=True))) == ""

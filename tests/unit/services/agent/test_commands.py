@@ -31,6 +31,7 @@ from edgeagents.model.message import (
 from edgeagents.model.values import Value
 from edgeagents.settings import BusSettings, SiteTime
 from services.agent import commands as commands_module
+from services.agent.bidding import Declined
 from services.agent.commands import Commander, Errand, Given, asked_command_id, command_id
 from services.agent.perception import Twin
 from tests.contract.waiting import until
@@ -691,26 +692,28 @@ async def test_of_what_is_broken_off_before_it_is_stored_nothing_is_awaited(
 
 
 @pytest.mark.parametrize(
-    ("changes", "value", "problem"),
+    ("changes", "value", "cause", "text"),
     [
-        ({}, 21, ""),
-        ({"mode": "observe"}, 21, "mode observe"),
-        ({}, 31, "30"),
-        ({}, "warm", "warm"),
+        ({"mode": "observe"}, 21, "observe", "mode observe"),
+        ({"paused": (Paused(reason="paused by ann"),)}, 21, "paused", "paused by ann"),
+        ({}, 31, "not-possible", "30"),
+        ({}, "warm", "not-possible", "warm"),
     ],
 )
 def test_a_problem_is_what_would_hold_a_command_back_now(
-    rig: Rig, changes: dict[str, Any], value: Value, problem: str
+    rig: Rig, changes: dict[str, Any], value: Value, cause: str, text: str
 ) -> None:
+    assert rig.commander.problem(wish(21).intents[0], NOW_S) is None
     assert rig.commander.welcome is not None
     rig.commander.welcome = rig.commander.welcome.model_copy(update=changes)
     found = rig.commander.problem(wish(value).intents[0], NOW_S)
-    assert (problem in found, bool(found)) == (True, bool(problem))
+    assert found is not None
+    assert (found.cause, text in found.text) == (cause, True)
 
 
 def test_without_a_session_everything_is_a_problem(rig: Rig) -> None:
     rig.commander.welcome = None
-    assert rig.commander.problem(wish().intents[0], NOW_S) == "no session with the guard"
+    assert rig.commander.problem(wish().intents[0], NOW_S) == Declined("no-session", "no session with the guard")
 
 
 async def test_a_wish_whose_lease_another_holds_is_told_of_with_who_holds_it(rig: Rig) -> None:

@@ -451,19 +451,20 @@ async def test_silent_rules_leave_what_we_hold_as_it_is_until_it_was_quiet_for_l
     assert rig.bus.said[-1].performative == "refuse"
 
 
-def refused(value: str, reason: str, status: Any = "refused") -> Outcome:
+def refused(value: str, reason: str, cause: str = "gate", status: Any = "refused") -> Outcome:
     return Outcome(command_id=CommandId("c"), device=VALVE[0], resource=VALVE[1], status=status, value=value,
-                   reason=reason)  # fmt: skip
+                   reason=reason, cause_kind=cause)  # fmt: skip
 
 
-async def test_what_the_guard_refuses_binds_nobody_and_is_worth_nothing_for_a_while(rig: Rig) -> None:
+@pytest.mark.parametrize("cause", ["interlock", "gate", "device", ""])
+async def test_what_the_guard_refuses_binds_nobody_and_is_worth_nothing_for_a_while(rig: Rig, cause: str) -> None:
     await rig.asked()
     await rig.settled()
     rig.conflicts.giving.ended(refused("1.8e+01", "another value"))
     bound = rig.conflicts.standing(WISH, False)
     assert isinstance(bound, Intent)
     assert bound.value == 19.0
-    rig.conflicts.giving.ended(refused("1.9e+01", "interlock 'window'"))
+    rig.conflicts.giving.ended(refused("1.9e+01", "interlock 'please'", cause))
     assert rig.conflicts.standing(WISH, False) is WISH
     await rig.asked()
     assert rig.bus.said[-1].appraisal is not None
@@ -471,10 +472,12 @@ async def test_what_the_guard_refuses_binds_nobody_and_is_worth_nothing_for_a_wh
     assert worths == {"18": 0.35, "19": 0.0, "20": 0.45}
 
 
-async def test_a_lease_that_was_lost_says_nothing_of_the_value(rig: Rig) -> None:
+@pytest.mark.parametrize("cause", ["lease", "order", "override", "late", "a word of a newer guard"])
+async def test_what_is_refused_for_another_cause_says_nothing_of_the_value(rig: Rig, cause: str) -> None:
     await rig.asked()
     await rig.settled()
-    rig.conflicts.giving.ended(refused("1.9e+01", "the lease of valve/Setpoint is held by thrifty"))
+    rig.conflicts.giving.ended(refused("1.9e+01", "the words do not count", cause))
+    assert rig.conflicts.standing(WISH, False) is WISH, "it binds nobody all the same"
     await rig.asked()
     assert rig.bus.said[-1].appraisal is not None
     assert {item.option: round(item.utility, 3) for item in rig.bus.said[-1].appraisal.worths}["19"] == 0.4
