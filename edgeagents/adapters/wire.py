@@ -34,6 +34,7 @@ PB_CLASSES: Final[dict[type[model.Message], Callable[..., PbMessage]]] = {
     model.SessionWelcome: guard_pb2.SessionWelcome,
     model.LeaseRequest: guard_pb2.LeaseRequest,
     model.Barred: guard_pb2.Barred,
+    model.Locked: guard_pb2.Locked,
     model.LeaseReply: guard_pb2.LeaseReply,
     model.LeaseRecord: guard_pb2.LeaseRecord,
     model.Command: guard_pb2.Command,

@@ -26,6 +26,7 @@ CauseKind: TypeAlias = Literal[
 MAX_TTL_S = 86_400.0
 MAX_VALUE_CHARS = 16_384
 MAX_REASON_CHARS = 2_000
+MAX_OPTIONS = 64  # of one conflict
 
 # They become parts of headers and file names: nothing in them may mean anything there.
 Word: TypeAlias = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+$")]
@@ -106,6 +107,14 @@ class LeaseRequest(Message):
     device: Name
     resource: Name
     release: bool = False
+    options: Annotated[tuple[Word, ...], Field(max_length=MAX_OPTIONS)] = ()
+
+
+class Locked(Message):
+    """A value that the owner's interlocks forbid as things are now, and why."""
+
+    option: str
+    reason: str = ""
 
 
 class Barred(Message):
@@ -125,6 +134,8 @@ class LeaseReply(Message):
     retry_after_s: float = Field(0.0, ge=0)
     quiet_s: float = Field(0.0, ge=0)
     barred: tuple[Barred, ...] = ()
+    judged: bool = False
+    locked: tuple[Locked, ...] = ()
 
 
 class LeaseRecord(Message):

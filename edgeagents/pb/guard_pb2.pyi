@@ -217,10 +217,15 @@ class LeaseRequest(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     device: _builtins.str
     resource: _builtins.str
     release: _builtins.bool
+    @_builtins.property
+    def options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the coordinator: values that the owner's interlocks are to be asked about"""
+
     def __init__(
         self,
         *,
@@ -228,10 +233,11 @@ class LeaseRequest(_message.Message):
         device: _builtins.str = ...,
         resource: _builtins.str = ...,
         release: _builtins.bool = ...,
+        options: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "incarnation", b"incarnation", "release", b"release", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "incarnation", b"incarnation", "options", b"options", "release", b"release", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,6 +254,8 @@ class LeaseReply(_message.Message):
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     QUIET_S_FIELD_NUMBER: _builtins.int
     BARRED_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    LOCKED_FIELD_NUMBER: _builtins.int
     granted: _builtins.bool
     holder: _builtins.str
     """who holds it when it was not granted"""
@@ -256,6 +264,8 @@ class LeaseReply(_message.Message):
     """wall seconds after which asking again can help"""
     quiet_s: _builtins.float
     """for how long the holder has not used it, site seconds; told to the coordinator alone"""
+    judged: _builtins.bool
+    """the options were put to the owner's interlocks; false: a guard that does not know of that"""
     @_builtins.property
     def epoch(self) -> Global___Epoch:
         """set when granted"""
@@ -263,6 +273,10 @@ class LeaseReply(_message.Message):
     @_builtins.property
     def barred(self) -> _containers.RepeatedCompositeFieldContainer[Global___Barred]:
         """who negotiates about it and may command nothing there now; told to the coordinator alone"""
+
+    @_builtins.property
+    def locked(self) -> _containers.RepeatedCompositeFieldContainer[Global___Locked]:
+        """those that interlocks forbid as things are now; told to the coordinator alone"""
 
     def __init__(
         self,
@@ -274,14 +288,41 @@ class LeaseReply(_message.Message):
         retry_after_s: _builtins.float = ...,
         quiet_s: _builtins.float = ...,
         barred: _abc.Iterable[Global___Barred] | None = ...,
+        judged: _builtins.bool = ...,
+        locked: _abc.Iterable[Global___Locked] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["barred", b"barred", "epoch", b"epoch", "granted", b"granted", "holder", b"holder", "quiet_s", b"quiet_s", "reason", b"reason", "retry_after_s", b"retry_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barred", b"barred", "epoch", b"epoch", "granted", b"granted", "holder", b"holder", "judged", b"judged", "locked", b"locked", "quiet_s", b"quiet_s", "reason", b"reason", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaseReply: _TypeAlias = LeaseReply  # noqa: Y015
+
+@_typing.final
+class Locked(_message.Message):
+    """A value that an interlock forbids now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    option: _builtins.str
+    reason: _builtins.str
+    """which interlock, and what holds now; for people"""
+    def __init__(
+        self,
+        *,
+        option: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["option", b"option", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Locked: _TypeAlias = Locked  # noqa: Y015
 
 @_typing.final
 class Barred(_message.Message):

@@ -294,6 +294,36 @@ def interlock_problems(rules: Rules, key: Key, text: str, picture: Picture, now_
     return _interlocks(rules, Proposal("", *key, text, now_site_s), picture, now_site_s)
 
 
+def locked_options(
+    rules: Rules, key: Key, options: Sequence[str], picture: Picture, now_site_s: float
+) -> dict[str, str]:
+    """Return which of these values of a resource the owner's interlocks forbid as things are now, and why.
+
+    Args:
+        rules: the owner's files and the device profiles.
+        key: the resource.
+        options: values in words; what is none of the resource is left to the gate.
+        picture: what is known of the devices.
+        now_site_s: site time now.
+    """
+    device = rules.devices.get(key[0])
+    profile = rules.profiles.get(device.profile_name) if device else None
+    resource = profile.resource(key[1]) if profile else None
+    found: dict[str, str] = {}
+    if resource is None:
+        return found
+    kind = resource.properties.value_type
+    for option in options:
+        try:
+            text = format_value(kind, parse_value(kind, option))
+        except InvalidInputError:
+            continue
+        problems = interlock_problems(rules, key, text, picture, now_site_s)
+        if problems:
+            found[option] = "; ".join(problems)
+    return found
+
+
 def _interlocks(rules: Rules, proposal: Proposal, picture: Picture, now_site_s: float) -> list[str]:
     problems = []
     for lock in rules.site.interlocks:

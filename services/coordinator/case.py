@@ -27,6 +27,8 @@ class Case:
         classes: their classes at the guard, where these are others.
         able: which options each of them may command, by the owner's files.
         problems: why an option may not be commanded by one of them.
+        locked: values that are no options: the owner's interlocks forbid them now, by the guard's word, and why.
+        is_judged: whether the guard put all options to the interlocks; False: it judges the command alone.
         holder: who holds the lease, by the guard's word; empty: nobody.
         quiet_s: for how long the holder has not used it, by the guard's word, site seconds.
         barred: parties that may command nothing there, by the owner's order, and why; the guard's word.
@@ -42,6 +44,8 @@ class Case:
     priorities: Mapping[str, Priority]
     able: Mapping[str, frozenset[str]]
     problems: Mapping[str, str] = field(default_factory=dict)
+    locked: Mapping[str, str] = field(default_factory=dict)
+    is_judged: bool = True
     holder: str = ""
     quiet_s: float = 0.0
     barred: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,7 @@ nothing. A guard that does not know of this refuses it with a reason: then the h
 Source: design.md section 3.4; docs/decisions/0021.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,11 +27,15 @@ class Held:
         agent: who holds its lease; empty: nobody.
         quiet_s: for how long that one has not used it, site seconds.
         barred: who negotiates about it and may command nothing there now, by the owner's order, and why.
+        locked: the values that the owner's interlocks forbid now, and why.
+        judged: the values that the interlocks were asked about; a guard of a former version judges none.
     """
 
     agent: str = ""
     quiet_s: float = 0.0
     barred: Mapping[str, str] = field(default_factory=dict)
+    locked: Mapping[str, str] = field(default_factory=dict)
+    judged: frozenset[str] = frozenset()
 
 
 class Holders:
@@ -42,13 +46,15 @@ class Holders:
         self._bus = bus
         self._incarnation = incarnation
 
-    async def of(self, device: str, resource: str) -> Held:
-        """Return who holds a device resource now, and who may command nothing there.
+    async def of(self, device: str, resource: str, options: Sequence[str] = ()) -> Held:
+        """Return who holds a device resource now, who may command nothing there, and which options are locked.
 
         Raises:
             UnavailableError: the guard did not say in `ANSWER_S`, or said something that is no answer.
         """
-        asked = LeaseRequest(incarnation=self._incarnation, device=device, resource=resource)
+        asked = LeaseRequest(
+            incarnation=self._incarnation, device=device, resource=resource, options=tuple(options)
+        )  # fmt: skip
         subject = subjects.lease(self._bus.settings.gateway, subjects.COORDINATOR)
         about = f"who holds {device[:64]}/{resource[:64]} is not known"
         try:
@@ -58,4 +64,7 @@ class Holders:
             raise UnavailableError(f"{about}: {error}") from error
         if told.reason:
             raise UnavailableError(f"{about}: the guard says {told.reason!r:.200}: is it of this version?")
-        return Held(told.holder, told.quiet_s, {item.agent: item.reason for item in told.barred})
+        return Held(
+            told.holder, told.quiet_s, {item.agent: item.reason for item in told.barred},
+            {item.option: item.reason for item in told.locked}, frozenset(options) if told.judged else frozenset(),
+        )  # fmt: skip

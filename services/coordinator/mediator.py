@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from services.coordinator import negotiator
 from services.coordinator.case import Case
 from services.coordinator.eligibility import Site
 from services.coordinator.holders import Held
-from services.coordinator.partaking import able, party_problem, with_files_options
+from services.coordinator.partaking import able, options_of, party_problem, with_files_options, without_locked
 from services.coordinator.refusals import Refusals
 from services.coordinator.roster import Run
 from services.coordinator.settlements import settled_body, shown
@@ -79,7 +79,7 @@ class Mediator:
         alive: Callable[[], Mapping[str, Run]],
         terms: Terms,
         tasks: asyncio.TaskGroup,
-        holder: Callable[[str, str], Awaitable[Held]],
+        holder: Callable[[str, str, Sequence[str]], Awaitable[Held]],
         check_serving: Callable[[], None],
     ) -> None:
         """Prepare.
@@ -91,7 +91,7 @@ class Mediator:
             alive: agents that are there, by name.
             terms: how conflicts are settled.
             tasks: holds what is under way.
-            holder: says who holds a device's resource now, or raises.
+            holder: says how a device's resource stands at the guard, and which of these options are locked, or raises.
             check_serving: raises while this coordinator does not serve.
         """
         self._bus = bus
@@ -119,7 +119,7 @@ class Mediator:
             case: Case | str = self._joined(claimant, dispute)
             if not case:
                 self._check_flood(claimant)
-                held = await self._holder(dispute.device, dispute.resource)
+                held = await self._holder(dispute.device, dispute.resource, options_of(dispute, self._site()))
                 for name, reason in held.barred.items():
                     await self._left((dispute.device, dispute.resource), name, reason)
                 case = self._case(claimant, dispute, held)
@@ -176,12 +176,14 @@ class Mediator:
         others = [held.agent, *(dispute.others or parties[1:])]
         hangs_on = tuple(name for name in dict.fromkeys(others) if name not in ("", claimant))
         dispute = with_files_options(dispute.model_copy(update={"others": hangs_on}), parties, site)
+        is_judged = held.judged >= set(dispute.options)
+        dispute, locked = without_locked(dispute, held.locked)
         may, problems = able(dispute, parties, site)
         return Case(
             conversation=f"conflict-{secrets.token_hex(8)}", dispute=dispute, claimant=claimant, parties=parties,
             priorities={name: site.agents[name].bargains_as for name in parties}, able=may, problems=problems,
             classes={name: site.agents[name].priority for name in parties},
-            holder=held.agent, quiet_s=held.quiet_s,
+            locked=locked, is_judged=is_judged, holder=held.agent, quiet_s=held.quiet_s,
             barred={name: reason for name, reason in held.barred.items() if name in parties},
             answer_s=self._terms.answer_s, stands_s=self._terms.stands_s,
             # Who won has used it by that: asking anew, it may not keep it by the lease alone.

@@ -16,7 +16,7 @@ Source: design.md section 5; docs/conflicts.md.
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import PRIORITIES
@@ -36,6 +36,8 @@ from edgeagents.protocol.conversation import (
 from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.nash import nash
 from services.coordinator.case import VOTE_S, Answers, Case, Verdict
+
+UNJUDGED: Final = "lock: the guard did not say what interlocks forbid: it judges what is commanded, as ever"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ def appraisal_problem(appraisal: Appraisal, case: Case) -> tuple[RefusalCause, s
 
 def _judged(case: Case, answers: Answers, now_s: float) -> Result:
     """Climb the ladder with all that have answered, where those are there that it hangs on."""
-    told = _absent(case, answers)
+    told = _beside(case, answers)
     missing = [name for name in (case.claimant, *case.dispute.others) if _is_missing(name, case, answers)]
     if missing:
         reason = f"fallback: without {', '.join(missing)} nothing is settled: leases and classes decide as they are"
@@ -196,7 +198,10 @@ def _alone(case: Case, answers: Answers, name: str, told: tuple[str, ...]) -> Ve
     """Return that the one party that is left has its way, and binds nobody."""
     way = case.dispute.wanted if name == case.claimant else answers.appraisals[name].way
     if way not in case.able.get(name, ()):
-        return Verdict("", "", "lock", (*told, f"lock: {name} may not give {way!r} by its owner's file"))
+        why = f"{way} is forbidden: {case.locked[way]}" if way in case.locked else (
+            f"{name} may not give {way!r} by its owner's file"
+        )  # fmt: skip
+        return Verdict("", "", "lock", (*told, f"lock: {why}"))
     reason = f"lease: nobody but {name} wants anything there now"
     return Verdict(way, name, "lease", (*told, reason), stands=False)
 
@@ -211,9 +216,11 @@ def _is_missing(name: str, case: Case, answers: Answers) -> bool:
     return name == case.claimant or name not in answers.yielded
 
 
-def _absent(case: Case, answers: Answers) -> tuple[str, ...]:
+def _beside(case: Case, answers: Answers) -> tuple[str, ...]:
+    """Return what is to be said beside what the ladder says: who takes no part and why, and what is not known."""
     silent = [name for name in case.parties if name not in answers.speakers]
     return (
+        *(() if case.is_judged else (UNJUDGED,)),
         *(f"{name} takes no part: {reason or 'no reason'}" for name, reason in sorted(answers.out.items())),
         *(f"{name} gives way: {reason or 'no reason'}" for name, reason in sorted(answers.yielded.items())),
         *(f"{name} cannot say: {reason or 'no reason'}" for name, reason in sorted(answers.failed.items())),
@@ -222,12 +229,13 @@ def _absent(case: Case, answers: Answers) -> tuple[str, ...]:
 
 
 def forbidden(case: Case, willing: Collection[str]) -> dict[str, str]:
-    """Return the options that nobody who bargains may give by the owner's files, and why."""
+    """Return the options that nobody who bargains may give by the owner's files, or interlocks forbid, and why."""
     may = {option for name in willing for option in case.able.get(name, ())}
-    return {
+    unable = {
         option: case.problems.get(option, "nobody who bargains may give it")
         for option in case.dispute.options if option not in may
     }  # fmt: skip
+    return {**unable, **case.locked}
 
 
 def _dispute(case: Case, answers: Answers, willing: list[str]) -> ladder.Dispute:
@@ -273,7 +281,7 @@ def _climbed(state: Settling, effects: list[ladder.Effect]) -> Result:
         return state, [effect for effect in effects if isinstance(effect, Tell | Refuse | StartTimer)]
     refusals: list[Effect] = [effect for effect in effects if isinstance(effect, Refuse)]
     winner = _winner(case, state.answers, climbed)
-    reasons = (*_absent(case, state.answers), *climbed.reasons)
+    reasons = (*_beside(case, state.answers), *climbed.reasons)
     if climbed.option and not winner:
         reasons = (*reasons, f"{climbed.rung}: nobody is to give {climbed.option}: leases and classes decide")
     verdict = Verdict(

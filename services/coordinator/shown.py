@@ -115,7 +115,7 @@ class ConflictShown(Shown):
     wanted: str
     because: str
     options: list[str]
-    forbidden: dict[str, str] = Field(description="options that no willing party may give, and why")
+    forbidden: dict[str, str] = Field(description="what no willing party may give, or interlocks forbid, and why")
     parties: list[ConflictParty]
     holder: str = Field("", description="who held the resource, by the guard's word")
     value: str = Field(description="what was settled; empty: nothing")

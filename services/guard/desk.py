@@ -9,7 +9,7 @@ Source: design.md section 3.4.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, TypeVar
 
 from edgeagents import subjects
@@ -25,6 +25,7 @@ from edgeagents.model.message import (
     LeaseRecord,
     LeaseReply,
     LeaseRequest,
+    Locked,
     Message,
     Paused,
     SessionWelcome,
@@ -58,6 +59,7 @@ class LeaseDesk:
         now: Callable[[], float],
         orders: Orders,
         stands_back: Callable[[Key], str] = lambda key: "",
+        locked: Callable[[Key, Sequence[str]], Mapping[str, str]] = lambda key, options: {},
     ) -> None:
         """Prepare; `read_back` and `serve` do the rest.
 
@@ -70,6 +72,7 @@ class LeaseDesk:
             now: monotonic seconds.
             orders: what the owner paused.
             stands_back: why agents leave a resource alone now; empty when they need not.
+            locked: which of these values of a resource the owner's interlocks forbid now, and why.
         """
         self._orders = orders
         self._bus = bus
@@ -80,6 +83,7 @@ class LeaseDesk:
         self._now = now
         self._turn = asyncio.Lock()
         self._stands_back = stands_back
+        self._locked = locked
         self.grants = 0
         self.counts: Counter[str] = Counter()
         handlers: dict[Kind, Handle] = {"sessions": self._on_session, "leases": self._on_lease}
@@ -224,6 +228,15 @@ class LeaseDesk:
             for pause in self._orders.concerning(agent, devices)
         )
 
+    def _told(self, key: Key, options: Sequence[str]) -> LeaseReply:
+        """Return what the coordinator is told of a resource: who holds it, who may not command it, what is locked."""
+        told = lease.told(self.table, key, self._now(), self._site_now())
+        locked = self._locked(key, options)
+        return told.model_copy(update={
+            "barred": self._barred(*key), "judged": bool(options),
+            "locked": tuple(Locked(option=name, reason=why[:MOST_TOLD_CHARS]) for name, why in locked.items()),
+        })  # fmt: skip
+
     def _barred(self, device: str, resource: str) -> tuple[Barred, ...]:
         """Return who negotiates about a resource and may command nothing there now, by the owner's order."""
         found = []
@@ -249,8 +262,7 @@ class LeaseDesk:
             return
         if agent == subjects.COORDINATOR:
             key = (request.device, request.resource)
-            told = lease.told(self.table, key, self._now(), self._site_now())
-            await self._answer(message, told.model_copy(update={"barred": self._barred(*key)}))
+            await self._answer(message, self._told(key, request.options))
             return
         problem = self._problem(agent)
         problem = problem or self._owner.may_hold(agent, request.device, request.resource, self._devices)

@@ -1,7 +1,7 @@
 """The mediator's shell: what it writes down, before whom it tells, and what an error in one conflict does to others."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -82,9 +82,10 @@ class Rig:
             Terms(answer_s=600.0), tasks, self.holder, self.check_serving,
         )  # fmt: skip
 
-    async def holder(self, device: str, resource: str) -> Held:
+    async def holder(self, device: str, resource: str, options: Sequence[str]) -> Held:
         """Say who holds a resource, as the guard would; who asks lets others have their turn."""
         await asyncio.sleep(0)
+        self.judged = tuple(options)
         if self.held.agent == "?":
             raise UnavailableError(f"who holds {device}/{resource} is not known: no answer in 0.3 s")
         return self.held
@@ -436,3 +437,59 @@ async def test_nobody_but_a_party_ends_what_stands() -> None:
         assert len(rig.bus.told) == told
         assert "stands for" in await rig.refused()
         assert rig.mediator.counts["released"] == 0
+
+
+OPEN = "interlock 'window': valve/Setpoint above 20 while valve/Open is true"
+
+
+def held(locked: Sequence[str], *, judged: Sequence[str] = OPTIONS) -> Held:
+    """Return what a guard says that knows of interlocks."""
+    return Held("comfort", 1_000.0, {}, dict.fromkeys(locked, OPEN), frozenset(judged))
+
+
+async def test_what_interlocks_forbid_is_struck_out_before_anybody_is_asked() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = held(["20", "21", "30"])
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", {"19": 0.9, "22": 0.3}))
+        await rig.say(name, "comfort", says("22", {"19": 0.3, "22": 0.9}, **HOLDS))
+    asked = {said.dispute.options for _, said in rig.bus.told if said.dispute is not None}
+    assert (set(rig.judged), asked) == (set(OPTIONS), {("22", "19")})
+    assert rig.bodies[-1]["forbidden"] == {"20": OPEN, "21": OPEN}
+    reasons = rig.mediator.record(name)["reasons"]
+    assert f"lock: 20 is forbidden: {OPEN}" in reasons
+    assert not [reason for reason in reasons if "did not say" in reason]
+
+
+async def test_where_interlocks_leave_what_one_wants_to_nobody_the_rest_is_settled() -> None:
+    """The asker wants what is locked; what it could live with is bargained about."""
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = held(["22"])
+        name = await rig.file(wanted="22", options=("19", "20", "21", "22"))
+        await rig.say(name, "energy", says("21", {"19": 0.3, "20": 0.6, "21": 0.8}))
+        await rig.say(name, "comfort", says("19", {"19": 0.9, "20": 0.8, "21": 0.5}))
+        assert (rig.bodies[-1]["value"], rig.bodies[-1]["rung"]) == ("20", "nash")
+        name = await rig.file("valve-1", wanted="22", options=("19", "20", "21", "22"))
+        await rig.say(name, "energy", says("21", {"19": 0.3, "20": 0.6, "21": 0.8}))
+        await rig.say(name, "comfort", act("refuse", name, reason="wants nothing there now"))
+    assert (rig.bodies[-1]["value"], rig.bodies[-1]["rung"]) == ("", "lock")
+    assert rig.bodies[-1]["reasons"][-1] == f"lock: 22 is forbidden: {OPEN}"
+
+
+async def test_where_interlocks_leave_nothing_nobody_is_asked() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = held(OPTIONS)
+        assert await rig.refused() == f"the owner's interlocks leave no option: {OPEN}"
+    assert rig.bus.told == []
+
+
+async def test_a_guard_that_does_not_say_what_interlocks_forbid_is_told_of_in_the_record() -> None:
+    for known, is_said in ((Held("comfort", 1_000.0), True), (held([]), False), (held([], judged=["19"]), True)):
+        async with asyncio.TaskGroup() as tasks:
+            rig = Rig(tasks)
+            rig.held = known
+            name = await rig.settle()
+        assert (negotiator.UNJUDGED in rig.mediator.record(name)["reasons"]) == is_said

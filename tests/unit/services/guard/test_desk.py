@@ -439,3 +439,15 @@ async def test_the_welcome_says_what_the_owner_paused_of_what_an_agent_may_comma
     assert told == (
         Paused(device="valve", reason="paused by ann: painting"), Paused(device="", reason="paused by bob"),
     )  # fmt: skip
+
+
+async def test_the_coordinator_alone_is_told_what_interlocks_forbid_of_what_it_asks_about(rig: Rig) -> None:
+    found = Desk(rig)
+    found.desk._locked = lambda key, options: {name: f"{key[1]} " + "x" * 500 for name in options if name == "21"}
+    async with found.serving():
+        told = await found.ask("coordinator", options=("20", "21"))
+        assert (told.judged, [item.option for item in told.locked]) == (True, ["21"])
+        assert (told.locked[0].reason[:9], len(told.locked[0].reason)) == ("Setpoint ", MOST_TOLD_CHARS)
+        assert await found.ask("coordinator") == LeaseReply(granted=False), "who asks about nothing is told nothing"
+        answer = await found.ask("air", options=("20", "21"))
+        assert (answer.judged, answer.locked) == (False, ())
