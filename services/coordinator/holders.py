@@ -6,9 +6,9 @@ nothing. A guard that does not know of this refuses it with a reason: then the h
 Source: design.md section 3.4; docs/decisions/0021.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
@@ -36,6 +36,10 @@ class Held:
     barred: Mapping[str, str] = field(default_factory=dict)
     locked: Mapping[str, str] = field(default_factory=dict)
     judged: frozenset[str] = frozenset()
+
+
+AskGuard: TypeAlias = Callable[[str, str, Sequence[str]], Awaitable[Held]]
+"""Says how a device's resource stands, and which of these options are locked, or raises."""
 
 
 class Holders:

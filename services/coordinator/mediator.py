@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,16 +23,15 @@ from edgeagents.audit import Audit
 from edgeagents.errors import ConflictError, EdgeAgentsError, InvalidInputError, NotFoundError, TooManyAttemptsError
 from edgeagents.model.agent import MOST_OPTIONS
 from edgeagents.model.cooperation import MOST_PARTIES, Act, Dispute, DisputeTold
-from edgeagents.model.message import MAX_REASON_CHARS
-from edgeagents.protocol.conversation import Begin, Heard, Refuse, Tell, Tick, act
+from edgeagents.protocol.conversation import Begin, Heard, Refuse, Tell, Tick
 from edgeagents.protocol.effects import StartTimer
-from edgeagents.protocol.gate import Key
 from services.coordinator import negotiator
 from services.coordinator.case import Case
 from services.coordinator.eligibility import Site
-from services.coordinator.holders import Held
+from services.coordinator.holders import AskGuard, Held
 from services.coordinator.partaking import able, options_of, party_problem, with_files_options, without_locked
 from services.coordinator.refusals import Refusals
+from services.coordinator.releases import Releases
 from services.coordinator.roster import Run
 from services.coordinator.settlements import settled_body, shown
 from services.coordinator.standing import Outcome, Standing
@@ -79,7 +78,7 @@ class Mediator:
         alive: Callable[[], Mapping[str, Run]],
         terms: Terms,
         tasks: asyncio.TaskGroup,
-        holder: Callable[[str, str, Sequence[str]], Awaitable[Held]],
+        holder: AskGuard,
         check_serving: Callable[[], None],
     ) -> None:
         """Prepare.
@@ -108,6 +107,9 @@ class Mediator:
         self.ended: OrderedDict[str, dict[str, Any]] = OrderedDict()  # as clients see them, oldest first
         self.counts: Counter[str] = Counter()
         self._refusals = Refusals(audit, "conflict-refused", self.counts)
+        self._releases = Releases(
+            self._standing, holder, audit, tasks, self._send, self.refused, self.counts, self.ended
+        )
 
     # --- what comes in ---------------------------------------------------------------------------
 
@@ -121,7 +123,7 @@ class Mediator:
                 self._check_flood(claimant)
                 held = await self._holder(dispute.device, dispute.resource, options_of(dispute, self._site()))
                 for name, reason in held.barred.items():
-                    await self._left((dispute.device, dispute.resource), name, reason)
+                    await self._releases.left((dispute.device, dispute.resource), name, reason)
                 case = self._case(claimant, dispute, held)
         except EdgeAgentsError as error:
             self.refused(claimant, "conflict", f"{dispute.device}/{dispute.resource}: {error}")
@@ -169,6 +171,8 @@ class Mediator:
             raise InvalidInputError(f"{claimant} takes no part: {held.barred[claimant]}")
         site, now_s = self._site(), time.monotonic()
         stands = self._standing.on((dispute.device, dispute.resource), now_s)
+        if stands is not None and party_problem(stands.winner, dispute, site):
+            stands = None  # by its owner's file it can give it no more
         if stands is not None and stands.winner != claimant:
             raise ConflictError(f"{stands.conflict} stands for {stands.until_s - now_s:.0f} s more: ask again then")
         parties = self._parties(claimant, dispute, held.agent, site)
@@ -232,7 +236,7 @@ class Mediator:
             if said.performative == "cancel":  # a party of what stands may command nothing there any more
                 key = self._standing.named(said.conversation, time.monotonic())
                 if key is not None:
-                    await self._left(key, sender, said.reason)
+                    self._releases.ask(key, sender)
                     return True
             if said.conversation not in self.ended:
                 return False
@@ -241,23 +245,6 @@ class Mediator:
         self.counts["acts_heard"] += 1
         await self._step(item, Heard(sender, said, time.monotonic()))
         return True
-
-    async def _left(self, key: Key, party: str, reason: str) -> None:
-        """Take in that one may command nothing there any more: what stands by its part binds nobody from now on."""
-        stands = self._standing.on(key, time.monotonic())
-        released = self._standing.left(key, party, time.monotonic())
-        if stands is None or not released:
-            return
-        text = f"{party} takes no part any more: {reason or 'no reason'}"[:MAX_REASON_CHARS]
-        self.counts["released"] += 1
-        self._audit.append(
-            "conflict-released", conflict=stands.conflict, device=key[0], resource=key[1], by=party,
-            released=list(released), reason=text,
-        )  # fmt: skip
-        if stands.conflict in self.ended:
-            self.ended[stands.conflict]["released"] = text
-        for name in released:
-            await self._send(name, act("cancel", stands.conflict, reason=text))
 
     def is_asked(self, sender: str) -> bool:
         """Say whether an agent is asked in a conflict now and has not answered: what it says then is about that."""

@@ -21,6 +21,7 @@ from services.coordinator.eligibility import Site
 from services.coordinator.holders import Held
 from services.coordinator.mediator import MOST_OPEN, Mediator, Terms
 from services.coordinator.roster import Roster
+from tests.contract.waiting import until
 from tests.unit.services.coordinator.test_negotiator import HOLDS, THRIFTY, WARM, says
 
 PROFILE = Profile.model_validate({
@@ -409,12 +410,18 @@ async def test_what_one_of_two_leaves_binds_the_other_no_more(who: str) -> None:
         name = await rig.settle()
         assert "stands for" in await rig.refused()
         assert rig.mediator.record(name)["released"] == ""
-        await rig.say(name, who, act("cancel", name, reason="paused by ann"))
+        told = len(rig.bus.told)
+        rig.held = Held("", 0.0, {who: "paused by ann"})
+        await rig.say(name, who, act("cancel", name, reason="of its own"))
+        await rig.say(name, who, act("cancel", name, reason="said twice"))
+        await until(lambda: len(rig.bus.told) > told, "the other is told")
         subject, said = rig.bus.told[-1]
         assert (subject, said.performative, said.settlement) == (f"gw.acts.{other}.coordinator", "cancel", None)
         assert rig.order[-2:] == ["conflict-released", "asked"], "it is written down before it is told"
         assert rig.mediator.record(name)["released"] == f"{who} takes no part any more: paused by ann"
+        rig.held = Held("comfort", 1_000.0)
         assert await rig.settle(), "it may be asked about at once"
+    assert rig.mediator.counts["released"] == 1
 
 
 async def test_whom_the_guard_bars_has_left_what_stands_though_it_says_nothing() -> None:
@@ -428,15 +435,33 @@ async def test_whom_the_guard_bars_has_left_what_stands_though_it_says_nothing()
     assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"]) == ("19", "energy")
 
 
-async def test_nobody_but_a_party_ends_what_stands() -> None:
+@pytest.mark.parametrize("who", ["air", "energy"])
+async def test_nobody_ends_what_stands_by_its_own_word(who: str) -> None:
+    """Neither one that has no part in it, nor the loser, which would ask anew."""
     async with asyncio.TaskGroup() as tasks:
         rig = Rig(tasks)
         name = await rig.settle()
         told = len(rig.bus.told)
-        await rig.say(name, "air", act("cancel", name, reason="paused by ann"))
-        assert len(rig.bus.told) == told
+        await rig.say(name, who, act("cancel", name, reason="paused by ann"))
+        await until(lambda: rig.mediator.counts["refused_not-allowed"] == 1, "the guard was asked")
         assert "stands for" in await rig.refused()
-        assert rig.mediator.counts["released"] == 0
+        rig.held = Held("?")
+        await rig.say(name, who, act("cancel", name, reason="paused by ann"))
+    assert (len(rig.bus.told), rig.mediator.counts["released"]) == (told, 0)
+
+
+async def test_what_a_winner_won_that_observes_by_its_file_by_now_stands_no_more() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        await rig.settle()
+        assert "stands for" in await rig.refused()
+        rig.change("comfort", mode="observe")
+        rig.held = Held()
+        rig.roster = rig.roster.heard("air", Announcement(incarnation="run"), 1.0)
+        name = await rig.file(others=())
+        await rig.say(name, "energy", says("19", THRIFTY))
+        await rig.say(name, "air", says("22", WARM))
+    assert rig.bodies[-1]["value"] == "20"
 
 
 OPEN = "interlock 'window': valve/Setpoint above 20 while valve/Open is true"
