@@ -222,7 +222,7 @@ async def test_what_a_paused_winner_gave_holds_the_other_back_no_longer(arguing:
     await until(is_released, "the conflict's record says so")
     await has(client, "valve-3", AGENTS[other][0])
     assert (await counts(client, arguing, other))["released"] >= 1
-    assert (await counts(client, arguing, settled["winner"]))["left"] == 1
+    assert (await counts(client, arguing, settled["winner"]))["left"] >= 1  # what was settled over valve-4, too
     assert (await client.http.post(f"{client.gateway.url}/api/v3/resume", json=order, headers=bearer(ANN))).is_success
 
 
