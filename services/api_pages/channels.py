@@ -91,7 +91,8 @@ def _commanding() -> Iterator[Channel]:
     yield Channel(
         "leases", subjects.lease(_G, _AGENT), "agent", (message.LeaseRequest,),
         "Asks for, or gives back, the right to command one resource. The coordinator is granted nothing: it is told "
-        "who holds it, who may command nothing there, and which `options` interlocks forbid now.", (message.LeaseReply,),
+        "who holds it, who may command nothing there, and which `options` interlocks forbid now.",
+        (message.LeaseReply,),
     )  # fmt: skip
     yield Channel(
         "commands", subjects.command(_G, _DEVICE, _AGENT), "agent", (message.Command,),
