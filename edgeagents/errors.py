@@ -94,6 +94,10 @@ class UnavailableError(TheirError):
     """An upstream service could not be reached, or said it is not available."""
 
 
+class CredentialsRefusedError(UnavailableError):
+    """The broker refused user or password."""
+
+
 class ForeignDomainError(UnavailableError):
     """Another gateway's JetStream says that it has stored what should be stored here."""
 

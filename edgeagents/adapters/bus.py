@@ -22,7 +22,14 @@ from nats.aio.subscription import Subscription
 from edgeagents.adapters import telemetry
 from edgeagents.adapters.nats_client import HardenedClient, finished
 from edgeagents.adapters.streams import BROKER_ERRORS, StoredMessage, Streams
-from edgeagents.errors import ConfigurationError, EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
+from edgeagents.errors import (
+    ConfigurationError,
+    CredentialsRefusedError,
+    EdgeAgentsError,
+    InvalidInputError,
+    TooLargeError,
+    UnavailableError,
+)
 from edgeagents.settings import BusSettings
 
 __all__ = ["CONTENT_TYPE", "Bus", "BusMessage", "Handler", "StoredMessage", "Subscription"]
@@ -172,7 +179,8 @@ class Bus(Streams):
             if connecting.done() and not refused.done():
                 connecting.result()
                 return
-            raise UnavailableError(f"nats {link.url}: {link.why()}")
+            why = CredentialsRefusedError if link.refused.is_set() else UnavailableError
+            raise why(f"nats {link.url}: {link.why()}")
         except BROKER_ERRORS as error:
             raise UnavailableError(f"nats {link.url}: {str(error) or type(error).__name__}") from error
         finally:

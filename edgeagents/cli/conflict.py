@@ -47,6 +47,8 @@ def described(item: Mapping[str, Any]) -> Iterator[str]:
         yield f"runner-up: {shown(item['runnerUp'])}"
     for reason in item["reasons"]:
         yield f"- {reason}"
+    if item.get("released"):
+        yield f"binds nobody any more: {item['released']}"
 
 
 def party_line(party: Mapping[str, Any]) -> str:

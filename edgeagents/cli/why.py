@@ -19,6 +19,7 @@ from edgeagents.cli.lines import STATUS_STYLES, clean, in_words, line_of, place_
 from edgeagents.cli.source import DEFAULT, Broker, File, trail_of
 from edgeagents.errors import NotFoundError
 from edgeagents.protocol.chains import Verifier
+from edgeagents.subjects import COORDINATOR
 
 Line: TypeAlias = tuple[str, str]
 """A word for what it is, and the words."""
@@ -132,6 +133,10 @@ def conflict_lines(history: History, conflict: str) -> list[Line]:
             lines += [("reason", str(item)) for item in reasons] if isinstance(reasons, list) else []
         elif fact.record.kind == "settlement":
             lines.append(("obeyed", f"{at} {fact.record.writer}: {body.get('part')}"))
+        elif fact.record.kind == "conflict-released" and fact.record.writer == COORDINATOR:
+            lines.append(("released", f"{at} {body.get('reason')}"))
+        elif fact.record.kind == "settlement-left":
+            lines.append(("left", f"{at} {fact.record.writer}: {body.get('reason')}"))
         elif fact.record.kind == "settlement-given":
             lines.append(
                 ("given", f"{at} {fact.record.writer}: {shown(body.get('value'))}, command {body.get('command')}")

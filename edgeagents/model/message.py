@@ -17,10 +17,16 @@ RiskClass: TypeAlias = Literal["A", "B", "C", "D"]
 CommandKind: TypeAlias = Literal["absolute", "step", "toggle"]
 Mode: TypeAlias = Literal["observe", "act"]
 OutcomeStatus: TypeAlias = Literal["proven", "refused", "failed", "expired", "unproven", "uncertain"]
+# Why a command was not carried out, for code. An outcome holds it as a text: a newer guard may know more of them.
+CauseKind: TypeAlias = Literal[
+    "", "lease", "order", "override", "gate", "interlock", "task", "approval", "late", "room", "storage", "device",
+    "proof",
+]  # fmt: skip
 
 MAX_TTL_S = 86_400.0
 MAX_VALUE_CHARS = 16_384
 MAX_REASON_CHARS = 2_000
+MAX_OPTIONS = 64  # of one conflict
 
 # They become parts of headers and file names: nothing in them may mean anything there.
 Word: TypeAlias = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+$")]
@@ -72,6 +78,13 @@ class SiteEntry(Message):
     approval_wait_s: float = Field(0.0, ge=0)
 
 
+class Paused(Message):
+    """What the owner has paused, of what an agent may command, and why; no device: all of them."""
+
+    device: str = ""
+    reason: str = ""
+
+
 class SessionWelcome(Message):
     """The guard's answer to a heartbeat sent as a request."""
 
@@ -79,6 +92,7 @@ class SessionWelcome(Message):
     mode: Mode = "observe"
     site: tuple[SiteEntry, ...] = ()
     refused: str = ""
+    paused: tuple[Paused, ...] = ()
 
     @field_validator("mode", mode="before")
     @classmethod
@@ -93,6 +107,21 @@ class LeaseRequest(Message):
     device: Name
     resource: Name
     release: bool = False
+    options: Annotated[tuple[Word, ...], Field(max_length=MAX_OPTIONS)] = ()
+
+
+class Locked(Message):
+    """A value that the owner's interlocks forbid as things are now, and why."""
+
+    option: str
+    reason: str = ""
+
+
+class Barred(Message):
+    """An agent that may command nothing at a resource now, by the owner's order, and why."""
+
+    agent: str
+    reason: str = ""
 
 
 class LeaseReply(Message):
@@ -104,6 +133,9 @@ class LeaseReply(Message):
     reason: str = ""
     retry_after_s: float = Field(0.0, ge=0)
     quiet_s: float = Field(0.0, ge=0)
+    barred: tuple[Barred, ...] = ()
+    judged: bool = False
+    locked: tuple[Locked, ...] = ()
 
 
 class LeaseRecord(Message):
@@ -149,6 +181,7 @@ class Outcome(Message):
     sequence: int = 0
     finished_unix_ns: int = 0
     approver: str = ""
+    cause_kind: str = Field("", max_length=64)
 
 
 class AuditRecord(Message):

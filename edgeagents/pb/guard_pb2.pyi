@@ -151,6 +151,7 @@ class SessionWelcome(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     SITE_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """the guard's state generation; part of every derived command id"""
     mode: _builtins.str
@@ -159,6 +160,10 @@ class SessionWelcome(_message.Message):
     """why there is no session; empty when there is one"""
     @_builtins.property
     def site(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteEntry]: ...
+    @_builtins.property
+    def paused(self) -> _containers.RepeatedCompositeFieldContainer[Global___Paused]:
+        """what the owner has paused of what it may command"""
+
     def __init__(
         self,
         *,
@@ -166,14 +171,41 @@ class SessionWelcome(_message.Message):
         mode: _builtins.str = ...,
         site: _abc.Iterable[Global___SiteEntry] | None = ...,
         refused: _builtins.str = ...,
+        paused: _abc.Iterable[Global___Paused] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "mode", b"mode", "refused", b"refused", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "mode", b"mode", "paused", b"paused", "refused", b"refused", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionWelcome: _TypeAlias = SessionWelcome  # noqa: Y015
+
+@_typing.final
+class Paused(_message.Message):
+    """The owner has paused something: nothing of it goes out until that is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """empty: all devices"""
+    reason: _builtins.str
+    """who paused it, and why; for people"""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Paused: _TypeAlias = Paused  # noqa: Y015
 
 @_typing.final
 class LeaseRequest(_message.Message):
@@ -185,10 +217,15 @@ class LeaseRequest(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     device: _builtins.str
     resource: _builtins.str
     release: _builtins.bool
+    @_builtins.property
+    def options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the coordinator: values that the owner's interlocks are to be asked about"""
+
     def __init__(
         self,
         *,
@@ -196,10 +233,11 @@ class LeaseRequest(_message.Message):
         device: _builtins.str = ...,
         resource: _builtins.str = ...,
         release: _builtins.bool = ...,
+        options: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "incarnation", b"incarnation", "release", b"release", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "incarnation", b"incarnation", "options", b"options", "release", b"release", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -215,6 +253,9 @@ class LeaseReply(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     QUIET_S_FIELD_NUMBER: _builtins.int
+    BARRED_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    LOCKED_FIELD_NUMBER: _builtins.int
     granted: _builtins.bool
     holder: _builtins.str
     """who holds it when it was not granted"""
@@ -223,9 +264,19 @@ class LeaseReply(_message.Message):
     """wall seconds after which asking again can help"""
     quiet_s: _builtins.float
     """for how long the holder has not used it, site seconds; told to the coordinator alone"""
+    judged: _builtins.bool
+    """the options were put to the owner's interlocks; false: a guard that does not know of that"""
     @_builtins.property
     def epoch(self) -> Global___Epoch:
         """set when granted"""
+
+    @_builtins.property
+    def barred(self) -> _containers.RepeatedCompositeFieldContainer[Global___Barred]:
+        """who negotiates about it and may command nothing there now; told to the coordinator alone"""
+
+    @_builtins.property
+    def locked(self) -> _containers.RepeatedCompositeFieldContainer[Global___Locked]:
+        """those that interlocks forbid as things are now; told to the coordinator alone"""
 
     def __init__(
         self,
@@ -236,14 +287,67 @@ class LeaseReply(_message.Message):
         reason: _builtins.str = ...,
         retry_after_s: _builtins.float = ...,
         quiet_s: _builtins.float = ...,
+        barred: _abc.Iterable[Global___Barred] | None = ...,
+        judged: _builtins.bool = ...,
+        locked: _abc.Iterable[Global___Locked] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "granted", b"granted", "holder", b"holder", "quiet_s", b"quiet_s", "reason", b"reason", "retry_after_s", b"retry_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barred", b"barred", "epoch", b"epoch", "granted", b"granted", "holder", b"holder", "judged", b"judged", "locked", b"locked", "quiet_s", b"quiet_s", "reason", b"reason", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaseReply: _TypeAlias = LeaseReply  # noqa: Y015
+
+@_typing.final
+class Locked(_message.Message):
+    """A value that an interlock forbids now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    option: _builtins.str
+    reason: _builtins.str
+    """which interlock, and what holds now; for people"""
+    def __init__(
+        self,
+        *,
+        option: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["option", b"option", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Locked: _TypeAlias = Locked  # noqa: Y015
+
+@_typing.final
+class Barred(_message.Message):
+    """An agent that may command nothing at a resource now, by the owner's order: it is paused, or it only observes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    reason: _builtins.str
+    """for people"""
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Barred: _TypeAlias = Barred  # noqa: Y015
 
 @_typing.final
 class LeaseRecord(_message.Message):
@@ -366,6 +470,7 @@ class Outcome(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     FINISHED_UNIX_NS_FIELD_NUMBER: _builtins.int
     APPROVER_FIELD_NUMBER: _builtins.int
+    CAUSE_KIND_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     device: _builtins.str
     resource: _builtins.str
@@ -381,6 +486,12 @@ class Outcome(_message.Message):
     finished_unix_ns: _builtins.int
     approver: _builtins.str
     """the human who let it pass; empty when none was needed"""
+    cause_kind: _builtins.str
+    """Why, for code (`reason` is for people): lease, order (paused, or mode observe), override (somebody else changed it),
+    gate (owner's limits, permission, profile), interlock, task (no award), approval (denied), late, room (too many
+    commands), storage, device (no effect), proof (not shown). Empty: done, not known, or a guard that does not say.
+    A reader takes words that it does not know as they are.
+    """
     @_builtins.property
     def epoch(self) -> Global___Epoch: ...
     def __init__(
@@ -397,10 +508,11 @@ class Outcome(_message.Message):
         sequence: _builtins.int = ...,
         finished_unix_ns: _builtins.int = ...,
         approver: _builtins.str = ...,
+        cause_kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_read_back", b"_read_back", "epoch", b"epoch", "read_back", b"read_back"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_back", b"_read_back", "approver", b"approver", "command_id", b"command_id", "device", b"device", "epoch", b"epoch", "finished_unix_ns", b"finished_unix_ns", "read_back", b"read_back", "reason", b"reason", "resource", b"resource", "sequence", b"sequence", "status", b"status", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_back", b"_read_back", "approver", b"approver", "cause_kind", b"cause_kind", "command_id", b"command_id", "device", b"device", "epoch", b"epoch", "finished_unix_ns", b"finished_unix_ns", "read_back", b"read_back", "reason", b"reason", "resource", b"resource", "sequence", b"sequence", "status", b"status", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__read_back: _TypeAlias = _typing.Literal["read_back"]  # noqa: Y015
     _WhichOneofArgType__read_back: _TypeAlias = _typing.Literal["_read_back", b"_read_back"]  # noqa: Y015

@@ -17,7 +17,7 @@ Source: design.md sections 3.7 and 3.8.
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from edgeagents.model.message import Command, CommandKind, Outcome, OutcomeStatus
+from edgeagents.model.message import CauseKind, Command, CommandKind, Outcome, OutcomeStatus
 from edgeagents.model.site import Proof
 from edgeagents.model.values import Value, same_value
 from edgeagents.protocol.effects import (
@@ -154,6 +154,7 @@ class IntentStored:
 
     now_s: float
     problem: str = ""
+    cause: CauseKind = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ class SetStopped:
 
     status: OutcomeStatus
     text: str
+    cause: CauseKind = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,13 +245,13 @@ def step(state: State, event: Event) -> tuple[State, list[ActuationEffect]]:
         case Idle(), Recovered(work, reason, until_s, is_told):
             return _doubted(work, reason, until_s, is_told)
         case Intending(work), IntentLost(text):
-            return _ended(work, "failed", f"intent not stored, so nothing was set: {text}")
-        case Intending(work), IntentStored(now_s, problem):
-            return _intent_stored(work, now_s, problem)
-        case Setting(work), SetStopped(status, text):
-            return _ended(work, status, text)
+            return _ended(work, "failed", f"intent not stored, so nothing was set: {text}", "storage")
+        case Intending(work), IntentStored():
+            return _intent_stored(work, event)
+        case Setting(work), SetStopped(status, text, cause):
+            return _ended(work, status, text, cause)
         case Setting(work), SetRefused(text):
-            return _ended(work, "failed", text)
+            return _ended(work, "failed", text, "device")
         case Setting(work), SetSilent(text, now_s):
             reason = f"command {work.command.id} got no definite answer: {text}"
             return _doubted(work, reason, now_s + work.quarantine_s)
@@ -263,20 +265,20 @@ def step(state: State, event: Event) -> tuple[State, list[ActuationEffect]]:
             return state, []
 
 
-def _intent_stored(work: Work, now_s: float, problem: str) -> tuple[State, list[ActuationEffect]]:
-    if now_s > work.deadline_s:
-        return _ended(work, "expired", "deadline passed before it could be set")
-    if problem:
-        return _ended(work, "refused", problem)
+def _intent_stored(work: Work, stored: IntentStored) -> tuple[State, list[ActuationEffect]]:
+    if stored.now_s > work.deadline_s:
+        return _ended(work, "expired", "deadline passed before it could be set", "late")
+    if stored.problem:
+        return _ended(work, "refused", stored.problem, stored.cause)
     return Setting(work), [Set(work.command, work.wanted)]
 
 
-def _ended(work: Work, status: OutcomeStatus, reason: str) -> tuple[State, list[ActuationEffect]]:
+def _ended(work: Work, status: OutcomeStatus, reason: str, cause: CauseKind) -> tuple[State, list[ActuationEffect]]:
     """End a command that had no effect; one that is set again may have had it the first time."""
     if not work.is_repeated:
-        return Idle(), [_finish(work, status, reason)]
+        return Idle(), [_finish(work, status, reason, cause=cause)]
     text = f"no definite answer at first, and not set again: {reason}"
-    return Idle(), [Release(work.command.device), _finish(work, "uncertain", text)]
+    return Idle(), [Release(work.command.device), _finish(work, "uncertain", text, cause=cause)]
 
 
 def _set_done(work: Work, now_s: float) -> tuple[State, list[ActuationEffect]]:
@@ -303,7 +305,8 @@ def _proving(state: Proving, event: ReadDone | ReadFailed | Tick) -> tuple[State
     if now < state.until_s:
         again = min(state.again_s * 2, LONGEST_READ_AGAIN_S)
         return replace(state, again_s=again, last=last), [StartTimer(min(state.again_s, state.until_s - now))]
-    return Idle(), [_finish(work, "failed", f"not proven in {proof.wait:g} s: {problem}", last or None)]
+    text = f"not proven in {proof.wait:g} s: {problem}"
+    return Idle(), [_finish(work, "failed", text, last or None, cause="proof")]
 
 
 # --- quarantine ----------------------------------------------------------------------------------
@@ -396,7 +399,8 @@ def _released(
 ) -> tuple[State, list[ActuationEffect]]:
     effects: list[ActuationEffect] = [Release(state.work.command.device)]
     if not state.is_told:
-        effects.append(replace(_finish(state.work, status, reason, read_back), settles=settles))
+        cause: CauseKind = "" if status == "proven" else "proof"
+        effects.append(replace(_finish(state.work, status, reason, read_back, cause=cause), settles=settles))
     return Idle(), effects
 
 
@@ -404,12 +408,14 @@ def _say(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _finish(work: Work, status: OutcomeStatus, reason: str, read_back: str | None = None) -> Finish:
+def _finish(
+    work: Work, status: OutcomeStatus, reason: str, read_back: str | None = None, *, cause: CauseKind = ""
+) -> Finish:
     command = work.command
     return Finish(
         Outcome(
             command_id=command.id, device=command.device, resource=command.resource, status=status, reason=reason,
             value=command.value, read_back=read_back, epoch=command.epoch, sequence=work.sequence,
-            approver=work.approver,
+            approver=work.approver, cause_kind=cause,
         )
     )  # fmt: skip

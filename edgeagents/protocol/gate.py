@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition, Permission, Sample
 from edgeagents.model.device import Device, DeviceResource, Profile
-from edgeagents.model.message import RiskClass
+from edgeagents.model.message import CauseKind, RiskClass
 from edgeagents.model.site import Condition, Interlock, ResourceRule, Site
 from edgeagents.model.values import Value, format_value, parse_value, same_value
 from edgeagents.protocol.fitting import rule_problem, within
@@ -106,9 +106,10 @@ class NeedsApproval:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It may not, and why: every reason found, the most basic first."""
+    """It may not, and why: every reason found, the most basic first; `cause` for code: whose word it is."""
 
     reasons: tuple[str, ...]
+    cause: CauseKind = "gate"
 
 
 Verdict: TypeAlias = Passed | NeedsApproval | Refused
@@ -127,7 +128,8 @@ def judge(proposal: Proposal, rules: Rules, picture: Picture, now_site_s: float)
     if agent is None:
         return Refused((f"no agent file declares {proposal.agent!r}",))
     if agent.mode != "act":
-        return Refused((f"agent {agent.name!r} is in mode observe: set `mode: act` in its file to let it act",))
+        text = f"agent {agent.name!r} is in mode observe: set `mode: act` in its file to let it act"
+        return Refused((text,), "order")
     found = _target(proposal, rules)
     if isinstance(found, Refused):
         return found
@@ -141,9 +143,9 @@ def judge(proposal: Proposal, rules: Rules, picture: Picture, now_site_s: float)
     context = _Context(resource.properties.value_type, value, rules.site, picture, now_site_s)
     # No problem when one permission allows it, else those of the permission that comes closest.
     problems += _fewest([_permission(entry, proposal, context) for entry in permissions])
-    problems += _interlocks(rules, proposal, picture, now_site_s)
-    if problems:
-        return Refused(tuple(problems))
+    locked = _interlocks(rules, proposal, picture, now_site_s)
+    if problems or locked:
+        return Refused((*problems, *locked), "interlock" if locked else "gate")
     if rule.risk_class == "A":
         return Passed(rule, value, text)
     return NeedsApproval(rule, value, text, rule.risk_class)
@@ -290,6 +292,36 @@ def interlock_problems(rules: Rules, key: Key, text: str, picture: Picture, now_
         now_site_s: site time now.
     """
     return _interlocks(rules, Proposal("", *key, text, now_site_s), picture, now_site_s)
+
+
+def locked_options(
+    rules: Rules, key: Key, options: Sequence[str], picture: Picture, now_site_s: float
+) -> dict[str, str]:
+    """Return which of these values of a resource the owner's interlocks forbid as things are now, and why.
+
+    Args:
+        rules: the owner's files and the device profiles.
+        key: the resource.
+        options: values in words; what is none of the resource is left to the gate.
+        picture: what is known of the devices.
+        now_site_s: site time now.
+    """
+    device = rules.devices.get(key[0])
+    profile = rules.profiles.get(device.profile_name) if device else None
+    resource = profile.resource(key[1]) if profile else None
+    found: dict[str, str] = {}
+    if resource is None:
+        return found
+    kind = resource.properties.value_type
+    for option in options:
+        try:
+            text = format_value(kind, parse_value(kind, option))
+        except InvalidInputError:
+            continue
+        problems = interlock_problems(rules, key, text, picture, now_site_s)
+        if problems:
+            found[option] = "; ".join(problems)
+    return found
 
 
 def _interlocks(rules: Rules, proposal: Proposal, picture: Picture, now_site_s: float) -> list[str]:

@@ -8,6 +8,7 @@ followed by a tug of war. Nothing here forces anybody: the guard's leases and it
 Source: design.md section 5; docs/conflicts.md.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
@@ -154,6 +155,22 @@ def agreed(conflict: str, party: Party, said: Settlement, me: str, now_s: float)
     ordered = tuple(sorted(others, key=lambda name: name != said.winner))  # whoever gives it comes first
     until_s = now_s + min(said.stands_s, LONGEST_S)
     return Agreement(conflict, said.value, is_ours, ordered, until_s, min(until_s, now_s + BACK_S))
+
+
+def left(parts: Mapping[str, Party], agreements: Mapping[Key, Agreement], barred: Callable[[str], str],
+         now_s: float) -> dict[str, str]:  # fmt: skip
+    """Return the conflicts that we are out of by the owner's order, and why: those we bargain in, those we agreed in.
+
+    Args:
+        parts: our parts in what is being settled, by conflict.
+        agreements: what stands, by resource.
+        barred: says why we may command nothing at a device; empty: we may.
+        now_s: on our own clock.
+    """
+    open_ = {name: party.dispute.device for name, party in parts.items() if party.is_bound and now_s < party.until_s}
+    agreed_ = {item.conflict: key[0] for key, item in agreements.items() if now_s < item.until_s}
+    found = {name: barred(device) for name, device in {**open_, **agreed_}.items()}
+    return {name: reason for name, reason in found.items() if reason}
 
 
 def key_of(dispute: Dispute) -> Key:

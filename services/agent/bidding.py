@@ -14,7 +14,7 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.cooperation import CallForProposals
 from edgeagents.model.skill import Aim, aim_of
 
-RefusalCause: TypeAlias = Literal["no-skill", "no-session", "observe", "busy", "too-late", "not-possible"]
+RefusalCause: TypeAlias = Literal["no-skill", "no-session", "observe", "paused", "busy", "too-late", "not-possible"]
 MOST_TASKS: Final = 64  # under way at once
 PENDING_S: Final = 0.2  # what one command that is under way adds: the guard settles some five a second, one by one
 
@@ -63,25 +63,20 @@ def meant(agent: AgentDefinition, call: CallForProposals) -> Aim | Declined:
         return Declined("not-possible", str(error))
 
 
-def bid(agent: AgentDefinition, call: CallForProposals, load: Load, problem: str) -> Offer | Declined:
+def bid(agent: AgentDefinition, call: CallForProposals, load: Load, problem: Declined | None) -> Offer | Declined:
     """Return what an agent offers for a task.
 
     Args:
         agent: as its owner wrote it down.
         call: what is asked.
         load: what keeps it busy.
-        problem: why its command would not go out now, by session, mode, gate; empty: it would.
+        problem: why its command would not go out now, by session, owner's order, gate; None: it would.
     """
     aim = meant(agent, call)
     if isinstance(aim, Declined):
         return aim
-    if problem:
-        cause: RefusalCause = "not-possible"
-        if "no session" in problem:
-            cause = "no-session"
-        elif problem == "mode observe":
-            cause = "observe"
-        return Declined(cause, problem)
+    if problem is not None:
+        return problem
     if load.tasks >= MOST_TASKS:
         return Declined("busy", f"{load.tasks} tasks are under way")
     skill = agent.skill(call.skill)

@@ -41,6 +41,7 @@ from edgeagents.model.values import Value, format_value, parse_value
 from edgeagents.permissions import called
 from edgeagents.protocol import gate, lease
 from edgeagents.settings import SiteTime
+from services.agent.bidding import Declined
 from services.agent.outbox import Outbox
 from services.agent.perception import Twin
 
@@ -148,6 +149,7 @@ class Commander:
         self.standing: Callable[[Intent, bool], Intent | str] = lambda intent, is_errand: intent
         self.on_held: Callable[[Intent, LeaseReply], None] = lambda intent, reply: None
         self.on_ended: Callable[[Outcome], None] = lambda outcome: None
+        self.on_orders: Callable[[], None] = lambda: None  # the owner's orders are not what they were
         self.counts: Counter[str] = Counter()
 
     # --- session ---------------------------------------------------------------------------------
@@ -192,13 +194,21 @@ class Commander:
         """What the guard lets the agent do, `observe` without a session: its word counts, not our file."""
         return self.welcome.mode if self.welcome is not None else "observe"
 
+    def barred(self, device: str) -> str:
+        """Return why we may command nothing at a device, by the owner's order as the guard told it; empty: we may."""
+        if self.welcome is None or self.mode != "act":
+            return "it observes: it commands nothing"
+        return next((item.reason for item in self.welcome.paused if item.device in ("", device)), "")
+
     def _welcomed(self, welcome: SessionWelcome, told: str) -> str:
+        before = self.welcome
         if welcome.refused:
             if told != welcome.refused:
                 log.error("the guard refuses agent %s: %s", self._agent.name, welcome.refused)
             self.welcome = None
+            if before is not None:
+                self.on_orders()
             return welcome.refused
-        before = self.welcome
         if before is None or (welcome.generation, welcome.mode) != (before.generation, before.mode):
             log.info(
                 "agent %s has a session, generation %d, mode %s", self._agent.name, welcome.generation, welcome.mode
@@ -207,6 +217,8 @@ class Commander:
             self._memory.epochs.clear()
         self.welcome = welcome
         self.welcomed.set()
+        if before is None or (welcome.mode, welcome.paused) != (before.mode, before.paused):
+            self.on_orders()
         return ""
 
     # --- commands --------------------------------------------------------------------------------
@@ -261,19 +273,23 @@ class Commander:
             self.counts["published" if item.command_id else "held_back"] += 1
         return given
 
-    def problem(self, intent: Intent, site_s: float) -> str:
-        """Return why a command for this would not go out now, as far as we can tell; empty: it would."""
+    def problem(self, intent: Intent, site_s: float) -> Declined | None:
+        """Return why a command for this would not go out now, as far as we can tell; None: it would."""
         welcome = self.welcome
         if welcome is None:
-            return "no session with the guard"
+            return Declined("no-session", "no session with the guard")
         if welcome.mode != "act":
-            return "mode observe"
+            return Declined("observe", "mode observe")
+        paused = self.barred(intent.device)
+        if paused:
+            return Declined("paused", paused)
         try:
             key = (intent.device, intent.resource)
             decision = Decision("", (intent,), "rule", 1.0, {}, 0)
-            return self._problem(key, self._text(key, intent.value), decision, welcome, site_s)
+            text = self._problem(key, self._text(key, intent.value), decision, welcome, site_s)
         except InvalidInputError as error:
-            return str(error)
+            text = str(error)
+        return Declined("not-possible", text) if text else None
 
     async def awaited(self, name: CommandId) -> Outcome:
         """Return how a command ended that was given for an errand; whoever gave it asks this at once, and once.

@@ -90,6 +90,7 @@ class Conflicts:
         self._commander.standing = self.standing
         self._commander.on_held = self.held
         self._commander.on_ended = self.giving.ended
+        self._commander.on_orders = self.obey
 
     # --- our own wishes --------------------------------------------------------------------------
 
@@ -100,7 +101,7 @@ class Conflicts:
             intent: the wish.
             is_errand: it is a task's: never done with another value than was asked for, nor waited with.
         """
-        if self._commander.mode != "act":  # commands nothing, so it has nothing to settle
+        if self._commander.barred(intent.device):  # commands nothing, so it has nothing to settle
             return intent
         key = (intent.device, intent.resource)
         agreement = self.giving.agreements.get(key)
@@ -238,6 +239,8 @@ class Conflicts:
             await self._on_settlement(said.conversation, said.settlement)
         elif said.dispute is not None and said.performative == "cfp":
             await self._appraise(said, said.dispute)
+        elif said.performative == "cancel":
+            self._release(said.conversation, said.reason)
         elif said.conversation in self._parts:
             await self._bargain(said)
 
@@ -256,8 +259,9 @@ class Conflicts:
         await self._say(answer)
 
     def _answer(self, conflict: str, key: Key, dispute: Dispute) -> Act:
-        if self._commander.mode != "act":
-            return act("refuse", conflict, reason="it observes: it commands nothing")
+        barred = self._commander.barred(key[0])
+        if barred:
+            return act("refuse", conflict, reason=barred)
         try:
             stance = self._stance(key)
             if not stance.wants:
@@ -325,6 +329,33 @@ class Conflicts:
             self._group.create_task(self.giving.give(key, agreement), name=f"agreed {conflict}")
         else:
             self._let_go(key)
+
+    def obey(self) -> None:
+        """Take in that the owner's orders changed: where we may command nothing any more we bind nobody."""
+        left = agreements.left(self._parts, self.giving.agreements, self._commander.barred, time.monotonic())
+        for conflict, reason in left.items():
+            self.counts["left"] += 1
+            if conflict in self._parts:
+                self._parts[conflict] = replace(self._parts[conflict], is_bound=False)
+            self._drop(conflict)
+            self._audit.append("settlement-left", conflict=conflict, reason=reason)
+            self._group.create_task(self._say(act("cancel", conflict, reason=reason)), name=f"left {conflict}")
+
+    def _release(self, conflict: str, reason: str) -> None:
+        """Take in that what was settled binds nobody any more: one without whom it is nothing may command no longer."""
+        key = self._drop(conflict)
+        if key is not None:
+            self.counts["released"] += 1
+            self._audit.append("settlement-released", conflict=conflict, device=key[0], resource=key[1], reason=reason)
+            self._again.pop(key, None)
+            self.giving.has_news.set()
+
+    def _drop(self, conflict: str) -> Key | None:
+        """Forget what was agreed in a conflict; return what that was about, None where nothing was."""
+        key = next((key for key, item in self.giving.agreements.items() if item.conflict == conflict), None)
+        if key is not None:
+            del self.giving.agreements[key]
+        return key
 
     def _let_go(self, key: Key) -> None:
         """Give the lease back, if it is ours, beside what goes on."""

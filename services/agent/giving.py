@@ -30,6 +30,8 @@ CARRY_OUT_S: Final = 0.1  # between two tries to give what was agreed: the other
 UNBOUND_S: Final = 5.0  # so long it is tried for one that is not bound: then its rules may want something else
 REFUSED_S: Final = 60.0  # so long what the guard refused is no option
 LOOK_S: Final = 1.0  # between two looks again
+# Refusals that say something of the value, as the guard names them; one of a former version names none.
+OF_VALUE: Final = ("", "gate", "interlock", "approval", "device", "proof")
 
 
 class Giving:
@@ -104,7 +106,7 @@ class Giving:
         except InvalidInputError:
             return
         if word == agreement.word:
-            if "lease" not in outcome.reason:  # else it was not the value
+            if outcome.cause_kind in OF_VALUE:
                 self._refused[key, word] = time.monotonic() + REFUSED_S
             del self.agreements[key]
             self.count("agreed_and_refused", f"{agreement.conflict}: {outcome.reason}")

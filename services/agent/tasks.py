@@ -222,7 +222,7 @@ class Tasks:
 
     def _estimate(self, item: _Conversation, call: CallForProposals) -> participant.Estimated:
         aim = meant(self._agent, call)
-        offer = bid(self._agent, call, self._load(), "" if isinstance(aim, Declined) else self._problem(call, aim))
+        offer = bid(self._agent, call, self._load(), None if isinstance(aim, Declined) else self._problem(call, aim))
         if isinstance(offer, Declined):
             self.counts[f"declined_{offer.cause}"] += 1
             return participant.Estimated(None, time.monotonic(), offer.text)
@@ -230,11 +230,11 @@ class Tasks:
         self.counts["bids"] += 1
         return participant.Estimated(offer.cost, time.monotonic())
 
-    def _problem(self, call: CallForProposals, aim: Aim) -> str:
+    def _problem(self, call: CallForProposals, aim: Aim) -> Declined | None:
         try:
             return self._commander.problem(self._intent(call, aim), self._site_now())
         except InvalidInputError as error:
-            return str(error)
+            return Declined("not-possible", str(error))
 
     def _intent(self, call: CallForProposals, aim: Aim) -> Intent:
         value = self._commander.value_of(aim.device, aim.resource, aim.value)

@@ -90,7 +90,9 @@ def _commanding() -> Iterator[Channel]:
     )  # fmt: skip
     yield Channel(
         "leases", subjects.lease(_G, _AGENT), "agent", (message.LeaseRequest,),
-        "Asks for, or gives back, the right to command one resource.", (message.LeaseReply,),
+        "Asks for, or gives back, the right to command one resource. The coordinator is granted nothing: it is told "
+        "who holds it, who may command nothing there, and which `options` interlocks forbid now.",
+        (message.LeaseReply,),
     )  # fmt: skip
     yield Channel(
         "commands", subjects.command(_G, _DEVICE, _AGENT), "agent", (message.Command,),

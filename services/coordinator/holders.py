@@ -1,4 +1,4 @@
-"""Who holds a resource, as the guard says: asked for each conflict, since no party's word on that counts.
+"""Who holds a resource, and who may command nothing there, as the guard says: no party's word on that counts.
 
 The request is the one by which agents ask for leases, under the coordinator's own name, to which the guard grants
 nothing. A guard that does not know of this refuses it with a reason: then the holder is not known.
@@ -6,8 +6,9 @@ nothing. A guard that does not know of this refuses it with a reason: then the h
 Source: design.md section 3.4; docs/decisions/0021.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
@@ -20,10 +21,25 @@ ANSWER_S: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Who holds a lease (empty: nobody), and for how long it has not used it, site seconds."""
+    """How a resource stands at the guard.
+
+    Args:
+        agent: who holds its lease; empty: nobody.
+        quiet_s: for how long that one has not used it, site seconds.
+        barred: who negotiates about it and may command nothing there now, by the owner's order, and why.
+        locked: the values that the owner's interlocks forbid now, and why.
+        judged: the values that the interlocks were asked about; a guard of a former version judges none.
+    """
 
     agent: str = ""
     quiet_s: float = 0.0
+    barred: Mapping[str, str] = field(default_factory=dict)
+    locked: Mapping[str, str] = field(default_factory=dict)
+    judged: frozenset[str] = frozenset()
+
+
+AskGuard: TypeAlias = Callable[[str, str, Sequence[str]], Awaitable[Held]]
+"""Says how a device's resource stands, and which of these options are locked, or raises."""
 
 
 class Holders:
@@ -34,13 +50,15 @@ class Holders:
         self._bus = bus
         self._incarnation = incarnation
 
-    async def of(self, device: str, resource: str) -> Held:
-        """Return who holds a device resource now.
+    async def of(self, device: str, resource: str, options: Sequence[str] = ()) -> Held:
+        """Return who holds a device resource now, who may command nothing there, and which options are locked.
 
         Raises:
             UnavailableError: the guard did not say in `ANSWER_S`, or said something that is no answer.
         """
-        asked = LeaseRequest(incarnation=self._incarnation, device=device, resource=resource)
+        asked = LeaseRequest(
+            incarnation=self._incarnation, device=device, resource=resource, options=tuple(options)
+        )  # fmt: skip
         subject = subjects.lease(self._bus.settings.gateway, subjects.COORDINATOR)
         about = f"who holds {device[:64]}/{resource[:64]} is not known"
         try:
@@ -50,4 +68,7 @@ class Holders:
             raise UnavailableError(f"{about}: {error}") from error
         if told.reason:
             raise UnavailableError(f"{about}: the guard says {told.reason!r:.200}: is it of this version?")
-        return Held(told.holder, told.quiet_s)
+        return Held(
+            told.holder, told.quiet_s, {item.agent: item.reason for item in told.barred},
+            {item.option: item.reason for item in told.locked}, frozenset(options) if told.judged else frozenset(),
+        )  # fmt: skip

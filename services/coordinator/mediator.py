@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,10 +26,12 @@ from edgeagents.model.cooperation import MOST_PARTIES, Act, Dispute, DisputeTold
 from edgeagents.protocol.conversation import Begin, Heard, Refuse, Tell, Tick
 from edgeagents.protocol.effects import StartTimer
 from services.coordinator import negotiator
+from services.coordinator.case import Case
 from services.coordinator.eligibility import Site
-from services.coordinator.holders import Held
-from services.coordinator.partaking import able, party_problem, with_files_options
+from services.coordinator.holders import AskGuard, Held
+from services.coordinator.partaking import able, options_of, party_problem, with_files_options, without_locked
 from services.coordinator.refusals import Refusals
+from services.coordinator.releases import Releases
 from services.coordinator.roster import Run
 from services.coordinator.settlements import settled_body, shown
 from services.coordinator.standing import Outcome, Standing
@@ -59,7 +61,7 @@ class Open:
     """A conflict under way; times are monotonic."""
 
     state: negotiator.State
-    case: negotiator.Case
+    case: Case
     began_s: float
     began_unix_ns: int
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
@@ -76,7 +78,7 @@ class Mediator:
         alive: Callable[[], Mapping[str, Run]],
         terms: Terms,
         tasks: asyncio.TaskGroup,
-        holder: Callable[[str, str], Awaitable[Held]],
+        holder: AskGuard,
         check_serving: Callable[[], None],
     ) -> None:
         """Prepare.
@@ -88,7 +90,7 @@ class Mediator:
             alive: agents that are there, by name.
             terms: how conflicts are settled.
             tasks: holds what is under way.
-            holder: says who holds a device's resource now, or raises.
+            holder: says how a device's resource stands at the guard, and which of these options are locked, or raises.
             check_serving: raises while this coordinator does not serve.
         """
         self._bus = bus
@@ -105,6 +107,9 @@ class Mediator:
         self.ended: OrderedDict[str, dict[str, Any]] = OrderedDict()  # as clients see them, oldest first
         self.counts: Counter[str] = Counter()
         self._refusals = Refusals(audit, "conflict-refused", self.counts)
+        self._releases = Releases(
+            self._standing, holder, audit, tasks, self._send, self.refused, self.counts, self.ended
+        )
 
     # --- what comes in ---------------------------------------------------------------------------
 
@@ -113,10 +118,12 @@ class Mediator:
         try:
             self._check_now(dispute)
             _check_form(claimant, dispute)
-            case: negotiator.Case | str = self._joined(claimant, dispute)
+            case: Case | str = self._joined(claimant, dispute)
             if not case:
                 self._check_flood(claimant)
-                held = await self._holder(dispute.device, dispute.resource)
+                held = await self._holder(dispute.device, dispute.resource, options_of(dispute, self._site()))
+                for name, reason in held.barred.items():
+                    await self._releases.left((dispute.device, dispute.resource), name, reason)
                 case = self._case(claimant, dispute, held)
         except EdgeAgentsError as error:
             self.refused(claimant, "conflict", f"{dispute.device}/{dispute.resource}: {error}")
@@ -151,7 +158,7 @@ class Mediator:
                 raise InvalidInputError(f"conflict {name} over it is under way: ask again when it has ended")
         return ""
 
-    def _case(self, claimant: str, dispute: Dispute, held: Held) -> negotiator.Case | str:
+    def _case(self, claimant: str, dispute: Dispute, held: Held) -> Case | str:
         """Return a conflict to be settled, or the name of the one that is about the same already.
 
         Raises:
@@ -160,8 +167,12 @@ class Mediator:
         joined = self._joined(claimant, dispute)  # another may have asked while the guard was asked
         if joined:
             return joined
+        if claimant in held.barred:
+            raise InvalidInputError(f"{claimant} takes no part: {held.barred[claimant]}")
         site, now_s = self._site(), time.monotonic()
         stands = self._standing.on((dispute.device, dispute.resource), now_s)
+        if stands is not None and party_problem(stands.winner, dispute, site):
+            stands = None  # by its owner's file it can give it no more
         if stands is not None and stands.winner != claimant:
             raise ConflictError(f"{stands.conflict} stands for {stands.until_s - now_s:.0f} s more: ask again then")
         parties = self._parties(claimant, dispute, held.agent, site)
@@ -169,12 +180,16 @@ class Mediator:
         others = [held.agent, *(dispute.others or parties[1:])]
         hangs_on = tuple(name for name in dict.fromkeys(others) if name not in ("", claimant))
         dispute = with_files_options(dispute.model_copy(update={"others": hangs_on}), parties, site)
+        is_judged = held.judged >= set(dispute.options)
+        dispute, locked = without_locked(dispute, held.locked)
         may, problems = able(dispute, parties, site)
-        return negotiator.Case(
+        return Case(
             conversation=f"conflict-{secrets.token_hex(8)}", dispute=dispute, claimant=claimant, parties=parties,
             priorities={name: site.agents[name].bargains_as for name in parties}, able=may, problems=problems,
             classes={name: site.agents[name].priority for name in parties},
-            holder=held.agent, quiet_s=held.quiet_s, answer_s=self._terms.answer_s, stands_s=self._terms.stands_s,
+            locked=locked, is_judged=is_judged, holder=held.agent, quiet_s=held.quiet_s,
+            barred={name: reason for name, reason in held.barred.items() if name in parties},
+            answer_s=self._terms.answer_s, stands_s=self._terms.stands_s,
             # Who won has used it by that: asking anew, it may not keep it by the lease alone.
             hold_s=self._terms.hold_s if stands is None else 0.0,
         )  # fmt: skip
@@ -218,6 +233,11 @@ class Mediator:
         """Take an act in; False when it belongs to no conflict that is known here."""
         item = self._open.get(said.conversation)
         if item is None:
+            if said.performative == "cancel":  # a party of what stands may command nothing there any more
+                key = self._standing.named(said.conversation, time.monotonic())
+                if key is not None:
+                    self._releases.ask(key, sender)
+                    return True
             if said.conversation not in self.ended:
                 return False
             self.counts["refused_late"] += 1
@@ -283,7 +303,8 @@ class Mediator:
         now_s, case, verdict = time.monotonic(), item.case, state.verdict
         took_s = now_s - item.began_s
         stands = verdict.winner and verdict.stands
-        outcome = Outcome(case.conversation, verdict.winner, now_s + case.stands_s) if stands else None
+        bound = tuple(name for name in case.parties if name in state.answers.appraisals)
+        outcome = Outcome(case.conversation, verdict.winner, now_s + case.stands_s, bound) if stands else None
         self._standing.settled((case.dispute.device, case.dispute.resource), outcome)
         for name, found in state.answers.appraisals.items():
             self.counts["claims_ignored"] += found.holds and name != case.holder

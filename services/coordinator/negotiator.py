@@ -14,12 +14,12 @@ bargain that is worth something to both. What the winner commands is judged by t
 Source: design.md section 5; docs/conflicts.md.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from edgeagents.errors import InvalidInputError
-from edgeagents.model.agent import PRIORITIES, Priority
+from edgeagents.model.agent import PRIORITIES
 from edgeagents.model.cooperation import Act, Appraisal, Dispute, Performative, Settlement
 from edgeagents.protocol import ladder
 from edgeagents.protocol.conversation import (
@@ -35,75 +35,9 @@ from edgeagents.protocol.conversation import (
 )
 from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.nash import nash
+from services.coordinator.case import VOTE_S, Answers, Case, Verdict
 
-VOTE_S: Final = 1.0  # and as long for offers: parties that tell their utilities do not haggle, they leave at once
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A conflict as it was taken in.
-
-    Args:
-        conversation: names it.
-        dispute: what was asked; its `options` are what may come of it, its `others` whom it hangs on.
-        claimant: who asked.
-        parties: the claimant, whom it named, and who else may command the resource and is there.
-        priorities: the classes in which they bargain, from the owner's files.
-        classes: their classes at the guard, where these are others.
-        able: which options each of them may command, by the owner's files.
-        problems: why an option may not be commanded by one of them.
-        holder: who holds the lease, by the guard's word; empty: nobody.
-        quiet_s: for how long the holder has not used it, by the guard's word, site seconds.
-        answer_s: how long they have to answer.
-        hold_s: how long a holder keeps what it used lately, site seconds.
-        stands_s: how long an outcome stands, wall seconds.
-    """
-
-    conversation: str
-    dispute: Dispute
-    claimant: str
-    parties: tuple[str, ...]
-    priorities: Mapping[str, Priority]
-    able: Mapping[str, frozenset[str]]
-    problems: Mapping[str, str] = field(default_factory=dict)
-    holder: str = ""
-    quiet_s: float = 0.0
-    classes: Mapping[str, Priority] = field(default_factory=dict)
-    answer_s: float = 0.5
-    hold_s: float = 120.0
-    stands_s: float = 10.0
-
-    @property
-    def ends_s(self) -> float:
-        """Return the longest that it can take."""
-        return self.answer_s + 2 * VOTE_S
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What was heard: appraisals, and why others gave none; `heard` counts acts."""
-
-    appraisals: Mapping[str, Appraisal] = field(default_factory=dict)
-    yielded: Mapping[str, str] = field(default_factory=dict)
-    failed: Mapping[str, str] = field(default_factory=dict)
-    heard: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def speakers(self) -> frozenset[str]:
-        """Return who has answered."""
-        return frozenset({*self.appraisals, *self.yielded, *self.failed})
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is to be done (empty: nothing, all goes on as it was), by whom, and why."""
-
-    value: str
-    winner: str
-    rung: ladder.Rung
-    reasons: tuple[str, ...]
-    runner_up: str = ""
-    stands: bool = True  # False: nobody else wants anything there, so nobody is bound
+UNJUDGED: Final = "lock: the guard did not say what interlocks forbid: it judges what is commanded, as ever"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +86,14 @@ def step(state: State, event: Event) -> Result:
         case Planned(case), Begin(now_s):
             asked = act("cfp", case.conversation, dispute=_question(case), reply_by_s=case.answer_s)
             told: list[Effect] = [Tell(party, asked) for party in case.parties]
-            return Asking(case, now_s + case.answer_s), [*told, StartTimer(case.answer_s)]
+            asking = Asking(case, now_s + case.answer_s, Answers(out=dict(case.barred)))
+            return asking, [*told, StartTimer(case.answer_s)]
+        case ((Asking() | Settling()), Heard()) if event.act.performative == "cancel":
+            return _left(state, event)
         case Asking(), Heard():
             return _answered(state, event)
         case Asking(), Tick(now_s) if is_over(now_s, state.until_s):
-            return _judged(state, now_s)
+            return _judged(state.case, state.answers, now_s)
         case Settling(), (Heard() | Tick()):
             climbed, effects = ladder.step(state.ladder, event)
             return _climbed(replace(state, ladder=climbed), effects)
@@ -178,7 +115,7 @@ def _answered(state: Asking, heard: Heard) -> Result:
     case, said, sender = state.case, heard.act, heard.sender
     counts, refused = admitted(heard, case.conversation, case.parties, state.answers.heard)
     answers = replace(state.answers, heard=counts)
-    if refused:
+    if refused or sender in case.barred:  # what those say that the guard named is not looked at
         return replace(state, answers=answers), [*refused]
     problem = _problem(state, heard)
     if problem is not None:
@@ -189,8 +126,26 @@ def _answered(state: Asking, heard: Heard) -> Result:
         answers = replace(answers, failed={**answers.failed, sender: said.reason})
     else:
         answers = replace(answers, appraisals={**answers.appraisals, sender: said.appraisal})
-    state = replace(state, answers=answers)
-    return _judged(state, heard.now_s) if answers.speakers == frozenset(case.parties) else (state, [])
+    return _gone_on(replace(state, answers=answers), heard.now_s)
+
+
+def _gone_on(state: Asking, now_s: float) -> Result:
+    """Judge once nothing is awaited from anybody."""
+    is_whole = state.answers.speakers == frozenset(state.case.parties)
+    return _judged(state.case, state.answers, now_s) if is_whole else (state, [])
+
+
+def _left(state: Asking | Settling, heard: Heard) -> Result:
+    """Take in that a party may command nothing any more: what it said counts no longer, the others go on without it."""
+    case, sender = state.case, heard.sender
+    counts, refused = admitted(heard, case.conversation, case.parties, state.answers.heard)
+    answers = replace(state.answers, heard=counts)
+    if refused or sender in answers.out:
+        return replace(state, answers=answers), [*refused]
+    answers = answers.without(sender, heard.act.reason)
+    if isinstance(state, Settling):
+        return _judged(case, answers, heard.now_s)
+    return _gone_on(replace(state, answers=answers), heard.now_s)
 
 
 def _problem(state: Asking, heard: Heard) -> tuple[RefusalCause, str] | None:
@@ -222,34 +177,51 @@ def appraisal_problem(appraisal: Appraisal, case: Case) -> tuple[RefusalCause, s
 # --- what is decided -------------------------------------------------------------------------------
 
 
-def _judged(state: Asking, now_s: float) -> Result:
+def _judged(case: Case, answers: Answers, now_s: float) -> Result:
     """Climb the ladder with all that have answered, where those are there that it hangs on."""
-    case, answers = state.case, state.answers
-    told = _absent(case, answers)
+    told = _beside(case, answers)
     missing = [name for name in (case.claimant, *case.dispute.others) if _is_missing(name, case, answers)]
     if missing:
         reason = f"fallback: without {', '.join(missing)} nothing is settled: leases and classes decide as they are"
         return _ended(case, answers, Verdict("", "", "fallback", (*told, reason)))
     willing = [name for name in case.parties if name in answers.appraisals]
-    wanted = case.dispute.wanted
-    if willing == [case.claimant]:
-        if wanted not in case.able.get(case.claimant, ()):
-            reason = f"lock: {case.claimant} may not give {wanted!r} by its owner's file"
-            return _ended(case, answers, Verdict("", "", "lock", (*told, reason)))
-        reason = f"lease: nobody but {case.claimant} wants anything there now"
-        return _ended(case, answers, Verdict(wanted, case.claimant, "lease", (*told, reason), stands=False))
+    if len(willing) == 1:
+        return _ended(case, answers, _alone(case, answers, willing[0], told))
+    if case.claimant not in willing:
+        reason = f"fallback: {case.claimant}, which asked, is out of it: leases and classes decide as they are"
+        return _ended(case, answers, Verdict("", "", "fallback", (*told, reason)))
     climbed, effects = ladder.step(ladder.Planned(_dispute(case, answers, willing)), Begin(now_s))
     return _climbed(Settling(case, answers, climbed), effects)
 
 
+def _alone(case: Case, answers: Answers, name: str, told: tuple[str, ...]) -> Verdict:
+    """Return that the one party that is left has its way, and binds nobody."""
+    way = case.dispute.wanted if name == case.claimant else answers.appraisals[name].way
+    if way not in case.able.get(name, ()):
+        why = f"{way} is forbidden: {case.locked[way]}" if way in case.locked else (
+            f"{name} may not give {way!r} by its owner's file"
+        )  # fmt: skip
+        return Verdict("", "", "lock", (*told, f"lock: {why}"))
+    reason = f"lease: nobody but {name} wants anything there now"
+    return Verdict(way, name, "lease", (*told, reason), stands=False)
+
+
 def _is_missing(name: str, case: Case, answers: Answers) -> bool:
-    """Say whether nobody can bargain with one on whom it hangs; who gives way is not missing, but the claimant is."""
-    return name not in answers.appraisals and (name == case.claimant or name not in answers.yielded)
+    """Say whether nobody can bargain with one on whom it hangs, and it is not out of it.
+
+    Who gives way is not missing; a claimant that does has nothing settled, as it wants nothing.
+    """
+    if name in answers.appraisals or name in answers.out:
+        return False
+    return name == case.claimant or name not in answers.yielded
 
 
-def _absent(case: Case, answers: Answers) -> tuple[str, ...]:
+def _beside(case: Case, answers: Answers) -> tuple[str, ...]:
+    """Return what is to be said beside what the ladder says: who takes no part and why, and what is not known."""
     silent = [name for name in case.parties if name not in answers.speakers]
     return (
+        *(() if case.is_judged else (UNJUDGED,)),
+        *(f"{name} takes no part: {reason or 'no reason'}" for name, reason in sorted(answers.out.items())),
         *(f"{name} gives way: {reason or 'no reason'}" for name, reason in sorted(answers.yielded.items())),
         *(f"{name} cannot say: {reason or 'no reason'}" for name, reason in sorted(answers.failed.items())),
         *(f"{name} gave no answer in {case.answer_s:g} s" for name in silent),
@@ -257,12 +229,13 @@ def _absent(case: Case, answers: Answers) -> tuple[str, ...]:
 
 
 def forbidden(case: Case, willing: Collection[str]) -> dict[str, str]:
-    """Return the options that nobody who bargains may give by the owner's files, and why."""
+    """Return the options that nobody who bargains may give by the owner's files, or interlocks forbid, and why."""
     may = {option for name in willing for option in case.able.get(name, ())}
-    return {
+    unable = {
         option: case.problems.get(option, "nobody who bargains may give it")
         for option in case.dispute.options if option not in may
     }  # fmt: skip
+    return {**unable, **case.locked}
 
 
 def _dispute(case: Case, answers: Answers, willing: list[str]) -> ladder.Dispute:
@@ -308,7 +281,7 @@ def _climbed(state: Settling, effects: list[ladder.Effect]) -> Result:
         return state, [effect for effect in effects if isinstance(effect, Tell | Refuse | StartTimer)]
     refusals: list[Effect] = [effect for effect in effects if isinstance(effect, Refuse)]
     winner = _winner(case, state.answers, climbed)
-    reasons = (*_absent(case, state.answers), *climbed.reasons)
+    reasons = (*_beside(case, state.answers), *climbed.reasons)
     if climbed.option and not winner:
         reasons = (*reasons, f"{climbed.rung}: nobody is to give {climbed.option}: leases and classes decide")
     verdict = Verdict(

@@ -5,15 +5,17 @@ What an agent says of itself counts for nothing here; what the guard would refus
 Source: docs/conflicts.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.cooperation import Dispute
+from edgeagents.model.message import MAX_OPTIONS
 from edgeagents.model.skill import Aim
 from services.coordinator.eligibility import Site, device_problem, permission_problem
 
-MOST_ASKED: Final = 64  # options that parties are asked about
+MOST_ASKED: Final = MAX_OPTIONS  # options that parties are asked about
 
 
 def party_problem(name: str, dispute: Dispute, site: Site, *, needs_permission: bool = True) -> str:
@@ -55,6 +57,11 @@ def _option_problem(agent: AgentDefinition, dispute: Dispute, option: str, site:
     return device_problem(aim, site) or permission_problem(agent, aim, site)
 
 
+def options_of(dispute: Dispute, site: Site) -> tuple[str, ...]:
+    """Return all that may come of a dispute whoever its parties are: what is listed, and what files say, so many."""
+    return with_files_options(dispute, sorted(site.agents), site).options
+
+
 def with_files_options(dispute: Dispute, parties: Sequence[str], site: Site) -> Dispute:
     """Return a dispute over what all its parties could live with, by their files, beside the asker's own list.
 
@@ -66,3 +73,16 @@ def with_files_options(dispute: Dispute, parties: Sequence[str], site: Site) -> 
         for item in negotiates.over if negotiates is not None else ():
             listed += item.options if item.is_about(dispute.device, dispute.resource) else ()
     return dispute.model_copy(update={"options": tuple(dict.fromkeys(listed))[:MOST_ASKED]})
+
+
+def without_locked(dispute: Dispute, locked: Mapping[str, str]) -> tuple[Dispute, dict[str, str]]:
+    """Return a dispute without the options that interlocks forbid now, and those, with why.
+
+    Raises:
+        InvalidInputError: no option is left.
+    """
+    struck = {option: locked[option] for option in dispute.options if option in locked}
+    left = tuple(option for option in dispute.options if option not in struck)
+    if not left:
+        raise InvalidInputError("the owner's interlocks leave no option: " + "; ".join(dict.fromkeys(struck.values())))
+    return dispute.model_copy(update={"options": left}), struck

@@ -14,7 +14,10 @@ def settled_body(state: negotiator.Ended, took_s: float) -> dict[str, Any]:
     parties = []
     for name in case.parties:
         found = answers.appraisals.get(name)
-        said = "bargains" if found else "gives way" if name in answers.yielded else "not heard"
+        said = (
+            "bargains" if found else "gives way" if name in answers.yielded
+            else "takes no part" if name in answers.out else "not heard"
+        )  # fmt: skip
         parties.append({
             "agent": name, "priority": case.priorities[name], "said": said,
             **({} if found is None else {
@@ -42,5 +45,6 @@ def shown(state: negotiator.Ended, began_unix_ns: int, took_s: float) -> dict[st
         "wanted": body["wanted"], "because": body["because"], "options": body["options"],
         "forbidden": body["forbidden"], "parties": body["parties"], "value": body["value"], "winner": body["winner"],
         "rung": body["rung"], "runnerUp": body["runner_up"], "reasons": body["reasons"],
-        "standsS": body["stands_s"], "holder": body["holder"], "began": began_unix_ns, "tookMs": body["took_ms"],
+        "standsS": body["stands_s"], "released": "", "holder": body["holder"], "began": began_unix_ns,
+        "tookMs": body["took_ms"],
     }  # fmt: skip

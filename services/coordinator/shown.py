@@ -98,7 +98,7 @@ class ConflictParty(Shown):
 
     agent: str
     priority: str = Field(description="the class in which it bargains, by its owner's file")
-    said: str = Field(description="bargains, gives way, or not heard")
+    said: str = Field(description="bargains, gives way, takes no part (by the owner's order), or not heard")
     way: str = Field("", description="the option it would have, if it bargains")
     holds: bool = Field(False, description="whether it held the lease, by the guard's word")
     disagreement: float = Field(0.0, description="what no agreement is worth to it, 0 to 1")
@@ -115,7 +115,7 @@ class ConflictShown(Shown):
     wanted: str
     because: str
     options: list[str]
-    forbidden: dict[str, str] = Field(description="options that no willing party may give, and why")
+    forbidden: dict[str, str] = Field(description="what no willing party may give, or interlocks forbid, and why")
     parties: list[ConflictParty]
     holder: str = Field("", description="who held the resource, by the guard's word")
     value: str = Field(description="what was settled; empty: nothing")
@@ -124,6 +124,7 @@ class ConflictShown(Shown):
     runner_up: str
     reasons: list[str]
     stands_s: float = Field(description="how long the others leave the resource alone, wall seconds")
+    released: str = Field("", description="why it binds nobody any more, before its time: who was paused, or observes")
     began: int = Field(description="unix nanoseconds")
     took_ms: float
 

@@ -6,7 +6,7 @@ Source: docs/conflicts.md.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edgeagents.protocol.gate import Key
@@ -16,11 +16,12 @@ MOST_STANDING: Final = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was settled: in which conflict, who won, and until when it stands, monotonic seconds."""
+    """What was settled: in which conflict, who won, until when it stands (monotonic seconds), whom it binds."""
 
     conflict: str
     winner: str
     until_s: float
+    parties: tuple[str, ...] = ()
 
 
 class Standing:
@@ -50,3 +51,23 @@ class Standing:
             del self._outcomes[key]
             return None
         return found
+
+    def named(self, conflict: str, now_s: float) -> Key | None:
+        """Return on which resource the outcome of a conflict stands; None: it does not, or no longer."""
+        key = next((key for key, item in self._outcomes.items() if item.conflict == conflict), None)
+        return key if key is not None and self.on(key, now_s) is not None else None
+
+    def left(self, key: Key, party: str, now_s: float) -> tuple[str, ...]:
+        """Take in that one of its parties may command nothing there any more; return who is bound no longer by that.
+
+        Without its winner, or with one party alone, an outcome is over; else it stands among those that are left.
+        """
+        found = self.on(key, now_s)
+        if found is None or party not in found.parties:
+            return ()
+        rest = tuple(name for name in found.parties if name != party)
+        if party != found.winner and len(rest) > 1:
+            self._outcomes[key] = replace(found, parties=rest)
+            return ()
+        del self._outcomes[key]
+        return rest

@@ -23,12 +23,12 @@ from edgeagents.errors import (
     UpstreamError,
     WithdrawnError,
 )
-from edgeagents.model.message import Command, Outcome, OutcomeStatus
+from edgeagents.model.message import CauseKind, Command, Outcome, OutcomeStatus
 from edgeagents.model.values import Value, parse_value
 from edgeagents.protocol import actuation, effects, gate
 from edgeagents.protocol.consent import holds
 from edgeagents.runner import drive
-from services.guard.jobs import Job, Means, end, finish, printable
+from services.guard.jobs import Job, Means, Objection, end, finish, printable
 from services.guard.ledger import Entry, Intent
 from services.guard.surprises import Surprises, read_back, text_of
 
@@ -84,18 +84,19 @@ class Actuator:
         """Take a command from the gate to its outcome, or into quarantine."""
         means = self._means
         if means.overrides.is_doubted(job.key) and await self.surprises.check(job.key):
-            await self.end(job, "refused", f"{job.key[0]}/{job.key[1]} is being changed by somebody just now")
+            text = f"{job.key[0]}/{job.key[1]} is being changed by somebody just now"
+            await self.end(job, "refused", text, "override")
             return
         if means.clocks.now() > job.deadline_s:
-            await self.end(job, "expired", "deadline passed while it waited for its turn")
+            await self.end(job, "expired", "deadline passed while it waited for its turn", "late")
             return
         if job.sequence < self._newest[job.key]:
             # Redelivered late, or approved late: what came after it has been carried out.
-            await self.end(job, "expired", "a later command for it was carried out before")
+            await self.end(job, "expired", "a later command for it was carried out before", "late")
             return
-        problem = self._order_problem(job) or self._lease_problem(job)
-        if problem:
-            await self.end(job, "refused", problem)
+        objection = self._order_problem(job) or self._lease_problem(job)
+        if objection is not None:
+            await self.end(job, "refused", objection.text, objection.cause)
             return
         began_ns = time.perf_counter_ns()
         with telemetry.span("gate") as span:
@@ -103,8 +104,8 @@ class Actuator:
             span.note({"verdict": type(verdict).__name__})
         means.gate_time.since(began_ns)
         match verdict:
-            case gate.Refused(reasons):
-                await self.end(job, "refused", "; ".join(reasons))
+            case gate.Refused(reasons, cause):
+                await self.end(job, "refused", "; ".join(reasons), cause)
             case gate.NeedsApproval() if not self._is_let_pass(job, verdict):
                 await self._park(job, verdict)
             case gate.Passed(rule, value, text) | gate.NeedsApproval(rule, value, text):
@@ -118,9 +119,9 @@ class Actuator:
                 self._newest[job.key] = job.sequence
                 await self._begin(_UnderWay(job, value, before=work.before), actuation.Begin(work))
 
-    async def end(self, job: Job, status: OutcomeStatus, reason: str) -> None:
+    async def end(self, job: Job, status: OutcomeStatus, reason: str, cause: CauseKind) -> None:
         """End a command that is not carried out."""
-        await end(self._means, job, status, reason)
+        await end(self._means, job, status, reason, cause)
         self._done(job.agent)
 
     def _judge(self, job: Job) -> gate.Verdict:
@@ -138,34 +139,36 @@ class Actuator:
         means = self._means
         problem = await means.task_problem(job)  # nobody is to be asked for what is nobody's
         if problem:
-            await self.end(job, "refused", problem)
+            await self.end(job, "refused", problem, "task")
             return
         await means.on_disk(means.ledger.enter, job.agent, job.command.id, "waiting", means.clocks.wall_ns() / 1e9)
         problem = means.park(job, verdict)
         if problem:
-            await end(means, job, "refused", problem)
+            paused = means.orders.problem(job.agent, job.command.device, job.sequence)
+            await end(means, job, "refused", problem, "order" if paused else "room")
         self._done(job.agent)
 
-    def _problem(self, job: Job) -> str:
+    def _problem(self, job: Job) -> Objection | None:
         """Return why a command may not go out now; looked at again right before it does."""
         problem = self._order_problem(job) or self._lease_problem(job)
-        if problem:
+        if problem is not None:
             return problem
         verdict = self._judge(job)
-        return "; ".join(verdict.reasons) if isinstance(verdict, gate.Refused) else ""
+        return Objection(verdict.cause, "; ".join(verdict.reasons)) if isinstance(verdict, gate.Refused) else None
 
-    def _order_problem(self, job: Job) -> str:
+    def _order_problem(self, job: Job) -> Objection | None:
         """Return what the owner said or did that keeps agents away from a resource."""
         ordered = self._means.orders.problem(job.agent, job.command.device, job.sequence)
-        return ordered or self._means.overrides.problem(job.key)
+        if ordered:
+            return Objection("order", ordered)
+        return _objection("override", self._means.overrides.problem(job.key))
 
-    def _lease_problem(self, job: Job) -> str:
+    def _lease_problem(self, job: Job) -> Objection | None:
         table = self._means.desk.table
-        if not job.has_waited:
-            return table.problem(job.key, job.session, job.command.epoch, job.sequence)
-        # Somebody took their time: the lease must be the same one still.
-        held = table.current(job.key)
-        return table.problem(job.key, job.session, job.command.epoch, held.epoch.revision + 1 if held else 0)
+        # Where somebody took their time, the lease must be the same one still.
+        held = table.current(job.key) if job.has_waited else None
+        last = job.sequence if not job.has_waited else held.epoch.revision + 1 if held else 0
+        return _objection("lease", table.problem(job.key, job.session, job.command.epoch, last))
 
     # --- after a crash -----------------------------------------------------------------------------
 
@@ -288,8 +291,10 @@ class Actuator:
         except StoreError as error:
             return actuation.IntentLost(str(error))
         under_way.award_s = means.clocks.now()
-        problem = self._problem_but(under_way) or await means.task_problem(job)
-        return actuation.IntentStored(means.clocks.now(), problem)
+        problem = self._problem_but(under_way) or _objection("task", await means.task_problem(job))
+        if problem is None:
+            return actuation.IntentStored(means.clocks.now())
+        return actuation.IntentStored(means.clocks.now(), problem.text, problem.cause)
 
     async def _set(self, command: Command, wanted: Value, under_way: _UnderWay) -> actuation.Event:
         means, job = self._means, under_way.job
@@ -307,9 +312,9 @@ class Actuator:
         def last_look() -> None:
             # The process may have been stopped since the intent was stored, or for the connection's sake.
             if means.clocks.now() > job.deadline_s:
-                stopped.append(actuation.SetStopped("expired", "deadline passed before it could be sent"))
+                stopped.append(actuation.SetStopped("expired", "deadline passed before it could be sent", "late"))
             elif problem := self._problem_but(under_way) or self._award_problem(under_way):
-                stopped.append(actuation.SetStopped("refused", problem))
+                stopped.append(actuation.SetStopped("refused", problem.text, problem.cause))
             if stopped:
                 raise WithdrawnError(stopped[0].text)
 
@@ -335,13 +340,14 @@ class Actuator:
         await means.on_disk(means.ledger.went_out, *job.key, job.agent, command.value, past.site_s)
         return event
 
-    def _award_problem(self, under_way: _UnderWay) -> str:
+    def _award_problem(self, under_way: _UnderWay) -> Objection | None:
         """Return why what the ledger of tasks said counts no more: it was a while ago."""
         age_s = self._means.clocks.now() - under_way.award_s
         is_old = under_way.job.is_of_task and age_s > AWARD_S
-        return f"whose task it is was looked up {age_s:.1f} s ago, which may not be so any more" if is_old else ""
+        text = f"whose task it is was looked up {age_s:.1f} s ago, which may not be so any more"
+        return Objection("task", text) if is_old else None
 
-    def _problem_but(self, under_way: _UnderWay) -> str:
+    def _problem_but(self, under_way: _UnderWay) -> Objection | None:
         """Return why a command may not go out, its own SET not counted."""
         job, past, picture = under_way.job, under_way.past, self._means.picture
         if past is None:
@@ -390,6 +396,10 @@ class Actuator:
         """Say whether what is set is also what is read back."""
         rule = self._means.overrides.rule_of(job.key)
         return rule is not None and rule.proof is not None and rule.proof.resource == job.command.resource
+
+
+def _objection(cause: CauseKind, problem: str) -> Objection | None:
+    return Objection(cause, problem) if problem else None
 
 
 def recovered(entry: Entry) -> Job:

@@ -6,7 +6,7 @@ Source: design.md section 2.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -31,7 +31,7 @@ from edgeagents.adapters.web_pages import shows
 from edgeagents.audit import Audit
 from edgeagents.model.gateways import Gateways
 from edgeagents.model.message import Outcome, OutcomeStatus
-from edgeagents.protocol.gate import NeedsApproval
+from edgeagents.protocol.gate import Key, NeedsApproval, locked_options
 from edgeagents.settings import PREFIX
 from services.guard.alone import Alone
 from services.guard.approvals import Approvals, read_approvers
@@ -126,9 +126,15 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     audit = Audit(service.bus, "guard", incarnation)
     orders = Orders(ledger, executor, owner)
     overrides = Overrides(ledger, executor, owner, service.devices, audit, clocks.now, clocks.site)
-    desk = LeaseDesk(service.bus, owner, service.devices, audit, clocks.site, clocks.now, orders, overrides.problem)
-    overrides.end_lease = desk.end
     picture = LivePicture(service.site_time, clocks.wall_ns, max(KEPT_SETS, owner.most_sets))
+
+    def locked(key: Key, options: Sequence[str]) -> Mapping[str, str]:
+        return locked_options(owner.rules(service.devices), key, options, picture.view, clocks.site())
+
+    desk = LeaseDesk(
+        service.bus, owner, service.devices, audit, clocks.site, clocks.now, orders, overrides.problem, locked
+    )
+    overrides.end_lease = desk.end
     alone = Alone(service.bus, incarnation)
     teller = Teller(service.bus, service.settings.gateway)
     notices = _notices(service)
@@ -332,7 +338,7 @@ class Guard:
                 await self.lanes.put(entry)
             else:
                 job = Job(entry.command, entry.agent, entry.sequence, 0.0, 0.0)
-                await end(self.means, job, "expired", "waited while the guard was restarted: age unknown")
+                await end(self.means, job, "expired", "waited while the guard was restarted: age unknown", "late")
 
     async def _housekeeping(self) -> None:
         next_forget_s = 0.0
@@ -340,7 +346,7 @@ class Guard:
             await asyncio.sleep(0.25)
             self.steps.look()
             for job, why in [(job, self._unapproved(job)) for job in self.approvals.overdue()]:
-                await end(self.means, job, "expired", why)
+                await end(self.means, job, "expired", why, "approval")
             for key in await self.means.overrides.tick():
                 self.lanes.reckon(key)
             self.lanes.look()

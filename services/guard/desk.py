@@ -9,7 +9,7 @@ Source: design.md section 3.4.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, TypeVar
 
 from edgeagents import subjects
@@ -18,7 +18,18 @@ from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError, StoreError, UnavailableError
-from edgeagents.model.message import Epoch, Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Message, SessionWelcome
+from edgeagents.model.message import (
+    Barred,
+    Epoch,
+    Heartbeat,
+    LeaseRecord,
+    LeaseReply,
+    LeaseRequest,
+    Locked,
+    Message,
+    Paused,
+    SessionWelcome,
+)
 from edgeagents.permissions import called
 from edgeagents.protocol import lease
 from edgeagents.protocol.effects import LeaseEffect, Reply, StoreLease
@@ -30,6 +41,8 @@ from services.guard.reception import Handle, Kind, Reception
 log = logging.getLogger(__name__)
 
 INBOXES: Final = "_INBOX."
+OBSERVES: Final = "it observes: it commands nothing"
+MOST_TOLD_CHARS: Final = 300  # of a reason that stands in a list: the whole must fit a message
 M = TypeVar("M", bound=Message)
 
 
@@ -46,6 +59,7 @@ class LeaseDesk:
         now: Callable[[], float],
         orders: Orders,
         stands_back: Callable[[Key], str] = lambda key: "",
+        locked: Callable[[Key, Sequence[str]], Mapping[str, str]] = lambda key, options: {},
     ) -> None:
         """Prepare; `read_back` and `serve` do the rest.
 
@@ -58,6 +72,7 @@ class LeaseDesk:
             now: monotonic seconds.
             orders: what the owner paused.
             stands_back: why agents leave a resource alone now; empty when they need not.
+            locked: which of these values of a resource the owner's interlocks forbid now, and why.
         """
         self._orders = orders
         self._bus = bus
@@ -68,6 +83,7 @@ class LeaseDesk:
         self._now = now
         self._turn = asyncio.Lock()
         self._stands_back = stands_back
+        self._locked = locked
         self.grants = 0
         self.counts: Counter[str] = Counter()
         handlers: dict[Kind, Handle] = {"sessions": self._on_session, "leases": self._on_lease}
@@ -201,14 +217,36 @@ class LeaseDesk:
             refused = problem or self._owner.problem(agent, self._devices)
             await self._answer(message, SessionWelcome(generation=self.table.generation, refused=refused))
             return
-        await self._answer(
-            message,
-            SessionWelcome(
-                generation=self.table.generation,
-                mode=definition.mode,
-                site=self._owner.part_of(agent, self._devices),
-            ),
+        site = self._owner.part_of(agent, self._devices)
+        paused = self._paused(agent, {entry.device for entry in site})
+        welcome = SessionWelcome(generation=self.table.generation, mode=definition.mode, site=site, paused=paused)
+        await self._answer(message, welcome)
+
+    def _paused(self, agent: str, devices: Collection[str]) -> tuple[Paused, ...]:
+        return tuple(
+            Paused(device=pause.name if pause.scope == "device" else "", reason=str(pause)[:MOST_TOLD_CHARS])
+            for pause in self._orders.concerning(agent, devices)
         )
+
+    def _told(self, key: Key, options: Sequence[str]) -> LeaseReply:
+        """Return what the coordinator is told of a resource: who holds it, who may not command it, what is locked."""
+        told = lease.told(self.table, key, self._now(), self._site_now())
+        locked = self._locked(key, options)
+        return told.model_copy(update={
+            "barred": self._barred(*key), "judged": bool(options),
+            "locked": tuple(Locked(option=name, reason=why[:MOST_TOLD_CHARS]) for name, why in locked.items()),
+        })  # fmt: skip
+
+    def _barred(self, device: str, resource: str) -> tuple[Barred, ...]:
+        """Return who negotiates about a resource and may command nothing there now, by the owner's order."""
+        found = []
+        for name, definition in sorted(self._owner.agents.items()):
+            if definition.negotiates is None or not definition.negotiates.covers(device, resource):
+                continue
+            reason = OBSERVES if definition.mode != "act" else self._orders.problem(name, device)
+            if reason:
+                found.append(Barred(agent=name, reason=reason[:MOST_TOLD_CHARS]))
+        return tuple(found)
 
     def _problem(self, agent: str) -> str:
         """Return why an agent gets no session; asked at every heartbeat, judged once over all devices."""
@@ -224,7 +262,7 @@ class LeaseDesk:
             return
         if agent == subjects.COORDINATOR:
             key = (request.device, request.resource)
-            await self._answer(message, lease.told(self.table, key, self._now(), self._site_now()))
+            await self._answer(message, self._told(key, request.options))
             return
         problem = self._problem(agent)
         problem = problem or self._owner.may_hold(agent, request.device, request.resource, self._devices)

@@ -110,11 +110,11 @@ class Intake:
             text = "taken in by a guard whose state was lost: nobody knows whether it went out"
             await end(means, job, "uncertain", text)
         elif stored.sequence <= self._known:
-            await end(means, job, "expired", "waited while the guard was not running: age unknown")
+            await end(means, job, "expired", "waited while the guard was not running: age unknown", "late")
         elif age_s is None:
-            await end(means, job, "expired", "age unknown: a clock was set while it was on its way")
+            await end(means, job, "expired", "age unknown: a clock was set while it was on its way", "late")
         elif age_s > command.ttl_s:
-            await end(means, job, "expired", f"received {age_s:.1f} s after it was stored")
+            await end(means, job, "expired", f"received {age_s:.1f} s after it was stored", "late")
         else:
             await self._lanes.put(job)
 
@@ -124,7 +124,7 @@ class Intake:
         while len(self._turned_away) >= KNOWN_TURNED_AWAY:
             del self._turned_away[next(iter(self._turned_away))]
         self._turned_away[job.agent, job.command.id] = None
-        await end(self._means, job, "refused", problem)
+        await end(self._means, job, "refused", problem, "storage")
         await self._means.all_told()
         # A guard that starts with less remembered than was acknowledged counts its state as lost: the safe side.
         with contextlib.suppress(VolumeFullError):

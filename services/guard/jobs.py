@@ -14,7 +14,7 @@ from edgeagents.adapters.command_route import Commands
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.metrics import Timer
 from edgeagents.audit import Audit
-from edgeagents.model.message import MAX_REASON_CHARS, MAX_VALUE_CHARS, Command, Outcome, OutcomeStatus
+from edgeagents.model.message import MAX_REASON_CHARS, MAX_VALUE_CHARS, CauseKind, Command, Outcome, OutcomeStatus
 from edgeagents.model.task import TASK_CAUSES
 from edgeagents.protocol import gate, lease
 from services.guard.desk import LeaseDesk
@@ -111,12 +111,21 @@ class Means:
         return await asyncio.get_running_loop().run_in_executor(self.executor, lambda: function(*arguments))
 
 
-async def end(means: Means, job: Job, status: OutcomeStatus, reason: str) -> None:
-    """Write down, and tell, how a command ended that was not carried out."""
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a command may not go out: in a word for code, and in words for people."""
+
+    cause: CauseKind
+    text: str
+
+
+async def end(means: Means, job: Job, status: OutcomeStatus, reason: str, cause: CauseKind = "") -> None:
+    """Write down, and tell, how a command ended that was not carried out; `cause` is for code."""
     command = job.command
     outcome = Outcome(
         command_id=command.id, device=command.device, resource=command.resource, status=status, reason=reason,
         value=command.value, epoch=command.epoch, sequence=job.sequence, approver=job.approver,
+        cause_kind=cause,
     )  # fmt: skip
     await finish(means, job, outcome)
 

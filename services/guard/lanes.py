@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from edgeagents.adapters import telemetry
+from edgeagents.model.message import CauseKind
 from edgeagents.model.site import Site
 from edgeagents.protocol.gate import Key
 from services.guard.actuator import STOPPED, Actuator, Done, recovered
@@ -70,7 +71,9 @@ class Lanes:
     async def put(self, item: Job | Entry) -> None:
         """Queue a command in its device's lane; one that cannot be queued ends here."""
         device, problem = item.command.device, ""
+        cause: CauseKind = "room"
         if self._means.devices.device(device) is None:
+            cause = "gate"
             problem = f"core-metadata knows no device {device!r}"  # and no lane for every name somebody makes up
         elif self._under_way[item.agent] >= MOST_UNDER_WAY:
             problem = f"{MOST_UNDER_WAY} commands of agent {item.agent!r} are under way already"
@@ -79,7 +82,7 @@ class Lanes:
             self._quiet.clear()
             self._lane_of(device).queue.put_nowait(item)
         elif isinstance(item, Job):
-            await end(self._means, item, "refused", problem)
+            await end(self._means, item, "refused", problem, cause)
         elif item.outcome is None:
             await end(self._means, recovered(item), "uncertain", f"{STOPPED}: {problem}")
 
@@ -227,7 +230,7 @@ class Lane:
         held, now_s = self._held[device], self._means.clocks.now()
         for item in [item for item in held if isinstance(item, Job) and item.deadline_s < now_s]:
             held.remove(item)
-            await self.actuator.end(item, "expired", "deadline passed while its device was in quarantine")
+            await self.actuator.end(item, "expired", "deadline passed while its device was in quarantine", "late")
 
     async def _go_on(self) -> None:
         """Look into what was doubted on devices that are free again, then carry out what waited for them."""

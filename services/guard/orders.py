@@ -10,7 +10,7 @@ Source: design.md section 3.8, "the owner wins".
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
@@ -116,6 +116,13 @@ class Orders:
             if sequence is not None and sequence <= last and pause.covers(agent, device):
                 return f"{pause} (resumed since, but it was given before)"
         return ""
+
+    def concerning(self, agent: str, devices: Collection[str]) -> tuple[Pause, ...]:
+        """Return the pauses that keep an agent from commanding any of these devices, oldest first."""
+        return tuple(
+            pause for pause in self._paused.values()
+            if (pause.name in devices if pause.scope == "device" else pause.covers(agent, ""))
+        )  # fmt: skip
 
     @property
     def paused(self) -> tuple[Pause, ...]:

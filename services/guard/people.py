@@ -122,7 +122,7 @@ class People:
             text = f"denied by {name}" + (f": {verdict.reason}" if verdict.reason else "")
             try:
                 # Whatever becomes of the caller, the command ends.
-                await asyncio.shield(end(means, decided, "refused", text))
+                await asyncio.shield(end(means, decided, "refused", text, "approval"))
             except StoreError:
                 self._approvals.keep(waiting)
                 raise
@@ -147,8 +147,9 @@ class People:
         pause = Pause(order.scope, order.name, name, order.reason, means.clocks.wall_ns())
         await means.orders.pause(pause)
         for job in self._approvals.dropped(lambda job: pause.covers(job.agent, job.command.device)):
-            await end(means, job, "refused", str(pause))
+            await end(means, job, "refused", str(pause), "order")
         means.audit.append("paused", scope=order.scope, name=order.name, approver=name, reason=order.reason)
+        await self._call(order)
 
     async def resume(self, order: PlaceOrder, name: str) -> None:
         """End a pause; other pauses hold on.
@@ -164,6 +165,12 @@ class People:
         pause = means.orders.paused_at((order.scope, order.name))
         await means.orders.resume(pause, self._last_sequence)
         means.audit.append("resumed", scope=order.scope, name=order.name, approver=name, reason=order.reason)
+        await self._call(order)
+
+    async def _call(self, order: PlaceOrder) -> None:
+        """Have the agents that an order may concern ask what they may do now; without it they ask within seconds."""
+        for name in [order.name] if order.scope == "agent" else sorted(self._means.owner.agents):
+            await self._means.desk.call(name)
 
     async def change_mode(self, change: ModeChange, name: str) -> None:
         """Put an agent into a mode, and have it ask what it may do now.

@@ -20,6 +20,7 @@ from services.agent.agreements import Agreement, AskAnew, HeldBack, Instead, Par
 from services.agent.bargaining import Bargaining, Stance, load_bargaining, word_of
 from services.coordinator import negotiator
 from services.coordinator.app import CoordinatorSettings
+from services.coordinator.case import Case, Verdict
 from services.coordinator.eligibility import Site, permission_problem
 from services.world.home import Home
 from services.world.outside import Scene
@@ -45,7 +46,7 @@ class Negotiating(Agents):
                 self._bargaining[name] = found
         self._agreed: dict[tuple[str, gate.Key], Agreement] = {}
         self._to_give: dict[gate.Key, tuple[str, Agreement]] = {}
-        self.settled: list[tuple[float, gate.Key, negotiator.Verdict]] = []
+        self.settled: list[tuple[float, gate.Key, Verdict]] = []
         self.rungs: Counter[str] = Counter()
 
     def tick(self, home: Home, around: Scene) -> list[Change]:
@@ -112,7 +113,7 @@ class Negotiating(Agents):
         found = self._to_give.get(key)
         return self._agreed_given(found[0], key, found[1], site_s) if found is not None and verdict.winner else []
 
-    def _case(self, name: str, dispute: Dispute, site_s: float) -> negotiator.Case:
+    def _case(self, name: str, dispute: Dispute, site_s: float) -> Case:
         parties = (name, *dispute.others)
         agents = {party: self._by_name[party].agent for party in parties}
         site = Site(agents, self._devices, self._profiles)
@@ -124,7 +125,7 @@ class Negotiating(Agents):
             for party, agent in agents.items()
         }  # fmt: skip
         holder, quiet_s = self._holder((dispute.device, dispute.resource), site_s)
-        return negotiator.Case(
+        return Case(
             "bench", dispute, name, parties, {party: agent.bargains_as for party, agent in agents.items()}, able,
             classes={party: agent.priority for party, agent in agents.items()},
             holder=holder, quiet_s=quiet_s, hold_s=HOLD_S, stands_s=STANDS_S,
@@ -137,14 +138,14 @@ class Negotiating(Agents):
             return "", 0.0
         return held.session.agent, max(0.0, site_s - held.used_site_s)
 
-    def _verdict(self, case: negotiator.Case, site_s: float) -> negotiator.Verdict:
+    def _verdict(self, case: Case, site_s: float) -> Verdict:
         state, _ = negotiator.step(negotiator.Planned(case), Begin(0.0))
         for party in case.parties:
             state, _ = negotiator.step(state, Heard(party, self._answer(party, case, site_s), 0.0))
         assert isinstance(state, negotiator.Ended), state
         return state.verdict
 
-    def _answer(self, name: str, case: negotiator.Case, site_s: float) -> Act:
+    def _answer(self, name: str, case: Case, site_s: float) -> Act:
         """Return what an agent says to the mediator, as `services/agent/conflicts.py` does."""
         key = (case.dispute.device, case.dispute.resource)
         stance = self._stance(name, key, site_s)

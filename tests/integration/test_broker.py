@@ -12,7 +12,7 @@ import pytest
 
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.credentials import Credentials
-from edgeagents.errors import UnavailableError
+from edgeagents.errors import CredentialsRefusedError, UnavailableError
 from edgeagents.permissions import inbox
 from edgeagents.settings import BusSettings
 from tests.contract.waiting import until
@@ -93,7 +93,7 @@ async def test_rotated_clients_come_back_by_themselves_and_old_passwords_are_ref
         await came_back.wait()
     await reconnected(air, "air is back")
     assert not air.closed.is_set(), "a refusal while connected is no end"
-    with pytest.raises(UnavailableError, match="refused user or password"):
+    with pytest.raises(CredentialsRefusedError, match="refused user or password"):
         await broker.connect("agent-air", "", old)
     assert heat.is_connected
     assert "heat" not in caplog.text

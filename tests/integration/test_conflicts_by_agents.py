@@ -14,7 +14,7 @@ from edgeagents.adapters.bus import BusMessage
 from edgeagents.model.cooperation import Dispute, DisputeTold
 from edgeagents.protocol.conversation import act
 from tests.contract.waiting import until
-from tests.guarded import Beside, Client, Gateway, agent_file, client_of
+from tests.guarded import ANN, SITE, Beside, Client, Gateway, agent_file, bearer, client_of
 
 # What each wants of a valve once it is shut, and what each degree is worth to it.
 AGENTS = {
@@ -22,15 +22,19 @@ AGENTS = {
     "thrifty": (19.0, [[19, 1], [20, 0.9], [21, 0.5], [23, 0.1]]),
 }
 
+# Nobody reads valve-9, and what is not known counts in the unsafe direction: this holds all the time.
+FROST = {"name": "frost", "forbid": {"device": "valve-5", "resource": "Setpoint", "below": 20.5},
+         "during": {"device": "valve-9", "resource": "Setpoint", "below": 100}, "max_age": "1s"}  # fmt: skip
+
 
 def written(name: str) -> dict[str, Any]:
     """Return an agent's file: while its valve is shut it wants its own degree of it."""
     wants, _ = AGENTS[name]
     # Each valve is used by one test; a valve is woken by its `Open`.
-    rule = {"name": "wants-{n}", "for_each": {"n": ["3", "4"]}, "given": {"open": "valve-{n}/Open"},
+    rule = {"name": "wants-{n}", "for_each": {"n": ["3", "4", "5"]}, "given": {"open": "valve-{n}/Open"},
             "when": "open", "set": {"device": "valve-{n}", "resource": "Setpoint", "value": wants}}  # fmt: skip
-    over = {"for_each": {"n": ["3", "4"]}, "device": "valve-{n}", "resource": "Setpoint", "minimum": 19, "maximum": 23,
-            "step": 1, "brings": {"degrees": "value"}}  # fmt: skip
+    over = {"for_each": {"n": ["3", "4", "5"]}, "device": "valve-{n}", "resource": "Setpoint", "minimum": 19,
+            "maximum": 23, "step": 1, "brings": {"degrees": "value"}}  # fmt: skip
     return agent_file(
         name, rules=[rule], ttl=10, negotiates={"preferences": f"../{name}-preferences.yaml", "over": [over]}
     )
@@ -42,6 +46,7 @@ class Arguing(Beside):
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(gateway)
         folder = gateway.folder
+        gateway.site_file.write_text(yaml.safe_dump({**SITE, "interlocks": [*SITE["interlocks"], FROST]}))
         for name, (_, points) in AGENTS.items():
             (folder / "agents" / f"{name}.yaml").write_text(yaml.safe_dump(written(name)))
             part = {"of": "degrees", "shape": {"kind": "linear", "points": points}}
@@ -197,3 +202,43 @@ async def conflicts_are_served(client: Client, arguing: Arguing) -> None:
             return False
 
     await until(is_up, "the coordinator serves", timeout_s=60)
+
+
+async def test_what_a_paused_winner_gave_holds_the_other_back_no_longer(arguing: Arguing, client: Client) -> None:
+    for name in ("coordinator", *AGENTS):
+        arguing.start(name)
+    await up(client, *AGENTS)
+    await conflicts_are_served(client, arguing)
+    settled = (await conflicts(client, arguing.url, "valve-3"))[0]  # the newest: it stands for five minutes
+    await has(client, "valve-3", 20.0)
+    other = next(name for name in AGENTS if name != settled["winner"])
+    order = {"scope": "agent", "name": settled["winner"], "reason": "away"}
+    assert (await client.http.post(f"{client.gateway.url}/api/v3/pause", json=order, headers=bearer(ANN))).is_success
+
+    async def is_released() -> bool:
+        found = (await client.http.get(f"{arguing.url}/api/v3/conflict/id/{settled['id']}")).json()["conflict"]
+        return bool(found["released"] == f"{settled['winner']} takes no part any more: paused by ann: away")
+
+    await until(is_released, "the conflict's record says so")
+    await has(client, "valve-3", AGENTS[other][0])
+    assert (await counts(client, arguing, other))["released"] >= 1
+    assert (await counts(client, arguing, settled["winner"]))["left"] >= 1  # what was settled over valve-4, too
+    assert (await client.http.post(f"{client.gateway.url}/api/v3/resume", json=order, headers=bearer(ANN))).is_success
+
+
+async def test_what_an_interlock_forbids_is_no_option_of_theirs(arguing: Arguing, client: Client) -> None:
+    for name in ("coordinator", *AGENTS):
+        arguing.start(name)
+    await up(client, *AGENTS)
+    await conflicts_are_served(client, arguing)
+    found = (await conflicts(client, arguing.url, "valve-5"))[-1]
+    assert (found["value"], set(found["forbidden"])) == ("21", {"19", "20"})  # it would be 20 without
+    assert found["forbidden"]["19"].startswith("interlock 'frost': valve-5/Setpoint below 20.5 while valve-9/Setpoint")
+    assert {"19", "20"}.isdisjoint(found["options"])
+    await has(client, "valve-5", 21.0)
+
+    async def is_proven() -> bool:
+        ended = [item for name in AGENTS for item in await client.outcomes(name) if item.device == "valve-5"]
+        return any(item.status == "proven" and float(item.value) == 21.0 for item in ended)
+
+    await until(is_proven, "the guard has proven it", timeout_s=20)

@@ -16,6 +16,7 @@ from edgeagents.model.device import Device
 from edgeagents.model.message import Cause, CommandId, Outcome, OutcomeStatus
 from edgeagents.model.task import TaskWanted
 from edgeagents.model.values import Value, parse_value
+from services.agent.bidding import Declined
 from services.agent.commands import Errand, Given
 from services.agent.tasks import Tasks
 from services.coordinator.book import Book, Times
@@ -42,9 +43,9 @@ class PlayedCommander:
         self.mode = "act"
         self._ended: dict[CommandId, Outcome] = {}
 
-    def problem(self, intent: Intent, site_s: float) -> str:
+    def problem(self, intent: Intent, site_s: float) -> Declined | None:
         """Say why it would not go out."""
-        return self.trouble
+        return Declined("not-possible", self.trouble) if self.trouble else None
 
     def value_of(self, device: str, resource: str, text: str) -> Value:
         """Return a text as a number."""

@@ -9,9 +9,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from edgeagents.adapters.bus import CREDENTIALS, Bus, BusMessage
+from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.streams import EXPECTED_LAST
-from edgeagents.errors import ConfigurationError, EdgeAgentsError, NotFoundError, UnavailableError
+from edgeagents.errors import (
+    ConfigurationError,
+    CredentialsRefusedError,
+    EdgeAgentsError,
+    NotFoundError,
+    UnavailableError,
+)
 from edgeagents.protocol.diagnosis.broker import AccountFacts, BrokerFacts, StreamFacts
 from edgeagents.settings import BusSettings
 
@@ -27,9 +33,10 @@ async def look_at_broker(settings: BusSettings, expected: Mapping[str, Sequence[
         bus = await Bus.connect(settings, CLIENT)
     except ConfigurationError as error:
         return BrokerFacts(settings.nats_url, settings.nats_user, "no-address", str(error))
+    except CredentialsRefusedError as error:
+        return BrokerFacts(settings.nats_url, settings.nats_user, "refused", str(error))
     except UnavailableError as error:
-        refused = CREDENTIALS in str(error)
-        return BrokerFacts(settings.nats_url, settings.nats_user, "refused" if refused else "away", str(error))
+        return BrokerFacts(settings.nats_url, settings.nats_user, "away", str(error))
     try:
         return await _facts(bus, expected)
     finally:

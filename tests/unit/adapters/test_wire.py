@@ -212,3 +212,12 @@ def test_no_number_that_is_none_comes_through() -> None:
     pb = guard_pb2.LeaseReply(retry_after_s=math.nan).SerializeToString()
     with pytest.raises(MalformedMessageError, match="retry_after_s"):
         wire.decode(model.LeaseReply, pb)
+
+
+@pytest.mark.parametrize("content_type", CONTENT_TYPES)
+def test_an_outcome_of_a_former_guard_names_no_cause_and_the_word_of_a_newer_one_is_kept(content_type: str) -> None:
+    plain = model.Outcome(command_id=model.CommandId("c"), device="lamp", resource="On", status="refused")
+    written = wire.encode(plain, content_type)
+    assert wire.decode(model.Outcome, written, content_type).cause_kind == ""
+    newer = plain.model_copy(update={"cause_kind": "solar-flare"})
+    assert wire.decode(model.Outcome, wire.encode(newer, content_type), content_type) == newer

@@ -66,6 +66,18 @@ def test_why_of_an_agent_and_of_a_device_name_its_conflicts() -> None:
     assert "20 by comfort" in "\n".join(line.plain for line in answer(found, "radiator-living", 8))
 
 
+def test_what_binds_nobody_any_more_says_why() -> None:
+    reason = "comfort takes no part any more: paused by ann"
+    released = {"conflict": "conflict-1", "device": "radiator-living", "resource": "Setpoint", "reason": reason}
+    lines = conflict_lines(history(
+        (COORDINATOR, "conflict", BODY), ("comfort", "settlement-left", {**released, "reason": "paused by ann"}),
+        (COORDINATOR, "conflict-released", released), ("mallory", "conflict-released", {**released, "reason": "lies"}),
+    ), "conflict-1")  # fmt: skip
+    assert next(text for word, text in lines if word == "left").endswith("comfort: paused by ann")
+    assert [text.endswith(reason) for word, text in lines if word == "released"] == [True]
+    assert f"binds nobody any more: {reason}" in list(described({**SHOWN, "released": reason}))
+
+
 @pytest.mark.parametrize("parties", [None, [7], [{"agent": "a"}], "none"])
 def test_a_record_of_another_shape_is_shown_all_the_same(parties: object) -> None:
     found = history((COORDINATOR, "conflict", {**BODY, "parties": parties}))

@@ -88,21 +88,22 @@ def test_the_intent_comes_first_then_the_set_then_the_proof() -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "status", "reason"),
+    ("events", "status", "reason", "cause"),
     [
-        ([IntentLost("disk full")], "failed", "intent not stored, so nothing was set: disk full"),
-        ([IntentStored(100.1)], "expired", "deadline passed before it could be set"),
-        ([IntentStored(99.0, "lease lost")], "refused", "lease lost"),
-        ([IntentStored(100.1, "lease lost")], "expired", "deadline passed before it could be set"),
-        ([IntentStored(100.0), SetRefused("423 locked")], "failed", "423 locked"),
-        ([IntentStored(100.0), SetStopped("expired", "too late to send")], "expired", "too late to send"),
-        ([IntentStored(100.0), SetStopped("refused", "paused")], "refused", "paused"),
+        ([IntentLost("disk full")], "failed", "intent not stored, so nothing was set: disk full", "storage"),
+        ([IntentStored(100.1)], "expired", "deadline passed before it could be set", "late"),
+        ([IntentStored(99.0, "lease lost", "lease")], "refused", "lease lost", "lease"),
+        ([IntentStored(100.1, "lease lost", "lease")], "expired", "deadline passed before it could be set", "late"),
+        ([IntentStored(100.0), SetRefused("423 locked")], "failed", "423 locked", "device"),
+        ([IntentStored(100.0), SetStopped("expired", "too late", "late")], "expired", "too late", "late"),
+        ([IntentStored(100.0), SetStopped("refused", "paused", "order")], "refused", "paused", "order"),
     ],
 )
-def test_ways_out_without_an_effect(events: list[Event], status: str, reason: str) -> None:
+def test_ways_out_without_an_effect(events: list[Event], status: str, reason: str, cause: str) -> None:
     state, effects = run(Begin(WORK), *events)
     assert state == Idle()
-    assert (outcome(effects).status, outcome(effects).reason) == (status, reason)
+    found = outcome(effects)
+    assert (found.status, found.reason, found.cause_kind) == (status, reason, cause)
     assert len(effects) == 1
 
 

@@ -8,7 +8,18 @@ from edgeagents.model.agent import AgentDefinition, Sample
 from edgeagents.model.device import Device, Profile
 from edgeagents.model.site import Site
 from edgeagents.protocol.fitting import file_problems, site_problems
-from edgeagents.protocol.gate import Key, NeedsApproval, Passed, PastSet, Picture, Proposal, Refused, Rules, judge
+from edgeagents.protocol.gate import (
+    Key,
+    NeedsApproval,
+    Passed,
+    PastSet,
+    Picture,
+    Proposal,
+    Refused,
+    Rules,
+    judge,
+    locked_options,
+)
 
 NOW_S = 10_000.0
 VALVE = {
@@ -246,6 +257,27 @@ class TestInterlock:
         assert "interlock 'one-open'" in reasons(ask("true", "Open"), rules(LOCKED), Picture(seen(at_2_Open=True)))
         other = ask("true", "Open", device="valve-2")
         assert "interlock 'one-open'" in reasons(other, rules(LOCKED), Picture(seen(Open=True)))
+
+    def test_a_refusal_says_for_code_whose_word_it_is(self) -> None:
+        locked = judge(ask("true", "Open"), rules(LOCKED), Picture(seen(at_2_Open=True)), NOW_S)
+        beyond = judge(ask("99"), rules(), Picture(), NOW_S)
+        observing = judge(ask("20"), rules(agent=AGENT | {"mode": "observe"}), Picture(), NOW_S)
+        found = [verdict.cause for verdict in (locked, beyond, observing) if isinstance(verdict, Refused)]
+        assert found == ["interlock", "gate", "order"]
+
+    def test_of_several_values_those_that_an_interlock_forbids_now_are_told(self) -> None:
+        warm, key = Picture(seen(Temperature=26.0)), ("valve-1", "Setpoint")
+        found = locked_options(rules(LOCKED), key, ("20", "21", "22.5", "hot"), warm, NOW_S)
+        assert set(found) == {"21", "22.5"}
+        assert found["21"].startswith("interlock 'warm': valve-1/Setpoint above 20 while valve-1/Temperature above 25")
+        assert locked_options(rules(LOCKED), key, ("21",), Picture(seen(Temperature=24.0)), NOW_S) == {}
+        assert "not known for sure" in locked_options(rules(LOCKED), key, ("21",), Picture(), NOW_S)["21"]
+        assert locked_options(rules(LOCKED), ("nowhere", "Setpoint"), ("21",), warm, NOW_S) == {}
+        assert locked_options(rules(), key, ("21",), warm, NOW_S) == {}
+
+    def test_of_two_that_must_not_be_on_together_the_second_is_locked(self) -> None:
+        opened = Picture(seen(at_2_Open=True))
+        assert set(locked_options(rules(LOCKED), ("valve-1", "Open"), ("true", "false"), opened, NOW_S)) == {"true"}
 
     def test_the_safe_way_is_free(self) -> None:
         assert reasons(ask("true", "Open"), rules(LOCKED), Picture(seen(at_2_Open=False))) == ""

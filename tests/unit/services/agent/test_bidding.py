@@ -16,8 +16,8 @@ CALL = CallForProposals(task="t", skill="set", device="valve", resource="Setpoin
 
 
 def test_a_bid_counts_what_it_takes_what_waits_and_the_link() -> None:
-    assert bid(ADA, CALL, Load(), "") == Offer(2.0, Aim("valve", "Setpoint", "21"))
-    offer = bid(ADA, CALL, Load(tasks_s=3.0, tasks=2, pending=5, link_s=0.25), "")
+    assert bid(ADA, CALL, Load(), None) == Offer(2.0, Aim("valve", "Setpoint", "21"))
+    offer = bid(ADA, CALL, Load(tasks_s=3.0, tasks=2, pending=5, link_s=0.25), None)
     assert isinstance(offer, Offer)
     assert offer.cost == pytest.approx(2.0 + 3.0 + 1.0 + 0.25)
 
@@ -25,7 +25,7 @@ def test_a_bid_counts_what_it_takes_what_waits_and_the_link() -> None:
 def test_a_named_skill_is_the_command_its_owner_wrote() -> None:
     params = (Param(name="n", value="3"), Param(name="degrees", value="21"))
     call = CallForProposals(task="t", skill="warm", params=params)
-    offer = bid(ADA, call, Load(), "")
+    offer = bid(ADA, call, Load(), None)
     assert isinstance(offer, Offer)
     assert offer.aim == Aim("valve-3", "Setpoint", "21")
 
@@ -33,16 +33,16 @@ def test_a_named_skill_is_the_command_its_owner_wrote() -> None:
 @pytest.mark.parametrize(
     ("call", "load", "problem", "cause"),
     [
-        (CALL.model_copy(update={"skill": "dance"}), Load(), "", "no-skill"),
-        (CALL.model_copy(update={"skill": "warm"}), Load(), "", "not-possible"),
-        (CALL, Load(), "no session with the guard", "no-session"),
-        (CALL, Load(), "mode observe", "observe"),
-        (CALL, Load(), "set 3 s ago: wait 297 s more (minimum interval)", "not-possible"),
-        (CALL, Load(tasks=MOST_TASKS), "", "busy"),
-        (CALL, Load(tasks_s=9.0), "", "too-late"),
+        (CALL.model_copy(update={"skill": "dance"}), Load(), None, "no-skill"),
+        (CALL.model_copy(update={"skill": "warm"}), Load(), None, "not-possible"),
+        (CALL, Load(), Declined("no-session", "no session with the guard"), "no-session"),
+        (CALL, Load(), Declined("observe", "mode observe"), "observe"),
+        (CALL, Load(), Declined("paused", "paused by ann: no session today"), "paused"),
+        (CALL, Load(tasks=MOST_TASKS), None, "busy"),
+        (CALL, Load(tasks_s=9.0), None, "too-late"),
     ],
 )
-def test_a_refusal_has_its_cause(call: CallForProposals, load: Load, problem: str, cause: str) -> None:
+def test_a_refusal_has_its_cause(call: CallForProposals, load: Load, problem: Declined | None, cause: str) -> None:
     found = bid(ADA, call, load, problem)
     assert isinstance(found, Declined)
     assert (found.cause, bool(found.text)) == (cause, True)

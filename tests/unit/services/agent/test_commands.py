@@ -24,12 +24,14 @@ from edgeagents.model.message import (
     LeaseRequest,
     Outcome,
     OutcomeStatus,
+    Paused,
     SessionWelcome,
     SiteEntry,
 )
 from edgeagents.model.values import Value
 from edgeagents.settings import BusSettings, SiteTime
 from services.agent import commands as commands_module
+from services.agent.bidding import Declined
 from services.agent.commands import Commander, Errand, Given, asked_command_id, command_id
 from services.agent.perception import Twin
 from tests.contract.waiting import until
@@ -690,26 +692,28 @@ async def test_of_what_is_broken_off_before_it_is_stored_nothing_is_awaited(
 
 
 @pytest.mark.parametrize(
-    ("changes", "value", "problem"),
+    ("changes", "value", "cause", "text"),
     [
-        ({}, 21, ""),
-        ({"mode": "observe"}, 21, "mode observe"),
-        ({}, 31, "30"),
-        ({}, "warm", "warm"),
+        ({"mode": "observe"}, 21, "observe", "mode observe"),
+        ({"paused": (Paused(reason="paused by ann"),)}, 21, "paused", "paused by ann"),
+        ({}, 31, "not-possible", "30"),
+        ({}, "warm", "not-possible", "warm"),
     ],
 )
 def test_a_problem_is_what_would_hold_a_command_back_now(
-    rig: Rig, changes: dict[str, Any], value: Value, problem: str
+    rig: Rig, changes: dict[str, Any], value: Value, cause: str, text: str
 ) -> None:
+    assert rig.commander.problem(wish(21).intents[0], NOW_S) is None
     assert rig.commander.welcome is not None
     rig.commander.welcome = rig.commander.welcome.model_copy(update=changes)
     found = rig.commander.problem(wish(value).intents[0], NOW_S)
-    assert (problem in found, bool(found)) == (True, bool(problem))
+    assert found is not None
+    assert (found.cause, text in found.text) == (cause, True)
 
 
 def test_without_a_session_everything_is_a_problem(rig: Rig) -> None:
     rig.commander.welcome = None
-    assert rig.commander.problem(wish().intents[0], NOW_S) == "no session with the guard"
+    assert rig.commander.problem(wish().intents[0], NOW_S) == Declined("no-session", "no session with the guard")
 
 
 async def test_a_wish_whose_lease_another_holds_is_told_of_with_who_holds_it(rig: Rig) -> None:
@@ -795,3 +799,26 @@ async def test_a_lease_given_back_while_it_was_asked_for_is_given_back_again(rig
     assert (given.held_back, given.is_lost) == ("its lease was given back meanwhile", True)
     assert [item.release for item in rig.bus.leases] == [False, True, True]
     assert rig.bus.commands == []
+
+
+async def test_what_the_owner_paused_is_known_by_device_and_a_change_of_it_is_told(rig: Rig) -> None:
+    told: list[str] = []
+    rig.commander.on_orders = lambda: told.append(rig.commander.barred("valve"))
+    plain = rig.bus.welcome
+    assert plain is not None
+    rig.commander.welcome = None
+    assert rig.commander.barred("valve") == "it observes: it commands nothing"
+    elsewhere = Paused(device="pump", reason="paused by ann: leak")
+    for paused in ((), (elsewhere,), (elsewhere,), (elsewhere, Paused(reason="paused by bob")), ()):
+        rig.commander._welcomed(plain.model_copy(update={"paused": paused}), "")
+    assert told == ["", "", "paused by bob", ""]
+    rig.commander._welcomed(plain.model_copy(update={"mode": "observe"}), "")
+    rig.commander._welcomed(SessionWelcome(generation=1, refused="no file"), "")
+    assert told[4:] == ["it observes: it commands nothing"] * 2
+
+
+async def test_a_pause_of_one_device_bars_from_that_one_alone(rig: Rig) -> None:
+    paused = (Paused(device="valve", reason="paused by ann"),)
+    assert rig.bus.welcome is not None
+    rig.commander._welcomed(rig.bus.welcome.model_copy(update={"paused": paused}), "")
+    assert (rig.commander.barred("valve"), rig.commander.barred("pump")) == ("paused by ann", "")

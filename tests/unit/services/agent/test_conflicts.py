@@ -36,6 +36,7 @@ from tests.unit.services.agent.test_bargaining import HOME, VALVE, Picture, file
 HELD = LeaseReply(granted=False, holder="thrifty", reason="held by thrifty")
 WISH = Intent(*VALVE, 20.0, "it is cold", "warm")
 NAME = "conflict-1"
+PAUSED = "paused by ann: window cleaning"
 ASKED = Dispute(
     device="valve", resource="Setpoint", wanted="20", options=("18", "19", "20"), others=("warm", "thrifty")
 )
@@ -74,13 +75,16 @@ class FakeCommander:
     """Holds the lease or not, and notes what it is to do."""
 
     def __init__(self) -> None:
-        self.mode = "act"
+        self.order = ""  # of the owner's: why it may command nothing
         self.is_free = True
         self.quiet: float | None = None
         self.released: list[tuple[str, str]] = []
         self.taken: list[tuple[str, str]] = []
         self.given: list[Intent] = []
         self.refusals = 0
+
+    def barred(self, device: str) -> str:
+        return self.order
 
     def quiet_s(self, key: tuple[str, str], site_s: float) -> float | None:
         return self.quiet
@@ -381,14 +385,14 @@ async def test_one_that_commands_only_what_is_settled_does_while_that_stands_and
     await asyncio.gather(*rig.group.tasks)
 
 
-async def test_who_observes_gives_way_and_asks_for_nothing(rig: Rig) -> None:
+async def test_who_may_command_nothing_gives_way_and_asks_for_nothing(rig: Rig) -> None:
     await rig.asked()
     await rig.settled(stands_s=0.001)
-    rig.commander.mode = "observe"
+    rig.commander.order = PAUSED
     await asyncio.sleep(0.01)
     assert rig.conflicts.standing(WISH, False) is WISH  # what was agreed is over: in `act` it would ask anew
     await rig.asked()
-    assert (rig.bus.said[-1].performative, rig.bus.said[-1].reason) == ("refuse", "it observes: it commands nothing")
+    assert (rig.bus.said[-1].performative, rig.bus.said[-1].reason) == ("refuse", PAUSED)
     assert not rig.bus.asked
 
 
@@ -447,19 +451,20 @@ async def test_silent_rules_leave_what_we_hold_as_it_is_until_it_was_quiet_for_l
     assert rig.bus.said[-1].performative == "refuse"
 
 
-def refused(value: str, reason: str, status: Any = "refused") -> Outcome:
+def refused(value: str, reason: str, cause: str = "gate", status: Any = "refused") -> Outcome:
     return Outcome(command_id=CommandId("c"), device=VALVE[0], resource=VALVE[1], status=status, value=value,
-                   reason=reason)  # fmt: skip
+                   reason=reason, cause_kind=cause)  # fmt: skip
 
 
-async def test_what_the_guard_refuses_binds_nobody_and_is_worth_nothing_for_a_while(rig: Rig) -> None:
+@pytest.mark.parametrize("cause", ["interlock", "gate", "device", ""])
+async def test_what_the_guard_refuses_binds_nobody_and_is_worth_nothing_for_a_while(rig: Rig, cause: str) -> None:
     await rig.asked()
     await rig.settled()
     rig.conflicts.giving.ended(refused("1.8e+01", "another value"))
     bound = rig.conflicts.standing(WISH, False)
     assert isinstance(bound, Intent)
     assert bound.value == 19.0
-    rig.conflicts.giving.ended(refused("1.9e+01", "interlock 'window'"))
+    rig.conflicts.giving.ended(refused("1.9e+01", "interlock 'please'", cause))
     assert rig.conflicts.standing(WISH, False) is WISH
     await rig.asked()
     assert rig.bus.said[-1].appraisal is not None
@@ -467,10 +472,12 @@ async def test_what_the_guard_refuses_binds_nobody_and_is_worth_nothing_for_a_wh
     assert worths == {"18": 0.35, "19": 0.0, "20": 0.45}
 
 
-async def test_a_lease_that_was_lost_says_nothing_of_the_value(rig: Rig) -> None:
+@pytest.mark.parametrize("cause", ["lease", "order", "override", "late", "a word of a newer guard"])
+async def test_what_is_refused_for_another_cause_says_nothing_of_the_value(rig: Rig, cause: str) -> None:
     await rig.asked()
     await rig.settled()
-    rig.conflicts.giving.ended(refused("1.9e+01", "the lease of valve/Setpoint is held by thrifty"))
+    rig.conflicts.giving.ended(refused("1.9e+01", "the words do not count", cause))
+    assert rig.conflicts.standing(WISH, False) is WISH, "it binds nobody all the same"
     await rig.asked()
     assert rig.bus.said[-1].appraisal is not None
     assert {item.option: round(item.utility, 3) for item in rig.bus.said[-1].appraisal.worths}["19"] == 0.4
@@ -545,3 +552,48 @@ async def test_the_shipped_air_does_not_give_way_in_stale_air(tmp_path: Path) ->
     assert said.appraisal is not None
     assert said.appraisal.way == "2"
     assert said.appraisal.worths[0].utility > said.appraisal.worths[1].utility
+
+
+async def test_who_is_paused_while_it_bargains_says_so_and_hears_the_outcome_as_news(rig: Rig) -> None:
+    await rig.asked()
+    rig.commander.order = PAUSED
+    rig.conflicts.obey()
+    rig.conflicts.obey()
+    await asyncio.gather(*rig.group.tasks)
+    assert [(said.performative, said.conversation, said.reason) for said in rig.bus.said[1:]] == [
+        ("cancel", NAME, PAUSED)
+    ]  # fmt: skip
+    await rig.settled()
+    assert (rig.conflicts.giving.agreements, rig.commander.given) == ({}, [])
+
+
+@pytest.mark.parametrize("winner", ["warm", "thrifty"])
+async def test_who_is_paused_while_an_outcome_stands_is_out_of_it_and_says_so_once(rig: Rig, winner: str) -> None:
+    await rig.asked()
+    await rig.settled(winner=winner)
+    rig.conflicts.obey()  # orders of others change nothing
+    assert rig.conflicts.giving.agreements
+    rig.commander.order = PAUSED
+    rig.conflicts.obey()
+    rig.conflicts.obey()
+    await asyncio.sleep(0)
+    assert [said.performative for said in rig.bus.said] == ["inform", "cancel"]
+    assert not rig.conflicts.giving.agreements
+    assert ("settlement-left", {"conflict": NAME, "reason": PAUSED}) in rig.notes
+
+
+@pytest.mark.parametrize("winner", ["warm", "thrifty"])
+async def test_what_another_has_left_binds_nobody_and_may_be_asked_about_at_once(rig: Rig, winner: str) -> None:
+    await rig.asked()
+    await rig.settled(winner=winner)
+    await rig.hear(act("cancel", "conflict-9", reason="another one"))
+    assert rig.conflicts.standing(WISH, False) is not WISH
+    await rig.hear(act("cancel", NAME, reason="thrifty takes no part any more: paused by ann"))
+    assert rig.conflicts.standing(WISH, False) is WISH
+    assert rig.conflicts.giving.has_news.is_set(), "it looks again at what it wants"
+    rig.conflicts.held(WISH, HELD)
+    await asyncio.sleep(0)
+    assert len(rig.bus.asked) == 1
+    assert [body["reason"] for kind, body in rig.notes if kind == "settlement-released"] == [
+        "thrifty takes no part any more: paused by ann"
+    ]  # fmt: skip

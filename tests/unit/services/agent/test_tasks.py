@@ -16,6 +16,7 @@ from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.cooperation import Act, Award, CallForProposals, LedgerAsk, LedgerTold
 from edgeagents.model.message import Cause, CommandId, Outcome, OutcomeStatus
 from edgeagents.protocol.conversation import act
+from services.agent.bidding import Declined
 from services.agent.commands import Commander, Errand, Given, command_id
 from services.agent.tasks import MOST_CONVERSATIONS, Tasks
 from tests.contract.waiting import until
@@ -71,8 +72,8 @@ class FakeCommander:
         self.stored: list[str] = []
         self.is_under_way = False
 
-    def problem(self, intent: Intent, site_s: float) -> str:
-        return self.trouble
+    def problem(self, intent: Intent, site_s: float) -> Declined | None:
+        return Declined("not-possible", self.trouble) if self.trouble else None
 
     def value_of(self, device: str, resource: str, text: str) -> float:
         return float(text)

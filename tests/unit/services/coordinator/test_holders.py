@@ -9,7 +9,7 @@ import pytest
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.errors import UnavailableError
-from edgeagents.model.message import LeaseReply, LeaseRequest
+from edgeagents.model.message import Barred, LeaseReply, LeaseRequest, Locked
 from services.coordinator.holders import ANSWER_S, Held, Holders
 
 
@@ -26,7 +26,7 @@ class Guard:
         """Answer what the coordinator asks."""
         asked = wire.decode(LeaseRequest, data)
         assert (subject, asked.device, asked.resource) == ("gw.leases.coordinator", "valve", "Setpoint")
-        assert (asked.release, timeout_s) == (False, ANSWER_S)
+        assert (asked.release, asked.options, timeout_s) == (False, ("19", "21"), ANSWER_S)
         if self._answer is None:
             raise UnavailableError("nobody answers")
         return BusMessage("", self._answer)
@@ -39,12 +39,17 @@ def told(**words: object) -> bytes:
 
 async def asked(answer: bytes | None) -> Held:
     """Return who holds a valve when the guard answers so."""
-    return await Holders(cast(Bus, Guard(answer)), "run-1").of("valve", "Setpoint")
+    return await Holders(cast(Bus, Guard(answer)), "run-1").of("valve", "Setpoint", ("19", "21"))
 
 
 async def test_the_holder_is_whom_the_guard_names() -> None:
     assert await asked(told(holder="comfort", quiet_s=12.5)) == Held("comfort", 12.5)
     assert await asked(told()) == Held()
+    barred = (Barred(agent="air", reason="paused by ann"),)
+    assert await asked(told(barred=barred)) == Held("", 0.0, {"air": "paused by ann"})
+    locked = (Locked(option="21", reason="interlock 'window'"),)
+    known = Held("", 0.0, {}, {"21": "interlock 'window'"}, frozenset({"19", "21"}))
+    assert await asked(told(locked=locked, judged=True)) == known
 
 
 @pytest.mark.parametrize(

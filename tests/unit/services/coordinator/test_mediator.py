@@ -1,7 +1,7 @@
 """The mediator's shell: what it writes down, before whom it tells, and what an error in one conflict does to others."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -21,6 +21,7 @@ from services.coordinator.eligibility import Site
 from services.coordinator.holders import Held
 from services.coordinator.mediator import MOST_OPEN, Mediator, Terms
 from services.coordinator.roster import Roster
+from tests.contract.waiting import until
 from tests.unit.services.coordinator.test_negotiator import HOLDS, THRIFTY, WARM, says
 
 PROFILE = Profile.model_validate({
@@ -82,9 +83,10 @@ class Rig:
             Terms(answer_s=600.0), tasks, self.holder, self.check_serving,
         )  # fmt: skip
 
-    async def holder(self, device: str, resource: str) -> Held:
+    async def holder(self, device: str, resource: str, options: Sequence[str]) -> Held:
         """Say who holds a resource, as the guard would; who asks lets others have their turn."""
         await asyncio.sleep(0)
+        self.judged = tuple(options)
         if self.held.agent == "?":
             raise UnavailableError(f"who holds {device}/{resource} is not known: no answer in 0.3 s")
         return self.held
@@ -380,3 +382,139 @@ async def test_a_coordinator_that_ends_leaves_what_is_under_way_to_its_parties()
         rig.mediator.close()
         assert not await rig.mediator.heard("energy", act("inform", name))
     assert [said.settlement for _, said in rig.bus.told] == [None, None]
+
+
+PAUSED = {"comfort": "paused by ann: window cleaning"}
+
+
+async def test_who_is_paused_is_refused_and_another_that_is_binds_nobody() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = Held("energy", 1_000.0, PAUSED)
+        assert "comfort takes no part: paused by ann: window cleaning" in await rig.refused("comfort")
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", THRIFTY))
+        assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"], rig.bodies[-1]["stands_s"]) == ("19", "energy", 0.0)
+        assert {party["agent"]: party["said"] for party in rig.bodies[-1]["parties"]} == {
+            "energy": "bargains", "comfort": "takes no part",
+        }  # fmt: skip
+        rig.held = Held("energy", 1_000.0)
+        assert await rig.settle(), "nothing stands that would keep it from asking"
+
+
+@pytest.mark.parametrize("who", ["comfort", "energy"])
+async def test_what_one_of_two_leaves_binds_the_other_no_more(who: str) -> None:
+    other = "energy" if who == "comfort" else "comfort"
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.settle()
+        assert "stands for" in await rig.refused()
+        assert rig.mediator.record(name)["released"] == ""
+        told = len(rig.bus.told)
+        rig.held = Held("", 0.0, {who: "paused by ann"})
+        await rig.say(name, who, act("cancel", name, reason="of its own"))
+        await rig.say(name, who, act("cancel", name, reason="said twice"))
+        await until(lambda: len(rig.bus.told) > told, "the other is told")
+        subject, said = rig.bus.told[-1]
+        assert (subject, said.performative, said.settlement) == (f"gw.acts.{other}.coordinator", "cancel", None)
+        assert rig.order[-2:] == ["conflict-released", "asked"], "it is written down before it is told"
+        assert rig.mediator.record(name)["released"] == f"{who} takes no part any more: paused by ann"
+        rig.held = Held("comfort", 1_000.0)
+        assert await rig.settle(), "it may be asked about at once"
+    assert rig.mediator.counts["released"] == 1
+
+
+async def test_whom_the_guard_bars_has_left_what_stands_though_it_says_nothing() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.settle()
+        rig.held = Held("", 0.0, PAUSED)
+        again = await rig.file()
+        await rig.say(again, "energy", says("19", THRIFTY))
+    assert (rig.bodies[-2]["conflict"], rig.bodies[-2]["released"]) == (name, ["energy"])
+    assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"]) == ("19", "energy")
+
+
+@pytest.mark.parametrize("who", ["air", "energy"])
+async def test_nobody_ends_what_stands_by_its_own_word(who: str) -> None:
+    """Neither one that has no part in it, nor the loser, which would ask anew."""
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.settle()
+        told = len(rig.bus.told)
+        await rig.say(name, who, act("cancel", name, reason="paused by ann"))
+        await until(lambda: rig.mediator.counts["refused_not-allowed"] == 1, "the guard was asked")
+        assert "stands for" in await rig.refused()
+        rig.held = Held("?")
+        await rig.say(name, who, act("cancel", name, reason="paused by ann"))
+    assert (len(rig.bus.told), rig.mediator.counts["released"]) == (told, 0)
+
+
+async def test_what_a_winner_won_that_observes_by_its_file_by_now_stands_no_more() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        await rig.settle()
+        assert "stands for" in await rig.refused()
+        rig.change("comfort", mode="observe")
+        rig.held = Held()
+        rig.roster = rig.roster.heard("air", Announcement(incarnation="run"), 1.0)
+        name = await rig.file(others=())
+        await rig.say(name, "energy", says("19", THRIFTY))
+        await rig.say(name, "air", says("22", WARM))
+    assert rig.bodies[-1]["value"] == "20"
+
+
+OPEN = "interlock 'window': valve/Setpoint above 20 while valve/Open is true"
+
+
+def held(locked: Sequence[str], *, judged: Sequence[str] = OPTIONS) -> Held:
+    """Return what a guard says that knows of interlocks."""
+    return Held("comfort", 1_000.0, {}, dict.fromkeys(locked, OPEN), frozenset(judged))
+
+
+async def test_what_interlocks_forbid_is_struck_out_before_anybody_is_asked() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = held(["20", "21", "30"])
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", {"19": 0.9, "22": 0.3}))
+        await rig.say(name, "comfort", says("22", {"19": 0.3, "22": 0.9}, **HOLDS))
+    asked = {said.dispute.options for _, said in rig.bus.told if said.dispute is not None}
+    assert (set(rig.judged), asked) == (set(OPTIONS), {("22", "19")})
+    assert rig.bodies[-1]["forbidden"] == {"20": OPEN, "21": OPEN}
+    reasons = rig.mediator.record(name)["reasons"]
+    assert f"lock: 20 is forbidden: {OPEN}" in reasons
+    assert not [reason for reason in reasons if "did not say" in reason]
+
+
+async def test_where_interlocks_leave_what_one_wants_to_nobody_the_rest_is_settled() -> None:
+    """The asker wants what is locked; what it could live with is bargained about."""
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = held(["22"])
+        name = await rig.file(wanted="22", options=("19", "20", "21", "22"))
+        await rig.say(name, "energy", says("21", {"19": 0.3, "20": 0.6, "21": 0.8}))
+        await rig.say(name, "comfort", says("19", {"19": 0.9, "20": 0.8, "21": 0.5}))
+        assert (rig.bodies[-1]["value"], rig.bodies[-1]["rung"]) == ("20", "nash")
+        name = await rig.file("valve-1", wanted="22", options=("19", "20", "21", "22"))
+        await rig.say(name, "energy", says("21", {"19": 0.3, "20": 0.6, "21": 0.8}))
+        await rig.say(name, "comfort", act("refuse", name, reason="wants nothing there now"))
+    assert (rig.bodies[-1]["value"], rig.bodies[-1]["rung"]) == ("", "lock")
+    assert rig.bodies[-1]["reasons"][-1] == f"lock: 22 is forbidden: {OPEN}"
+
+
+async def test_where_interlocks_leave_nothing_nobody_is_asked() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.held = held(OPTIONS)
+        assert await rig.refused() == f"the owner's interlocks leave no option: {OPEN}"
+    assert rig.bus.told == []
+
+
+async def test_a_guard_that_does_not_say_what_interlocks_forbid_is_told_of_in_the_record() -> None:
+    for known, is_said in ((Held("comfort", 1_000.0), True), (held([]), False), (held([], judged=["19"]), True)):
+        async with asyncio.TaskGroup() as tasks:
+            rig = Rig(tasks)
+            rig.held = known
+            name = await rig.settle()
+        assert (negotiator.UNJUDGED in rig.mediator.record(name)["reasons"]) == is_said

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from edgeagents.model.cooperation import Act, Appraisal, Ballot, Dispute, Worth
 from edgeagents.protocol.conversation import Begin, Heard, Refuse, Tell, Tick, act
 from services.coordinator import negotiator
-from services.coordinator.negotiator import Case, Ended
+from services.coordinator.case import Case, Verdict
+from services.coordinator.negotiator import Ended
 
 OPTIONS = ("22", "19", "20", "21")
 WARM = {"19": 0.3, "20": 0.6, "21": 0.8, "22": 0.9}
@@ -62,7 +63,7 @@ class Played:
         self._take(effects)
 
     @property
-    def verdict(self) -> negotiator.Verdict:
+    def verdict(self) -> Verdict:
         """How it ended."""
         assert isinstance(self.state, Ended), self.state
         return self.state.verdict
@@ -303,3 +304,72 @@ def test_it_always_ends_with_a_settlement_that_is_worth_no_less_than_none_to_any
     if verdict.rung == "nash":
         assert all(worth[verdict.value] >= disagreement for worth in (energy, comfort, air))
     assert verdict.reasons
+
+
+PAUSED = "paused by ann: window cleaning"
+
+
+def test_one_that_the_guard_bars_is_no_party_whatever_it_says_and_the_one_that_is_left_has_its_way() -> None:
+    played = Played(case(barred={"comfort": PAUSED}))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    assert not played.refused
+    assert isinstance(played.state, negotiator.Asking)
+    played.hear("energy", says("19", THRIFTY))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("19", "energy", "lease")
+    assert not played.verdict.stands
+    assert f"comfort takes no part: {PAUSED}" in played.verdict.reasons
+
+
+def test_one_that_leaves_before_it_is_judged_is_no_party_and_the_others_go_on() -> None:
+    played = Played(case(("energy", "comfort", "air")))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    played.hear("comfort", act("cancel", NAME, reason=PAUSED))
+    played.hear("comfort", act("cancel", NAME, reason="again"))
+    played.hear("air", says("21", WARM))
+    played.hear("energy", says("19", THRIFTY))
+    assert (played.verdict.value, played.verdict.rung) == ("20", "nash")
+    assert played.verdict.winner in ("energy", "air")
+    assert f"comfort takes no part: {PAUSED}" in played.verdict.reasons
+    assert not [reason for reason in played.verdict.reasons if "again" in reason]
+
+
+@pytest.mark.parametrize(("leaving", "left", "value"), [("comfort", "energy", "19"), ("energy", "comfort", "22")])
+def test_where_one_is_left_it_ends_at_once_in_its_favour(leaving: str, left: str, value: str) -> None:
+    played = Played(case())
+    played.hear("energy", says("19", THRIFTY))
+    if leaving == "energy":
+        played.hear("energy", act("cancel", NAME, reason=PAUSED))
+    played.hear("comfort", says("22", WARM, **HOLDS) if leaving == "energy" else act("cancel", NAME, reason=PAUSED))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.stands) == (value, left, False)
+
+
+def test_one_that_leaves_a_vote_is_not_waited_for() -> None:
+    played = Played(case())
+    played.hear("energy", says("19", {"19": 1.0}))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    assert isinstance(played.state, negotiator.Settling)
+    played.hear("comfort", act("cancel", NAME, reason=PAUSED))
+    assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("19", "energy", "lease")
+
+
+def test_where_all_but_who_asked_are_left_nothing_is_settled_for_them() -> None:
+    played = Played(case(("energy", "comfort", "air")))
+    played.hear("energy", act("cancel", NAME, reason=PAUSED))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    played.hear("air", says("21", WARM))
+    assert (played.verdict.winner, played.verdict.rung) == ("", "fallback")
+    assert "energy, which asked, is out of it" in played.verdict.reasons[-1]
+
+
+def test_what_the_last_one_may_not_give_is_not_settled() -> None:
+    played = Played(case(barred={"comfort": PAUSED}, able={"energy": frozenset({"20"}), "comfort": frozenset(OPTIONS)}))
+    played.hear("energy", says("19", THRIFTY))
+    assert (played.verdict.value, played.verdict.rung) == ("", "lock")
+
+
+def test_a_stranger_cannot_have_a_party_leave() -> None:
+    played = Played(case())
+    played.hear("mallory", act("cancel", NAME, reason=PAUSED))
+    assert [(item.sender, item.cause) for item in played.refused] == [("mallory", "not-invited")]
+    assert isinstance(played.state, negotiator.Asking)
+    assert not played.state.answers.out

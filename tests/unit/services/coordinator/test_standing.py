@@ -29,3 +29,32 @@ def test_only_so_many_are_kept() -> None:
     assert len(standing) == 3
     assert standing.on(("valve-0", "Setpoint"), 0.0) is None
     assert standing.on(("valve-9", "Setpoint"), 0.0) is not None
+
+
+BOUND = Outcome("conflict-1", "comfort", 110.0, ("energy", "comfort", "air"))
+
+
+def test_without_its_winner_an_outcome_binds_nobody() -> None:
+    standing = Standing()
+    standing.settled(KEY, BOUND)
+    assert standing.named("conflict-1", 100.0) == KEY
+    assert standing.left(KEY, "comfort", 100.0) == ("energy", "air")
+    assert (standing.on(KEY, 100.0), standing.named("conflict-1", 100.0)) == (None, None)
+
+
+def test_a_loser_that_leaves_frees_the_winner_only_where_nobody_else_is_left() -> None:
+    standing = Standing()
+    standing.settled(KEY, BOUND)
+    assert standing.left(KEY, "mallory", 100.0) == ()
+    assert standing.left(KEY, "energy", 100.0) == ()
+    assert standing.named("conflict-1", 100.0) == KEY
+    assert standing.left(KEY, "energy", 100.0) == ()
+    assert standing.left(KEY, "air", 100.0) == ("comfort",)
+    assert standing.on(KEY, 100.0) is None
+
+
+def test_what_is_over_is_left_by_nobody() -> None:
+    standing = Standing()
+    standing.settled(KEY, BOUND)
+    assert standing.left(KEY, "comfort", 110.0) == ()
+    assert standing.named("conflict-1", 110.0) is None

@@ -13,11 +13,21 @@ from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.audit import Audit
 from edgeagents.errors import StoreError
-from edgeagents.model.agent import AgentDefinition
+from edgeagents.model.agent import AgentDefinition, Negotiates
 from edgeagents.model.device import Profile
-from edgeagents.model.message import Epoch, Heartbeat, LeaseRecord, LeaseReply, LeaseRequest, Message, SessionWelcome
+from edgeagents.model.message import (
+    Barred,
+    Epoch,
+    Heartbeat,
+    LeaseRecord,
+    LeaseReply,
+    LeaseRequest,
+    Message,
+    Paused,
+    SessionWelcome,
+)
 from edgeagents.protocol.lease import SESSION_S, Session
-from services.guard.desk import LeaseDesk
+from services.guard.desk import MOST_TOLD_CHARS, LeaseDesk
 from services.guard.orders import Pause
 from tests.contract.waiting import until
 from tests.unit.services.guard.bus import MemoryBus
@@ -392,3 +402,52 @@ async def test_the_welcome_says_the_mode_by_order_and_the_agent_is_called(desk: 
     assert "mode observe" in (await desk.ask("air")).reason
     await desk.rig.orders.order_mode("air", "act", "ann", "", 2)
     assert (await desk.ask("air")).granted
+
+
+def negotiating(desk: Desk) -> None:
+    """Have all agents negotiate about the valve's set-point."""
+    over = {"device": "valve", "resource": "Setpoint", "values": ["1", "2"], "brings": {"warmth": "value"}}
+    for name, definition in list(desk.rig.owner.agents.items()):
+        negotiates = Negotiates.model_validate({"preferences": "p.yaml", "over": [over]})
+        desk.rig.owner.agents[name] = definition.model_copy(update={"negotiates": negotiates})
+
+
+async def test_the_coordinator_is_told_who_may_command_nothing_by_the_owners_order(desk: Desk) -> None:
+    assert (await desk.ask("coordinator")).barred == (), "nobody negotiates about it"
+    negotiating(desk)
+    eye = Barred(agent="eye", reason="it observes: it commands nothing")
+    assert (await desk.ask("coordinator")).barred == (eye,)
+    await desk.rig.orders.pause(Pause("agent", "air", "ann", "x" * 500, 1))
+    told = (await desk.ask("coordinator")).barred
+    assert [item.agent for item in told] == ["air", "eye"]
+    assert told[0].reason.startswith("paused by ann: xxx")
+    assert len(told[0].reason) == MOST_TOLD_CHARS
+    assert (await desk.ask("coordinator", resource="Enabled")).barred == ()
+    assert (await desk.ask("heat")).barred == (), "the coordinator alone is told"
+    await desk.rig.orders.pause(Pause("device", "valve", "bob", "", 1))
+    assert {item.agent: item.reason for item in (await desk.ask("coordinator")).barred}["heat"] == "paused by bob"
+
+
+async def test_the_welcome_says_what_the_owner_paused_of_what_an_agent_may_command(desk: Desk) -> None:
+    assert (await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)).paused == ()
+    for pause in (
+        Pause("device", "valve", "ann", "painting", 1), Pause("device", "nowhere", "ann", "", 1),
+        Pause("agent", "heat", "ann", "", 1), Pause("all", "", "bob", "", 1),
+    ):  # fmt: skip
+        await desk.rig.orders.pause(pause)
+    told = (await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)).paused
+    assert told == (
+        Paused(device="valve", reason="paused by ann: painting"), Paused(device="", reason="paused by bob"),
+    )  # fmt: skip
+
+
+async def test_the_coordinator_alone_is_told_what_interlocks_forbid_of_what_it_asks_about(rig: Rig) -> None:
+    found = Desk(rig)
+    found.desk._locked = lambda key, options: {name: f"{key[1]} " + "x" * 500 for name in options if name == "21"}
+    async with found.serving():
+        told = await found.ask("coordinator", options=("20", "21"))
+        assert (told.judged, [item.option for item in told.locked]) == (True, ["21"])
+        assert (told.locked[0].reason[:9], len(told.locked[0].reason)) == ("Setpoint ", MOST_TOLD_CHARS)
+        assert await found.ask("coordinator") == LeaseReply(granted=False), "who asks about nothing is told nothing"
+        answer = await found.ask("air", options=("20", "21"))
+        assert (answer.judged, answer.locked) == (False, ())

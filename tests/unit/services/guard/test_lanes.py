@@ -17,14 +17,15 @@ from edgeagents.errors import (
     UnavailableError,
 )
 from edgeagents.model.agent import Sample
-from edgeagents.model.message import Epoch
+from edgeagents.model.message import Cause, Epoch
 from edgeagents.protocol.gate import PastSet
 from services.guard import lanes as lanes_module
 from services.guard.jobs import approved
 from services.guard.ledger import Intent
+from services.guard.orders import Pause
 from services.guard.surprises import MOST_IN_VAIN
 from tests.contract.waiting import until
-from tests.unit.services.guard.rig import SITE, SITE_S, Rig, event
+from tests.unit.services.guard.rig import SITE, SITE_S, Rig, ends_at, event
 
 
 def failing(error: Exception) -> Any:
@@ -55,25 +56,27 @@ async def test_a_permitted_command_is_set_read_back_and_told(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "reason", "cause"),
     [
-        ({"agent": "nobody"}, "lease of valve/Setpoint is held by air"),
-        ({"agent": "heat"}, "lease of valve/Setpoint is held by air"),
-        ({"incarnation": "other"}, "lease of valve/Setpoint is held by air"),
-        ({"epoch": Epoch(generation=1, revision=2)}, "epoch 1.2 is not the lease's epoch 1.1"),
-        ({"epoch": Epoch(generation=2, revision=1)}, "epoch 2.1 is not the lease's epoch 1.1"),
-        ({"sequence": 1}, "nobody holds the lease"),
-        ({"resource": "Open", "value": "true"}, "nobody holds the lease of valve/Open"),
-        ({"value": "31"}, "3.1e+01 is outside the profile's range"),
-        ({"value": "warm"}, "'warm' is no Float64"),
+        ({"agent": "nobody"}, "lease of valve/Setpoint is held by air", "lease"),
+        ({"agent": "heat"}, "lease of valve/Setpoint is held by air", "lease"),
+        ({"incarnation": "other"}, "lease of valve/Setpoint is held by air", "lease"),
+        ({"epoch": Epoch(generation=1, revision=2)}, "epoch 1.2 is not the lease's epoch 1.1", "lease"),
+        ({"epoch": Epoch(generation=2, revision=1)}, "epoch 2.1 is not the lease's epoch 1.1", "lease"),
+        ({"sequence": 1}, "nobody holds the lease", "lease"),
+        ({"resource": "Open", "value": "true"}, "nobody holds the lease of valve/Open", "lease"),
+        ({"value": "31"}, "3.1e+01 is outside the profile's range", "gate"),
+        ({"value": "warm"}, "'warm' is no Float64", "gate"),
     ],
 )
-async def test_what_lease_or_gate_forbid_is_refused_and_nothing_is_set(
-    rig: Rig, changes: dict[str, Any], reason: str
+async def test_what_lease_or_gate_forbid_is_refused_by_cause_and_nothing_is_set(
+    rig: Rig, changes: dict[str, Any], reason: str, cause: str
 ) -> None:
     status, told = (await rig.run(rig.job(**changes)))["c-1"]
     assert status == "refused"
     assert reason in told
+    assert rig.outcomes[-1][1].cause_kind == cause
+    assert rig.records[-1]["cause_kind"] == cause
     assert rig.commands.log == []
 
 
@@ -85,7 +88,19 @@ async def test_an_observer_with_a_lease_is_refused_all_the_same(rig: Rig) -> Non
 
 async def test_a_late_command_expires_and_nothing_is_set(rig: Rig) -> None:
     assert (await rig.run(rig.job(deadline_s=99.9)))["c-1"][0] == "expired"
+    assert rig.outcomes[-1][1].cause_kind == "late"
     assert rig.commands.log == []
+
+
+async def test_a_pause_a_hand_and_a_task_without_award_are_causes_of_their_own(rig: Rig) -> None:
+    await rig.orders.pause(Pause("device", "valve", "ann", "painting", 1))
+    await rig.run(rig.job())
+    assert rig.outcomes[-1][1].cause_kind == "order"
+    rig.restart()
+    await rig.orders.resume(rig.orders.paused_at(("device", "valve")), ends_at(0))
+    rig.grant("air")
+    await rig.run(rig.job("c-2", cause=Cause(stream="tasks/t-1", sequence=1)))
+    assert (rig.outcomes[-1][1].status, rig.outcomes[-1][1].cause_kind) == ("refused", "task")
 
 
 @pytest.mark.parametrize(

@@ -227,3 +227,11 @@ class TestGuessing:
         door.people.tell_of_guesses()
         assert door.records("wrong-tokens") == [{"tried": 50, "compared": 6, "addresses": ["10.0.0.1"], "seconds": 0.0}]
         assert caplog.text.count("a wrong approver's token from 10.0.0.1") == 1
+
+
+async def test_agents_that_a_pause_may_concern_are_called_when_it_begins_and_ends(door: Door) -> None:
+    for order in ({"scope": "agent", "name": "air"}, {"scope": "device", "name": "valve"}, {"scope": "all"}):
+        for path in ("pause", "resume"):
+            door.rig.called.clear()
+            assert (await door.post(path, **order)).status_code == 200
+            assert door.rig.called == (["air"] if order["scope"] == "agent" else ["air", "eye", "heat"])
