@@ -45,18 +45,21 @@ WORKERS = (worker("swift", 0.1, *LAMPS[:2]), worker("steady", 0.3, *LAMPS[1:]))
 class Clients:
     """Gives tasks to one coordinator in three ways."""
 
-    def __init__(self, url: str, bus: Bus, http: httpx.AsyncClient, device_of: Callable[[int], str]) -> None:
+    def __init__(
+        self, url: str, bus: Bus, http: httpx.AsyncClient, device_of: Callable[[int], str], deadline_s: float = 60.0
+    ) -> None:
         """Give to the coordinator at `url` and on `bus`; `device_of` says which lamp the task of a number is for."""
         self._url, self._bus, self._http, self._device_of = url, bus, http, device_of
+        self.deadline_s = deadline_s
         self.accepted: set[str] = set()
         self.problems: list[str] = []
         self.ways: Counter[str] = Counter()
 
-    def task(self, number: int, deadline_s: float = 60.0) -> dict[str, Any]:
+    def task(self, number: int) -> dict[str, Any]:
         """Return the task of a number; its value is nobody else's nearby."""
         return {
             "id": f"t-{number}", "skill": "set", "deviceName": self._device_of(number), "resourceName": "Brightness",
-            "value": 1 + number % 100, "deadlineS": deadline_s,
+            "value": 1 + number % 100, "deadlineS": self.deadline_s,
         }  # fmt: skip
 
     async def give(self, number: int) -> None:

@@ -19,10 +19,13 @@ from tests.faults.task_clients import LAMPS, WORKERS, Clients, Watcher, is_over,
 KILLED = ("coordinator", "agent-swift", "guard", "nats", "agent-steady")
 FLOWS_S = 10.0  # from the coordinator's death until a task given after it is done; the goal of 3 s is the bench's
 PAUSED_S = 4.0  # longer than heartbeats may be missing
+THOUSAND_S = 400.0  # a deadline: three lamps take some ten commands a second, each proven before the next
 
 
 @contextlib.asynccontextmanager
-async def society(folder: Path, score: Score, seed: int) -> AsyncIterator[tuple[Rig, Clients, Watcher]]:
+async def society(
+    folder: Path, score: Score, seed: int, deadline_s: float = 60.0
+) -> AsyncIterator[tuple[Rig, Clients, Watcher]]:
     """Yield a home with two agents that do tasks, who gives them, and who watches the ledger."""
     async with (
         a_rig(folder, score, seed=seed, factor=1.0, only_played=True, agents=WORKERS, coordinator=True) as rig,
@@ -31,7 +34,8 @@ async def society(folder: Path, score: Score, seed: int) -> AsyncIterator[tuple[
         rig.start()
         async with rig.connected():
             await rig.up()
-            clients = Clients(rig.gateway.url("coordinator"), rig.bus, http, lambda number: LAMPS[number % 3])
+            url = rig.gateway.url("coordinator")
+            clients = Clients(url, rig.bus, http, lambda number: LAMPS[number % 3], deadline_s)
             watcher = Watcher()
             heard = await rig.bus.subscribe(subjects.task_records(rig.gateway.plan.gateway), watcher.hear)
             yield rig, clients, watcher
@@ -57,7 +61,7 @@ async def under_fire(rig: Rig, clients: Clients, count: int, killed: Sequence[st
 
 async def ends_well(rig: Rig, clients: Clients, watcher: Watcher, what: str, *, is_whole: bool = False) -> list[str]:
     """Return what is wrong once all tasks have ended: with them, and with the commands they made."""
-    tasks = await clients.ended(150.0)
+    tasks = await clients.ended(90.0 + clients.deadline_s)
     problems = await verdict(clients, watcher, rig.bus, tasks, is_whole=is_whole)
     states = [task["state"] for task in tasks.values()]
     said = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
@@ -78,7 +82,7 @@ async def test_every_task_ends_once_while_processes_are_killed(tmp_path: Path, s
 async def test_a_thousand_tasks_end_once_each_while_processes_are_killed(
     tmp_path: Path, rounds: int, seed: int, score: Score
 ) -> None:
-    async with society(tmp_path, score, seed) as (rig, clients, watcher):
+    async with society(tmp_path, score, seed, THOUSAND_S) as (rig, clients, watcher):
         killed = [name for _ in range(max(2, rounds // 5)) for name in rig.random.sample(KILLED, len(KILLED))]
         problems = await under_fire(rig, clients, 1_000, killed)
         assert problems + await ends_well(rig, clients, watcher, "1,000 tasks under fire") == []
@@ -104,7 +108,7 @@ async def test_tasks_flow_again_soon_after_the_coordinator_is_lost(tmp_path: Pat
 async def test_a_thousand_tasks_of_three_kinds_of_clients_end_once_each(
     tmp_path: Path, seed: int, score: Score
 ) -> None:
-    async with society(tmp_path, score, seed) as (rig, clients, watcher):
+    async with society(tmp_path, score, seed, THOUSAND_S) as (rig, clients, watcher):
         began_s = time.monotonic()
         await clients.give_all(range(1_000), at_once=30)
         assert await ends_well(rig, clients, watcher, "1,000 tasks of three kinds of clients", is_whole=True) == []
