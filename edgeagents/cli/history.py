@@ -71,9 +71,10 @@ class History:
                 self.leases[str(body.get("device")), str(body.get("resource"))].append(fact)
             case "started":
                 self.started[record.writer, record.incarnation] = fact
-            case "conflict" | "conflict-released" | "settlement" | "settlement-left" | "settlement-given" if body.get(
-                "conflict"
-            ):
+            case (
+                "conflict" | "conflict-released" | "settlement" | "settlement-left" | "settlement-released"
+                | "settlement-given"
+            ) if body.get("conflict"):  # fmt: skip
                 self.conflicts[str(body["conflict"])].append(fact)
                 if body.get("command"):
                     self.on_the_way[str(body["command"])].append(fact)

@@ -137,6 +137,8 @@ def conflict_lines(history: History, conflict: str) -> list[Line]:
             lines.append(("released", f"{at} {body.get('reason')}"))
         elif fact.record.kind == "settlement-left":
             lines.append(("left", f"{at} {fact.record.writer}: {body.get('reason')}"))
+        elif fact.record.kind == "settlement-released":
+            lines.append(("freed", f"{at} {fact.record.writer}: {body.get('reason')}"))
         elif fact.record.kind == "settlement-given":
             lines.append(
                 ("given", f"{at} {fact.record.writer}: {shown(body.get('value'))}, command {body.get('command')}")

@@ -264,7 +264,7 @@ class Concession(OwnerModel):
 
     def is_about(self, device: str, resource: str) -> bool:
         """Say whether it is about a device resource."""
-        return self.resource == resource and device in _filled(self.device, self.for_each)
+        return self.resource == resource and _is_filled(device, self.device, self.for_each)
 
 
 def option_word(value: bool | float | str) -> str:
@@ -289,6 +289,18 @@ class Negotiates(OwnerModel):
     def covers(self, device: str, resource: str) -> bool:
         """Say whether it negotiates about a device resource."""
         return any(item.is_about(device, resource) for item in self.over)
+
+
+def _is_filled(device: str, text: str, words: Mapping[str, tuple[str, ...]]) -> bool:
+    """Say whether a name is one that a text becomes with the words that it names; the guard asks it often."""
+    if len(words) == 1:  # as usual: without making all names there are
+        ((name, choices),) = words.items()
+        before, mark, after = text.partition("{" + name + "}")
+        if mark and mark not in after:
+            end = len(device) - len(after)
+            is_around = end >= len(before) and device.startswith(before) and device.endswith(after)
+            return is_around and device[len(before) : end] in choices
+    return device in _filled(text, words)
 
 
 def _filled(text: str, words: Mapping[str, tuple[str, ...]]) -> set[str]:

@@ -310,7 +310,9 @@ def locked_options(
     profile = rules.profiles.get(device.profile_name) if device else None
     resource = profile.resource(key[1]) if profile else None
     found: dict[str, str] = {}
-    if resource is None:
+    # Those that name it are looked for once: a site may have thousands, and all is judged in one go.
+    locks = _locks_on(rules, key)
+    if resource is None or not locks:
         return found
     kind = resource.properties.value_type
     for option in options:
@@ -318,18 +320,30 @@ def locked_options(
             text = format_value(kind, parse_value(kind, option))
         except InvalidInputError:
             continue
-        problems = interlock_problems(rules, key, text, picture, now_site_s)
+        problems = _locked(locks, rules, Proposal("", *key, text, now_site_s), picture, now_site_s)
         if problems:
             found[option] = "; ".join(problems)
     return found
 
 
 def _interlocks(rules: Rules, proposal: Proposal, picture: Picture, now_site_s: float) -> list[str]:
+    locks = _locks_on(rules, (proposal.device, proposal.resource))
+    return _locked(locks, rules, proposal, picture, now_site_s)
+
+
+def _locks_on(rules: Rules, key: Key) -> tuple[Interlock, ...]:
+    """Return the interlocks that name a resource."""
+    return tuple(
+        lock for lock in rules.site.interlocks
+        if any((side.device, side.resource) == key for side in (lock.forbid, lock.during))
+    )  # fmt: skip
+
+
+def _locked(
+    locks: Sequence[Interlock], rules: Rules, proposal: Proposal, picture: Picture, now_site_s: float
+) -> list[str]:
     problems = []
-    for lock in rules.site.interlocks:
-        sides = [(lock.forbid.device, lock.forbid.resource), (lock.during.device, lock.during.resource)]
-        if (proposal.device, proposal.resource) not in sides:
-            continue
+    for lock in locks:
         states = [_holds(side, lock, rules, proposal, picture, now_site_s) for side in (lock.forbid, lock.during)]
         # What is not known counts in the unsafe direction.
         if all(state is not False for state in states):

@@ -42,6 +42,7 @@ from edgeagents.protocol.limits import duration_problem, is_number, word_problem
 from edgeagents.protocol.nash import nash
 
 Rung: TypeAlias = Literal["lock", "lease", "priority", "nash", "offers", "vote", "fallback"]
+MOST_LOCKS_TOLD: Final = 8  # causes why options are forbidden that stand among the reasons
 RUNGS: Final[tuple[Rung, ...]] = ("lock", "lease", "priority", "nash", "offers", "vote", "fallback")
 
 
@@ -172,7 +173,7 @@ def _begun(dispute: Dispute, now_s: float) -> Result:
     if problem:
         return _fallen(dispute, (problem,), [])
     left = tuple(option for option in dispute.options if option not in dispute.forbidden)
-    reasons = tuple(f"lock: {option} is forbidden: {why}" for option, why in sorted(dispute.forbidden.items()))
+    reasons = _locks_told(dispute.forbidden)
     if not left:
         return _fallen(dispute, (*reasons, "lock: no option is left"), [])
     if len(left) == 1:
@@ -331,6 +332,19 @@ def _polled(state: Polling, effects: Sequence[Effect]) -> Result:
 
 
 # --- how it ends -----------------------------------------------------------------------------------
+
+
+def _locks_told(forbidden: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a line of reasons for each cause why options are forbidden, not for each option; so many lines."""
+    by_cause: dict[str, list[str]] = {}
+    for option, why in sorted(forbidden.items()):
+        by_cause.setdefault(why, []).append(option)
+    told = [
+        f"lock: {', '.join(options)} {'is' if len(options) == 1 else 'are'} forbidden: {why}"
+        for why, options in by_cause.items()
+    ]
+    more = (f"lock: and for {len(told) - MOST_LOCKS_TOLD} causes more",) if len(told) > MOST_LOCKS_TOLD else ()
+    return (*told[:MOST_LOCKS_TOLD], *more)
 
 
 def _fallen(dispute: Dispute, reasons: tuple[str, ...], effects: Sequence[Effect]) -> Result:

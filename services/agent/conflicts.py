@@ -42,6 +42,8 @@ FIRST_AGAIN_S: Final = 2.0  # after a question that came to nothing; doubled eac
 LONGEST_AGAIN_S: Final = 60.0
 SETTLES_S: Final = 5.0  # after the time to answer is over: our own deadline for a settlement
 PEACE_S: Final = 900.0  # site: a holder whose rules are silent keeps it as it is so long, as at the guard by default
+LEAVE_AGAIN_S: Final = 6.0  # until we say again that we are out of what stands, where the coordinator says nothing
+MOST_LEAVES: Final = 3
 MOST_PARTS: Final = 64
 MOST_PENDING_BYTES: Final = 1 << 20
 
@@ -74,6 +76,7 @@ class Conflicts:
         self._parts: dict[str, Party] = {}
         self._again: dict[Key, _Again] = {}
         self._filing: set[Key] = set()
+        self._left: frozenset[str] = frozenset()  # what we said that we are out of, while it is so
         self._couplings: Sequence[Coupling] = ()
         self._kinds: Kinds = {}
         self._claims: dict[Key, str] = {}  # what we asked for, by what is under way
@@ -101,8 +104,9 @@ class Conflicts:
             intent: the wish.
             is_errand: it is a task's: never done with another value than was asked for, nor waited with.
         """
-        if self._commander.barred(intent.device):  # commands nothing, so it has nothing to settle
-            return intent
+        barred = self._commander.barred(intent.device)
+        if barred:  # it has nothing to settle; held back until the guard tells us that the pause is over
+            return barred if self._commander.mode == "act" else intent
         key = (intent.device, intent.resource)
         agreement = self.giving.agreements.get(key)
         if agreement is None:
@@ -333,29 +337,38 @@ class Conflicts:
     def obey(self) -> None:
         """Take in that the owner's orders changed: where we may command nothing any more we bind nobody."""
         left = agreements.left(self._parts, self.giving.agreements, self._commander.barred, time.monotonic())
+        told, self._left = self._left, frozenset(left)
         for conflict, reason in left.items():
+            if conflict in told:
+                continue
             self.counts["left"] += 1
             if conflict in self._parts:
                 self._parts[conflict] = replace(self._parts[conflict], is_bound=False)
-            self._drop(conflict)
             self._audit.append("settlement-left", conflict=conflict, reason=reason)
-            self._group.create_task(self._say(act("cancel", conflict, reason=reason)), name=f"left {conflict}")
+            self._leave(conflict, reason, MOST_LEAVES)
+
+    def _leave(self, conflict: str, reason: str, times: int) -> None:
+        """Tell the coordinator that we are out; of what stands a few times, until it says that it is over.
+
+        What we agreed on counts so long: by our word alone we would be free, and the others bound.
+        """
+        self._group.create_task(self._say(act("cancel", conflict, reason=reason)), name=f"left {conflict}")
+        if times > 1:
+            asyncio.get_running_loop().call_later(LEAVE_AGAIN_S, self._left_again, conflict, reason, times - 1)
+
+    def _left_again(self, conflict: str, reason: str, times: int) -> None:
+        if conflict in agreements.left({}, self.giving.agreements, self._commander.barred, time.monotonic()):
+            self._leave(conflict, reason, times)
 
     def _release(self, conflict: str, reason: str) -> None:
         """Take in that what was settled binds nobody any more: one without whom it is nothing may command no longer."""
-        key = self._drop(conflict)
+        key = next((key for key, item in self.giving.agreements.items() if item.conflict == conflict), None)
         if key is not None:
+            del self.giving.agreements[key]
             self.counts["released"] += 1
             self._audit.append("settlement-released", conflict=conflict, device=key[0], resource=key[1], reason=reason)
             self._again.pop(key, None)
             self.giving.has_news.set()
-
-    def _drop(self, conflict: str) -> Key | None:
-        """Forget what was agreed in a conflict; return what that was about, None where nothing was."""
-        key = next((key for key, item in self.giving.agreements.items() if item.conflict == conflict), None)
-        if key is not None:
-            del self.giving.agreements[key]
-        return key
 
     def _let_go(self, key: Key) -> None:
         """Give the lease back, if it is ours, beside what goes on."""

@@ -8,6 +8,7 @@ Source: design.md section 5; docs/conflicts.md.
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -30,8 +31,8 @@ CARRY_OUT_S: Final = 0.1  # between two tries to give what was agreed: the other
 UNBOUND_S: Final = 5.0  # so long it is tried for one that is not bound: then its rules may want something else
 REFUSED_S: Final = 60.0  # so long what the guard refused is no option
 LOOK_S: Final = 1.0  # between two looks again
-# Refusals that say something of the value, as the guard names them; one of a former version names none.
-OF_VALUE: Final = ("", "gate", "interlock", "approval", "device", "proof")
+# Refusals that say something of the value, as the guard names them.
+OF_VALUE: Final = ("gate", "interlock", "approval", "device", "proof")
 
 
 class Giving:
@@ -106,7 +107,7 @@ class Giving:
         except InvalidInputError:
             return
         if word == agreement.word:
-            if outcome.cause_kind in OF_VALUE:
+            if _is_of_value(outcome):
                 self._refused[key, word] = time.monotonic() + REFUSED_S
             del self.agreements[key]
             self.count("agreed_and_refused", f"{agreement.conflict}: {outcome.reason}")
@@ -136,3 +137,9 @@ class Giving:
             except TheirError as error:
                 log.debug("not looked at again: %s", error)
             await asyncio.sleep(LOOK_S)
+
+
+def _is_of_value(outcome: Outcome) -> bool:
+    """Say whether a refusal is one of the value; a guard of a former version names no cause: then by its words."""
+    is_of_lease = "lease" in re.findall(r"\w+", outcome.reason)
+    return outcome.cause_kind in OF_VALUE or not (outcome.cause_kind or is_of_lease)

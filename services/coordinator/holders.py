@@ -17,6 +17,7 @@ from edgeagents.errors import TheirError, UnavailableError
 from edgeagents.model.message import LeaseReply, LeaseRequest
 
 ANSWER_S: Final = 0.3
+MOST_BYTES: Final = 4096  # of a question: the guard drops longer ones unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,9 @@ class Holders:
         Raises:
             UnavailableError: the guard did not say in `ANSWER_S`, or said something that is no answer.
         """
-        asked = LeaseRequest(
+        asked = _fitting(LeaseRequest(
             incarnation=self._incarnation, device=device, resource=resource, options=tuple(options)
-        )  # fmt: skip
+        ))  # fmt: skip
         subject = subjects.lease(self._bus.settings.gateway, subjects.COORDINATOR)
         about = f"who holds {device[:64]}/{resource[:64]} is not known"
         try:
@@ -70,5 +71,12 @@ class Holders:
             raise UnavailableError(f"{about}: the guard says {told.reason!r:.200}: is it of this version?")
         return Held(
             told.holder, told.quiet_s, {item.agent: item.reason for item in told.barred},
-            {item.option: item.reason for item in told.locked}, frozenset(options) if told.judged else frozenset(),
+            {item.option: item.reason for item in told.locked}, frozenset(asked.options if told.judged else ()),
         )  # fmt: skip
+
+
+def _fitting(asked: LeaseRequest) -> LeaseRequest:
+    """Return a question with as many of its options, the first ones, as it may have bytes; the rest is not judged."""
+    while asked.options and len(wire.encode(asked)) > MOST_BYTES:
+        asked = asked.model_copy(update={"options": asked.options[:-1]})
+    return asked

@@ -124,6 +124,7 @@ class Mediator:
                 held = await self._holder(dispute.device, dispute.resource, options_of(dispute, self._site()))
                 for name, reason in held.barred.items():
                     await self._releases.left((dispute.device, dispute.resource), name, reason)
+                await self._check_winner(dispute)
                 case = self._case(claimant, dispute, held)
         except EdgeAgentsError as error:
             self.refused(claimant, "conflict", f"{dispute.device}/{dispute.resource}: {error}")
@@ -158,6 +159,14 @@ class Mediator:
                 raise InvalidInputError(f"conflict {name} over it is under way: ask again when it has ended")
         return ""
 
+    async def _check_winner(self, dispute: Dispute) -> None:
+        """Free the parties of what stands, where its winner can give it no more by its owner's file."""
+        key = (dispute.device, dispute.resource)
+        stands = self._standing.on(key, time.monotonic())
+        problem = "" if stands is None else party_problem(stands.winner, dispute, self._site())
+        if stands is not None and problem:
+            await self._releases.left(key, stands.winner, problem)
+
     def _case(self, claimant: str, dispute: Dispute, held: Held) -> Case | str:
         """Return a conflict to be settled, or the name of the one that is about the same already.
 
@@ -171,14 +180,12 @@ class Mediator:
             raise InvalidInputError(f"{claimant} takes no part: {held.barred[claimant]}")
         site, now_s = self._site(), time.monotonic()
         stands = self._standing.on((dispute.device, dispute.resource), now_s)
-        if stands is not None and party_problem(stands.winner, dispute, site):
-            stands = None  # by its owner's file it can give it no more
         if stands is not None and stands.winner != claimant:
             raise ConflictError(f"{stands.conflict} stands for {stands.until_s - now_s:.0f} s more: ask again then")
-        parties = self._parties(claimant, dispute, held.agent, site)
+        parties = self._parties(claimant, dispute, held, site)
         # It hangs on whom it names (nobody: on all that are there and could have it so), and on the holder.
         others = [held.agent, *(dispute.others or parties[1:])]
-        hangs_on = tuple(name for name in dict.fromkeys(others) if name not in ("", claimant))
+        hangs_on = tuple(name for name in dict.fromkeys(others) if name in parties[1:])
         dispute = with_files_options(dispute.model_copy(update={"others": hangs_on}), parties, site)
         is_judged = held.judged >= set(dispute.options)
         dispute, locked = without_locked(dispute, held.locked)
@@ -203,12 +210,15 @@ class Mediator:
             raise TooManyAttemptsError(f"{MOST_OPEN} conflicts are under way", 1.0)
         asked.append(now_s)
 
-    def _parties(self, claimant: str, dispute: Dispute, holder: str, site: Site) -> tuple[str, ...]:
+    def _parties(self, claimant: str, dispute: Dispute, held: Held, site: Site) -> tuple[str, ...]:
         """Return the claimant, the holder, whom it names, and who else could want something there; five at most.
+
+        Those that may command nothing there come last: they take nobody's place.
 
         Raises:
             InvalidInputError: what was asked is no conflict between agents that negotiate about it.
         """
+        holder = held.agent
         others = tuple(name for name in dict.fromkeys((holder, *dispute.others)) if name not in ("", claimant))
         if len(others) >= MOST_PARTIES:
             raise InvalidInputError(
@@ -227,7 +237,8 @@ class Mediator:
             raise InvalidInputError(
                 f"nobody who is there negotiates about {dispute.device}/{dispute.resource} and may command it"
             )
-        return (claimant, *others, *beside)[:MOST_PARTIES]
+        seats = sorted((*others, *beside), key=lambda name: name in held.barred)
+        return (claimant, *seats)[:MOST_PARTIES]
 
     async def heard(self, sender: str, said: Act) -> bool:
         """Take an act in; False when it belongs to no conflict that is known here."""
@@ -236,7 +247,7 @@ class Mediator:
             if said.performative == "cancel":  # a party of what stands may command nothing there any more
                 key = self._standing.named(said.conversation, time.monotonic())
                 if key is not None:
-                    self._releases.ask(key, sender)
+                    self._releases.ask(key, sender, time.monotonic())
                     return True
             if said.conversation not in self.ended:
                 return False
@@ -290,6 +301,7 @@ class Mediator:
 
     def close(self) -> None:
         """Leave what is under way to its parties' own timers, as if we had been killed."""
+        self._releases.close()
         for item in list(self._open.values()):
             self._drop(item)
 

@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import PRIORITIES
 from edgeagents.model.cooperation import Act, Appraisal, Dispute, Performative, Settlement
+from edgeagents.model.message import MAX_REASON_CHARS
 from edgeagents.protocol import ladder
 from edgeagents.protocol.conversation import (
     Begin,
@@ -37,6 +38,8 @@ from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.nash import nash
 from services.coordinator.case import VOTE_S, Answers, Case, Verdict
 
+FEW: Final = 8  # options whose reasons are told as they are; of more each one only in
+MANY_CHARS: Final = 100
 UNJUDGED: Final = "lock: the guard did not say what interlocks forbid: it judges what is commanded, as ever"
 
 
@@ -58,11 +61,12 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """The ladder is climbed."""
+    """The ladder is climbed; after `ends_s` not from below again."""
 
     case: Case
     answers: Answers
     ladder: ladder.State
+    ends_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def step(state: State, event: Event) -> Result:
         case Asking(), Heard():
             return _answered(state, event)
         case Asking(), Tick(now_s) if is_over(now_s, state.until_s):
-            return _judged(state.case, state.answers, now_s)
+            return _judged(state, state.answers, now_s)
         case Settling(), (Heard() | Tick()):
             climbed, effects = ladder.step(state.ladder, event)
             return _climbed(replace(state, ladder=climbed), effects)
@@ -132,7 +136,7 @@ def _answered(state: Asking, heard: Heard) -> Result:
 def _gone_on(state: Asking, now_s: float) -> Result:
     """Judge once nothing is awaited from anybody."""
     is_whole = state.answers.speakers == frozenset(state.case.parties)
-    return _judged(state.case, state.answers, now_s) if is_whole else (state, [])
+    return _judged(state, state.answers, now_s) if is_whole else (state, [])
 
 
 def _left(state: Asking | Settling, heard: Heard) -> Result:
@@ -143,8 +147,11 @@ def _left(state: Asking | Settling, heard: Heard) -> Result:
     if refused or sender in answers.out:
         return replace(state, answers=answers), [*refused]
     answers = answers.without(sender, heard.act.reason)
+    if isinstance(state, Settling) and heard.now_s >= state.ends_s:  # parties wait for so long and no longer
+        reason = f"fallback: {sender} left when its time was over: leases and classes decide as they are"
+        return _ended(case, answers, Verdict("", "", "fallback", (*_beside(case, answers), reason)))
     if isinstance(state, Settling):
-        return _judged(case, answers, heard.now_s)
+        return _judged(state, answers, heard.now_s)
     return _gone_on(replace(state, answers=answers), heard.now_s)
 
 
@@ -177,9 +184,9 @@ def appraisal_problem(appraisal: Appraisal, case: Case) -> tuple[RefusalCause, s
 # --- what is decided -------------------------------------------------------------------------------
 
 
-def _judged(case: Case, answers: Answers, now_s: float) -> Result:
+def _judged(state: Asking | Settling, answers: Answers, now_s: float) -> Result:
     """Climb the ladder with all that have answered, where those are there that it hangs on."""
-    told = _beside(case, answers)
+    case, told = state.case, _beside(state.case, answers)
     missing = [name for name in (case.claimant, *case.dispute.others) if _is_missing(name, case, answers)]
     if missing:
         reason = f"fallback: without {', '.join(missing)} nothing is settled: leases and classes decide as they are"
@@ -191,7 +198,8 @@ def _judged(case: Case, answers: Answers, now_s: float) -> Result:
         reason = f"fallback: {case.claimant}, which asked, is out of it: leases and classes decide as they are"
         return _ended(case, answers, Verdict("", "", "fallback", (*told, reason)))
     climbed, effects = ladder.step(ladder.Planned(_dispute(case, answers, willing)), Begin(now_s))
-    return _climbed(Settling(case, answers, climbed), effects)
+    ends_s = state.ends_s if isinstance(state, Settling) else state.until_s - case.answer_s + case.ends_s
+    return _climbed(Settling(case, answers, climbed, ends_s), effects)
 
 
 def _alone(case: Case, answers: Answers, name: str, told: tuple[str, ...]) -> Verdict:
@@ -235,7 +243,9 @@ def forbidden(case: Case, willing: Collection[str]) -> dict[str, str]:
         option: case.problems.get(option, "nobody who bargains may give it")
         for option in case.dispute.options if option not in may
     }  # fmt: skip
-    return {**unable, **case.locked}
+    found = {**unable, **case.locked}
+    most = MAX_REASON_CHARS if len(found) <= FEW else MANY_CHARS  # the record of it all must fit the audit
+    return {option: why[:most] for option, why in found.items()}
 
 
 def _dispute(case: Case, answers: Answers, willing: list[str]) -> ladder.Dispute:

@@ -58,7 +58,7 @@ class Standing:
         return key if key is not None and self.on(key, now_s) is not None else None
 
     def left(self, key: Key, party: str, now_s: float) -> tuple[str, ...]:
-        """Take in that one of its parties may command nothing there any more; return who is bound no longer by that.
+        """Take in that one of its parties may command nothing there any more; return whom it binds no longer by that.
 
         Without its winner, or with one party alone, an outcome is over; else it stands among those that are left.
         """
@@ -68,6 +68,6 @@ class Standing:
         rest = tuple(name for name in found.parties if name != party)
         if party != found.winner and len(rest) > 1:
             self._outcomes[key] = replace(found, parties=rest)
-            return ()
+            return (party,)
         del self._outcomes[key]
-        return rest
+        return found.parties

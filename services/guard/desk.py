@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 INBOXES: Final = "_INBOX."
 OBSERVES: Final = "it observes: it commands nothing"
 MOST_TOLD_CHARS: Final = 300  # of a reason that stands in a list: the whole must fit a message
+MOST_REASONS_BYTES: Final = 65_536  # of all reasons in a welcome: what is paused beyond that is named without
 M = TypeVar("M", bound=Message)
 
 
@@ -223,10 +224,15 @@ class LeaseDesk:
         await self._answer(message, welcome)
 
     def _paused(self, agent: str, devices: Collection[str]) -> tuple[Paused, ...]:
-        return tuple(
-            Paused(device=pause.name if pause.scope == "device" else "", reason=str(pause)[:MOST_TOLD_CHARS])
-            for pause in self._orders.concerning(agent, devices)
-        )
+        """Return what is paused for an agent: all of it, and as many reasons as fit into a message with the rest."""
+        found, left = [], MOST_REASONS_BYTES
+        for pause in self._orders.concerning(agent, devices):
+            reason = str(pause)[:MOST_TOLD_CHARS]
+            left -= len(reason.encode())
+            found.append(Paused(
+                device=pause.name if pause.scope == "device" else "", reason=reason if left >= 0 else "paused"
+            ))  # fmt: skip
+        return tuple(found)
 
     def _told(self, key: Key, options: Sequence[str]) -> LeaseReply:
         """Return what the coordinator is told of a resource: who holds it, who may not command it, what is locked."""

@@ -71,8 +71,10 @@ def test_what_binds_nobody_any_more_says_why() -> None:
     released = {"conflict": "conflict-1", "device": "radiator-living", "resource": "Setpoint", "reason": reason}
     lines = conflict_lines(history(
         (COORDINATOR, "conflict", BODY), ("comfort", "settlement-left", {**released, "reason": "paused by ann"}),
-        (COORDINATOR, "conflict-released", released), ("mallory", "conflict-released", {**released, "reason": "lies"}),
+        (COORDINATOR, "conflict-released", released), ("energy", "settlement-released", released),
+        ("mallory", "conflict-released", {**released, "reason": "lies"}),
     ), "conflict-1")  # fmt: skip
+    assert next(text for word, text in lines if word == "freed").endswith(f"energy: {reason}")
     assert next(text for word, text in lines if word == "left").endswith("comfort: paused by ann")
     assert [text.endswith(reason) for word, text in lines if word == "released"] == [True]
     assert f"binds nobody any more: {reason}" in list(described({**SHOWN, "released": reason}))

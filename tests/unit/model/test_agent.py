@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgeagents.model.agent import AgentDefinition, Recent, Selector, parse_duration_s
+from edgeagents.model.agent import AgentDefinition, Negotiates, Recent, Selector, parse_duration_s
 from edgeagents.model.device import Device
 
 COMFORT = """
@@ -194,3 +194,25 @@ def test_a_habit_looks_ahead_and_has_a_value_for_the_first_days() -> None:
     usual = Recent.model_validate({"of": "a/b", "over": "14d", "take": "usual", "ahead": "45m", "otherwise": 1.0})
 
     assert (usual.over, usual.ahead, usual.otherwise) == (14 * 86_400.0, 2700.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("template", "words", "names"),
+    [
+        ("valve-{n}", {"n": ["1", "22"]}, {"valve-1", "valve-22"}),
+        ("{n}", {"n": ["a", ""]}, {"a", ""}),
+        ("aa{n}aa", {"n": ["", "a"]}, {"aaaa", "aaaaa"}),
+        ("{n}-{n}", {"n": ["1", "2"]}, {"1-1", "2-2"}),
+        ("valve", {"n": ["1"]}, {"valve"}),
+        ("{a}-{b}", {"a": ["1", "2"], "b": ["3"]}, {"1-3", "2-3"}),
+    ],
+)
+def test_what_an_agent_negotiates_about_is_what_its_words_make_and_nothing_else(
+    template: str, words: dict[str, list[str]], names: set[str]
+) -> None:
+    over = {"for_each": words, "device": template, "resource": "R", "values": ["1", "2"], "brings": {"w": "value"}}
+    negotiates = Negotiates.model_validate({"preferences": "p.yaml", "over": [over]})
+    others = {"", "a", "aa", "aaa", "aaaa", "aaaaa", "valve", "valve-", "valve-1", "valve-2", "valve-22", "valve-122",
+              "1-1", "1-2", "2-2", "1-3", "2-3", "1", template}  # fmt: skip
+    assert {name for name in names | others if negotiates.covers(name, "R")} == names
+    assert not any(negotiates.covers(name, "S") for name in names)

@@ -32,7 +32,9 @@ ANNA, BERT = party("anna", "high"), party("bert", "off")
 def test_what_the_gate_forbids_is_no_option() -> None:
     found = settled(ANNA, BERT, forbidden={"low": "window open", "high": "window open"})
     assert (found.option, found.rung) == ("off", "lock")
-    assert "lock: high is forbidden: window open" in found.reasons
+    assert "lock: high, low are forbidden: window open" in found.reasons
+    found = settled(ANNA, BERT, forbidden={"low": "window open", "high": "rain"})
+    assert {"lock: low is forbidden: window open", "lock: high is forbidden: rain"} < set(found.reasons)
     found = settled(ANNA, BERT, forbidden=dict.fromkeys(("off", "low", "high"), "no"), safe="off")
     assert (found.option, found.rung) == ("", "fallback"), "not even the last safe state, where it is forbidden"
 

@@ -76,6 +76,7 @@ class FakeCommander:
 
     def __init__(self) -> None:
         self.order = ""  # of the owner's: why it may command nothing
+        self.mode = "act"
         self.is_free = True
         self.quiet: float | None = None
         self.released: list[tuple[str, str]] = []
@@ -390,7 +391,9 @@ async def test_who_may_command_nothing_gives_way_and_asks_for_nothing(rig: Rig) 
     await rig.settled(stands_s=0.001)
     rig.commander.order = PAUSED
     await asyncio.sleep(0.01)
-    assert rig.conflicts.standing(WISH, False) is WISH  # what was agreed is over: in `act` it would ask anew
+    assert rig.conflicts.standing(WISH, False) == PAUSED, "held back until the guard tells us that it is over"
+    rig.commander.mode = "observe"
+    assert rig.conflicts.standing(WISH, False) is WISH, "the commander says so itself, and what it would have done"
     await rig.asked()
     assert (rig.bus.said[-1].performative, rig.bus.said[-1].reason) == ("refuse", PAUSED)
     assert not rig.bus.asked
@@ -483,6 +486,18 @@ async def test_what_is_refused_for_another_cause_says_nothing_of_the_value(rig: 
     assert {item.option: round(item.utility, 3) for item in rig.bus.said[-1].appraisal.worths}["19"] == 0.4
 
 
+@pytest.mark.parametrize(("reason", "worth"), [("interlock 'please'", 0.0), ("the lease is another's", 0.4)])
+async def test_what_a_guard_of_a_former_version_refuses_for_the_lease_says_nothing_of_the_value(
+    rig: Rig, reason: str, worth: float
+) -> None:
+    await rig.asked()
+    await rig.settled()
+    rig.conflicts.giving.ended(refused("1.9e+01", reason, cause=""))
+    await rig.asked()
+    assert rig.bus.said[-1].appraisal is not None
+    assert {item.option: round(item.utility, 3) for item in rig.bus.said[-1].appraisal.worths}["19"] == worth
+
+
 async def test_a_task_neither_waits_for_a_settlement_nor_asks_for_one(rig: Rig) -> None:
     rig.conflicts.couple([COUPLED], {})
     rig.set_present(20.0)
@@ -568,7 +583,9 @@ async def test_who_is_paused_while_it_bargains_says_so_and_hears_the_outcome_as_
 
 
 @pytest.mark.parametrize("winner", ["warm", "thrifty"])
-async def test_who_is_paused_while_an_outcome_stands_is_out_of_it_and_says_so_once(rig: Rig, winner: str) -> None:
+async def test_who_is_paused_while_an_outcome_stands_says_so_once_and_keeps_it_until_it_is_told(
+    rig: Rig, winner: str
+) -> None:
     await rig.asked()
     await rig.settled(winner=winner)
     rig.conflicts.obey()  # orders of others change nothing
@@ -578,8 +595,36 @@ async def test_who_is_paused_while_an_outcome_stands_is_out_of_it_and_says_so_on
     rig.conflicts.obey()
     await asyncio.sleep(0)
     assert [said.performative for said in rig.bus.said] == ["inform", "cancel"]
-    assert not rig.conflicts.giving.agreements
+    assert rig.conflicts.giving.agreements, "else it would be free by its own word, and the others bound"
     assert ("settlement-left", {"conflict": NAME, "reason": PAUSED}) in rig.notes
+    await rig.hear(act("cancel", NAME, reason="warm takes no part any more: paused by ann"))
+    assert not rig.conflicts.giving.agreements
+
+
+async def test_who_is_paused_again_while_an_outcome_stands_says_so_again(rig: Rig) -> None:
+    await rig.asked()
+    await rig.settled()
+    for order in (PAUSED, "", PAUSED):
+        rig.commander.order = order
+        rig.conflicts.obey()
+    await asyncio.sleep(0)
+    assert [said.performative for said in rig.bus.said] == ["inform", "cancel", "cancel"]
+
+
+@pytest.mark.parametrize(("is_told", "most"), [(False, 3), (True, 1)])
+async def test_that_it_is_out_is_said_a_few_times_until_the_coordinator_answers(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, is_told: bool, most: int
+) -> None:
+    monkeypatch.setattr("services.agent.conflicts.LEAVE_AGAIN_S", 0.01)
+    await rig.asked()
+    await rig.settled()
+    rig.commander.order = PAUSED
+    rig.conflicts.obey()
+    if is_told:
+        await rig.hear(act("cancel", NAME, reason="warm takes no part any more"))
+    await until(lambda: len(rig.bus.said) == 1 + most, "it was said")
+    await asyncio.sleep(0.05)
+    assert [said.performative for said in rig.bus.said] == ["inform", *["cancel"] * most]
 
 
 @pytest.mark.parametrize("winner", ["warm", "thrifty"])

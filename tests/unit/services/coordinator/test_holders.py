@@ -11,6 +11,7 @@ from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.errors import UnavailableError
 from edgeagents.model.message import Barred, LeaseReply, LeaseRequest, Locked
 from services.coordinator.holders import ANSWER_S, Held, Holders
+from services.guard import reception
 
 
 class Guard:
@@ -50,6 +51,23 @@ async def test_the_holder_is_whom_the_guard_names() -> None:
     locked = (Locked(option="21", reason="interlock 'window'"),)
     known = Held("", 0.0, {}, {"21": "interlock 'window'"}, frozenset({"19", "21"}))
     assert await asked(told(locked=locked, judged=True)) == known
+
+
+async def test_of_long_options_as_many_are_asked_about_as_the_guard_reads_and_the_rest_is_not_judged() -> None:
+    asked: list[bytes] = []
+
+    class Ear(Guard):
+        async def request(
+            self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, *, timeout_s: float
+        ) -> BusMessage:
+            asked.append(data)
+            return BusMessage("", told(judged=True))
+
+    options = tuple(f"{number:064}" for number in range(64))
+    found = await Holders(cast(Bus, Ear(None)), "a" * 32).of("radiator-living-room", "Setpoint", options)
+    assert len(asked[0]) <= reception.MOST_BYTES
+    assert 60 <= len(found.judged) < 64
+    assert found.judged == set(wire.decode(LeaseRequest, asked[0]).options) == set(options[: len(found.judged)])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from edgeagents.model.device import Device, Profile
 from edgeagents.protocol.conversation import act
 from edgeagents.settings import BusSettings
 from services.coordinator import mediator as module
-from services.coordinator import negotiator
+from services.coordinator import negotiator, releases
 from services.coordinator.eligibility import Site
 from services.coordinator.holders import Held
 from services.coordinator.mediator import MOST_OPEN, Mediator, Terms
@@ -78,6 +78,7 @@ class Rig:
         )
         self.held = Held("comfort", 1_000.0)
         self.serves = True
+        self.asks = self.at_once = self.most_at_once = 0
         self.mediator = Mediator(
             cast(Bus, self.bus), cast(Audit, self), lambda: self.site, lambda: self.roster.alive(1.0),
             Terms(answer_s=600.0), tasks, self.holder, self.check_serving,
@@ -85,7 +86,11 @@ class Rig:
 
     async def holder(self, device: str, resource: str, options: Sequence[str]) -> Held:
         """Say who holds a resource, as the guard would; who asks lets others have their turn."""
+        self.asks += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0)
+        self.at_once -= 1
         self.judged = tuple(options)
         if self.held.agent == "?":
             raise UnavailableError(f"who holds {device}/{resource} is not known: no answer in 0.3 s")
@@ -414,10 +419,12 @@ async def test_what_one_of_two_leaves_binds_the_other_no_more(who: str) -> None:
         rig.held = Held("", 0.0, {who: "paused by ann"})
         await rig.say(name, who, act("cancel", name, reason="of its own"))
         await rig.say(name, who, act("cancel", name, reason="said twice"))
-        await until(lambda: len(rig.bus.told) > told, "the other is told")
-        subject, said = rig.bus.told[-1]
-        assert (subject, said.performative, said.settlement) == (f"gw.acts.{other}.coordinator", "cancel", None)
-        assert rig.order[-2:] == ["conflict-released", "asked"], "it is written down before it is told"
+        await until(lambda: len(rig.bus.told) > told + 1, "both are told")
+        assert {subject for subject, _ in rig.bus.told[told:]} == {
+            f"gw.acts.{name}.coordinator" for name in (who, other)
+        }, "who left keeps what was agreed until it hears that it is over"
+        assert {(said.performative, said.settlement) for _, said in rig.bus.told[told:]} == {("cancel", None)}
+        assert rig.order[-3:] == ["conflict-released", "asked", "asked"], "it is written down before it is told"
         assert rig.mediator.record(name)["released"] == f"{who} takes no part any more: paused by ann"
         rig.held = Held("comfort", 1_000.0)
         assert await rig.settle(), "it may be asked about at once"
@@ -431,29 +438,105 @@ async def test_whom_the_guard_bars_has_left_what_stands_though_it_says_nothing()
         rig.held = Held("", 0.0, PAUSED)
         again = await rig.file()
         await rig.say(again, "energy", says("19", THRIFTY))
-    assert (rig.bodies[-2]["conflict"], rig.bodies[-2]["released"]) == (name, ["energy"])
+    assert (rig.bodies[-2]["conflict"], rig.bodies[-2]["released"]) == (name, ["energy", "comfort"])
     assert (rig.bodies[-1]["value"], rig.bodies[-1]["winner"]) == ("19", "energy")
 
 
-@pytest.mark.parametrize("who", ["air", "energy"])
-async def test_nobody_ends_what_stands_by_its_own_word(who: str) -> None:
-    """Neither one that has no part in it, nor the loser, which would ask anew."""
+async def test_a_loser_does_not_end_what_stands_by_its_own_word() -> None:
+    """It would ask anew until it wins."""
     async with asyncio.TaskGroup() as tasks:
         rig = Rig(tasks)
         name = await rig.settle()
         told = len(rig.bus.told)
-        await rig.say(name, who, act("cancel", name, reason="paused by ann"))
+        await rig.say(name, "energy", act("cancel", name, reason="paused by ann"))
         await until(lambda: rig.mediator.counts["refused_not-allowed"] == 1, "the guard was asked")
         assert "stands for" in await rig.refused()
-        rig.held = Held("?")
-        await rig.say(name, who, act("cancel", name, reason="paused by ann"))
     assert (len(rig.bus.told), rig.mediator.counts["released"]) == (told, 0)
+
+
+async def test_the_guard_is_asked_about_who_left_once_for_a_flood_and_never_for_a_stranger() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.settle()
+        asked = rig.asks
+        for _ in range(50):
+            await rig.say(name, "air", act("cancel", name, reason="no party of it"))
+            await rig.say(name, "energy", act("cancel", name, reason="paused by ann"))
+        await until(lambda: rig.mediator.counts["refused_not-allowed"] == 1, "the guard was asked")
+        for _ in range(50):
+            await rig.say(name, "energy", act("cancel", name, reason="paused by ann"))
+        await asyncio.sleep(0.15)
+        assert rig.asks == asked + 1
+        assert rig.mediator.counts["refused_late"] == 50 + 49 + 49
+        rig.mediator.close()
+
+
+async def test_the_guard_is_asked_about_who_left_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(releases, "RETRY_S", 0.01)
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        name = await rig.settle()
+        rig.held = Held("?")
+        await rig.say(name, "comfort", act("cancel", name, reason="paused by ann"))
+        await until(lambda: rig.mediator.counts["leaving_unknown"] > 2, "it was asked again")
+        rig.held = Held("", 0.0, PAUSED)
+        await until(lambda: rig.mediator.counts["released"] == 1, "the parties are free")
+
+
+async def test_the_guard_is_asked_about_one_after_the_other_and_once_where_all_parties_left() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        names = []
+        for number in range(5):
+            names.append(await rig.file(f"valve-{number}"))
+            await rig.say(names[-1], "energy", says("19", THRIFTY))
+            await rig.say(names[-1], "comfort", says("22", WARM, **HOLDS))
+        rig.held = Held("", 0.0, {"energy": "paused by ann", "comfort": "paused by ann"})
+        asked, rig.most_at_once = rig.asks, 0
+        for name in names:
+            for who in ("energy", "comfort"):
+                await rig.say(name, who, act("cancel", name, reason="paused by ann"))
+        await until(lambda: rig.mediator.counts["released"] == 5, "all are free")
+    assert (rig.asks - asked, rig.most_at_once) == (5, 1)
+
+
+async def test_a_loser_that_leaves_while_others_stay_bound_is_free_alone() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        rig.roster = rig.roster.heard("air", Announcement(incarnation="run"), 1.0)
+        name = await rig.file()
+        await rig.say(name, "energy", says("19", THRIFTY))
+        await rig.say(name, "comfort", says("22", WARM, **HOLDS))
+        await rig.say(name, "air", says("22", WARM))
+        rig.held = Held("comfort", 0.0, {"air": "paused by ann"})
+        await rig.say(name, "air", act("cancel", name, reason="paused by ann"))
+        await until(lambda: rig.mediator.counts["released"] == 1, "it is free")
+        assert (rig.bus.told[-1][0], rig.bus.told[-2][1].performative) == ("gw.acts.air.coordinator", "inform")
+        assert rig.mediator.record(name)["released"] == "", "the others stay bound"
+        assert "stands for" in await rig.refused()
+
+
+async def test_whom_the_guard_bars_takes_no_place_of_one_that_could_want_something_there() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks)
+        for name in ("air", "bath", "cellar", "door", "zed"):
+            rig.change(name)
+            rig.roster = rig.roster.heard(name, Announcement(incarnation="run"), 1.0)
+        rig.held = Held("", 0.0, dict.fromkeys(("comfort", "air", "bath", "cellar", "door"), "paused by ann"))
+        name = await rig.file()  # it names comfort, which is paused
+        await rig.say(name, "energy", says("19", THRIFTY))
+        await rig.say(name, "zed", says("22", WARM))
+    assert {party["agent"]: party["said"] for party in rig.bodies[-1]["parties"]} == {
+        "energy": "bargains", "zed": "bargains", "comfort": "takes no part", "air": "takes no part",
+        "bath": "takes no part",
+    }  # fmt: skip
+    assert rig.bodies[-1]["value"] == "20"
 
 
 async def test_what_a_winner_won_that_observes_by_its_file_by_now_stands_no_more() -> None:
     async with asyncio.TaskGroup() as tasks:
         rig = Rig(tasks)
-        await rig.settle()
+        former = await rig.settle()
         assert "stands for" in await rig.refused()
         rig.change("comfort", mode="observe")
         rig.held = Held()
@@ -461,7 +544,9 @@ async def test_what_a_winner_won_that_observes_by_its_file_by_now_stands_no_more
         name = await rig.file(others=())
         await rig.say(name, "energy", says("19", THRIFTY))
         await rig.say(name, "air", says("22", WARM))
+        assert "comfort takes no part any more: agent 'comfort' is in mode" in rig.mediator.record(former)["released"]
     assert rig.bodies[-1]["value"] == "20"
+    assert "conflict-released" in rig.order
 
 
 OPEN = "interlock 'window': valve/Setpoint above 20 while valve/Open is true"
@@ -483,7 +568,7 @@ async def test_what_interlocks_forbid_is_struck_out_before_anybody_is_asked() ->
     assert (set(rig.judged), asked) == (set(OPTIONS), {("22", "19")})
     assert rig.bodies[-1]["forbidden"] == {"20": OPEN, "21": OPEN}
     reasons = rig.mediator.record(name)["reasons"]
-    assert f"lock: 20 is forbidden: {OPEN}" in reasons
+    assert f"lock: 20, 21 are forbidden: {OPEN}" in reasons
     assert not [reason for reason in reasons if "did not say" in reason]
 
 

@@ -1,5 +1,6 @@
 """One conflict from the question to its end: who gets what and why, and what comes of silence, lies and repetition."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -7,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeagents.audit import MAX_BODY_BYTES
 from edgeagents.model.cooperation import Act, Appraisal, Ballot, Dispute, Worth
 from edgeagents.protocol.conversation import Begin, Heard, Refuse, Tell, Tick, act
 from services.coordinator import negotiator
 from services.coordinator.case import Case, Verdict
 from services.coordinator.negotiator import Ended
+from services.coordinator.settlements import settled_body
 
 OPTIONS = ("22", "19", "20", "21")
 WARM = {"19": 0.3, "20": 0.6, "21": 0.8, "22": 0.9}
@@ -350,6 +353,34 @@ def test_one_that_leaves_a_vote_is_not_waited_for() -> None:
     assert isinstance(played.state, negotiator.Settling)
     played.hear("comfort", act("cancel", NAME, reason=PAUSED))
     assert (played.verdict.value, played.verdict.winner, played.verdict.rung) == ("19", "energy", "lease")
+
+
+def test_one_that_leaves_a_vote_when_its_time_is_over_has_nothing_settled() -> None:
+    """Parties wait no longer: what is settled then would bind nobody but the coordinator's book."""
+    parties = ("energy", "comfort", "air", "heat")
+    played = Played(case(parties))
+    for name in parties:
+        played.hear(name, says("19", {"19": 1.0}))
+    played.hear("heat", act("cancel", NAME, reason=PAUSED), 2.4)
+    assert isinstance(played.state, negotiator.Settling), "in time the others go on"
+    played.hear("air", act("cancel", NAME, reason=PAUSED), 2.5)
+    assert (played.verdict.winner, played.verdict.rung) == ("", "fallback")
+    assert "air left when its time was over" in played.verdict.reasons[-1]
+
+
+@pytest.mark.parametrize("causes", [1, 63])
+def test_the_record_of_many_forbidden_options_fits_the_audit(causes: int) -> None:
+    """Each one's reason in short, and a line for each cause, not for each option."""
+    locked = {f"{number:060}.5": f"{number % causes} " + "я" * 298 for number in range(63)}
+    played = Played(case(locked=locked))
+    played.hear("energy", says("19", THRIFTY))
+    played.hear("comfort", says("22", WARM, **HOLDS))
+    assert isinstance(played.state, Ended)
+    body = settled_body(played.state, 0.1)
+    assert set(body["forbidden"]) == set(locked)
+    assert sum(reason.startswith("lock: ") for reason in body["reasons"]) == min(causes, 9)
+    assert len(json.dumps(body, ensure_ascii=False).encode()) < MAX_BODY_BYTES / 2
+    assert body["value"] == "20"
 
 
 def test_where_all_but_who_asked_are_left_nothing_is_settled_for_them() -> None:

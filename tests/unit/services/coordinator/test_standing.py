@@ -38,7 +38,7 @@ def test_without_its_winner_an_outcome_binds_nobody() -> None:
     standing = Standing()
     standing.settled(KEY, BOUND)
     assert standing.named("conflict-1", 100.0) == KEY
-    assert standing.left(KEY, "comfort", 100.0) == ("energy", "air")
+    assert standing.left(KEY, "comfort", 100.0) == ("energy", "comfort", "air")
     assert (standing.on(KEY, 100.0), standing.named("conflict-1", 100.0)) == (None, None)
 
 
@@ -46,10 +46,10 @@ def test_a_loser_that_leaves_frees_the_winner_only_where_nobody_else_is_left() -
     standing = Standing()
     standing.settled(KEY, BOUND)
     assert standing.left(KEY, "mallory", 100.0) == ()
-    assert standing.left(KEY, "energy", 100.0) == ()
+    assert standing.left(KEY, "energy", 100.0) == ("energy",)
     assert standing.named("conflict-1", 100.0) == KEY
     assert standing.left(KEY, "energy", 100.0) == ()
-    assert standing.left(KEY, "air", 100.0) == ("comfort",)
+    assert standing.left(KEY, "air", 100.0) == ("comfort", "air")
     assert standing.on(KEY, 100.0) is None
 
 

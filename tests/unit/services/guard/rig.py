@@ -268,6 +268,10 @@ class Rig:
         assert len(found) == len(self.outcomes), "one outcome for each command"
         return {str(name): value for name, value in found.items()}
 
+    def causes(self) -> dict[str, str]:
+        """Return the words for code with which outcomes say why a command was not carried out, by its id."""
+        return {outcome.command_id: outcome.cause_kind for _, outcome in self.outcomes}
+
     @contextlib.asynccontextmanager
     async def lanes(self) -> AsyncIterator[Lanes]:
         """Yield running lanes; at the end of the block all that is queued is done."""

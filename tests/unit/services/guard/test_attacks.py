@@ -298,6 +298,7 @@ async def test_what_could_not_be_denied_for_want_of_a_disk_still_waits(
     monkeypatch.undo()
     await people.decide("c-1", Verdict(decision="deny"), "ann")
     assert rig.told()["c-1"][0] == "refused"
+    assert rig.causes()["c-1"] == "approval"
 
 
 async def test_what_is_given_while_a_resume_is_being_written_down_stays_refused(rig: Rig) -> None:

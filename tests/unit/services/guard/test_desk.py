@@ -441,6 +441,16 @@ async def test_the_welcome_says_what_the_owner_paused_of_what_an_agent_may_comma
     )  # fmt: skip
 
 
+async def test_of_many_pauses_all_are_named_and_as_many_reasons_told_as_fit_a_message(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.guard.desk.MOST_REASONS_BYTES", 30)
+    for pause in (Pause("device", "valve", "ann", "painting", 1), Pause("all", "", "bob", "ä" * 10, 1)):
+        await desk.rig.orders.pause(pause)
+    told = (await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)).paused
+    assert told == (Paused(device="valve", reason="paused by ann: painting"), Paused(device="", reason="paused"))
+
+
 async def test_the_coordinator_alone_is_told_what_interlocks_forbid_of_what_it_asks_about(rig: Rig) -> None:
     found = Desk(rig)
     found.desk._locked = lambda key, options: {name: f"{key[1]} " + "x" * 500 for name in options if name == "21"}

@@ -98,6 +98,7 @@ async def test_what_was_there_before_the_start_expires_whatever_the_clock_says(s
     source.add(command("new"))
     told = await source.run(last_before=2)
     assert told["old"] == ("expired", "waited while the guard was not running: age unknown")
+    assert source.rig.causes() == {"old": "late", "new": ""}
     assert told["new"][0] == "proven"
 
 
@@ -105,6 +106,7 @@ async def test_what_came_too_late_expires(source: Source) -> None:
     source.add(command(ttl_s=10))
     source.later(11)
     assert (await source.run())["c-1"] == ("expired", "received 11.0 s after it was stored")
+    assert source.rig.causes() == {"c-1": "late"}
     assert source.rig.commands.log == []
 
 
@@ -148,6 +150,7 @@ async def test_without_room_a_command_is_refused_and_told_before_it_is_acknowled
     source.bus.deliver = [2, 2, 4]
     found = await source.run()
     assert found["c-1"] == ("refused", "the guard's volume is full")
+    assert rig.causes()["c-1"] == "storage"
     assert found["c-2"][0] == "proven"
     assert told == [[]], "told first, acknowledged then; the second delivery is known"
     assert source.bus.acked == [2, 2, 4]
@@ -216,6 +219,7 @@ async def test_what_was_stored_before_the_brokers_clock_was_set_back_is_of_unkno
     source.add(command())
     source.later(-3600)
     assert (await source.run())["c-1"] == ("expired", "age unknown: a clock was set while it was on its way")
+    assert source.rig.causes() == {"c-1": "late"}
 
 
 async def test_a_broker_that_tells_no_time_makes_every_age_unknown(source: Source) -> None:

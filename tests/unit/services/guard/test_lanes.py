@@ -92,7 +92,7 @@ async def test_a_late_command_expires_and_nothing_is_set(rig: Rig) -> None:
     assert rig.commands.log == []
 
 
-async def test_a_pause_a_hand_and_a_task_without_award_are_causes_of_their_own(rig: Rig) -> None:
+async def test_a_pause_and_a_task_without_award_are_causes_of_their_own(rig: Rig) -> None:
     await rig.orders.pause(Pause("device", "valve", "ann", "painting", 1))
     await rig.run(rig.job())
     assert rig.outcomes[-1][1].cause_kind == "order"
@@ -378,6 +378,7 @@ class TestHand:
         (shown,) = rig.overrides.listed()
         assert (shown["value"], shown["untilSite"] - shown["sinceSite"]) == ("17", 1800.0)
         assert "set by hand to 17" in (await rig.run(rig.job("c-2", sequence=11)))["c-2"][1]
+        assert rig.causes()["c-2"] == "override"
         assert rig.commands.values["valve", "Setpoint"] == "17"
         rig.restart()
         assert "set by hand to 17" in (await rig.run(rig.job("c-3", sequence=12)))["c-3"][1], "also after a restart"
@@ -392,6 +393,7 @@ class TestHand:
             await lanes.put(rig.job("c-2", sequence=11))
             rig.picture.see(event("valve", "Setpoint", "17", SITE_S + 60))
         assert "set by hand" in rig.told()["c-2"][1]
+        assert rig.causes()["c-2"] == "override"
 
     async def test_a_stale_reading_is_no_hand(self, rig: Rig) -> None:
         await self.proven(rig)
@@ -661,6 +663,7 @@ class TestHuman:
         ]
         told = await rig.run(*jobs)
         assert told == {"c-2": ("refused", "2 commands of agent 'air' wait for a human already")}
+        assert rig.causes() == {"c-2": "room"}
 
     async def test_nobody_takes_the_place_of_a_command_that_waits(self, rig: Rig) -> None:
         """The approver must get what was listed under an id."""
@@ -682,6 +685,7 @@ class TestStrangers:
         assert set(rig.told().values()) == {
             ("refused", f"core-metadata knows no device 'made-up-{n}'") for n in range(50)
         }
+        assert set(rig.causes().values()) == {"gate"}
 
     async def test_one_agents_flood_is_cut_off_and_others_go_on(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch
@@ -696,6 +700,7 @@ class TestStrangers:
         assert [told[f"c-{number}"][0] for number in range(6)].count("refused") >= 1
         assert told["other"][0] == "proven"
         assert "3 commands of agent 'air' are under way already" in dict(told.values())["refused"]
+        assert {rig.causes()[name] for name, (status, _) in told.items() if status == "refused"} == {"room"}
 
     async def test_long_texts_make_no_long_outcomes(self, rig: Rig) -> None:
         rig.commands.set_does = failing(NotFoundError("x" * 100_000))

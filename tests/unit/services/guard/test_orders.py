@@ -88,7 +88,25 @@ async def test_a_pause_between_intent_and_set_is_seen_right_before_the_set(rig: 
 
     rig.ledger.enter = enter  # type: ignore[method-assign]
     assert await rig.run(rig.job()) == {"c-1": ("refused", "paused by ann: window cleaning")}
+    assert rig.causes() == {"c-1": "order"}
     assert rig.commands.sets == []
+
+
+async def test_a_pause_while_it_is_written_down_that_a_human_is_asked_is_the_owners_word(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rig.approvals, "park", lambda job, verdict: rig.orders.problem("air", "valve", job.sequence))
+    stored = rig.ledger.enter
+
+    def enter(*arguments: Any) -> None:
+        stored(*arguments)
+        rig.orders._paused[("all", "")] = pause()
+
+    rig.ledger.enter = enter  # type: ignore[method-assign]
+    epoch = rig.grant(resource="Enabled", sequence=2)
+    job = rig.job("c-1", "false", resource="Enabled", epoch=epoch, deadline_s=1e6)
+    assert await rig.run(job) == {"c-1": ("refused", "paused by ann: window cleaning")}
+    assert rig.causes() == {"c-1": "order"}
 
 
 async def test_what_waited_in_its_lane_is_not_carried_out_after_the_resume(rig: Rig) -> None:

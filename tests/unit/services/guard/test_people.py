@@ -130,6 +130,7 @@ async def test_a_pause_refuses_what_waits_for_a_human_and_the_resume_does_not_br
     door.park("c-2", agent="heat")
     await door.post("pause", scope="agent", name="air", reason="window cleaning")
     assert door.rig.told() == {"c-1": ("refused", "paused by ann: window cleaning")}
+    assert door.rig.causes() == {"c-1": "order"}
     await door.post("resume", scope="agent", name="air")
     assert (await door.post("approval/c-1", decision="approve")).status_code == 404
     assert (await door.post("approval/c-2", decision="approve")).status_code == 200
