@@ -59,14 +59,16 @@ async def under_fire(rig: Rig, clients: Clients, count: int, killed: Sequence[st
     return problems
 
 
-async def ends_well(rig: Rig, clients: Clients, watcher: Watcher, what: str, *, is_whole: bool = False) -> list[str]:
+async def ends_well(
+    rig: Rig, clients: Clients, watcher: Watcher, what: str, *, is_whole: bool = False, least: float = 1 / 3
+) -> list[str]:
     """Return what is wrong once all tasks have ended: with them, and with the commands they made."""
     tasks = await clients.ended(90.0 + clients.deadline_s)
     problems = await verdict(clients, watcher, rig.bus, tasks, is_whole=is_whole)
     states = [task["state"] for task in tasks.values()]
     said = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     rig.score.say(f"     [bold]{what}[/bold]: {len(clients.accepted)} tasks: {said}; by {dict(clients.ways)}")
-    if states.count("done") * 3 < len(states):
+    if states.count("done") < least * len(states):
         problems.append(f"few of {len(states)} tasks are done: {said}")
     return problems + rig.score.run(what, await rig.judged())
 
@@ -85,7 +87,8 @@ async def test_a_thousand_tasks_end_once_each_while_processes_are_killed(
     async with society(tmp_path, score, seed, THOUSAND_S) as (rig, clients, watcher):
         killed = [name for _ in range(max(2, rounds // 5)) for name in rig.random.sample(KILLED, len(KILLED))]
         problems = await under_fire(rig, clients, 1_000, killed)
-        assert problems + await ends_well(rig, clients, watcher, "1,000 tasks under fire") == []
+        # All that an agent has taken fails when it is killed, and both are killed four times while they have hundreds.
+        assert problems + await ends_well(rig, clients, watcher, "1,000 tasks under fire", least=1 / 5) == []
 
 
 async def test_tasks_flow_again_soon_after_the_coordinator_is_lost(tmp_path: Path, seed: int, score: Score) -> None:
