@@ -10,13 +10,13 @@ from typing import Final, Literal, TypeAlias
 from pydantic import BaseModel
 
 from edgeagents import permissions, subjects
+from edgeagents.adapters.task_pages import OneTask, TaskGiven, TaskList
 from edgeagents.adapters.web_pages import ErrorBody
 from edgeagents.model import cooperation, message
 from edgeagents.model.completion import Completion, CompletionFailure, CompletionRequest
 from edgeagents.model.task import TaskWanted
 from services.agent.questions import Question
 from services.agent.shown import AskAnswer
-from services.coordinator.shown import OneTask, TaskGiven, TaskList
 
 Raw: TypeAlias = Literal[
     "Empty", "Incarnation", "DeadLetter", "TaskRecord", "TaskId", "TaskFilter", "Trigger", "Copy", "MicroAnswer",

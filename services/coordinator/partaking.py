@@ -11,7 +11,7 @@ from typing import Final
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.cooperation import Dispute
 from edgeagents.model.skill import Aim
-from services.coordinator.eligibility import Site, device_problem, permission_problem
+from edgeagents.protocol.eligibility import Site, device_problem, permission_problem
 
 MOST_ASKED: Final = 64  # options that parties are asked about
 
