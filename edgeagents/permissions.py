@@ -25,6 +25,7 @@ from edgeagents.subjects import (
     TASKS_STREAM,
     TRIGGERS_STREAM,
     agent_durable,
+    announcements,
     asked_on,
     between,
     coordinator_hears,
@@ -160,7 +161,7 @@ def _leading(gateway: str, agent: str) -> tuple[list[str], list[str]]:
         peer(gateway, "peer-answers", agent, None),
         peer(gateway, "peer-ledger", agent, None),
         peer_task(gateway, agent, None, None),
-        f"{token(gateway)}.roster.*",  # who is there, with which skills
+        announcements(gateway),  # who is there, with which skills
     ]
     return says, hears
 

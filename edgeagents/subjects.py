@@ -177,6 +177,11 @@ def announcement(gateway: str, agent: str) -> str:
     return f"{token(gateway)}.roster.{token(agent)}"
 
 
+def announcements(gateway: str) -> str:
+    """Return the filter for what all agents of a gateway say of themselves."""
+    return f"{token(gateway)}.roster.*"
+
+
 def task_ledger(gateway: str, agent: str) -> str:
     """Return the subject on which an agent asks the ledger of tasks."""
     return f"{token(gateway)}.ledger.{token(agent)}"

@@ -8,12 +8,15 @@ Source: docs/decisions/0026.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.message import Cause, CommandKind, RiskClass, SiteEntry
 from edgeagents.model.task import led_of
 from edgeagents.protocol import gate
+
+MOST_LED_S: Final = 3_600.0  # the longest deadline of a led task: what takes longer can wait for a coordinator
 
 
 def bound_problem(risk_class: RiskClass, kind: CommandKind, place: str) -> str:

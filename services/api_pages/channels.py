@@ -3,7 +3,7 @@
 Seen from whoever connects to a gateway: an agent, or a tool of the owner's. Source: design.md section 4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -32,6 +32,14 @@ HOLES: Final = {
     "WRITER": ("writer", "an agent or service"), "RUN": ("incarnation", "of the run that writes"),
     "TASK": ("task", "a task's id"), "SENDER": ("sender", "who asks"), "SERVICE": ("service", "a service's key"),
     "STREAM": ("stream", "a stream's name"),
+}  # fmt: skip
+
+
+ASKED: Final[Mapping[str, tuple[Said, type[BaseModel], str]]] = {
+    "submit": (TaskWanted, TaskGiven, "Gives a task; answered once it is on disk."),
+    "get": ("TaskId", OneTask, "Asks where a task stands."),
+    "list": ("TaskFilter", TaskList, "Lists tasks, the newest first."),
+    "cancel": ("TaskId", OneTask, "Ends a task; only who gave it, and `owner`, may."),
 }  # fmt: skip
 
 
@@ -74,7 +82,7 @@ def shown(address: str) -> str:
 
 def channels() -> list[Channel]:
     """Return all channels, those of an agent's life first."""
-    return [*_commanding(), *_sharing_work(), *_language(), *_kept(), *_gateways()]
+    return [*_commanding(), *_sharing_work(), *_leading(), *_language(), *_kept(), *_gateways()]
 
 
 def _commanding() -> Iterator[Channel]:
@@ -145,13 +153,7 @@ def _sharing_work() -> Iterator[Channel]:
         "consents", subjects.consent(_G, _AGENT), "agent", (cooperation.Act,),
         "`accept-proposal` or `reject-proposal` to what the guard asked, in the same conversation; protobuf.",
     )  # fmt: skip
-    asked: dict[str, tuple[Said, type[BaseModel], str]] = {
-        "submit": (TaskWanted, TaskGiven, "Gives a task; answered once it is on disk."),
-        "get": ("TaskId", OneTask, "Asks where a task stands."),
-        "list": ("TaskFilter", TaskList, "Lists tasks, the newest first."),
-        "cancel": ("TaskId", OneTask, "Ends a task; only who gave it, and `owner`, may."),
-    }
-    for verb, (said, told, about) in asked.items():
+    for verb, (said, told, about) in ASKED.items():
         yield Channel(
             f"task{verb.capitalize()}", subjects.task_request(_G, verb, "SENDER"), "owner", (said,), about,
             (told, ErrorBody), is_json_alone=True,
@@ -161,6 +163,33 @@ def _sharing_work() -> Iterator[Channel]:
         "The newest message says where a task stands. For the coordinator alone: others ask `get`.",
         stored=subjects.TASKS_STREAM, is_json_alone=True,
     )  # fmt: skip
+
+
+def _leading() -> Iterator[Channel]:
+    to_agent = "An agent that may lead (`leads: true` in its file) writes it, and nobody else can."
+    yield Channel(
+        "peerActs", subjects.peer(_G, "peer-acts", _AGENT, "SENDER"), "agent", (cooperation.Act,),
+        f"Calls for proposals, awards, cancels of a task that an agent leads while no coordinator is there. {to_agent}",
+    )  # fmt: skip
+    yield Channel(
+        "peerAnswers", subjects.peer(_G, "peer-answers", _AGENT, "SENDER"), "agent", (cooperation.Act,),
+        "Bids, refusals, reports to the agent that leads.",
+    )  # fmt: skip
+    yield Channel(
+        "peerLedger", subjects.peer(_G, "peer-ledger", _AGENT, "SENDER"), "agent", (cooperation.LedgerAsk,),
+        "Takes what was awarded, closes what was done; answered on `peer-ledger-told`.",
+    )  # fmt: skip
+    yield Channel(
+        "peerLedgerTold", subjects.peer(_G, "peer-ledger-told", _AGENT, "SENDER"), "agent", (cooperation.LedgerTold,),
+        f"What the agent that leads has in its memory: no agent may write on another's inbox. {to_agent}",
+    )  # fmt: skip
+    for verb, (said, told, about) in ASKED.items():
+        yield Channel(
+            f"peerTask{verb.capitalize()}", subjects.peer_task(_G, _AGENT, verb, "SENDER"), "owner", (said,),
+            f"{about.partition(';')[0].rstrip('.')}, of an agent that may lead; the inbox must lie below "
+            f"`{permissions.MICRO_INBOX}`. `submit` is refused while a coordinator is there.",
+            (told, ErrorBody), is_json_alone=True,
+        )  # fmt: skip
 
 
 def _language() -> Iterator[Channel]:

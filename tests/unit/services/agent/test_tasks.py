@@ -146,8 +146,8 @@ async def rig() -> AsyncIterator[Rig]:
     """A rig whose work ends with the test."""
     found = Rig()
     yield found
-    for name, item in list(found.tasks._known.items()):
-        found.tasks._forget(name, item)
+    for item in list(found.tasks._known.values()):
+        found.tasks._forget(item)
     ends = await asyncio.gather(*found.group.under_way, return_exceptions=True)
     assert [end for end in ends if isinstance(end, Exception)] == []
 
@@ -239,7 +239,7 @@ async def test_an_answer_of_the_ledger_to_what_is_forgotten_does_not_touch_the_n
     answer.set()
     await until(lambda: rig.bus.asked, "the ledger has answered")
     await asyncio.sleep(0)
-    assert list(rig.tasks._known) == ["t"]
+    assert list(rig.tasks._known) == [("coordinator", "t")]
     assert rig.commander.given == []
 
 
