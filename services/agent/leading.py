@@ -211,6 +211,7 @@ class Leading:
             NotFoundError: no such task is known.
             ConflictError: it has ended already.
         """
+        self.record(task)
         self._carry_out(self.book.cancel(task, f"cancelled by {by}", self._now(), time.time_ns()))
         return self.book.record(task)
 

@@ -185,12 +185,14 @@ class Tasks:
     async def _on_told(self, message: BusMessage) -> None:
         """Take in what an agent that leads has in its ledger, which we asked."""
         leader = self._peer(message)
+        if leader is None:
+            return
         try:
             told = wire.decode(LedgerTold, message.data, message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
         except MalformedMessageError as error:
             self._count("acts_rejected", str(error))
             return
-        item = self._known.get((leader.name, told.task)) if leader is not None else None
+        item = self._known.get((leader.name, told.task))
         if item is not None:
             await self._step(item, LedgerSaid(answer_of(told, item.initiator.name), time.monotonic()))
 
