@@ -96,8 +96,9 @@ def task_lines(history: History, task: str) -> list[Line]:
     lines: list[Line] = [("task", task)]
     for fact in history.tasks[task]:
         body, at = fact.body, when(fact.record.time_unix_ns)
-        if body.get("leader") and fact.record.writer == body["leader"] and ("led by", body["leader"]) not in lines:
-            lines.append(("led by", str(body["leader"])))  # in its memory: no coordinator was there
+        led_by = ("led by", str(body.get("leader")))  # in that agent's memory: no coordinator was there
+        if body.get("leader") and led_by not in lines:
+            lines.append(led_by)
         match fact.record.kind:
             case "award":
                 lines += [("given by", str(body.get("giver"))), ("wanted", _wanted(body.get("wanted")))]
