@@ -172,6 +172,44 @@ async def test_a_coordinator_that_comes_back_gets_what_is_new_and_knows_nothing_
     assert await client.effects("valve-7") == [("Setpoint", 21.5)]
 
 
+async def test_a_leader_that_is_killed_leaves_one_effect_and_another_one_leads_on(
+    leaderless: Leaderless, client: Client
+) -> None:
+    leaderless.processes.pop("app-coordinator").kill()
+    swift = leaderless.processes["app-agent-swift"].ready()
+    for url in (leaderless.lea, swift):
+        await until(lambda url=url: _is_away(client, url), "the coordinator is gone for good", timeout_s=60)
+    await client.control(device="valve-8", hang=True)
+    given = await client.http.post(
+        f"{leaderless.lea}/api/v3/task", json=VALVE | {"id": "last", "deviceName": "valve-8"}
+    )
+    assert given.status_code == 202
+
+    async def hangs() -> bool:
+        return bool((await client.control())["hanging"])
+
+    await until(hangs, "the valve was asked", timeout_s=30)
+    leaderless.processes.pop("app-agent-lea").kill()
+    await client.control(device="valve-8", hang=False)
+    given = await client.http.post(f"{swift}/api/v3/task", json=VALVE | {"id": "next", "deviceName": "valve-9",
+                                                                         "value": 19})  # fmt: skip
+    assert given.status_code == 202
+    next_one = await ended(client, swift, "next")
+    assert (next_one["state"], next_one["winner"]) == ("done", "swift")
+    assert await client.effects("valve-9") == [("Setpoint", 19.0)]
+
+    async def has_ended() -> bool:
+        return any(item.device == "valve-8" for item in await client.outcomes("swift"))
+
+    await until(has_ended, "what was taken has its outcome, though nobody leads it any more", timeout_s=30)
+    assert len([item for item in await client.outcomes("swift") if item.device == "valve-8"]) == 1
+    assert len(await client.effects("valve-8")) <= 1
+
+
+async def _is_away(client: Client, url: str) -> bool:
+    return bool((await client.http.get(f"{url}/api/v3/leading")).json()["coordinator"] == "away")
+
+
 async def _serves(client: Client, url: str) -> bool:
     try:
         said = (await client.http.get(f"{url}/api/v3/coordinator")).json()
