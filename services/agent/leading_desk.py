@@ -59,9 +59,13 @@ class LeadingDesk:
             (subjects.peer(gateway, "peer-answers", agent, None), self._on_answer),
             (subjects.peer(gateway, "peer-ledger", agent, None), self._on_ledger),
             (subjects.announcements(gateway), self._on_announcement),
-            (subjects.peer_task(gateway, agent, None, None), self._on_request),
         ):
             await self._bus.subscribe(subject, handler, pending=MOST_PENDING, pending_bytes=MOST_PENDING_BYTES)
+        # Of two copies of us, one alone is to take a task in.
+        asks = subjects.peer_task(gateway, agent, None, None)
+        await self._bus.subscribe(
+            asks, self._on_request, queue="leading", pending=MOST_PENDING, pending_bytes=MOST_PENDING_BYTES
+        )
         while True:
             await self._has_to_send.wait()
             self._has_to_send.clear()
