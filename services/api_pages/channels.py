@@ -184,10 +184,10 @@ def _leading() -> Iterator[Channel]:
         f"What the agent that leads has in its memory: no agent may write on another's inbox. {to_agent}",
     )  # fmt: skip
     for verb, (said, told, about) in ASKED.items():
+        text = "Gives a task; refused while a coordinator is there." if verb == "submit" else about
         yield Channel(
             f"peerTask{verb.capitalize()}", subjects.peer_task(_G, _AGENT, verb, "SENDER"), "owner", (said,),
-            f"{about.partition(';')[0].rstrip('.')}, of an agent that may lead; the inbox must lie below "
-            f"`{permissions.MICRO_INBOX}`. `submit` is refused while a coordinator is there.",
+            f"The same of an agent that may lead: {text} The inbox must lie below `{permissions.MICRO_INBOX}`.",
             (told, ErrorBody), is_json_alone=True,
         )  # fmt: skip
 
