@@ -187,7 +187,7 @@ def _leading() -> Iterator[Channel]:
         text = "Gives a task; refused while a coordinator is there." if verb == "submit" else about
         yield Channel(
             f"peerTask{verb.capitalize()}", subjects.peer_task(_G, _AGENT, verb, "SENDER"), "owner", (said,),
-            f"The same of an agent that may lead: {text} The inbox must lie below `{permissions.MICRO_INBOX}`.",
+            f"At an agent that may lead. {text} The inbox must lie below `{permissions.MICRO_INBOX}`.",
             (told, ErrorBody), is_json_alone=True,
         )  # fmt: skip
 
