@@ -77,6 +77,8 @@ class History:
                 self.conflicts[str(body["conflict"])].append(fact)
                 if body.get("command"):
                     self.on_the_way[str(body["command"])].append(fact)
+            case "award" | "task" if "task" in body and record.writer not in (COORDINATOR, body.get("leader")):
+                pass  # anybody may write one; who leads a task alone says whose it is, and how it ended
             case "award" | "task" | "task-work" if "task" in body:
                 self.tasks[str(body["task"])].append(fact)
             case _ if "command" in body:  # approvals, quarantines, …: what happened to a command on its way

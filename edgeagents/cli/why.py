@@ -17,7 +17,9 @@ from edgeagents.cli.conflict import party_line
 from edgeagents.cli.history import Fact, History, Wish, is_verdict, wishes_of
 from edgeagents.cli.lines import STATUS_STYLES, clean, in_words, line_of, place_of, shown, when
 from edgeagents.cli.source import DEFAULT, Broker, File, trail_of
-from edgeagents.errors import NotFoundError
+from edgeagents.errors import InvalidInputError, NotFoundError
+from edgeagents.model.message import Cause
+from edgeagents.model.task import led_of
 from edgeagents.protocol.chains import Verifier
 from edgeagents.subjects import COORDINATOR
 
@@ -95,6 +97,9 @@ def task_lines(history: History, task: str) -> list[Line]:
     lines: list[Line] = [("task", task)]
     for fact in history.tasks[task]:
         body, at = fact.body, when(fact.record.time_unix_ns)
+        led_by = ("led by", str(body.get("leader")))  # in that agent's memory: no coordinator was there
+        if body.get("leader") and led_by not in lines:
+            lines.append(led_by)
         match fact.record.kind:
             case "award":
                 lines += [("given by", str(body.get("giver"))), ("wanted", _wanted(body.get("wanted")))]
@@ -195,6 +200,7 @@ def command_lines(history: History, command_id: str) -> list[Line]:
         lines.append(
             ("wanted", f"{body.get('agent')}: {place_of(body)} = {shown(body.get('value'))}: {body.get('because')}")
         )
+        lines += _led(body.get("cause"))
         decision = str(body.get("decision") or "not named")
         if decision in history.conflicts:  # commanded because it was settled so
             lines += conflict_lines(history, decision)
@@ -208,6 +214,16 @@ def command_lines(history: History, command_id: str) -> list[Line]:
         for fact in history.on_the_way[command_id]
     ]
     return [*lines, *_lease(history, outcome), *_outcome(outcome, wish)]
+
+
+def _led(cause: object) -> list[Line]:
+    """Return which task a command was for that an agent led, if any: `edgeagents why TASK` tells its bids."""
+    stream = cause.get("stream") if isinstance(cause, Mapping) else ""
+    try:
+        ref = led_of(Cause(stream=str(stream)[:256], sequence=0))
+    except InvalidInputError:  # somebody else's idea of one
+        return []
+    return [("task", f"{ref.task}, led by {ref.leader}: no coordinator was there")] if ref is not None else []
 
 
 def wish_lines(history: History, wish: Wish) -> list[Line]:

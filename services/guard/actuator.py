@@ -25,7 +25,7 @@ from edgeagents.errors import (
 )
 from edgeagents.model.message import CauseKind, Command, Outcome, OutcomeStatus
 from edgeagents.model.values import Value, parse_value
-from edgeagents.protocol import actuation, effects, gate
+from edgeagents.protocol import actuation, effects, gate, led_commands
 from edgeagents.protocol.consent import holds
 from edgeagents.runner import drive
 from services.guard.jobs import Job, Means, Objection, end, finish, printable
@@ -127,7 +127,9 @@ class Actuator:
     def _judge(self, job: Job) -> gate.Verdict:
         means = self._means
         proposal = gate.Proposal(job.agent, *job.key, job.command.value, job.data_site_s)
-        return gate.judge(proposal, means.owner.rules(means.devices), means.picture.view, means.clocks.site())
+        rules = means.owner.rules(means.devices)
+        verdict = gate.judge(proposal, rules, means.picture.view, means.clocks.site())
+        return led_commands.judged(job.command.cause, verdict, rules.agents)
 
     def _is_let_pass(self, job: Job, verdict: gate.NeedsApproval) -> bool:
         """Say whether a person did, or enough of the agents that it concerns by the owner's files as they are now."""
