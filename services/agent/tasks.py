@@ -10,7 +10,8 @@ A conversation is remembered while a bid of ours stands or work is under way. On
 lost award) is forgotten with its timers: the same task may be called for again, and then is heard as if it were new.
 
 While no coordinator is there, agents whose owner lets them may lead: `initiators.py` says what is different then. Their
-conversations are other ones than the coordinator's of the same name, and take none of its places.
+conversations are other ones than the coordinator's of the same name, and take none of its places (`places.py`). What is
+not taken is let go once who leads it says nothing more; it may come back, and give the same name to another task.
 
 Source: design.md section 5; docs/tasks.md.
 """
@@ -35,24 +36,24 @@ from edgeagents.model.message import CommandId, Outcome
 from edgeagents.model.skill import Aim
 from edgeagents.protocol import contract_net_participant as participant
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
-from edgeagents.protocol.conversation import Heard, Refuse, Save, Tell, Tick
+from edgeagents.protocol.conversation import Heard, Refuse, Save, Tell, Tick, act
 from edgeagents.protocol.effects import StartTimer
 from edgeagents.protocol.ledger_words import answer_of, asked_of
 from edgeagents.protocol.task_ledger import LedgerRequest
 from services.agent.bidding import Declined, Load, bid, meant
 from services.agent.commands import Commander, Errand, Given
 from services.agent.initiators import Coordinator, Initiator, Peer
+from services.agent.places import QUIET_S, makes_busier, room_problem
 from services.agent.presence import CoordinatorWatch
 
 log = logging.getLogger(__name__)
 
 ANNOUNCE_S: Final = 1.0
 AGAIN_S: Final = 0.25
-MOST_CONVERSATIONS: Final = 512  # further calls are not answered: the coordinator asks others
-MOST_OF_PEERS: Final = 128  # of all agents that lead together, beside the coordinator's
 MOST_PENDING_BYTES: Final = 4 << 20
 LONGEST_S: Final = 3_600.0  # a conversation whose deadline nobody told
 DONE: Final = ("proven", "unproven")
+NOT_TAKEN: Final = (participant.Listening, participant.Estimating, participant.Bidding, participant.Taking)
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class _Conversation:
     initiator: Initiator
     state: participant.State
     began_unix_ns: int
+    heard_s: float  # when its initiator last said something of it, monotonic
     call: CallForProposals | None = None
     aim: Aim | None = None
     work: "asyncio.Task[None] | None" = None
@@ -178,8 +180,13 @@ class Tasks:
         except MalformedMessageError as error:
             self._count("acts_rejected", str(error))
             return
+        refusal = self._refusal(initiator, said)
+        if refusal:
+            await self._tell(initiator, act("refuse", said.conversation, reason=refusal))
+            return
         item = self._conversation(initiator, said)
         if item is not None:
+            item.heard_s = time.monotonic()
             await self._step(item, Heard(initiator.name, said, time.monotonic()))
 
     async def _on_told(self, message: BusMessage) -> None:
@@ -194,32 +201,64 @@ class Tasks:
             return
         item = self._known.get((leader.name, told.task))
         if item is not None:
-            await self._step(item, LedgerSaid(answer_of(told, item.initiator.name), time.monotonic()))
+            item.heard_s = time.monotonic()
+            await self._step(item, LedgerSaid(answer_of(told, item.initiator.name), item.heard_s))
+
+    def _refusal(self, initiator: Initiator, said: Act) -> str:
+        """Return why a call is not even looked at, for who is told so: silence would cost it the time for bids."""
+        if said.performative != "cfp" or said.call is None:
+            return ""
+        known = self._known.get((initiator.name, said.conversation))
+        if known is not None:
+            is_busy = participant.called_again(known.state, said.call) == "busy"
+            return f"a former task {said.conversation!r} is under way here: call again" if is_busy else ""
+        problem = "" if initiator is self._coordinator else self._room_problem(initiator)
+        self.counts["calls_left_out"] += bool(problem)
+        return problem
+
+    def _room_problem(self, initiator: Initiator) -> str:
+        return room_problem(initiator.name, (leader for leader, _ in self._known))
 
     def _conversation(self, initiator: Initiator, said: Act) -> _Conversation | None:
         key = (initiator.name, said.conversation)
         known = self._known.get(key)
-        if known is not None or said.performative != "cfp" or said.call is None:
+        if said.performative != "cfp" or said.call is None:
             return known
-        if not self._has_room(initiator):
+        if known is not None:
+            if participant.called_again(known.state, said.call) == "same":
+                return known
+            self.counts["calls_anew"] += 1
+            self._forget(known)
+            # What is on its way to it must not do a task whose place another one has.
+            known.state = participant.Ended("not-mine", ("another task of this name was called for",))
+        if self._room_problem(initiator):
             self.counts["calls_left_out"] += 1
             return None
         deadline_s = time.monotonic() + min(said.call.left_s or LONGEST_S, initiator.longest_s)
         setting = participant.Setting(
-            self._agent.name, initiator.name, said.conversation, deadline_s, self._incarnation
-        )
-        known = _Conversation(said.conversation, initiator, participant.Listening(setting), time.time_ns())
+            self._agent.name, initiator.name, said.conversation, deadline_s, self._incarnation,
+            said.call.accepted_unix_ns,
+        )  # fmt: skip
+        now_s = time.monotonic()
+        known = _Conversation(said.conversation, initiator, participant.Listening(setting), time.time_ns(), now_s)
         self._known[key] = known
-        self._timer(known, deadline_s - time.monotonic())
+        self._timer(known, deadline_s - now_s)
+        if initiator is not self._coordinator:
+            self._look_for(known)
         self.counts["calls"] += 1
         return known
 
-    def _has_room(self, initiator: Initiator) -> bool:
-        """Say whether one more conversation is heard: agents that lead take no place of the coordinator's."""
-        of_peers = sum(leader != subjects.COORDINATOR for leader, _ in self._known)
-        if initiator.name != subjects.COORDINATOR:
-            return of_peers < MOST_OF_PEERS
-        return len(self._known) - of_peers < MOST_CONVERSATIONS
+    def _look_for(self, item: _Conversation) -> None:
+        """Let go, and look again later, what an agent leads that says nothing more of it; what was taken is done."""
+        if not self._is_known(item) or not isinstance(item.state, NOT_TAKEN):
+            return
+        left_s = item.heard_s + QUIET_S - time.monotonic()
+        if left_s > 0:
+            item.timers.append(asyncio.get_running_loop().call_later(left_s, self._look_for, item))
+            return
+        self._count("leaders_silent", f"{item.initiator.name} says nothing more of task {item.task!r}: let go")
+        self._forget(item)
+        item.state = participant.Ended("not-mine", ("who led it fell silent",))
 
     async def _step(self, item: _Conversation, event: participant.Event) -> None:
         """Carry one event's effects out, in order; what takes long goes on by itself."""
@@ -286,7 +325,7 @@ class Tasks:
     def _estimate(self, item: _Conversation, call: CallForProposals) -> participant.Estimated:
         aim = meant(self._agent, call)
         problem = None if isinstance(aim, Declined) else self._problem(item.initiator, call, aim)
-        offer = bid(self._agent, call, self._load(), problem)
+        offer = bid(self._agent, call, self._load(item.initiator.name), problem)
         if isinstance(offer, Declined):
             self.counts[f"declined_{offer.cause}"] += 1
             return participant.Estimated(None, time.monotonic(), offer.text)
@@ -307,10 +346,10 @@ class Tasks:
         value = self._commander.value_of(aim.device, aim.resource, aim.value)
         return Intent(aim.device, aim.resource, value, f"task {call.task}: {call.skill}", f"task {call.task}")
 
-    def _load(self) -> Load:
+    def _load(self, who_asks: str) -> Load:
         under_way = [
             item.call for item in self._known.values()
-            if item.call is not None and isinstance(item.state, (participant.Taking, participant.Performing))
+            if item.call is not None and makes_busier(item.state, item.initiator.name, who_asks)
         ]  # fmt: skip
         skills = [self._agent.skill(call.skill) for call in under_way]
         tasks_s = sum(skill.cost_s for skill in skills if skill is not None)

@@ -1,5 +1,7 @@
 """An agent leads over a network that loses, doubles and reorders, among agents that die: one winner at most.
 
+So may the leader: it knows nothing more then, and the same names are given again, to tasks of another value.
+
 Leader and participants are the real ones, without a bus; each word goes through the wire's own messages.
 """
 
@@ -11,11 +13,11 @@ from hypothesis import strategies as st
 
 from edgeagents.adapters import wire
 from edgeagents.errors import NotFoundError
-from edgeagents.model.cooperation import Act, Announcement, LedgerAsk, LedgerTold
+from edgeagents.model.cooperation import Act, Announcement, CallForProposals, LedgerAsk, LedgerTold
 from edgeagents.model.message import Message
 from edgeagents.protocol import contract_net_participant as participant
 from edgeagents.protocol.contract_net import AskLedger, LedgerSaid
-from edgeagents.protocol.conversation import Heard, Tell, Tick
+from edgeagents.protocol.conversation import Heard, Tell, Tick, act
 from edgeagents.protocol.ledger_words import answer_of, asked_of, request_of, told_of
 from tests.unit.services.agent.test_leading import WANTED, Rig
 
@@ -32,6 +34,7 @@ class Member:
         self.world, self.name, self.cost = world, name, cost
         self.run, self.is_up = 0, True
         self.states: dict[str, participant.State] = {}
+        self.calls: dict[str, CallForProposals] = {}
         self.work: list[tuple[float, str]] = []
 
     @property
@@ -50,11 +53,18 @@ class Member:
             self.step(said.task, LedgerSaid(answer_of(said, "ada"), now_s))
             return
         assert isinstance(said, Act)
-        if said.conversation not in self.states and said.call is not None:
-            setting = participant.Setting(
-                self.name, "ada", said.conversation, now_s + said.call.left_s, self.incarnation
-            )  # fmt: skip
-            self.states[said.conversation] = participant.Listening(setting)
+        if said.call is not None:
+            known = self.states.get(said.conversation)
+            again = participant.called_again(known, said.call) if known is not None else "anew"
+            if again == "busy":
+                self.world.send(self.name, "", act("refuse", said.conversation, reason="a former one is under way"))
+                return
+            if again == "anew":
+                setting = participant.Setting(
+                    self.name, "ada", said.conversation, now_s + said.call.left_s, self.incarnation,
+                    said.call.accepted_unix_ns,
+                )  # fmt: skip
+                self.states[said.conversation] = participant.Listening(setting)
         self.step(said.conversation, Heard("ada", said, now_s))
 
     def pass_time(self) -> None:
@@ -75,12 +85,14 @@ class Member:
             match effect:
                 case Tell(_, said):
                     self.world.send(self.name, "", said)
-                case participant.Estimate():
+                case participant.Estimate(call):
+                    self.calls[task] = call
                     self.step(task, participant.Estimated(self.cost, self.world.rig.now_s))
                 case AskLedger(request):
                     self.world.send(self.name, "", asked_of(request, "played"))
-                case participant.Perform():
+                case participant.Perform(award):
                     self.world.performed[task, self.incarnation] += 1
+                    self.world.commanded.append((self.name, task, award.epoch, self.calls[task].value))
                     self.work.append((self.world.rig.now_s + self.world.chance.uniform(0.0, 2.0), task))
                 case _:
                     pass
@@ -95,6 +107,7 @@ class World:
         self.chance, self.loss = random.Random(seed), loss  # a test's dice
         self.rig = Rig()
         self.rig.leading.send = lambda tell: self.send("", tell.to, tell.act)
+        self.commanded: list[tuple[str, str, int, str]] = []  # who, task, epoch, value
         self.members = {name: Member(self, name, float(at)) for at, name in enumerate(NAMES)}
         self.network: list[tuple[str, str, type[Message], bytes]] = []
         self.performed: Counter[tuple[str, str]] = Counter()
@@ -131,6 +144,13 @@ class World:
         except NotFoundError as error:
             told = LedgerTold(task=asked.task, problem=str(error))
         self.send("", sender, told)
+
+    def restart_leader(self) -> None:
+        """Have the leader know nothing; the broker brings nothing to it, or of it, that is older than its connection."""
+        now_s, self.rig, self.network = self.rig.now_s, Rig(), []
+        self.rig.now_s = now_s
+        self.rig.leading.look()  # its first look: from here on time passes for it
+        self.rig.leading.send = lambda tell: self.send("", tell.to, tell.act)
 
     def pass_time(self) -> None:
         """Let a step of time pass: announcements, deaths and returns, timers."""
@@ -170,6 +190,30 @@ async def test_whatever_the_network_does_each_task_ends_in_its_time_and_is_done_
             assert set(runs) == {record.entry.incarnation}
         ends = [note for note in world.rig.notes if note["kind"] == "task" and note["task"] == task]
         assert len(ends) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), loss=st.floats(0.0, 0.4), lived=st.integers(0, 12))
+async def test_a_leader_that_is_started_again_and_gives_the_names_anew_has_the_new_values_set(
+    seed: int, loss: float, lived: int
+) -> None:
+    world = World(seed, loss)
+    for value in ("21", "25"):
+        former = len(world.commanded)
+        for task in TASKS:
+            wanted = WANTED.model_copy(update={"id": task, "value": value, "deadline_s": DEADLINE_S})
+            await world.rig.leading.submit(wanted, "http")
+        for _ in range(lived if value == "21" else int((DEADLINE_S + 1.0) / STEP_S)):
+            world.deliver()
+            world.pass_time()
+        if value == "21":
+            world.restart_leader()
+    for task in TASKS:
+        record = world.rig.leading.record(task)
+        values = {at[3] for at in world.commanded[former:] if at[1] == task}
+        assert values <= {"25"}, world.commanded
+        if record.state == "done":
+            assert values == {"25"}
 
 
 async def test_on_a_network_that_works_all_are_done() -> None:

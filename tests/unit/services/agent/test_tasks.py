@@ -28,8 +28,9 @@ from edgeagents.model.task import LedRef, led_of
 from edgeagents.protocol.conversation import act
 from services.agent.bidding import Declined
 from services.agent.commands import Commander, Errand, Given, command_id
+from services.agent.places import MOST_CONVERSATIONS, MOST_OF_ONE
 from services.agent.presence import CoordinatorWatch
-from services.agent.tasks import MOST_CONVERSATIONS, MOST_OF_PEERS, Tasks
+from services.agent.tasks import Tasks
 from tests.contract.waiting import until
 
 ADA = AgentDefinition.model_validate({
@@ -89,6 +90,7 @@ class FakeCommander:
         self.ending.set()
         self.status: OutcomeStatus = "proven"
         self.given: list[tuple[Cause, Errand]] = []
+        self.values: list[Any] = []
         self.stored: list[str] = []
         self.is_under_way = False
 
@@ -100,6 +102,7 @@ class FakeCommander:
 
     async def give(self, decision: Decision, cause: Cause, site_s: float, errand: Errand) -> list[Given]:
         self.given.append((cause, errand))
+        self.values.append(decision.intents[0].value)
         if self.is_under_way:
             return []
         await self.lease.wait()
@@ -144,10 +147,12 @@ class Rig:
         """Bring an act to the agent."""
         await self.tasks._on_act(BusMessage(subjects.act("gw", "ada", sender), wire.encode(said), wire.AS_PROTOBUF))
 
-    async def call(self, task: str = "t", left_s: float = 60.0, accepted_unix_ns: int = 0, epoch: int = 0) -> None:
+    async def call(
+        self, task: str = "t", left_s: float = 60.0, accepted_unix_ns: int = 0, epoch: int = 0, value: str = "21"
+    ) -> None:
         """Call for a task."""
         call = CallForProposals(
-            task=task, skill="set", device="valve", resource="Setpoint", value="21", left_s=left_s, epoch=epoch,
+            task=task, skill="set", device="valve", resource="Setpoint", value=value, left_s=left_s, epoch=epoch,
             accepted_unix_ns=accepted_unix_ns,
         )  # fmt: skip
         await self.hear(act("cfp", task, call=call, reply_by_s=1.0))
@@ -479,9 +484,10 @@ async def test_an_answer_that_says_the_award_is_over_has_nothing_done(led: Led) 
 
 
 async def test_peers_take_no_place_of_the_coordinators_and_no_part_in_its_conversations(led: Led) -> None:
-    for number in range(MOST_OF_PEERS + 1):
+    for number in range(MOST_OF_ONE + 1):
         await led.call(f"t-{number}")
     assert led.tasks.counts["calls_left_out"] == 1
+    assert (led.bus.words[-1], "no room" in led.bus.told[-1].reason) == ("refuse", True)
     call = CallForProposals(task="t-0", skill="set", device="valve", resource="Setpoint", value="21", left_s=60.0)
     await Rig.hear(led, act("cfp", "t-0", call=call, reply_by_s=1.0))
     assert ("coordinator", "t-0") in led.tasks._known
@@ -500,3 +506,60 @@ async def test_nobody_among_agents_is_the_coordinator_and_bad_bytes_are_counted(
         await handler(BusMessage(subject, b"\xff\xff", wire.AS_PROTOBUF))
     assert led.tasks.counts["acts_rejected"] == 4
     assert led.bus.told == []
+
+
+async def test_a_leader_that_was_started_again_and_gives_the_name_to_another_task_gets_that_one_done(led: Led) -> None:
+    await led.call(accepted_unix_ns=7, value="21")
+    await led.call(accepted_unix_ns=9_000, value="25")
+    await led.award()
+    await led.verb("take")
+    await led.ledger_says("taken")
+    assert (await led.verb("close")).status == "done"
+    assert led.commander.values == [25.0]
+    assert [led_of(cause) for cause, _ in led.commander.given] == [LedRef("lea", "t", 9_000, 1)]
+
+
+async def test_so_it_is_where_the_former_one_was_awarded_and_never_taken(led: Led) -> None:
+    await led.call(accepted_unix_ns=7, value="21")
+    await led.award()
+    await led.call(accepted_unix_ns=9_000, value="25")
+    assert led.bus.words == ["propose", "propose"]
+    await led.ledger_says("taken")  # to what the former award had asked
+    assert led.commander.given == []
+
+
+async def test_what_was_taken_is_finished_before_another_task_gets_its_name(led: Led) -> None:
+    led.commander.ending.clear()
+    await led.call(accepted_unix_ns=7)
+    await led.award()
+    await led.ledger_says("taken")
+    await led.call(accepted_unix_ns=9_000, value="25")
+    assert led.bus.words == ["propose", "inform", "refuse"]
+    assert "a former task 't' is under way here" in led.bus.told[-1].reason
+    led.commander.ending.set()
+    assert (await led.verb("close")).status == "done"
+    assert led.commander.values == [21.0]
+
+
+@pytest.mark.parametrize("is_awarded", [False, True])
+async def test_what_a_leader_says_nothing_more_of_is_let_go_long_before_its_deadline(
+    led: Led, monkeypatch: pytest.MonkeyPatch, is_awarded: bool
+) -> None:
+    monkeypatch.setattr("services.agent.tasks.QUIET_S", 0.05)
+    await led.call(left_s=3_600.0)
+    if is_awarded:
+        await led.award()
+    await until(lambda: not led.tasks._known, "it is let go")
+    await led.ledger_says("taken")
+    assert (led.commander.given, led.tasks.counts["leaders_silent"]) == ([], 1)
+
+
+async def test_awards_of_a_leader_that_fell_silent_keep_us_from_no_call_of_the_coordinators(led: Led) -> None:
+    for number in range(MOST_OF_ONE):
+        await led.call(f"t-{number}", left_s=3_600.0)
+        await led.award(f"t-{number}")
+    call = CallForProposals(task="t", skill="set", device="valve", resource="Setpoint", value="21", left_s=60.0)
+    await Rig.hear(led, act("cfp", "t", call=call, reply_by_s=1.0))
+    bid = led.bus.told[-1].bid
+    assert bid is not None
+    assert bid.cost == 0.0
