@@ -44,13 +44,22 @@ def told_problem(site: tuple[SiteEntry, ...], device: str, resource: str, *, is_
     return bound_problem(entry.risk_class, entry.kind, place)
 
 
+def leader_of(cause: Cause) -> str:
+    """Return who led the task that caused a command; empty where none did, or nobody can tell: that is refused."""
+    try:
+        ref = led_of(cause)
+    except InvalidInputError:
+        return ""
+    return ref.leader if ref is not None else ""
+
+
 def judged(cause: Cause, verdict: gate.Verdict, agents: Mapping[str, AgentDefinition]) -> gate.Verdict:
     """Return the gate's verdict as it counts with what caused the command: refused where a led task may not have it.
 
     Args:
         cause: of the command; one that is no led task leaves the verdict as it is.
         verdict: the gate's, by the owner's files as they are now.
-        agents: the owner's.
+        agents: the owner's, with the modes that count now.
     """
     try:
         ref = led_of(cause)
@@ -61,6 +70,8 @@ def judged(cause: Cause, verdict: gate.Verdict, agents: Mapping[str, AgentDefini
     leader = agents.get(ref.leader)
     if leader is None or not leader.leads:
         return gate.Refused((f"{ref.leader!r} may lead no tasks by the owner's files",))
+    if leader.mode != "act":
+        return gate.Refused((f"{ref.leader!r}, who led task {ref.task!r}, is in mode {leader.mode}",))
     rule = verdict.rule
     problem = bound_problem(rule.risk_class, rule.kind, f"what task {ref.task!r} wants")
     return gate.Refused((problem,)) if problem else verdict

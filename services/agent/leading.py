@@ -3,7 +3,8 @@
 The same engine as the coordinator's (`protocol/task_book.py`), without its disk: what was led is lost with this
 process, so only what needs nobody's consent and does no harm twice is taken in (`protocol/led_commands.py`). Who is
 asked comes from what agents announce; the agent itself may bid like any other, by the same subjects. Once a coordinator
-is heard nothing new is taken in, and what waits for somebody to do it ends; what was called for goes on to its end
+is heard nothing new is taken in, and what waits for somebody to do it ends (so it is where the owner has this agent
+observe, or pauses it); what was called for goes on to its end
 here, and the coordinator never hears of it. Leaves out the bus's side: `leading_desk.py`.
 
 Source: design.md section 5 ("any agent can lead a contract net for class A work"); docs/decisions/0026.
@@ -110,10 +111,10 @@ class Leading:
         now_s = self._now()
         if not self._is_connected():
             self.roster = Roster(now_s)
-        is_back = self.watch.presence == "there"
+        over = BACK if self.watch.presence == "there" else self._order
         for record in list(self.book.open.values()):
-            if is_back and isinstance(record.net, contract_net.Planned):
-                self._carry_out(self.book.cancel(record.task, BACK, now_s, time.time_ns(), "failed"))
+            if over and isinstance(record.net, contract_net.Planned):
+                self._carry_out(self.book.cancel(record.task, over, now_s, time.time_ns(), "failed"))
             else:
                 self._end_if_gone(record, now_s)
         due: dict[str, None] = {}
@@ -121,6 +122,17 @@ class Leading:
             due[heapq.heappop(self._timers)[1]] = None
         for task in due:
             self._look_at(task)
+
+    @property
+    def _order(self) -> str:
+        """Why the owner has nobody act for us, by the guard's welcome: a mode, or a pause; empty when they may."""
+        welcome = self._commander.welcome
+        if welcome is None:
+            return ""
+        if welcome.mode != "act":
+            return f"agent {self._agent!r} is in mode observe: what only observes has nobody act for it"
+        pause = next((item.reason for item in welcome.paused if not item.device), "")
+        return f"agent {self._agent!r} is {pause}" if pause else ""
 
     def _now(self) -> float:
         """Return the time, having seen to it that a time in which we were paused is held against nobody."""
@@ -157,7 +169,7 @@ class Leading:
 
         Raises:
             ConflictError: a coordinator is there, or the id is taken.
-            ForbiddenError: we only observe, or it is not for agents to lead.
+            ForbiddenError: we only observe, or are paused, or it is not for agents to lead.
             InvalidInputError: nobody could do it.
             TooLargeError: it is too long.
             TooManyAttemptsError: too many are under way.
@@ -181,8 +193,8 @@ class Leading:
         welcome = self._commander.welcome
         if welcome is None:
             raise UnavailableError(f"agent {self._agent!r} has no session with the guard: is it up?")
-        if welcome.mode != "act":
-            raise ForbiddenError(f"agent {self._agent!r} is in mode observe: what only observes has nobody act for it")
+        if self._order:
+            raise ForbiddenError(self._order)
         if wanted.deadline_s > MOST_LED_S:
             raise InvalidInputError(f"a deadline of {wanted.deadline_s:g} s: agents lead for {MOST_LED_S:g} s at most")
         if not self._devices.is_ready:

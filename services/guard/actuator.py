@@ -160,9 +160,14 @@ class Actuator:
 
     def _order_problem(self, job: Job) -> Objection | None:
         """Return what the owner said or did that keeps agents away from a resource."""
-        ordered = self._means.orders.problem(job.agent, job.command.device, job.sequence)
+        device = job.command.device
+        ordered = self._means.orders.problem(job.agent, device, job.sequence)
         if ordered:
             return Objection("order", ordered)
+        leader = led_commands.leader_of(job.command.cause)
+        ordered = self._means.orders.problem(leader, device, job.sequence) if leader else ""
+        if ordered:  # who is paused has nobody act for it either
+            return Objection("order", f"{leader}, who led it, is {ordered}")
         return _objection("override", self._means.overrides.problem(job.key))
 
     def _lease_problem(self, job: Job) -> Objection | None:

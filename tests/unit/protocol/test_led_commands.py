@@ -9,7 +9,7 @@ from edgeagents.model.message import Cause, CommandKind, RiskClass, SiteEntry
 from edgeagents.model.site import ResourceRule
 from edgeagents.model.task import LedRef, TaskRef, cause_of, led_cause_of
 from edgeagents.protocol.gate import NeedsApproval, Passed, Refused, Verdict
-from edgeagents.protocol.led_commands import judged, told_problem
+from edgeagents.protocol.led_commands import judged, leader_of, told_problem
 
 LED = led_cause_of(LedRef("ada", "warm", 7, 1))
 
@@ -19,7 +19,10 @@ def agent(name: str, **changes: Any) -> AgentDefinition:
     return AgentDefinition.model_validate({"name": name, "watches": [{"device": "valve"}], **changes})
 
 
-AGENTS = {"ada": agent("ada", leads=True), "bob": agent("bob")}
+AGENTS = {
+    "ada": agent("ada", leads=True, mode="act"), "bob": agent("bob", mode="act"),
+    "eve": agent("eve", leads=True, mode="observe"),
+}  # fmt: skip
 
 
 def verdict(risk_class: RiskClass = "A", kind: CommandKind = "absolute") -> Verdict:
@@ -51,6 +54,17 @@ def test_what_needs_a_yes_or_does_harm_twice_is_refused(found: Verdict, words: s
 def test_who_may_not_lead_by_the_owners_files_has_led_nothing(leader: str) -> None:
     refused = judged(led_cause_of(LedRef(leader, "warm", 7, 1)), verdict(), AGENTS)
     assert refused == Refused((f"{leader!r} may lead no tasks by the owner's files",))
+
+
+def test_who_only_observes_has_nobody_act_for_it() -> None:
+    refused = judged(led_cause_of(LedRef("eve", "warm", 7, 1)), verdict(), AGENTS)
+    assert refused == Refused(("'eve', who led task 'warm', is in mode observe",))
+
+
+def test_of_a_cause_the_leader_is_told_where_there_is_one() -> None:
+    assert leader_of(LED) == "ada"
+    assert leader_of(cause_of(TaskRef("warm", 7, 1))) == ""
+    assert leader_of(Cause(stream="led/ada", sequence=1)) == ""
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from edgeagents.errors import (
 )
 from edgeagents.model.cooperation import Act, Announcement, Bid
 from edgeagents.model.device import Device
-from edgeagents.model.message import SessionWelcome, SiteEntry
+from edgeagents.model.message import Paused, SessionWelcome, SiteEntry
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol.conversation import Tell, act
 from edgeagents.protocol.roster import GONE_S
@@ -180,6 +180,7 @@ async def test_while_a_coordinator_is_there_or_may_be_nothing_is_taken_in(rig: R
     [
         (None, UnavailableError, "no session"),
         (SessionWelcome(generation=1, mode="observe"), ForbiddenError, "only observes"),
+        (SessionWelcome(generation=1, mode="act", paused=(Paused(reason="paused by ann"),)), ForbiddenError, "by ann"),
     ],
 )
 async def test_who_may_not_command_itself_leads_nobody(
@@ -269,6 +270,29 @@ async def test_once_a_coordinator_is_back_what_nobody_does_ends_and_what_is_call
     rig.leading.asked("bob", "t", TakeTask("t", 1, "run-bob"), "")
     rig.leading.asked("bob", "t", CloseTask("t", 1, "bob", "done"), "proven")
     assert rig.leading.record("t").state == "done"
+
+
+@pytest.mark.parametrize(
+    "order", [{"mode": "observe"}, {"paused": (Paused(reason="paused by ann"),)}], ids=["observe", "pause"]
+)
+async def test_whom_the_owner_has_observe_or_pauses_ends_what_it_only_plans_and_calls_nobody(
+    rig: Rig, order: dict[str, Any]
+) -> None:
+    await rig.leading.submit(WANTED, "http")
+    for name in ("ada", "bob"):
+        rig.leading.heard(name, act("refuse", "t", reason="busy"))
+    rig.told.clear()
+    rig.commander.welcome = SessionWelcome(generation=1, site=SITE, **{"mode": "act", **order})
+    rig.after(5.0, "ada", "bob")
+    assert rig.leading.record("t").state == "failed"
+    assert "is in mode observe" in rig.leading.record("t").reason or "paused by ann" in rig.leading.record("t").reason
+    assert rig.said("cfp") == []
+
+
+async def test_a_pause_of_one_device_alone_stops_no_leader(rig: Rig) -> None:
+    paused = (Paused(device="lamp", reason="paused by ann"),)
+    rig.commander.welcome = SessionWelcome(generation=1, mode="act", site=SITE, paused=paused)
+    assert (await rig.leading.submit(WANTED, "http"))[1]
 
 
 async def test_a_link_that_is_down_or_a_pause_makes_nobody_gone(rig: Rig) -> None:

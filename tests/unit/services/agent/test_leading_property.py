@@ -146,7 +146,7 @@ class World:
         self.send("", sender, told)
 
     def restart_leader(self) -> None:
-        """Have the leader know nothing; the broker brings nothing to it, or of it, that is older than its connection."""
+        """Have the leader know nothing; a broker brings nothing to it, or of it, that is older than its connection."""
         now_s, self.rig, self.network = self.rig.now_s, Rig(), []
         self.rig.now_s = now_s
         self.rig.leading.look()  # its first look: from here on time passes for it

@@ -5,6 +5,7 @@ import pytest
 from edgeagents.model.message import Cause
 from edgeagents.model.site import Site
 from edgeagents.model.task import LedRef, led_cause_of
+from services.guard.orders import Pause
 from tests.unit.services.guard.rig import AGENTS, SITE, Rig, owner_of
 
 LED = led_cause_of(LedRef("heat", "warm", 77, 1))
@@ -54,4 +55,42 @@ async def test_an_owner_who_takes_the_right_back_stops_what_is_about_to_be_set(r
     rig.commands.on_its_way = take_back
     status, reason = (await rig.run(rig.job(cause=LED, epoch=rig.grant())))["c-1"]
     assert (status, reason) == ("refused", "'heat' may lead no tasks by the owner's files")
+    assert rig.commands.values == {}
+
+
+OF_BOSS = led_cause_of(LedRef("boss", "warm", 77, 1))
+
+
+def let_boss_lead(rig: Rig, mode: str = "act") -> None:
+    """Have another agent than the one that commands be the one that may lead."""
+    changes = {"name": "boss", "mode": mode, "leads": True}
+    rig.owner.agents["boss"] = rig.owner.agents["heat"].model_copy(update=changes)
+
+
+async def test_what_another_agent_led_is_set_while_the_owner_lets_that_one_act(rig: Rig) -> None:
+    let_boss_lead(rig)
+    assert (await rig.run(rig.job(cause=OF_BOSS, epoch=rig.grant())))["c-1"][0] == "proven"
+
+
+async def test_a_leader_that_the_owner_has_observe_gets_nothing_out_by_others(rig: Rig) -> None:
+    let_boss_lead(rig, "observe")
+    ended = (await rig.run(rig.job(cause=OF_BOSS, epoch=rig.grant())))["c-1"]
+    assert ended == ("refused", "'boss', who led task 'warm', is in mode observe")
+    assert rig.commands.sets == []
+
+
+async def test_nor_does_one_that_is_paused_and_others_are_as_free_as_before(rig: Rig) -> None:
+    let_boss_lead(rig)
+    await rig.orders.pause(Pause("agent", "boss", "ann", "odd", 1))
+    status, reason = (await rig.run(rig.job(cause=OF_BOSS, epoch=rig.grant())))["c-1"]
+    assert (status, reason) == ("refused", "boss, who led it, is paused by ann: odd")
+    let_lead(rig)
+    assert (await rig.run(rig.job("c-2", cause=LED, epoch=rig.grant(sequence=4))))["c-2"][0] == "proven"
+
+
+async def test_a_pause_of_the_leader_stops_what_is_about_to_be_set(rig: Rig) -> None:
+    let_boss_lead(rig)
+    pause = Pause("agent", "boss", "ann", "", 1)
+    rig.commands.on_its_way = lambda: rig.orders._paused.update({pause.place: pause})
+    assert (await rig.run(rig.job(cause=OF_BOSS, epoch=rig.grant())))["c-1"][0] == "refused"
     assert rig.commands.values == {}
