@@ -195,3 +195,55 @@ def test_why_names_who_led_a_task_without_a_coordinator_and_what_a_command_was_f
     assert [text for word, text in lines if word == "end"] == ["1970-01-01 00:00:01.000 done: proven"]
     told = [line.plain for line in answer(history, "c-1", 8)]
     assert "task       t, led by lea: no coordinator was there" in told
+
+
+def led_lines(*records: tuple[str, str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return what `why` says of task `t` by records of writer, kind and body; each led record names its writer."""
+    history = History()
+    for writer, kind, body in records:
+        named = {"task": "t", "leader": writer, **body} if kind in ("award", "task") else body
+        history.take(link(None, writer, "i", kind, named, 1_000_000_000))
+    return task_lines(history, "t")
+
+
+AWARD: dict[str, Any] = {"giver": "owner", "wanted": {"skill": "set"}, "epoch": 1, "winner": "ada", "bids": {"ada": 1}}
+DONE: dict[str, Any] = {"state": "done", "reason": "proven", "winner": "ada", "reasons": []}
+FAILED: dict[str, Any] = {"state": "failed", "reason": "so I say", "winner": "eve", "reasons": []}
+
+
+def command_of(leader: str, status: str = "proven") -> tuple[str, str, dict[str, Any]]:
+    """Return the guard's record of a command for `t`, which names its leader."""
+    return "guard", "command", {"command_id": f"c-{leader}", "status": status, "cause": {"stream": f"led/{leader}/t/7"}}
+
+
+def test_awards_and_ends_count_of_the_leader_alone_that_the_guards_record_of_the_command_names() -> None:
+    lines = led_lines(("lea", "award", AWARD), command_of("lea"), ("eve", "task", FAILED), ("lea", "task", DONE))
+    assert [text for word, text in lines if word == "led by"] == ["lea"]
+    assert [text for word, text in lines if word == "end"] == ["1970-01-01 00:00:01.000 done: proven"]
+
+
+@pytest.mark.parametrize("status", ["refused", "expired"])
+def test_a_command_that_the_guard_did_not_let_pass_makes_nobody_a_leader(status: str) -> None:
+    lines = led_lines(
+        ("lea", "award", AWARD), command_of("lea"), command_of("eve", status), ("eve", "task", FAILED)
+    )  # fmt: skip
+    assert [text for word, text in lines if word == "led by"] == ["lea"]
+
+
+def test_an_agents_own_record_of_a_command_is_not_the_guards() -> None:
+    _, kind, body = command_of("eve")
+    lines = led_lines(("lea", "award", AWARD), command_of("lea"), ("eve", kind, body), ("eve", "task", FAILED))
+    assert [text for word, text in lines if word == "led by"] == ["lea"]
+
+
+def test_what_the_coordinator_led_is_nobody_elses() -> None:
+    lines = led_lines(("coordinator", "award", {**AWARD, "leader": ""}), ("eve", "task", FAILED))
+    assert [word for word, _ in lines if word in ("led by", "end")] == []
+
+
+def test_without_any_command_each_ones_word_is_shown_as_its_word_and_what_is_told_done_is_told_to_have_none() -> None:
+    lines = led_lines(("lea", "award", AWARD), ("eve", "task", FAILED), ("lea", "task", DONE))
+    assert [text for word, text in lines if word == "led by"] == [
+        f"{name}, as it says: the guard let no command of it pass" for name in ("lea", "eve", "lea")
+    ]
+    assert dict(lines)["no command"] == "of it is in the guard's audit: ada says it is done"
