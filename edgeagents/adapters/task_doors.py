@@ -132,7 +132,7 @@ async def _done(keeper: TaskKeeper, verb: str, sender: str, body: Any) -> Mappin
 
 def _json(data: bytes) -> Any:
     if len(data) > MOST_TASK_BYTES:
-        raise InvalidInputError(f"a task of {len(data)} bytes: at most {MOST_TASK_BYTES}")
+        raise TooLargeError(f"a task of {len(data)} bytes: at most {MOST_TASK_BYTES}")
     try:
         return json.loads(data or b"{}")
     except (ValueError, RecursionError) as error:

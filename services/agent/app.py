@@ -163,7 +163,7 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
         )  # fmt: skip
         consenting = Consenting(service.bus, agent, service.devices, commander, rules, twin, audit, site_now)
         if agent.leads:
-            begin_leading(service, agent, tasks.watch, commander, audit)
+            begin_leading(service, agent, tasks.watch, commander, audit, incarnation)
         conflicts = None
         if bargaining is not None:
             conflicts = Conflicts(

@@ -13,6 +13,7 @@ Source: design.md section 5 ("any agent can lead a contract net for class A work
 import asyncio
 import heapq
 import logging
+import math
 import secrets
 import time
 from collections import Counter
@@ -86,6 +87,8 @@ class Leading:
         self._timers: list[tuple[float, str]] = []
         self._due = asyncio.Event()
         self._read_json: set[str] = set()
+        self.incarnation = ""  # this process's own, as it announces it; empty: it is not known, and no copy is seen
+        self._copy_s = -math.inf  # when another copy of us was last heard
         self.send: Callable[[Tell], None] = lambda tell: None
         self.counts: Counter[str] = Counter()
         self._refusals = Refusals(audit, "task-refused", self.counts)
@@ -173,7 +176,8 @@ class Leading:
             InvalidInputError: nobody could do it.
             TooLargeError: it is too long.
             TooManyAttemptsError: too many are under way.
-            UnavailableError: nobody can say yet whether a coordinator is there, or nobody with the skill is.
+            UnavailableError: nobody can say yet whether a coordinator is there, or nobody with the skill is;
+                or another copy of us is up.
         """
         task = wanted.id or secrets.token_hex(8)
         if task not in self.book.open and task not in self.book.ended:
@@ -190,6 +194,10 @@ class Leading:
                 raise ConflictError(self.watch.problem)
             case "unknown":
                 raise UnavailableError(self.watch.problem)
+        if self._now() - self._copy_s < TTL_S:
+            raise UnavailableError(
+                f"another copy of agent {self._agent!r} is up, and knows nothing of our tasks: stop one"
+            )
         welcome = self._commander.welcome
         if welcome is None:
             raise UnavailableError(f"agent {self._agent!r} has no session with the guard: is it up?")
@@ -278,6 +286,8 @@ class Leading:
     def announced(self, agent: str, said: Announcement, content_type: str) -> None:
         """Note that an agent is there, and what it reads: acts for it are written in that."""
         self.roster = self.roster.heard(agent, said, self._now())
+        if agent == self._agent and self.incarnation and said.incarnation != self.incarnation:
+            self._copy_s = self._now()
         if content_type != wire.JSON:
             self._read_json.discard(agent)
         elif len(self._read_json) < MOST_RUNS:

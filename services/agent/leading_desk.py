@@ -61,7 +61,7 @@ class LeadingDesk:
             (subjects.announcements(gateway), self._on_announcement),
         ):
             await self._bus.subscribe(subject, handler, pending=MOST_PENDING, pending_bytes=MOST_PENDING_BYTES)
-        # Of two copies of us, one alone is to take a task in.
+        # Of two copies of us one alone gets each request; both refuse what is new while they hear one another.
         asks = subjects.peer_task(gateway, agent, None, None)
         await self._bus.subscribe(
             asks, self._on_request, queue="leading", pending=MOST_PENDING, pending_bytes=MOST_PENDING_BYTES
@@ -145,11 +145,13 @@ class LeadingDesk:
 
 
 def begin_leading(
-    service: EdgexService, agent: AgentDefinition, watch: CoordinatorWatch, commander: Commander, audit: Audit
-) -> None:
+    service: EdgexService, agent: AgentDefinition, watch: CoordinatorWatch, commander: Commander, audit: Audit,
+    incarnation: str,
+) -> None:  # fmt: skip
     """Have an agent lead from now on, for as long as its service runs: routes, bus and timers."""
     bus, tasks = service.bus, service.tasks
     leading = Leading(agent.name, watch, commander, service.devices, audit, lambda: bus.is_connected)
+    leading.incarnation = incarnation
     add_leading_routes(service.app, leading)
     tasks.create_task(leading.run(), name="leading")
     tasks.create_task(LeadingDesk(bus, agent.name, leading).run(), name="leading desk")

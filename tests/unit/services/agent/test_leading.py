@@ -22,7 +22,7 @@ from edgeagents.model.device import Device
 from edgeagents.model.message import Paused, SessionWelcome, SiteEntry
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol.conversation import Tell, act
-from edgeagents.protocol.roster import GONE_S
+from edgeagents.protocol.roster import GONE_S, TTL_S
 from edgeagents.protocol.task_ledger import CloseTask, ReadTask, TakeTask
 from services.agent.commands import Commander
 from services.agent.leading import BACK, MOST_OPEN, MOST_TIMERS, STALL_S, Leading
@@ -64,7 +64,7 @@ class Rig:
     def announce(self, *agents: str, **changes: Any) -> None:
         """Have agents say that they are there."""
         for name in agents:
-            said = Announcement(incarnation=f"run-{name}", **{"skills": ("set",), "hears_peers": True, **changes})
+            said = Announcement(**{"incarnation": f"run-{name}", "skills": ("set",), "hears_peers": True, **changes})
             self.leading.announced(name, said, wire.PROTOBUF)
 
     def after(self, s: float, *alive: str) -> None:
@@ -293,6 +293,18 @@ async def test_a_pause_of_one_device_alone_stops_no_leader(rig: Rig) -> None:
     paused = (Paused(device="lamp", reason="paused by ann"),)
     rig.commander.welcome = SessionWelcome(generation=1, mode="act", site=SITE, paused=paused)
     assert (await rig.leading.submit(WANTED, "http"))[1]
+
+
+async def test_two_copies_take_nothing_new_in_while_they_hear_one_another(rig: Rig) -> None:
+    rig.leading.incarnation = "ours"
+    rig.announce("ada", incarnation="ours")
+    await rig.leading.submit(WANTED, "http")
+    rig.announce("ada", incarnation="another")
+    with pytest.raises(UnavailableError, match="another copy of agent 'ada' is up"):
+        await rig.leading.submit(WANTED.model_copy(update={"id": "u"}), "http")
+    assert (await rig.leading.submit(WANTED, "http"))[1] is False
+    rig.after(TTL_S + 0.5, "bob")
+    assert (await rig.leading.submit(WANTED.model_copy(update={"id": "u"}), "http"))[1]
 
 
 async def test_a_link_that_is_down_or_a_pause_makes_nobody_gone(rig: Rig) -> None:

@@ -114,7 +114,7 @@ async def test_over_nats_only_who_gave_it_or_the_owner_cancels_it(rig: Rig) -> N
     assert await asked("get", "somebody", b'{"id": "u"}') == 404
     assert await asked("list", "somebody", b"{}") == 200
     assert await asked("submit", "owner", b"{" * 10) == 400
-    assert await asked("submit", "owner", b" " * 20_000) == 400
+    assert await asked("submit", "owner", b" " * 20_000) == 413
     assert await asked("burn", "owner", b"{}") == 400
     assert await asked("cancel", "owner", b'{"id": "t"}') == 200
     assert rig.leading.record("t").state == "cancelled"
