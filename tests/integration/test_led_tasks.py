@@ -336,6 +336,22 @@ async def test_a_leader_that_is_killed_leaves_what_was_taken_done_once(gateway: 
         await gateway.ask("get", id="t")
 
 
+async def test_a_leader_that_is_killed_before_the_award_and_gives_the_name_again_gets_the_new_value_set(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.ada.leading, "heard", lambda sender, said: None)  # bids are on their way when it dies
+    await gateway.given("t", value="21", deadlineS=60)
+    await until(lambda: gateway.bob.tasks.counts["bids"], "bob has bid", timeout_s=20)
+    await gateway.ada.stop()
+    gateway.ada = await Member(gateway.server, "ada", 2.0).start()
+    await until(lambda: gateway.ada.tasks.watch.presence == "away", "ada may lead again", timeout_s=20)
+    await until(lambda: gateway.ada.leading.state()["agents"] == 2, "ada knows who is there", timeout_s=20)
+    await gateway.given("t", value="25", deadlineS=60)
+    found = await gateway.ended("t")
+    assert (found["state"], found["winner"], found["task"]["value"]) == ("done", "bob", "25")
+    assert [intent.value for intent in gateway.bob.hand.intents] == [25.0]
+
+
 async def test_a_winner_that_is_killed_is_said_to_be_gone(gateway: Gateway) -> None:
     gateway.bob.hand.may_store.clear()
     await gateway.given("t")
