@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import logging
 import time
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
@@ -22,12 +23,13 @@ from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundErro
 from edgeagents.model.message import AuditRecord
 from edgeagents.protocol.chains import digest, link, verify
 
-__all__ = ["Audit", "digest", "link", "verify"]
+__all__ = ["Audit", "Refusals", "digest", "link", "verify"]
 
 log = logging.getLogger(__name__)
 
 QUEUE_LENGTH: Final = 10_000
 MAX_BODY_BYTES: Final = 65_536
+MOST_REFUSALS: Final = 50  # of one kind, a minute; all are counted
 
 
 class Audit:
@@ -132,6 +134,27 @@ class Audit:
         # By a consumer of ours: agents may not get messages directly (`edgeagents/permissions.py` says why).
         name = f"audit-{subjects.token(self._writer)}"
         return self._bus.read(subjects.AUDIT_STREAM, [pattern], name=name, last_per_subject=True)
+
+
+class Refusals:
+    """Counts what was not accepted, of one kind, by its causes; the first ones of each minute are written down."""
+
+    def __init__(self, audit: Audit, kind: str, counts: Counter[str]) -> None:
+        """Write records of `kind`; count in `counts`, as `refused_<cause>`."""
+        self._audit = audit
+        self._kind = kind
+        self._counts = counts
+        self._audited: deque[float] = deque(maxlen=MOST_REFUSALS)
+
+    def add(self, sender: str, cause: str, text: str) -> None:
+        """Take one in."""
+        self._counts[f"refused_{cause}"] += 1
+        now_s = time.monotonic()
+        if len(self._audited) == MOST_REFUSALS and now_s - self._audited[0] < 60:
+            return
+        self._audited.append(now_s)
+        plain = text[:500].encode(errors="backslashreplace").decode()
+        self._audit.append(self._kind, sender=sender, cause=cause, text=plain)
 
 
 def _decoded(message: StoredMessage) -> AuditRecord | None:

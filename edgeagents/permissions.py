@@ -25,9 +25,12 @@ from edgeagents.subjects import (
     TASKS_STREAM,
     TRIGGERS_STREAM,
     agent_durable,
+    announcements,
     asked_on,
     between,
     coordinator_hears,
+    peer,
+    peer_task,
     token,
 )
 
@@ -91,7 +94,9 @@ def for_edgex(gateway: str, base: str = "edgex", services: Iterable[str] = ()) -
     return Permissions(publish, hears)
 
 
-def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str] = ()) -> Permissions:
+def for_agent(
+    gateway: str, agent: str, base: str = "edgex", peers: Iterable[str] = (), *, leads: bool = False
+) -> Permissions:
     """Return the permissions of one agent: its own tokens only.
 
     Args:
@@ -99,6 +104,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
         agent: the agent's.
         base: `MessageBus.BaseTopicPrefix`.
         peers: names of the gateways that it may speak with.
+        leads: whether its owner lets it lead tasks while no coordinator is there.
     """
     linked = list(peers)
     g, name, durable = token(gateway), token(agent), agent_durable(agent)
@@ -116,6 +122,8 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
         f"{g}.ledger.{name}",
         f"{g}.task-requests.*.{name}",
         f"{g}.conflicts.{name}",
+        peer(gateway, "peer-answers", None, agent),
+        peer(gateway, "peer-ledger", None, agent),
         f"{g}.dead-letters.{key}",
         f"{base}.telemetry.{key}.>",
         f"{MICRO_INBOX}.>",
@@ -125,7 +133,7 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
         *_consumer(COMMANDS_STREAM, durable, f"{g}.outcomes.{name}.*"),
         *_consumer(COMMANDS_STREAM, f"{durable}_last", f"{g}.commands.*.{name}"),
         *_consumer(AUDIT_STREAM, f"audit-{name}", f"{g}.audit.{name}.*"),
-        *(between(peer, family, None, gateway, agent) for peer in linked for family in ("acts", "tasks")),
+        *(between(linked_one, family, None, gateway, agent) for linked_one in linked for family in ("acts", "tasks")),
     ]
     subscribe = [
         f"{inbox(agent_user(agent))}.>",
@@ -137,10 +145,25 @@ def for_agent(gateway: str, agent: str, base: str = "edgex", peers: Iterable[str
         f"{g}.consent-requests.{name}",
         f"{g}.acts.{name}.{COORDINATOR}",
         f"{g}.coordinator",
+        peer(gateway, "peer-acts", agent, None),
+        peer(gateway, "peer-ledger-told", agent, None),
         *asked_on(key),
-        *(between(gateway, family, agent, peer, None) for peer in linked for family in ("acts", "tasks")),
+        *(between(gateway, family, agent, linked_one, None) for linked_one in linked for family in ("acts", "tasks")),
     ]
-    return Permissions(tuple(publish), tuple(subscribe), NEVER_FOR_AGENTS, COMMON_SECRETS)
+    says, hears = _leading(gateway, agent) if leads else ([], [])
+    return Permissions((*publish, *says), (*subscribe, *hears), NEVER_FOR_AGENTS, COMMON_SECRETS)
+
+
+def _leading(gateway: str, agent: str) -> tuple[list[str], list[str]]:
+    """Return what an agent that may lead publishes and hears beyond all others: a leader's words, in its own name."""
+    says = [peer(gateway, "peer-acts", None, agent), peer(gateway, "peer-ledger-told", None, agent)]
+    hears = [
+        peer(gateway, "peer-answers", agent, None),
+        peer(gateway, "peer-ledger", agent, None),
+        peer_task(gateway, agent, None, None),
+        announcements(gateway),  # who is there, with which skills
+    ]
+    return says, hears
 
 
 def for_coordinator(gateway: str, base: str = "edgex") -> Permissions:

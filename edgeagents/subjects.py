@@ -177,6 +177,11 @@ def announcement(gateway: str, agent: str) -> str:
     return f"{token(gateway)}.roster.{token(agent)}"
 
 
+def announcements(gateway: str) -> str:
+    """Return the filter for what all agents of a gateway say of themselves."""
+    return f"{token(gateway)}.roster.*"
+
+
 def task_ledger(gateway: str, agent: str) -> str:
     """Return the subject on which an agent asks the ledger of tasks."""
     return f"{token(gateway)}.ledger.{token(agent)}"
@@ -219,6 +224,42 @@ def speaker(subject: str) -> str:
     if len(parts) < 3 or parts[1] not in ("acts", "roster", "ledger", "task-requests", "conflicts"):
         raise InvalidInputError(f"{subject!r} is nothing that is said to a coordinator")
     return name_of(parts[-1])
+
+
+# --- agents that lead tasks while no coordinator is there ----------------------------------------
+
+PeerFamily = Literal["peer-acts", "peer-answers", "peer-ledger", "peer-ledger-told"]
+
+
+def peer(gateway: str, family: PeerFamily, to: str | None, sender: str | None) -> str:
+    """Return the subject on which one agent of a gateway speaks to another about a task that one of them leads.
+
+    Args:
+        gateway: theirs.
+        family: `peer-acts` and `peer-ledger-told` are the leader's words, `peer-answers` and `peer-ledger` those of
+            whom it asks. Only agents whose owner lets them lead may write the leader's.
+        to: who is spoken to; None: any.
+        sender: who speaks; None: any.
+    """
+    return ".".join((token(gateway), family, *("*" if part is None else token(part) for part in (to, sender))))
+
+
+def peer_task(gateway: str, leader: str, verb: str | None, sender: str | None) -> str:
+    """Return the subject on which an agent is asked to lead a task: `submit`, `get`, `list`, `cancel`; None: any."""
+    parts = ("*" if verb is None else verb, "*" if sender is None else token(sender))
+    return ".".join((token(gateway), "peer-tasks", token(leader), *parts))
+
+
+def parse_peer(subject: str) -> tuple[str, str]:
+    """Return (to, sender) of a subject between agents, or on which an agent is asked to lead.
+
+    Raises:
+        InvalidInputError: it is no such subject.
+    """
+    parts = subject.split(".")
+    if len(parts) != {"peer-tasks": 5}.get(parts[1] if len(parts) > 1 else "", 4) or not parts[1].startswith("peer-"):
+        raise InvalidInputError(f"{subject!r} is nothing that agents of one gateway say to each other")
+    return name_of(parts[2]), name_of(parts[-1])
 
 
 def consent_request(gateway: str, agent: str) -> str:

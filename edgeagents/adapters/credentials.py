@@ -56,6 +56,7 @@ class Credentials:
             `peer-X`, or `all`.
         peers: names of the gateways that it is linked to.
         coming: those of them that come to us, and so need a password of ours.
+        leaders: names of the agents that may lead tasks while no coordinator is there.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Credentials:
     rotated: Collection[str] = ()
     peers: Collection[str] = ()
     coming: Collection[str] = ()
+    leaders: Collection[str] = ()
     made: list[str] = field(default_factory=list)  # what is new, as `consumer/file`
     _fresh: dict[str, str] = field(default_factory=dict)
 
@@ -84,7 +86,7 @@ class Credentials:
             **{
                 agent_user(name): (
                     self._password(name, agent_user(name)),
-                    for_agent(self.gateway, name, peers=sorted(self.peers)),
+                    for_agent(self.gateway, name, peers=sorted(self.peers), leads=name in self.leaders),
                 )
                 for name in agents
             },

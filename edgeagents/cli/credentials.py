@@ -49,9 +49,11 @@ def credentials(
     """
     names = [EVERYBODY] if rotate == [] else rotate or []
     linked = gateways_if_any(gateways, gateway)
+    declared = load_agents(agents)
     found = Credentials(
-        folder, gateway, list(load_agents(agents)), names,
+        folder, gateway, list(declared), names,
         peers=linked.peers if linked else (), coming=linked.coming if linked else (),
+        leaders=[name for name, agent in declared.items() if agent.leads],
     )  # fmt: skip
     found.write()
     new = ", ".join(found.made)

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from edgeagents.cli.lines import Body, body_of
-from edgeagents.model.message import AuditRecord
-from edgeagents.subjects import COORDINATOR
+from edgeagents.errors import InvalidInputError
+from edgeagents.model.message import AuditRecord, Cause
+from edgeagents.model.task import LedRef, led_of
+from edgeagents.subjects import COORDINATOR, GUARD
 
 Resource: TypeAlias = tuple[str, str]
 """Device and resource."""
@@ -51,6 +53,7 @@ class History:
     started: dict[tuple[str, str], Fact] = field(default_factory=dict)
     tasks: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
     conflicts: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    led: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))  # the guard's, by leader/task
 
     def take(self, record: AuditRecord) -> None:
         """Take the next record in; one with fields of another shape is kept, and connected to nothing."""
@@ -67,6 +70,7 @@ class History:
                         self.wishes.setdefault(str(wish.given["command"]), wish)
             case "command":
                 self.outcomes.setdefault(str(body.get("command_id")), fact)
+                self._take_led(fact)
             case "lease":
                 self.leases[str(body.get("device")), str(body.get("resource"))].append(fact)
             case "started":
@@ -78,10 +82,34 @@ class History:
                 self.conflicts[str(body["conflict"])].append(fact)
                 if body.get("command"):
                     self.on_the_way[str(body["command"])].append(fact)
+            case "award" | "task" if "task" in body and record.writer not in (COORDINATOR, body.get("leader")):
+                pass  # anybody may write one; who leads a task alone says whose it is: `leaders_of`
             case "award" | "task" | "task-work" if "task" in body:
                 self.tasks[str(body["task"])].append(fact)
             case _ if "command" in body:  # approvals, quarantines, …: what happened to a command on its way
                 self.on_the_way[str(body["command"])].append(fact)
+
+    def _take_led(self, command: Fact) -> None:
+        """Note for which task that an agent led the guard let a command pass: by whose word else would it be known?"""
+        if command.record.writer != GUARD or command.body.get("status") in ("refused", "expired"):
+            return  # what a command says of itself counts only once the guard has looked at it
+        ref = led_ref(command.body.get("cause"))
+        if ref is not None:
+            self.led[f"{ref.leader}/{ref.task}"].append(command)
+
+    def leaders_of(self, task: str) -> set[str]:
+        """Return who led a task for certain: the coordinator by its chain, agents by commands the guard let pass."""
+        leaders = {key.partition("/")[0] for key in self.led if key.partition("/")[2] == task}
+        writers = {fact.record.writer for fact in self.tasks[task] if fact.record.kind != "task-work"}
+        return leaders | (writers & {COORDINATOR})
+
+    def told_of(self, task: str) -> list[Fact]:
+        """Return what counts of a task: awards and ends of who led it for certain; if nobody did, each one's word."""
+        leaders = self.leaders_of(task)
+        return [
+            fact for fact in self.tasks[task]
+            if fact.record.kind == "task-work" or not leaders or fact.record.writer in leaders
+        ]  # fmt: skip
 
     @property
     def commands(self) -> set[str]:
@@ -127,6 +155,15 @@ class History:
         started = self.started.get((record.writer, record.incarnation))
         file = _file(started.body) if started is not None else {}
         return next((rule for rule in _filled(file.get("rules")) if rule.get("name") == wish.intent.get("rule")), None)
+
+
+def led_ref(cause: object) -> LedRef | None:
+    """Return the task that an agent led and for which a command was; None: it was for none, or says so oddly."""
+    stream = cause.get("stream") if isinstance(cause, Mapping) else ""
+    try:
+        return led_of(Cause(stream=str(stream)[:256], sequence=0))
+    except InvalidInputError:  # somebody else's idea of one
+        return None
 
 
 def is_verdict(fact: Fact) -> bool:

@@ -15,12 +15,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgeagents.cli import led
 from edgeagents.cli.lines import clean
+from edgeagents.cli.source import DEFAULT as DEFAULT_BROKER
+from edgeagents.cli.source import Broker
 from edgeagents.errors import InvalidInputError, UnavailableError, UpstreamError, error_for_status
 
 DEFAULT: Final = "http://127.0.0.1:59741"
 Coordinator = Annotated[
     str, Parameter(name="--coordinator", env_var="EDGEAGENTS_COORDINATOR_URL", help="address of the coordinator")
+]
+Leader = Annotated[
+    str, Parameter(help="an agent that leads it while no coordinator is there, asked over NATS; none: the coordinator")
 ]
 Id = Annotated[str, Parameter(help="the task's id")]
 State = Literal["", "open", "awarded", "taken", "done", "failed", "cancelled"]
@@ -39,6 +45,8 @@ def submit(
     id_: Annotated[str, Parameter(name="--id", help="given twice it is one task")] = "",
     wait: Annotated[bool, Parameter(help="until it has ended; exit 1 unless it is done")] = False,
     coordinator: Coordinator = DEFAULT,
+    leader: Leader = "",
+    broker: Broker = DEFAULT_BROKER,
 ) -> None:
     """Give a task: the best bid among the agents that can do it wins."""
     body: dict[str, Any] = {"skill": skill, "deadlineS": deadline, "params": dict(map(_pair, param))}
@@ -48,44 +56,54 @@ def submit(
         if not slash:
             raise InvalidInputError(f"--set {set_}: write device/resource=value")
         body |= {"deviceName": device, "resourceName": resource, "value": value}
-    answer = call("POST", coordinator, "/api/v3/task", {"task": body | ({"id": id_} if id_ else {})})
+    given = {"task": body | ({"id": id_} if id_ else {})}
+    answer = led.ask(broker, leader, "submit", given) if leader else call("POST", coordinator, "/api/v3/task", given)
+    name = str(answer["id"])
     if not wait:
-        print(answer["id"])
+        print(name)
         return
-    if _watched(coordinator, str(answer["id"])) != "done":
+    changes = led.changes(broker, leader, name, deadline) if leader else _changes(coordinator, _watch_path(name))
+    if _followed(changes) != "done":
         sys.exit(1)
 
 
 @task.command(name="list")
 def list_(
     *, state: Annotated[State, Parameter(help="those in one state")] = "", limit: int = 20,
-    coordinator: Coordinator = DEFAULT,
+    coordinator: Coordinator = DEFAULT, leader: Leader = "", broker: Broker = DEFAULT_BROKER,
 ) -> None:  # fmt: skip
     """List tasks, the newest first."""
-    found = call("GET", coordinator, f"/api/v3/task/all?limit={limit}" + (f"&state={state}" if state else ""))
+    path = f"/api/v3/task/all?limit={limit}" + (f"&state={state}" if state else "")
+    found = led.ask(broker, leader, "list", {"state": state}) if leader else call("GET", coordinator, path)
     table = Table("id", "state", "what", "winner", "why", box=None, header_style="dim")
-    for item in found["tasks"]:
+    for item in found["tasks"][:limit]:
         table.add_row(*(Text(clean(text), style=style) for text, style in _cells(item)))
     Console().print(table if found["tasks"] else "no task yet")
 
 
 @task.command
-def show(name: Id, /, *, coordinator: Coordinator = DEFAULT) -> None:
+def show(
+    name: Id, /, *, coordinator: Coordinator = DEFAULT, leader: Leader = "", broker: Broker = DEFAULT_BROKER
+) -> None:
     """Show where a task stands, and why."""
-    _print(call("GET", coordinator, f"/api/v3/task/id/{quote(name, safe='')}")["task"])
+    found = led.ask(broker, leader, "get", {"id": name}) if leader else call("GET", coordinator, _path(name))
+    _print(found["task"])
 
 
 @task.command
-def cancel(name: Id, /, *, coordinator: Coordinator = DEFAULT) -> None:
+def cancel(
+    name: Id, /, *, coordinator: Coordinator = DEFAULT, leader: Leader = "", broker: Broker = DEFAULT_BROKER
+) -> None:
     """End a task, whoever has it; a command that is under way is not called back."""
-    _print(call("DELETE", coordinator, f"/api/v3/task/id/{quote(name, safe='')}")["task"])
+    found = led.ask(broker, leader, "cancel", {"id": name}) if leader else call("DELETE", coordinator, _path(name))
+    _print(found["task"])
 
 
 @task.command
 def watch(name: Id = "", /, *, coordinator: Coordinator = DEFAULT) -> None:
     """Follow a task to its end, or all tasks until Ctrl-C."""
     try:
-        _watched(coordinator, name)
+        _followed(_changes(coordinator, _watch_path(name)))
     except KeyboardInterrupt:
         return
 
@@ -118,11 +136,18 @@ def _content(coordinator: str, answer: httpx.Response) -> dict[str, Any]:
     return content
 
 
-def _watched(coordinator: str, name: str) -> str:
+def _path(name: str) -> str:
+    return f"/api/v3/task/id/{quote(name, safe='')}"
+
+
+def _watch_path(name: str) -> str:
+    return f"{_path(name)}/watch" if name else "/api/v3/task/watch"
+
+
+def _followed(changes: Iterator[dict[str, Any]]) -> str:
     """Print changes as they come; return the state the last one told."""
     state, console = "", Console(soft_wrap=True)
-    path = f"/api/v3/task/id/{quote(name, safe='')}/watch" if name else "/api/v3/task/watch"
-    for item in _changes(coordinator, path):
+    for item in changes:
         state = str(item["state"])
         cells = _cells(item)
         console.print(Text("  ").join(Text(clean(text), style=style) for text, style in cells))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from edgeagents.cli.conflict import party_line
-from edgeagents.cli.history import Fact, History, Wish, is_verdict, wishes_of
+from edgeagents.cli.history import Fact, History, Wish, is_verdict, led_ref, wishes_of
 from edgeagents.cli.lines import STATUS_STYLES, clean, in_words, line_of, place_of, shown, when
 from edgeagents.cli.source import DEFAULT, Broker, File, trail_of
 from edgeagents.errors import NotFoundError
@@ -91,10 +91,22 @@ def answer(history: History, subject: str, last: int) -> Iterator[Text]:
 
 
 def task_lines(history: History, task: str) -> list[Line]:
-    """Return who got a task and why, what it did about it, and how it ended: bids, rule, runner-up, reasons."""
+    """Return who got a task and why, what it did about it, and how it ended: bids, rule, runner-up, reasons.
+
+    Any agent may write an award or an end into its own chain, and call itself the leader. So those count of whom the
+    guard's own record of a command names; where it names nobody, each one's word is shown as its word.
+    """
     lines: list[Line] = [("task", task)]
-    for fact in history.tasks[task]:
+    is_sure = bool(history.leaders_of(task))
+    said_by = ""
+    for fact in history.told_of(task):
         body, at = fact.body, when(fact.record.time_unix_ns)
+        leader = str(body.get("leader") or "")  # in that agent's memory: no coordinator was there
+        if leader and leader != said_by and fact.record.kind != "task-work":
+            lines.append(
+                ("led by", leader if is_sure else f"{leader}, as it says: the guard let no command of it pass")
+            )
+            said_by = leader
         match fact.record.kind:
             case "award":
                 lines += [("given by", str(body.get("giver"))), ("wanted", _wanted(body.get("wanted")))]
@@ -113,6 +125,8 @@ def task_lines(history: History, task: str) -> list[Line]:
                 reasons = body.get("reasons")
                 lines += [("because", str(item)) for item in reasons] if isinstance(reasons, list) else []
                 lines.append(("end", f"{at} {body.get('state')}: {body.get('reason')}"))
+                if leader and body.get("state") == "done" and f"{leader}/{task}" not in history.led:
+                    lines.append(("no command", f"of it is in the guard's audit: {body.get('winner')} says it is done"))
     return lines
 
 
@@ -197,6 +211,7 @@ def command_lines(history: History, command_id: str) -> list[Line]:
         lines.append(
             ("wanted", f"{body.get('agent')}: {place_of(body)} = {shown(body.get('value'))}: {body.get('because')}")
         )
+        lines += _led(body.get("cause"))
         decision = str(body.get("decision") or "not named")
         if decision in history.conflicts:  # commanded because it was settled so
             lines += conflict_lines(history, decision)
@@ -210,6 +225,12 @@ def command_lines(history: History, command_id: str) -> list[Line]:
         for fact in history.on_the_way[command_id]
     ]
     return [*lines, *_lease(history, outcome), *_outcome(outcome, wish)]
+
+
+def _led(cause: object) -> list[Line]:
+    """Return which task a command was for that an agent led, if any: `edgeagents why TASK` tells its bids."""
+    ref = led_ref(cause)
+    return [("task", f"{ref.task}, led by {ref.leader}: no coordinator was there")] if ref is not None else []
 
 
 def wish_lines(history: History, wish: Wish) -> list[Line]:

@@ -125,7 +125,10 @@ class Gateway:
             "guard": for_everything(),
             subjects.COORDINATOR: for_coordinator(name),
             "edgex": for_edgex(name, services=[f"device-world-{self.plan.scenario}"]),
-            **{agent_user(agent): for_agent(name, agent, peers=peers) for agent in self.agents},
+            **{
+                agent_user(agent): for_agent(name, agent, peers=peers, leads=definition.leads)
+                for agent, definition in self.agents.items()
+            },
         }
         if self.plan.model is not None:
             self.ports["inference"] = free_port(INFERENCE_PORT, set(self.ports.values()))

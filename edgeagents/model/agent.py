@@ -325,6 +325,7 @@ class AgentDefinition(OwnerModel):
     answers: bool = Field(False, description="takes what people say: POST /api/v3/ask (docs/ask.md)")
     thinks: Thinks | None = Field(None, description="which language model it may ask; none: it asks no model")
     skills: tuple[Skill, ...] = Field((), max_length=64, description="tasks it bids for")
+    leads: bool = Field(False, description="it may lead tasks of class A while no coordinator is there")
     negotiates: Negotiates | None = Field(None, description="how it settles conflicts; none: by leases, classes")
     ttl: float = Field(10.0, gt=0, le=3600, description="how long a command may wait from its decision on, wall time")
 

@@ -218,11 +218,15 @@ class Act(Message):
 
 
 class Announcement(Message):
-    """An agent says that it is there: which run of it, and which tasks it bids for."""
+    """An agent says that it is there: which run of it, and which tasks it bids for.
+
+    `hears_peers`: also for those that other agents lead; who does not say so is not asked by them.
+    """
 
     incarnation: Word
     skills: Words = ()
     busy: int = Field(0, ge=0)
+    hears_peers: bool = False
 
 
 class LedgerAsk(Message):

@@ -26,6 +26,7 @@ ENDED_STATES: Final = ("done", "failed", "cancelled")
 Text: TypeAlias = Annotated[str, Field(max_length=MOST_VALUE_CHARS)]  # a length is counted of valid Unicode alone
 _PARAM = re.compile(r"[a-z][a-z0-9_]{0,63}")
 TASK_CAUSES: Final = "tasks/"  # how the stream of a cause begins that is a task
+LED_CAUSES: Final = "led/"  # the same of a task that an agent led, while no coordinator was there
 _DIGITS = re.compile(r"[0-9]{1,20}")
 
 
@@ -139,3 +140,41 @@ def task_of(cause: Cause) -> TaskRef | None:
     if not task or not _DIGITS.fullmatch(accepted):
         raise InvalidInputError(f"cause {cause.stream[:80]!r} names no task: tasks/<id>/<accepted, unix ns>")
     return TaskRef(task, int(accepted), cause.sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class LedRef:
+    """Which award a command carries out of a task that an agent led.
+
+    Args:
+        leader: the agent that led it, in memory: no ledger on disk knows of it.
+        task: its id.
+        accepted_unix_ns: when the leader took it in: a name that is used again is another task.
+        epoch: of the award.
+    """
+
+    leader: str
+    task: str
+    accepted_unix_ns: int
+    epoch: int
+
+
+def led_cause_of(ref: LedRef) -> Cause:
+    """Return the cause of a command that carries out an award of a task that an agent led."""
+    stream = f"{LED_CAUSES}{ref.leader}/{ref.task}/{ref.accepted_unix_ns}"
+    return Cause(stream=stream, sequence=ref.epoch, event_id=ref.task)
+
+
+def led_of(cause: Cause) -> LedRef | None:
+    """Return the award of a led task that a command carries out, None when none caused it; inverse of `led_cause_of`.
+
+    Raises:
+        InvalidInputError: it names one in a way that `led_cause_of` does not write.
+    """
+    if not cause.stream.startswith(LED_CAUSES):
+        return None
+    leader, _, rest = cause.stream.removeprefix(LED_CAUSES).partition("/")
+    task, _, accepted = rest.partition("/")
+    if not leader or not task or not _DIGITS.fullmatch(accepted):
+        raise InvalidInputError(f"cause {cause.stream[:80]!r} names no task: led/<leader>/<id>/<accepted, unix ns>")
+    return LedRef(leader, task, int(accepted), cause.sequence)

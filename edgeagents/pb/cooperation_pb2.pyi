@@ -524,9 +524,12 @@ class Announcement(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     SKILLS_FIELD_NUMBER: _builtins.int
     BUSY_FIELD_NUMBER: _builtins.int
+    HEARS_PEERS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     busy: _builtins.int
     """tasks under way"""
+    hears_peers: _builtins.bool
+    """it bids also for what other agents lead while no coordinator is there"""
     @_builtins.property
     def skills(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -535,10 +538,11 @@ class Announcement(_message.Message):
         incarnation: _builtins.str = ...,
         skills: _abc.Iterable[_builtins.str] | None = ...,
         busy: _builtins.int = ...,
+        hears_peers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "incarnation", b"incarnation", "skills", b"skills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "hears_peers", b"hears_peers", "incarnation", b"incarnation", "skills", b"skills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,7 +41,7 @@ class Setting:
     """Who we are, whose calls we hear, and when it is over for us, on our own clock.
 
     `incarnation` is this copy's own: two copies of one agent are two. Whoever comes back with the saved state of one
-    goes on as that one.
+    goes on as that one. `accepted_unix_ns`: when the initiator took the task in, as its call says; 0: it does not.
     """
 
     me: str
@@ -49,6 +49,7 @@ class Setting:
     conversation: str
     deadline_s: float
     incarnation: str
+    accepted_unix_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,20 @@ class Abandon:
 Event: TypeAlias = Heard | Estimated | LedgerSaid | Performed | Tick | Recovered
 Effect: TypeAlias = ConversationEffect | AskLedger | Estimate | Perform | Abandon
 Result: TypeAlias = tuple[State, list[Effect]]
+
+
+def called_again(state: State, call: CallForProposals) -> Literal["same", "anew", "busy"]:
+    """Return what a call is for the conversation of its name: its own, another task's, or one's that has to wait.
+
+    An initiator that keeps its ledger in memory counts epochs from 0 after each start, and a task may get the name of a
+    former one: only when it was accepted tells them apart. What was not taken is then forgotten; what was is finished.
+    """
+    if isinstance(state, Ended):
+        return "same"
+    known, told = state.setting.accepted_unix_ns, call.accepted_unix_ns
+    if not known or not told or known == told:
+        return "same"
+    return "busy" if isinstance(state, (Performing, Reporting)) else "anew"
 
 
 def step(state: State, event: Event) -> Result:

@@ -42,6 +42,7 @@ from services.agent.conflicts import Conflicts
 from services.agent.consenting import Consenting
 from services.agent.decision import stages_of
 from services.agent.inputs import Inputs
+from services.agent.leading_desk import begin_leading
 from services.agent.loop import AgentLoop, rule_results
 from services.agent.perception import Twin
 from services.agent.phrases import is_installed
@@ -161,6 +162,8 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             lambda: service.site_time.at_ns(clock.wall_ns()), service.tasks,
         )  # fmt: skip
         consenting = Consenting(service.bus, agent, service.devices, commander, rules, twin, audit, site_now)
+        if agent.leads:
+            begin_leading(service, agent, tasks.watch, commander, audit, incarnation)
         conflicts = None
         if bargaining is not None:
             conflicts = Conflicts(

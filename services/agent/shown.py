@@ -48,6 +48,17 @@ class AgentState(Answer):
     thinking: dict[str, int] = Field(default_factory=dict, description="of an agent with a language model")
 
 
+class LeadingState(Answer):
+    """What an agent leads while no coordinator is there, and how it went so far."""
+
+    agent: str
+    coordinator: Literal["there", "away", "unknown"] = Field(description="unknown: it has not listened long enough")
+    open: int = Field(description="tasks under way")
+    ended: int = Field(description="ended tasks that are remembered, until the agent is started again")
+    agents: int = Field(description="agents that are there and bid for what agents lead")
+    counts: dict[str, int] = Field(description="since it started, by what happened: accepted, awards, done, refused_…")
+
+
 class CommandTold(Shown):
     """One command of an answer, and what became of it."""
 

@@ -3,20 +3,20 @@
 Seen from whoever connects to a gateway: an agent, or a tool of the owner's. Source: design.md section 4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from pydantic import BaseModel
 
 from edgeagents import permissions, subjects
+from edgeagents.adapters.task_pages import OneTask, TaskGiven, TaskList
 from edgeagents.adapters.web_pages import ErrorBody
 from edgeagents.model import cooperation, message
 from edgeagents.model.completion import Completion, CompletionFailure, CompletionRequest
 from edgeagents.model.task import TaskWanted
 from services.agent.questions import Question
 from services.agent.shown import AskAnswer
-from services.coordinator.shown import OneTask, TaskGiven, TaskList
 
 Raw: TypeAlias = Literal[
     "Empty", "Incarnation", "DeadLetter", "TaskRecord", "TaskId", "TaskFilter", "Trigger", "Copy", "MicroAnswer",
@@ -32,6 +32,14 @@ HOLES: Final = {
     "WRITER": ("writer", "an agent or service"), "RUN": ("incarnation", "of the run that writes"),
     "TASK": ("task", "a task's id"), "SENDER": ("sender", "who asks"), "SERVICE": ("service", "a service's key"),
     "STREAM": ("stream", "a stream's name"),
+}  # fmt: skip
+
+
+ASKED: Final[Mapping[str, tuple[Said, type[BaseModel], str]]] = {
+    "submit": (TaskWanted, TaskGiven, "Gives a task; answered once it is on disk."),
+    "get": ("TaskId", OneTask, "Asks where a task stands."),
+    "list": ("TaskFilter", TaskList, "Lists tasks, the newest first."),
+    "cancel": ("TaskId", OneTask, "Ends a task; only who gave it, and `owner`, may."),
 }  # fmt: skip
 
 
@@ -74,7 +82,7 @@ def shown(address: str) -> str:
 
 def channels() -> list[Channel]:
     """Return all channels, those of an agent's life first."""
-    return [*_commanding(), *_sharing_work(), *_language(), *_kept(), *_gateways()]
+    return [*_commanding(), *_sharing_work(), *_leading(), *_language(), *_kept(), *_gateways()]
 
 
 def _commanding() -> Iterator[Channel]:
@@ -147,13 +155,7 @@ def _sharing_work() -> Iterator[Channel]:
         "consents", subjects.consent(_G, _AGENT), "agent", (cooperation.Act,),
         "`accept-proposal` or `reject-proposal` to what the guard asked, in the same conversation; protobuf.",
     )  # fmt: skip
-    asked: dict[str, tuple[Said, type[BaseModel], str]] = {
-        "submit": (TaskWanted, TaskGiven, "Gives a task; answered once it is on disk."),
-        "get": ("TaskId", OneTask, "Asks where a task stands."),
-        "list": ("TaskFilter", TaskList, "Lists tasks, the newest first."),
-        "cancel": ("TaskId", OneTask, "Ends a task; only who gave it, and `owner`, may."),
-    }
-    for verb, (said, told, about) in asked.items():
+    for verb, (said, told, about) in ASKED.items():
         yield Channel(
             f"task{verb.capitalize()}", subjects.task_request(_G, verb, "SENDER"), "owner", (said,), about,
             (told, ErrorBody), is_json_alone=True,
@@ -163,6 +165,33 @@ def _sharing_work() -> Iterator[Channel]:
         "The newest message says where a task stands. For the coordinator alone: others ask `get`.",
         stored=subjects.TASKS_STREAM, is_json_alone=True,
     )  # fmt: skip
+
+
+def _leading() -> Iterator[Channel]:
+    to_agent = "An agent that may lead (`leads: true` in its file) writes it, and nobody else can."
+    yield Channel(
+        "peerActs", subjects.peer(_G, "peer-acts", _AGENT, "SENDER"), "agent", (cooperation.Act,),
+        f"Calls for proposals, awards, cancels of a task that an agent leads while no coordinator is there. {to_agent}",
+    )  # fmt: skip
+    yield Channel(
+        "peerAnswers", subjects.peer(_G, "peer-answers", _AGENT, "SENDER"), "agent", (cooperation.Act,),
+        "Bids, refusals, reports to the agent that leads.",
+    )  # fmt: skip
+    yield Channel(
+        "peerLedger", subjects.peer(_G, "peer-ledger", _AGENT, "SENDER"), "agent", (cooperation.LedgerAsk,),
+        "Takes what was awarded, closes what was done; answered on `peer-ledger-told`.",
+    )  # fmt: skip
+    yield Channel(
+        "peerLedgerTold", subjects.peer(_G, "peer-ledger-told", _AGENT, "SENDER"), "agent", (cooperation.LedgerTold,),
+        f"What the agent that leads has in its memory: no agent may write on another's inbox. {to_agent}",
+    )  # fmt: skip
+    for verb, (said, told, about) in ASKED.items():
+        text = "Gives a task; refused while a coordinator is there." if verb == "submit" else about
+        yield Channel(
+            f"peerTask{verb.capitalize()}", subjects.peer_task(_G, _AGENT, verb, "SENDER"), "owner", (said,),
+            f"At an agent that may lead. {text} The inbox must lie below `{permissions.MICRO_INBOX}`.",
+            (told, ErrorBody), is_json_alone=True,
+        )  # fmt: skip
 
 
 def _language() -> Iterator[Channel]:

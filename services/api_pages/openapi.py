@@ -16,6 +16,7 @@ from edgeagents.adapters.http_trigger import add_trigger
 from edgeagents.adapters.web import WebContext, make_app
 from services.agent import answers
 from services.agent import app as agent
+from services.agent.leading_desk import add_leading_routes
 from services.coordinator import app as coordinator
 from services.coordinator import routes as coordinator_routes
 from services.coordinator.conflict_routes import add_conflict_routes
@@ -54,6 +55,7 @@ def _agent(app: FastAPI) -> None:
     definition: Any = SimpleNamespace(name="agent")
     agent.add_routes(service, definition, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, None)
     answers.add_route(app, NOTHING)
+    add_leading_routes(app, NOTHING)
     add_trigger(app, NOTHING, NOTHING, NOTHING)
 
 

@@ -24,11 +24,11 @@ from edgeagents.audit import Audit
 from edgeagents.errors import ConfigurationError, UnavailableError
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.task import ENDED_STATES
+from edgeagents.protocol.eligibility import Site
+from edgeagents.protocol.task_book import Book, Times
 from edgeagents.settings import PREFIX
-from services.coordinator.book import Book, Times
 from services.coordinator.conflict_routes import add_conflict_routes
 from services.coordinator.desk import Desk
-from services.coordinator.eligibility import Site
 from services.coordinator.holders import Holders
 from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from edgeagents import subjects
@@ -18,14 +18,13 @@ from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.adapters.micro import INBOXES
 from edgeagents.adapters.middleware import error_body
-from edgeagents.errors import EdgeAgentsError, ForbiddenError, InvalidInputError, MalformedMessageError, meaning_of
+from edgeagents.adapters.task_doors import answer_of
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, MalformedMessageError
 from edgeagents.model.cooperation import Act, Announcement, Dispute, DisputeTold, LedgerAsk, LedgerTold
 from edgeagents.model.message import MAX_REASON_CHARS, Message
-from edgeagents.model.task import MOST_TASK_BYTES, read_task
-from edgeagents.protocol.task_ledger import CloseTask, LedgerRequest, ReadTask, TakeTask
+from edgeagents.protocol.ledger_words import request_of, told_of
 from services.coordinator.leader import Leader
 from services.coordinator.mediator import Mediator
-from services.coordinator.record import shown
 
 log = logging.getLogger(__name__)
 
@@ -139,84 +138,20 @@ class Desk:
             told = LedgerTold(task=asked.task, problem=str(error)[:MAX_REASON_CHARS])
         else:
             assert turn.answer is not None
-            entry = turn.answer.entry
             if turn.answer.problem:
                 self._leader.refused(sender, "ledger", turn.answer.problem)
-            told = LedgerTold(
-                task=entry.task, epoch=entry.epoch, status=entry.status, winner=entry.winner,
-                incarnation=entry.incarnation, problem=turn.answer.problem[:MAX_REASON_CHARS],
-            )  # fmt: skip
+            told = told_of(turn.answer)
         await self._answer(message, wire.encode(told, _spoken(message)), _spoken(message))
 
     async def _on_request(self, sender: str, message: BusMessage) -> None:
         verb = message.subject.split(".")[2]
-        try:
-            body = await self._done(verb, sender, _json(message.data))
-        except EdgeAgentsError as error:
-            self._leader.refused(sender, "task", f"{verb}: {error}")
-            body = error_body(meaning_of(error).status, str(error))
-        await self._answer(message, json.dumps(body).encode(), wire.JSON)
-
-    async def _done(self, verb: str, sender: str, body: Any) -> Mapping[str, Any]:
-        leader, said = self._leader, body if isinstance(body, dict) else {}
-        match verb:
-            case "submit":
-                record, is_new = await leader.submit(read_task(body), sender)
-                return {
-                    "apiVersion": "v3",
-                    "statusCode": 202 if is_new else 200,
-                    "id": record.task,
-                    "state": record.state,
-                }
-            case "get":
-                return {
-                    "apiVersion": "v3",
-                    "statusCode": 200,
-                    "task": shown(leader.record(str(said.get("id", "")))),
-                }
-            case "list":
-                state = str(said.get("state", ""))
-                found = leader.listed(state)
-                return {"apiVersion": "v3", "statusCode": 200, "totalCount": len(found), "tasks": found}
-            case "cancel":
-                record = leader.record(str(said.get("id", "")))
-                if sender not in (record.giver, "owner"):
-                    raise ForbiddenError(f"task {record.task!r} is {record.giver!r}'s to cancel, or the owner's")
-                return {"apiVersion": "v3", "statusCode": 200, "task": shown(await leader.cancel(record.task, sender))}
-            case _:
-                raise InvalidInputError(f"{verb[:40]!r} is none of submit, get, list, cancel")
+        await self._answer(message, await answer_of(self._leader, verb, sender, message.data), wire.JSON)
 
     async def _answer(self, message: BusMessage, data: bytes, content_type: str) -> None:
         if message.reply.startswith(INBOXES):
             await self._bus.respond(message, data, {CONTENT_TYPE: content_type})
 
 
-def request_of(asked: LedgerAsk, sender: str) -> LedgerRequest:
-    """Return what an agent asks of the ledger, in the ledger's words.
-
-    Raises:
-        InvalidInputError: an agent cannot ask that.
-    """
-    match asked.verb, asked.status:
-        case "read", _:
-            return ReadTask(asked.task)
-        case "take", _:
-            return TakeTask(asked.task, asked.epoch, asked.incarnation)
-        case "close", ("done" | "failed") as status:
-            return CloseTask(asked.task, asked.epoch, sender, status)
-        case _:
-            raise InvalidInputError(f"{asked.verb} {asked.status}: read, take, or close as done or failed".strip())
-
-
 def _spoken(message: BusMessage) -> str:
     """Return the content type that the sender of a message reads: the one it writes."""
     return wire.answers_in(message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
-
-
-def _json(data: bytes) -> Any:
-    if len(data) > MOST_TASK_BYTES:
-        raise InvalidInputError(f"a task of {len(data)} bytes: at most {MOST_TASK_BYTES}")
-    try:
-        return json.loads(data or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"not JSON: {str(error)[:200]}") from error

@@ -18,7 +18,7 @@ from edgeagents import subjects
 from edgeagents.adapters.batches import MOST_MESSAGES, purge, store_together
 from edgeagents.adapters.bus import Bus
 from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, StoreError, UnavailableError
-from services.coordinator.record import Record, from_bytes, to_bytes
+from edgeagents.protocol.task_record import Record, from_bytes, to_bytes
 
 log = logging.getLogger(__name__)
 

@@ -18,20 +18,19 @@ from typing import Any, Final
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus
-from edgeagents.audit import Audit
+from edgeagents.audit import Audit, Refusals
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, NotFoundError, TooManyAttemptsError, UnavailableError
 from edgeagents.model.cooperation import Act, Announcement
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol import contract_net
 from edgeagents.protocol.conversation import Heard, Refuse, Tell
+from edgeagents.protocol.eligibility import Site, able, invited
+from edgeagents.protocol.explanation import award_body, end_body
+from edgeagents.protocol.roster import MOST_RUNS, Roster
+from edgeagents.protocol.task_book import Book, Turn
 from edgeagents.protocol.task_ledger import LedgerRequest
-from services.coordinator.book import Book, Turn
-from services.coordinator.eligibility import Site, able, invited
-from services.coordinator.explanation import award_body, end_body
+from edgeagents.protocol.task_record import Record, shown, wanted_of
 from services.coordinator.journal import ROOM, Journal
-from services.coordinator.record import Record, shown, wanted_of
-from services.coordinator.refusals import Refusals
-from services.coordinator.roster import MOST_RUNS, Roster
 
 log = logging.getLogger(__name__)
 

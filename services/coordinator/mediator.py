@@ -19,20 +19,19 @@ from typing import Any, Final
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus
-from edgeagents.audit import Audit
+from edgeagents.audit import Audit, Refusals
 from edgeagents.errors import ConflictError, EdgeAgentsError, InvalidInputError, NotFoundError, TooManyAttemptsError
 from edgeagents.model.agent import MOST_OPTIONS
 from edgeagents.model.cooperation import MOST_PARTIES, Act, Dispute, DisputeTold
 from edgeagents.protocol.conversation import Begin, Heard, Refuse, Tell, Tick
 from edgeagents.protocol.effects import StartTimer
+from edgeagents.protocol.eligibility import Site
+from edgeagents.protocol.roster import Run
 from services.coordinator import negotiator
 from services.coordinator.case import Case
-from services.coordinator.eligibility import Site
 from services.coordinator.holders import AskGuard, Held
 from services.coordinator.partaking import able, options_of, party_problem, with_files_options, without_locked
-from services.coordinator.refusals import Refusals
 from services.coordinator.releases import Releases
-from services.coordinator.roster import Run
 from services.coordinator.settlements import settled_body, shown
 from services.coordinator.standing import Outcome, Standing
 

@@ -13,7 +13,7 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.cooperation import Dispute
 from edgeagents.model.message import MAX_OPTIONS
 from edgeagents.model.skill import Aim
-from services.coordinator.eligibility import Site, device_problem, permission_problem
+from edgeagents.protocol.eligibility import Site, device_problem, permission_problem
 
 MOST_ASKED: Final = MAX_OPTIONS  # options that parties are asked about
 

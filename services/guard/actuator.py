@@ -25,7 +25,7 @@ from edgeagents.errors import (
 )
 from edgeagents.model.message import CauseKind, Command, Outcome, OutcomeStatus
 from edgeagents.model.values import Value, parse_value
-from edgeagents.protocol import actuation, effects, gate
+from edgeagents.protocol import actuation, effects, gate, led_commands
 from edgeagents.protocol.consent import holds
 from edgeagents.runner import drive
 from services.guard.jobs import Job, Means, Objection, end, finish, printable
@@ -127,7 +127,9 @@ class Actuator:
     def _judge(self, job: Job) -> gate.Verdict:
         means = self._means
         proposal = gate.Proposal(job.agent, *job.key, job.command.value, job.data_site_s)
-        return gate.judge(proposal, means.owner.rules(means.devices), means.picture.view, means.clocks.site())
+        rules = means.owner.rules(means.devices)
+        verdict = gate.judge(proposal, rules, means.picture.view, means.clocks.site())
+        return led_commands.judged(job.command.cause, verdict, rules.agents)
 
     def _is_let_pass(self, job: Job, verdict: gate.NeedsApproval) -> bool:
         """Say whether a person did, or enough of the agents that it concerns by the owner's files as they are now."""
@@ -158,9 +160,14 @@ class Actuator:
 
     def _order_problem(self, job: Job) -> Objection | None:
         """Return what the owner said or did that keeps agents away from a resource."""
-        ordered = self._means.orders.problem(job.agent, job.command.device, job.sequence)
+        device = job.command.device
+        ordered = self._means.orders.problem(job.agent, device, job.sequence)
         if ordered:
             return Objection("order", ordered)
+        leader = led_commands.leader_of(job.command.cause)
+        ordered = self._means.orders.problem(leader, device, job.sequence) if leader else ""
+        if ordered:  # who is paused has nobody act for it either
+            return Objection("order", f"{leader}, who led it, is {ordered}")
         return _objection("override", self._means.overrides.problem(job.key))
 
     def _lease_problem(self, job: Job) -> Objection | None:

@@ -75,6 +75,10 @@ AGENTS_ROAD: Final = Road(
     (
         *_COMMON, Route("GET", "/api/v3/agent"), Route("POST", "/api/v3/rule"), Route("POST", "/api/v3/trigger"),
         Route("POST", "/api/v3/ask", ASK_S, in_pieces=True),
+        # Of those that may lead tasks while no coordinator is there.
+        Route("GET", "/api/v3/leading"), Route("POST", "/api/v3/task"),
+        Route("GET", "/api/v3/task/all", in_pieces=True, takes_query=True), Route("GET", _TASK, in_pieces=True),
+        Route("DELETE", _TASK, in_pieces=True),
     ),
 )  # fmt: skip
 SERVICES_ROADS: Final[Mapping[str, Road]] = {

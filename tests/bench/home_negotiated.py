@@ -15,13 +15,13 @@ from edgeagents.model.values import parse_value
 from edgeagents.protocol import gate, lease
 from edgeagents.protocol.conversation import Begin, Heard, act
 from edgeagents.protocol.effects import StoreLease
+from edgeagents.protocol.eligibility import Site, permission_problem
 from services.agent import agreements
 from services.agent.agreements import Agreement, AskAnew, HeldBack, Instead, Party
 from services.agent.bargaining import Bargaining, Stance, load_bargaining, word_of
 from services.coordinator import negotiator
 from services.coordinator.app import CoordinatorSettings
 from services.coordinator.case import Case, Verdict
-from services.coordinator.eligibility import Site, permission_problem
 from services.world.home import Home
 from services.world.outside import Scene
 from tests.bench.home_agents import HOME, Agents, Thinker

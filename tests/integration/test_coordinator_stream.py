@@ -16,10 +16,10 @@ from edgeagents.embedded.nats import find_nats_server, write_config
 from edgeagents.errors import UnavailableError
 from edgeagents.model.task import TaskWanted
 from edgeagents.permissions import for_coordinator, for_everything, inbox
+from edgeagents.protocol.task_book import Book, Times
+from edgeagents.protocol.task_record import Record
 from edgeagents.settings import BusSettings
-from services.coordinator.book import Book, Times
 from services.coordinator.journal import Journal
-from services.coordinator.record import Record
 from services.guard.streams import ensure_tasks
 from tests.contract.waiting import until
 from tests.nats import free_port

@@ -20,7 +20,7 @@ from edgeagents.audit import Audit, verify
 from edgeagents.embedded.nats import find_nats_server, write_config
 from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, UnavailableError
 from edgeagents.model.message import AuditRecord, LeaseRecord, LeaseReply
-from edgeagents.permissions import agent_user, for_agent, for_edgex, for_everything, inbox
+from edgeagents.permissions import Permissions, agent_user, for_agent, for_edgex, for_everything, inbox
 from edgeagents.settings import BusSettings
 from tests.contract.waiting import until
 from tests.nats import free_port
@@ -34,16 +34,19 @@ class Users:
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
-        users = {
-            "owner": for_everything(),
-            "edgex": for_edgex("gw"),
-            **{agent_user(name): for_agent("gw", name) for name in ("air", "heat")},
-        }
-        self.config, self.passwords = write_config(folder, self.port, users, sync_always=False)
+        self.config, self.passwords = write_config(folder, self.port, self.rights(), sync_always=False)
         self.errors: list[str] = []
         self.told = asyncio.Event()
         with (folder / "nats.log").open("ab") as log:
             self.process = subprocess.Popen([find_nats_server(), "-c", str(self.config)], stdout=log, stderr=log)
+
+    def rights(self) -> dict[str, Permissions]:
+        """Return what each user may do."""
+        return {
+            "owner": for_everything(),
+            "edgex": for_edgex("gw"),
+            **{agent_user(name): for_agent("gw", name) for name in ("air", "heat")},
+        }
 
     async def connect(self, user: str) -> Bus:
         """Return a connection as a user, waiting for the server; refusals it hears of go to `errors`."""

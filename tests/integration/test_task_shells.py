@@ -16,12 +16,12 @@ from edgeagents.model.device import Device
 from edgeagents.model.message import Cause, CommandId, Outcome, OutcomeStatus
 from edgeagents.model.task import TaskWanted
 from edgeagents.model.values import Value, parse_value
+from edgeagents.protocol.eligibility import Site
+from edgeagents.protocol.task_book import Book, Times
 from services.agent.bidding import Declined
 from services.agent.commands import Errand, Given
 from services.agent.tasks import Tasks
-from services.coordinator.book import Book, Times
 from services.coordinator.desk import Desk
-from services.coordinator.eligibility import Site
 from services.coordinator.holders import Holders
 from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader

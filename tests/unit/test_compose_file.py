@@ -10,8 +10,8 @@ import yaml
 
 import edgeagents
 from edgeagents.model.task import MOST_TASK_BYTES
+from edgeagents.protocol.task_book import Book
 from edgeagents.protocol.task_ledger import MOST_TASKS
-from services.coordinator.book import Book
 from services.guard.roads import SERVICES_ROADS
 from services.inference.app import InferenceSettings
 

@@ -232,3 +232,43 @@ def test_a_standby_has_the_rights_of_an_edgex_service_under_its_own_key() -> Non
 
 def test_a_coordinator_hears_whether_another_one_is_there() -> None:
     assert any(matches(item, subjects.coordinator("gw")) for item in for_coordinator("gw").subscribe)
+
+
+def reach(publish: tuple[str, ...], subscribe: tuple[str, ...]) -> set[str]:
+    """Return the subjects between agents of a gateway that one may write and the other hears."""
+    families = ("peer-acts", "peer-answers", "peer-ledger", "peer-ledger-told")
+    names = ("air", "heat", "ada")
+    every = [subjects.peer("gw", family, to, sender) for family in families for to in names for sender in names]
+    every += [subjects.peer_task("gw", name, "submit", "owner") for name in names]
+    return {
+        subject for subject in every
+        if any(matches(item, subject) for item in publish) and any(matches(item, subject) for item in subscribe)
+    }  # fmt: skip
+
+
+def test_only_an_agent_whose_owner_lets_it_lead_speaks_to_others_and_in_its_own_name() -> None:
+    ada = for_agent("gw", "ada", leads=True)
+    assert reach(ada.publish, AIR.subscribe) == {"gw.peer-acts.air.ada", "gw.peer-ledger-told.air.ada"}
+    assert reach(AIR.publish, ada.subscribe) == {"gw.peer-answers.ada.air", "gw.peer-ledger.ada.air"}
+    assert reach(AIR.publish, for_agent("gw", "heat").subscribe) == set()
+    assert reach(AIR.publish, AIR.subscribe) == set()
+    assert not any(matches(item, subjects.peer("gw", "peer-acts", "air", "heat")) for item in ada.publish)
+
+
+def test_one_that_leads_bids_for_itself_by_the_same_subjects_and_hears_who_is_there() -> None:
+    ada = for_agent("gw", "ada", leads=True)
+    assert reach(ada.publish, ada.subscribe) == {
+        "gw.peer-acts.ada.ada", "gw.peer-answers.ada.ada", "gw.peer-ledger.ada.ada", "gw.peer-ledger-told.ada.ada",
+    }  # fmt: skip
+    assert any(matches(item, subjects.announcement("gw", "air")) for item in ada.subscribe)
+    assert not any(matches(item, subjects.announcement("gw", "heat")) for item in AIR.subscribe)
+
+
+def test_only_the_owner_asks_an_agent_to_lead_and_no_agent_gets_a_task_meant_for_the_coordinator() -> None:
+    ada, asks = for_agent("gw", "ada", leads=True), subjects.peer_task("gw", "ada", "submit", "owner")
+    assert any(matches(item, asks) for item in ada.subscribe)
+    for other in (AIR, ada, for_coordinator("gw"), for_edgex("gw"), for_inference("gw")):
+        assert not any(matches(item, asks) for item in other.publish)
+    assert not any(matches(item, subjects.task_request("gw", "submit", "air")) for item in ada.subscribe)
+    assert not any(matches(item, subjects.act("gw", "coordinator", "air")) for item in ada.subscribe)
+    assert not any(matches(item, subjects.coordinator("gw")) for item in ada.publish)

@@ -219,3 +219,18 @@ def test_what_a_peer_may_say_names_it_and_never_a_stream_of_ours() -> None:
     assert said == ["north.acts.*.south.*", "north.tasks.*.south.*", "south.roster.*"]
     captured = [filter_ for found in subjects.stream_subjects("north").values() for filter_ in found]
     assert not {filter_.split(".")[1] for filter_ in captured} & {filter_.split(".")[1] for filter_ in said}
+
+
+@given(names, names, names)
+def test_who_speaks_among_agents_and_to_whom_are_tokens_of_the_subject(gateway: str, to: str, sender: str) -> None:
+    assert subjects.parse_peer(subjects.peer(gateway, "peer-acts", to, sender)) == (to, sender)
+    assert subjects.parse_peer(subjects.peer_task(gateway, to, "submit", sender)) == (to, sender)
+
+
+@pytest.mark.parametrize("subject", [
+    "", "gw", "gw.peer-acts.a", "gw.peer-acts.a.b.c", "gw.peer-tasks.a.b", "gw.acts.a.b", "gw.peer-acts.=.b",
+    "gw.peer-tasks.a.submit.=YQ",
+])  # fmt: skip
+def test_what_no_agent_says_to_another_is_refused(subject: str) -> None:
+    with pytest.raises(InvalidInputError):
+        subjects.parse_peer(subject)

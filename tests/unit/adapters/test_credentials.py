@@ -77,6 +77,16 @@ def test_agents_may_do_what_the_permissions_say(tmp_path: Path) -> None:
     }
 
 
+def test_an_agent_that_may_lead_and_no_other_gets_a_leaders_words(tmp_path: Path) -> None:
+    Credentials(tmp_path, "gw", ("air", "heat"), leaders=("heat",)).write()
+    users = {user["user"]: user for user in json.loads((tmp_path / "nats" / "users.json").read_text())["users"]}
+    for name, leads in (("air", False), ("heat", True)):
+        wanted = for_agent("gw", name, leads=leads)
+        assert users[f"agent-{name}"]["permissions"]["publish"]["allow"] == list(wanted.publish)
+        assert users[f"agent-{name}"]["permissions"]["subscribe"]["allow"] == list(wanted.subscribe)
+        assert ("gw.peer-acts.*." + name in wanted.publish) is leads
+
+
 @pytest.mark.parametrize(
     ("who", "wanted"), [("coordinator", for_coordinator("gw")), ("inference", for_inference("gw"))]
 )

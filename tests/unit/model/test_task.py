@@ -9,7 +9,7 @@ from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.message import Cause
 from edgeagents.model.skill import Aim, Skill, aim_of
-from edgeagents.model.task import TaskRef, cause_of, read_task, task_of
+from edgeagents.model.task import LedRef, TaskRef, cause_of, led_cause_of, led_of, read_task, task_of
 
 SET = {"skill": "set", "deviceName": "valve", "resourceName": "Open", "value": True}
 
@@ -101,3 +101,12 @@ def test_a_cause_names_the_award_it_was_made_of_and_nothing_else_does() -> None:
 def test_a_cause_that_names_a_task_in_another_way_is_refused(stream: str) -> None:
     with pytest.raises(InvalidInputError, match="names no task"):
         task_of(Cause(stream=stream, sequence=1))
+
+
+def test_a_led_tasks_cause_names_leader_task_and_award_and_is_no_task_of_the_ledger() -> None:
+    ref = LedRef("a" * 41, "t:1.x_-" + "y" * 57, 2**63 - 1, 3)
+    cause = led_cause_of(ref)
+    assert led_of(cause) == ref
+    assert task_of(cause) is None
+    assert led_of(Cause(stream="edgex-events", sequence=1)) is None
+    assert led_of(cause_of(TaskRef("t", 1, 1))) is None

@@ -14,11 +14,23 @@ from edgeagents.audit import Audit
 from edgeagents.errors import UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.cooperation import Act, Award, CallForProposals, LedgerAsk, LedgerTold
-from edgeagents.model.message import Cause, CommandId, Outcome, OutcomeStatus
+from edgeagents.model.message import (
+    Cause,
+    CommandId,
+    Outcome,
+    OutcomeStatus,
+    RiskClass,
+    SessionWelcome,
+    SiteEntry,
+)
+from edgeagents.model.skill import Skill
+from edgeagents.model.task import LedRef, led_of
 from edgeagents.protocol.conversation import act
 from services.agent.bidding import Declined
 from services.agent.commands import Commander, Errand, Given, command_id
-from services.agent.tasks import MOST_CONVERSATIONS, Tasks
+from services.agent.places import MOST_CONVERSATIONS, MOST_OF_ONE
+from services.agent.presence import CoordinatorWatch
+from services.agent.tasks import Tasks
 from tests.contract.waiting import until
 
 ADA = AgentDefinition.model_validate({
@@ -33,11 +45,17 @@ class FakeBus:
         self.settings = SimpleNamespace(gateway="gw")
         self.told: list[Act] = []
         self.asked: list[LedgerAsk] = []
+        self.asked_of_peers: list[LedgerAsk] = []
         self.status = "taken"
         self.problem = ""
 
     async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
-        assert subject == subjects.act("gw", subjects.COORDINATOR, "ada")
+        if subject == subjects.peer("gw", "peer-ledger", "lea", "ada"):
+            self.asked_of_peers.append(wire.decode(LedgerAsk, data))
+            return
+        assert subject in (
+            subjects.act("gw", subjects.COORDINATOR, "ada"), subjects.peer("gw", "peer-answers", "lea", "ada")
+        )  # fmt: skip
         self.told.append(wire.decode(Act, data))
 
     async def request(
@@ -64,11 +82,15 @@ class FakeCommander:
         self.pending: dict[str, Any] = {}
         self.link_s = 0.0
         self.trouble = ""
+        self.welcome: SessionWelcome | None = SessionWelcome(generation=1, mode="act", site=(
+            SiteEntry(device="valve", resource="Setpoint", risk_class="A", kind="absolute"),
+        ))  # fmt: skip
         self.lease, self.ending = asyncio.Event(), asyncio.Event()
         self.lease.set()
         self.ending.set()
         self.status: OutcomeStatus = "proven"
         self.given: list[tuple[Cause, Errand]] = []
+        self.values: list[Any] = []
         self.stored: list[str] = []
         self.is_under_way = False
 
@@ -80,6 +102,7 @@ class FakeCommander:
 
     async def give(self, decision: Decision, cause: Cause, site_s: float, errand: Errand) -> list[Given]:
         self.given.append((cause, errand))
+        self.values.append(decision.intents[0].value)
         if self.is_under_way:
             return []
         await self.lease.wait()
@@ -110,13 +133,13 @@ class Group:
 class Rig:
     """An agent that hears a coordinator."""
 
-    def __init__(self) -> None:
+    def __init__(self, agent: AgentDefinition = ADA) -> None:
         self.group = Group()
         self.bus, self.commander = FakeBus(), FakeCommander()
         self.notes: list[dict[str, Any]] = []
         audit = SimpleNamespace(append=lambda kind, **fields: self.notes.append(fields))
         self.tasks = Tasks(
-            cast(Bus, self.bus), ADA, cast(Commander, self.commander), cast(Audit, audit), "run-1", lambda: 0.0,
+            cast(Bus, self.bus), agent, cast(Commander, self.commander), cast(Audit, audit), "run-1", lambda: 0.0,
             cast(asyncio.TaskGroup, self.group),
         )  # fmt: skip
 
@@ -124,10 +147,12 @@ class Rig:
         """Bring an act to the agent."""
         await self.tasks._on_act(BusMessage(subjects.act("gw", "ada", sender), wire.encode(said), wire.AS_PROTOBUF))
 
-    async def call(self, task: str = "t", left_s: float = 60.0, accepted_unix_ns: int = 0, epoch: int = 0) -> None:
+    async def call(
+        self, task: str = "t", left_s: float = 60.0, accepted_unix_ns: int = 0, epoch: int = 0, value: str = "21"
+    ) -> None:
         """Call for a task."""
         call = CallForProposals(
-            task=task, skill="set", device="valve", resource="Setpoint", value="21", left_s=left_s, epoch=epoch,
+            task=task, skill="set", device="valve", resource="Setpoint", value=value, left_s=left_s, epoch=epoch,
             accepted_unix_ns=accepted_unix_ns,
         )  # fmt: skip
         await self.hear(act("cfp", task, call=call, reply_by_s=1.0))
@@ -147,8 +172,8 @@ async def rig() -> AsyncIterator[Rig]:
     """A rig whose work ends with the test."""
     found = Rig()
     yield found
-    for name, item in list(found.tasks._known.items()):
-        found.tasks._forget(name, item)
+    for item in list(found.tasks._known.values()):
+        found.tasks._forget(item)
     ends = await asyncio.gather(*found.group.under_way, return_exceptions=True)
     assert [end for end in ends if isinstance(end, Exception)] == []
 
@@ -240,7 +265,7 @@ async def test_an_answer_of_the_ledger_to_what_is_forgotten_does_not_touch_the_n
     answer.set()
     await until(lambda: rig.bus.asked, "the ledger has answered")
     await asyncio.sleep(0)
-    assert list(rig.tasks._known) == ["t"]
+    assert list(rig.tasks._known) == [("coordinator", "t")]
     assert rig.commander.given == []
 
 
@@ -342,3 +367,199 @@ async def test_a_command_that_is_stored_is_followed_to_its_outcome_in_spite_of_a
     await rig.hear(act("cancel", "t"))
     rig.commander.ending.set()
     assert await rig.ends() == "done"
+
+
+# --- while no coordinator is there: another agent leads ----------------------------------------------
+
+
+class Led(Rig):
+    """The same agent, called by another one, `lea`; whether a coordinator is there is set by the test."""
+
+    def __init__(self) -> None:
+        super().__init__(ADA.model_copy(update={"skills": (Skill(name="set", cost_s=0.0),)}))
+        self.presence = SimpleNamespace(problem="")
+        self.tasks.watch = cast(CoordinatorWatch, self.presence)
+
+    async def hear(self, said: Act, sender: str = "lea") -> None:
+        """Bring an act of who leads to the agent."""
+        subject = subjects.peer("gw", "peer-acts", "ada", sender)
+        await self.tasks._on_peer_act(BusMessage(subject, wire.encode(said), wire.AS_PROTOBUF))
+
+    async def ledger_says(self, status: str, task: str = "t", epoch: int = 1, problem: str = "") -> None:
+        """Bring what the one that leads has in its memory."""
+        told = LedgerTold(
+            task=task, epoch=epoch, status=status, winner="ada", incarnation="run-1", problem=problem
+        )  # fmt: skip
+        subject = subjects.peer("gw", "peer-ledger-told", "ada", "lea")
+        await self.tasks._on_told(BusMessage(subject, wire.encode(told), wire.AS_PROTOBUF))
+
+    async def verb(self, word: str) -> LedgerAsk:
+        """Return what the agent asks of the ledger, once it asks that."""
+        await until(lambda: any(asked.verb == word for asked in self.bus.asked_of_peers), f"it asks to {word}")
+        return [asked for asked in self.bus.asked_of_peers if asked.verb == word][-1]
+
+
+@pytest.fixture
+async def led() -> AsyncIterator[Led]:
+    """An agent that hears another one lead; its work ends with the test."""
+    found = Led()
+    yield found
+    for item in list(found.tasks._known.values()):
+        found.tasks._forget(item)
+    ends = await asyncio.gather(*found.group.under_way, return_exceptions=True)
+    assert [end for end in ends if isinstance(end, Exception)] == []
+
+
+async def test_what_is_won_of_a_peer_is_commanded_once_its_ledger_says_so_and_names_it_as_the_cause(led: Led) -> None:
+    await led.call(accepted_unix_ns=7)
+    await led.award()
+    assert (await led.verb("take")).incarnation == "run-1"
+    assert led.commander.given == []
+    await led.ledger_says("taken")
+    assert (await led.verb("close")).status == "done"
+    await led.ledger_says("done")
+    assert led.tasks._known == {}
+    assert led.bus.words == ["propose", "inform", "inform"]
+    ((cause, errand),) = led.commander.given
+    assert led_of(cause) == LedRef("lea", "t", 7, 1)
+    assert errand.left_s <= 60.0
+    assert led.notes[0]["leader"] == "lea"
+    assert led.bus.asked == []
+
+
+async def test_while_a_coordinator_is_there_nothing_is_bid_for_a_peer(led: Led) -> None:
+    led.presence.problem = "app-coordinator is there: give it to it"
+    await led.call()
+    assert (led.bus.words, led.bus.told[0].reason) == (["refuse"], led.presence.problem)
+    assert led.tasks._known == {}
+
+
+async def test_an_award_that_comes_after_the_coordinator_is_back_is_done_all_the_same(led: Led) -> None:
+    await led.call()
+    led.presence.problem = "app-coordinator is there: give it to it"
+    await led.award()
+    await led.verb("take")
+    await led.ledger_says("taken")
+    assert (await led.verb("close")).status == "done"
+
+
+@pytest.mark.parametrize(("risk_class", "kind"), [("B", "absolute"), ("C", "absolute"), ("A", "step"), ("A", "toggle")])
+async def test_what_needs_a_yes_or_may_not_be_set_twice_is_not_bid_for(
+    led: Led, risk_class: RiskClass, kind: Any
+) -> None:
+    entry = SiteEntry(device="valve", resource="Setpoint", risk_class=risk_class, kind=kind)
+    led.commander.welcome = SessionWelcome(generation=1, mode="act", site=(entry,))
+    await led.call()
+    assert led.bus.words == ["refuse"]
+    assert "without a coordinator" in led.bus.told[0].reason
+
+
+async def test_a_leader_that_dies_before_the_award_is_taken_has_nothing_done(
+    led: Led, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeagents.protocol.contract_net_participant.ASK_AGAIN_S", 0.01)
+    await led.call(left_s=0.2)
+    await led.award()
+    await until(lambda: len(led.bus.asked_of_peers) > 1, "it asks again")
+    await until(lambda: not led.tasks._known, "its time is over")
+    assert led.commander.given == []
+
+
+async def test_a_leader_that_dies_after_it_was_taken_leaves_it_done_once_and_the_agent_free(led: Led) -> None:
+    await led.call(left_s=0.5)
+    await led.award()
+    await led.verb("take")
+    await led.ledger_says("taken")
+    await until(lambda: not led.tasks._known, "its time is over")
+    assert len(led.commander.stored) == 1
+    assert led.notes[0]["command"] == led.commander.stored[0]
+
+
+async def test_an_answer_that_says_the_award_is_over_has_nothing_done(led: Led) -> None:
+    await led.call()
+    await led.award()
+    await led.verb("take")
+    await led.ledger_says("open", epoch=2, problem="epoch 1 is over")
+    assert (led.tasks._known, led.commander.given) == ({}, [])
+
+
+async def test_peers_take_no_place_of_the_coordinators_and_no_part_in_its_conversations(led: Led) -> None:
+    for number in range(MOST_OF_ONE + 1):
+        await led.call(f"t-{number}")
+    assert led.tasks.counts["calls_left_out"] == 1
+    assert (led.bus.words[-1], "no room" in led.bus.told[-1].reason) == ("refuse", True)
+    call = CallForProposals(task="t-0", skill="set", device="valve", resource="Setpoint", value="21", left_s=60.0)
+    await Rig.hear(led, act("cfp", "t-0", call=call, reply_by_s=1.0))
+    assert ("coordinator", "t-0") in led.tasks._known
+    await led.hear(act("cancel", "t-0"))
+    assert ("coordinator", "t-0") in led.tasks._known
+    assert ("lea", "t-0") not in led.tasks._known
+
+
+async def test_nobody_among_agents_is_the_coordinator_and_bad_bytes_are_counted(led: Led) -> None:
+    await led.hear(act("cancel", "t"), sender="coordinator")
+    assert led.tasks.counts["acts_of_strangers"] == 1
+    for handler, subject in (
+        (led.tasks._on_peer_act, "gw.peer-acts.ada.lea"), (led.tasks._on_peer_act, "gw.peer-acts.ada.=YQ"),
+        (led.tasks._on_told, "gw.peer-ledger-told.ada.lea"), (led.tasks._on_told, "gw.peer-ledger-told.ada.=YQ"),
+    ):  # fmt: skip
+        await handler(BusMessage(subject, b"\xff\xff", wire.AS_PROTOBUF))
+    assert led.tasks.counts["acts_rejected"] == 4
+    assert led.bus.told == []
+
+
+async def test_a_leader_that_was_started_again_and_gives_the_name_to_another_task_gets_that_one_done(led: Led) -> None:
+    await led.call(accepted_unix_ns=7, value="21")
+    await led.call(accepted_unix_ns=9_000, value="25")
+    await led.award()
+    await led.verb("take")
+    await led.ledger_says("taken")
+    assert (await led.verb("close")).status == "done"
+    assert led.commander.values == [25.0]
+    assert [led_of(cause) for cause, _ in led.commander.given] == [LedRef("lea", "t", 9_000, 1)]
+
+
+async def test_so_it_is_where_the_former_one_was_awarded_and_never_taken(led: Led) -> None:
+    await led.call(accepted_unix_ns=7, value="21")
+    await led.award()
+    await led.call(accepted_unix_ns=9_000, value="25")
+    assert led.bus.words == ["propose", "propose"]
+    await led.ledger_says("taken")  # to what the former award had asked
+    assert led.commander.given == []
+
+
+async def test_what_was_taken_is_finished_before_another_task_gets_its_name(led: Led) -> None:
+    led.commander.ending.clear()
+    await led.call(accepted_unix_ns=7)
+    await led.award()
+    await led.ledger_says("taken")
+    await led.call(accepted_unix_ns=9_000, value="25")
+    assert led.bus.words == ["propose", "inform", "refuse"]
+    assert "a former task 't' is under way here" in led.bus.told[-1].reason
+    led.commander.ending.set()
+    assert (await led.verb("close")).status == "done"
+    assert led.commander.values == [21.0]
+
+
+@pytest.mark.parametrize("is_awarded", [False, True])
+async def test_what_a_leader_says_nothing_more_of_is_let_go_long_before_its_deadline(
+    led: Led, monkeypatch: pytest.MonkeyPatch, is_awarded: bool
+) -> None:
+    monkeypatch.setattr("services.agent.tasks.QUIET_S", 0.05)
+    await led.call(left_s=3_600.0)
+    if is_awarded:
+        await led.award()
+    await until(lambda: not led.tasks._known, "it is let go")
+    await led.ledger_says("taken")
+    assert (led.commander.given, led.tasks.counts["leaders_silent"]) == ([], 1)
+
+
+async def test_awards_of_a_leader_that_fell_silent_keep_us_from_no_call_of_the_coordinators(led: Led) -> None:
+    for number in range(MOST_OF_ONE):
+        await led.call(f"t-{number}", left_s=3_600.0)
+        await led.award(f"t-{number}")
+    call = CallForProposals(task="t", skill="set", device="valve", resource="Setpoint", value="21", left_s=60.0)
+    await Rig.hear(led, act("cfp", "t", call=call, reply_by_s=1.0))
+    bid = led.bus.told[-1].bid
+    assert bid is not None
+    assert bid.cost == 0.0

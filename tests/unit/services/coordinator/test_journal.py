@@ -10,11 +10,11 @@ import pytest
 from edgeagents.adapters import batches
 from edgeagents.errors import ConflictError, StoreError, UnavailableError
 from edgeagents.model.task import TaskWanted
+from edgeagents.protocol.task_book import Book, Times
+from edgeagents.protocol.task_record import Record
 from edgeagents.settings import BusSettings
 from services.coordinator import journal as module
-from services.coordinator.book import Book, Times
 from services.coordinator.journal import Journal
-from services.coordinator.record import Record
 
 
 class Disk:

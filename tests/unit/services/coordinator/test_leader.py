@@ -14,15 +14,15 @@ from edgeagents.errors import NotFoundError, TooManyAttemptsError, UnavailableEr
 from edgeagents.model.cooperation import Act, Announcement, Bid
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol.conversation import act
+from edgeagents.protocol.eligibility import Site
+from edgeagents.protocol.roster import GONE_S
+from edgeagents.protocol.task_book import Book, Times
 from edgeagents.protocol.task_ledger import CloseTask, TakeTask
+from edgeagents.protocol.task_record import Record
 from edgeagents.settings import BusSettings
 from services.coordinator import leader as module
-from services.coordinator.book import Book, Times
-from services.coordinator.eligibility import Site
 from services.coordinator.journal import Journal
 from services.coordinator.leader import STALL_S, Leader
-from services.coordinator.record import Record
-from services.coordinator.roster import GONE_S
 
 WANTED = TaskWanted(skill="set", device_name="valve", resource_name="Setpoint", value="21", deadline_s=60.0)
 

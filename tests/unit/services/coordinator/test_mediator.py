@@ -14,13 +14,13 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.cooperation import Act, Announcement, Dispute
 from edgeagents.model.device import Device, Profile
 from edgeagents.protocol.conversation import act
+from edgeagents.protocol.eligibility import Site
+from edgeagents.protocol.roster import Roster
 from edgeagents.settings import BusSettings
 from services.coordinator import mediator as module
 from services.coordinator import negotiator, releases
-from services.coordinator.eligibility import Site
 from services.coordinator.holders import Held
 from services.coordinator.mediator import MOST_OPEN, Mediator, Terms
-from services.coordinator.roster import Roster
 from tests.contract.waiting import until
 from tests.unit.services.coordinator.test_negotiator import HOLDS, THRIFTY, WARM, says
 

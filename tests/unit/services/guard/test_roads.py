@@ -7,6 +7,11 @@ from services.guard.roads import AGENTS_ROAD, SERVICES_ROADS, road_of
 OPEN = [
     ("air", "GET", "/api/v3/agent"),
     ("air", "POST", "/api/v3/ask"),
+    ("air", "POST", "/api/v3/task"),
+    ("air", "GET", "/api/v3/task/all"),
+    ("air", "GET", "/api/v3/task/id/morning-1"),
+    ("air", "DELETE", "/api/v3/task/id/morning-1"),
+    ("air", "GET", "/api/v3/leading"),
     ("coordinator", "POST", "/api/v3/task"),
     ("coordinator", "GET", "/api/v3/task/all"),
     ("coordinator", "GET", "/api/v3/task/id/morning-1"),
@@ -22,7 +27,8 @@ OPEN = [
 ]
 SHUT = [
     ("air", "POST", "/api/v3/deciding/off"),
-    ("air", "POST", "/api/v3/task"),
+    ("air", "GET", "/api/v3/task/watch"),
+    ("air", "GET", "/api/v3/coordinator"),
     ("air", "GET", "/metrics"),
     ("air", "DELETE", "/api/v3/config"),
     ("coordinator", "POST", "/api/v3/ask"),

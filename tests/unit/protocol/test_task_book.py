@@ -9,12 +9,12 @@ from edgeagents.model.cooperation import Act, Bid
 from edgeagents.model.task import TaskRef, TaskWanted
 from edgeagents.protocol import contract_net
 from edgeagents.protocol.conversation import Heard, act
+from edgeagents.protocol.explanation import award_body, end_body
+from edgeagents.protocol.roster import Run
 from edgeagents.protocol.task_award import Standing, award_problem, standing_of
+from edgeagents.protocol.task_book import GRACE_S, Book, Times, Turn
 from edgeagents.protocol.task_ledger import CloseTask, ReadTask, TakeTask
-from services.coordinator.book import GRACE_S, Book, Times, Turn
-from services.coordinator.explanation import award_body, end_body
-from services.coordinator.record import Record, from_bytes, shown, to_bytes
-from services.coordinator.roster import Run
+from edgeagents.protocol.task_record import Record, from_bytes, shown, to_bytes
 
 WANTED = TaskWanted(skill="set", device_name="valve", resource_name="Setpoint", value="21", deadline_s=30.0)
 AGENTS = ("ada", "bob")

@@ -1,7 +1,7 @@
 """The roster: who is there, by what was heard and when."""
 
 from edgeagents.model.cooperation import Announcement
-from services.coordinator.roster import GONE_S, MOST_OF_ONE, TTL_S, Roster
+from edgeagents.protocol.roster import GONE_S, MOST_OF_ONE, TTL_S, Roster
 
 HERE = Announcement(incarnation="run-1", skills=("set",), busy=1)
 

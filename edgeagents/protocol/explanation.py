@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from edgeagents.protocol.roster import Run
 from edgeagents.protocol.sealed_bids import MOST_COST
-from services.coordinator.record import AwardNote, Record, reasons_of
-from services.coordinator.roster import Run
+from edgeagents.protocol.task_record import AwardNote, Record, reasons_of
 
 RULE = "the lowest bid wins, the name breaks ties; it is credited the second best bid"
 

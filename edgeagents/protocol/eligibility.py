@@ -17,7 +17,7 @@ from edgeagents.model.skill import Aim, aim_of
 from edgeagents.model.task import TaskWanted
 from edgeagents.model.values import Value, parse_value, same_value
 from edgeagents.protocol.fitting import within
-from services.coordinator.roster import Run
+from edgeagents.protocol.roster import Run
 
 
 @dataclass(frozen=True, slots=True)

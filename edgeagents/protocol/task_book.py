@@ -1,10 +1,10 @@
-"""All tasks of a gateway and what is done about each: a shell-less engine around `contract_net` and `task_ledger`.
+"""All tasks that somebody leads, and what is done about each: a shell-less engine around `contract_net`, `task_ledger`.
 
 An event goes in; what comes out is the record to be stored, and what may be told once it is. The ledger is a part of
 the record, so an award and the state that knows of it are one write. No network and no clock here: `now_s` is the
-ledger's own clock, which goes on over restarts.
+ledger's own clock; the coordinator's, which stores its tasks, goes on over restarts, an agent's that leads does not.
 
-Source: design.md section 5; docs/decisions/0017.
+Source: design.md section 5; docs/decisions/0017 and 0026.
 """
 
 import json
@@ -31,8 +31,8 @@ from edgeagents.protocol.task_ledger import (
     ReadTask,
     TaskLedger,
 )
+from edgeagents.protocol.task_record import AwardNote, Record, bounded
 from edgeagents.subjects import COORDINATOR
-from services.coordinator.record import AwardNote, Record, bounded
 
 GRACE_S: Final = 0.5  # between a task's deadline and its end in the ledger: a report that is on its way still counts
 NOBODY_AGAIN_S: Final = 0.5  # until it is looked again whether somebody is there
@@ -78,9 +78,13 @@ class Turn:
 class Book:
     """The tasks that are under way, and those that ended lately."""
 
-    def __init__(self, times: Times, most_open: int = task_ledger.MOST_TASKS, most_ended: int = 10_000) -> None:
-        """Begin empty; `restored` takes in what was stored."""
+    def __init__(
+        self, times: Times, most_open: int = task_ledger.MOST_TASKS, most_ended: int = 10_000,
+        initiator: str = COORDINATOR,
+    ) -> None:  # fmt: skip
+        """Begin empty; `restored` takes in what was stored. `initiator` is who leads, by its subjects."""
         self._times = times
+        self._initiator = initiator
         self._most_open, self._most_ended = most_open, most_ended
         self.open: dict[str, Record] = {}
         self.ended: OrderedDict[str, Record] = OrderedDict()
@@ -138,7 +142,7 @@ class Book:
         # A third each for bids and for who wins and lets it pass: then there is time for the next.
         take_s = min(self._times.take_s, wanted.deadline_s / 3)
         terms = Terms(call, (), bid_s, take_s, deadline_s, wanted.reserve)
-        entry = Entry(task, initiator=COORDINATOR, over_s=deadline_s + GRACE_S)
+        entry = Entry(task, initiator=self._initiator, over_s=deadline_s + GRACE_S)
         record = Record(task, text, giver, entry, contract_net.Planned(terms), unix_ns, unix_ns, now_s)
         self._keep(record)
         return record, True
@@ -166,7 +170,7 @@ class Book:
         turn.due_s.append(record.entry.over_s + 0.01)
         if isinstance(turn.record.net, contract_net.Closed) and not turn.record.ended:  # it never began
             close = CloseTask(record.task, record.entry.epoch, "", "failed")
-            return self._asked(turn, close, now_s, COORDINATOR, unix_ns)
+            return self._asked(turn, close, now_s, self._initiator, unix_ns)
         return turn
 
     def handle(self, task: str, event: Event, now_s: float, unix_ns: int) -> Turn:
@@ -184,7 +188,7 @@ class Book:
             # As after a restart: all are called again under the same epoch, so that bids on their way count, too.
             return self._run(replace(record, net=_patient(record.net)), Recovered(now_s), now_s, unix_ns)
         turn = self._run(record, Tick(now_s), now_s, unix_ns)
-        return turn if turn.has_ended else self._asked(turn, ReadTask(task), now_s, COORDINATOR, unix_ns)
+        return turn if turn.has_ended else self._asked(turn, ReadTask(task), now_s, self._initiator, unix_ns)
 
     def ask(self, task: str, request: LedgerRequest, now_s: float, sender: str, unix_ns: int, reason: str = "") -> Turn:
         """Return what the ledger says to an agent, or the owner, and what follows from that.
@@ -256,7 +260,7 @@ class Book:
                         turn.is_changed = True
                     case AskLedger(request):
                         entry = record.entry
-                        record, answer = _stepped(record, request, now_s, COORDINATOR)
+                        record, answer = _stepped(record, request, now_s, self._initiator)
                         turn.is_changed |= record.entry != entry
                         events.append(LedgerSaid(answer, now_s))
         turn.record = self._noted(turn, record, before, now_s, unix_ns)

@@ -27,6 +27,7 @@ class Run:
     skills: tuple[str, ...]
     busy: int
     heard_s: float
+    hears_peers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Roster:
 
     def heard(self, agent: str, said: Announcement, now_s: float) -> "Roster":
         """Return the roster with what an agent said; of each agent the newest runs are kept, while there is room."""
-        run = Run(agent, said.incarnation, said.skills, said.busy, now_s)
+        run = Run(agent, said.incarnation, said.skills, said.busy, now_s, said.hears_peers)
         runs = {**self.runs, (agent, said.incarnation): run}
         own = sorted((item.heard_s, key) for key, item in runs.items() if item.agent == agent and item != run)
         for _, key in own[: max(0, len(own) + 1 - MOST_OF_ONE)]:

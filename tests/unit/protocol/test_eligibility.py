@@ -8,8 +8,8 @@ from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.device import Device
 from edgeagents.model.task import TaskWanted
-from services.coordinator.eligibility import Site, able, invited
-from services.coordinator.roster import Run
+from edgeagents.protocol.eligibility import Site, able, invited
+from edgeagents.protocol.roster import Run
 from tests.valves import PROFILE
 
 

@@ -1,0 +1,218 @@
+"""Real agents without a coordinator: one leads, the other does it, the guard proves it; each part is a process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from edgeagents.cli import led
+from edgeagents.cli.history import History
+from edgeagents.cli.source import Broker
+from edgeagents.cli.why import command_lines, task_lines
+from edgeagents.errors import ConflictError
+from edgeagents.model.message import Cause
+from edgeagents.model.task import LedRef, led_cause_of
+from edgeagents.trail import StreamTrail
+from tests.contract.waiting import until
+from tests.guarded import Beside, Client, Gateway, agent_file, client_of
+
+VALVE = {"skill": "set", "deviceName": "valve-3", "resourceName": "Setpoint", "value": 21.5, "deadlineS": 30}
+
+
+class Leaderless(Beside):
+    """A guarded gateway with two agents that may lead, `lea` and, cheaper, `swift`; no coordinator."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        for name, cost_s in (("lea", 2.0), ("swift", 0.1)):
+            written = agent_file(name, skills=[{"name": "set", "cost_s": cost_s}], ttl=10, leads=True)
+            (gateway.folder / "agents" / f"{name}.yaml").write_text(yaml.safe_dump(written))
+        self.broker = Broker(gateway.nats.url, "gw")
+        self.lea = ""
+
+    def start(self) -> None:
+        """Start both agents."""
+        for name in ("lea", "swift"):
+            self.act(name)
+        self.lea = self.processes["app-agent-lea"].ready()
+
+
+@pytest.fixture(scope="module")
+def leaderless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leaderless]:
+    """One gateway for all tests of this file."""
+    gateway = Gateway(tmp_path_factory.mktemp("leaderless"))
+    found = Leaderless(gateway)
+    try:
+        yield found
+    finally:
+        found.stop()
+        gateway.stop()
+
+
+@pytest.fixture
+async def client(leaderless: Leaderless) -> AsyncIterator[Client]:
+    """Return the owner's connection, once both agents are there and know that no coordinator is."""
+    async with client_of(leaderless.gateway) as found:
+        if not leaderless.processes:
+            leaderless.start()
+
+            async def know() -> bool:
+                urls = [process.ready() for process in leaderless.processes.values()]
+                said = [(await found.http.get(f"{url}/api/v3/leading")).json() for url in urls]
+                return all((item["coordinator"], item["agents"]) == ("away", 2) for item in said)
+
+            await until(know, "both know who is there", timeout_s=60)
+        yield found
+
+
+async def ended(client: Client, url: str, task: str) -> dict[str, Any]:
+    """Return a task once it has ended."""
+    found: dict[str, Any] = {}
+
+    async def has_ended() -> bool:
+        nonlocal found
+        found = (await client.http.get(f"{url}/api/v3/task/id/{task}")).json()["task"]
+        return found["state"] in ("done", "failed", "cancelled")
+
+    await until(has_ended, f"task {task} ends", timeout_s=60)
+    return found
+
+
+async def history_of(client: Client, task: str) -> History:
+    """Return what the audit knows, once it has a task's award, work and end."""
+    async with asyncio.timeout(30):
+        while True:
+            history = History()
+            async for entry in (await StreamTrail.open(client.bus)).entries():
+                if entry.record is not None:
+                    history.take(entry.record)
+            if {"award", "task", "task-work"} <= {fact.record.kind for fact in history.tasks[task]}:
+                return history
+            await asyncio.sleep(0.1)
+
+
+async def test_given_by_http_the_cheaper_agent_does_it_the_guard_proves_it_and_the_audit_says_who_led(
+    leaderless: Leaderless, client: Client
+) -> None:
+    answer = await client.http.post(f"{leaderless.lea}/api/v3/task", json={"task": {**VALVE, "id": "warm"}})
+    assert (answer.status_code, answer.json()["id"]) == (202, "warm")
+    task = await ended(client, leaderless.lea, "warm")
+    assert (task["state"], task["winner"], task["reason"]) == ("done", "swift", "proven: Setpoint reads 21.5")
+    assert await client.effects("valve-3") == [("Setpoint", 21.5)]
+    history = await history_of(client, "warm")
+    told = dict(task_lines(history, "warm"))
+    assert (told["led by"], told["runner-up"]) == ("lea", "lea")
+    assert told["outcome"].startswith("proven")
+    assert "done" in told["end"]
+    assert dict(command_lines(history, told["command"]))["task"] == "warm, led by lea: no coordinator was there"
+
+
+async def test_given_by_nats_twice_it_is_one_task_and_what_needs_a_yes_is_refused(
+    leaderless: Leaderless, client: Client
+) -> None:
+    task = VALVE | {"id": "again", "deviceName": "valve-4"}
+    first = await asyncio.to_thread(led.ask, leaderless.broker, "lea", "submit", task)
+    second = await asyncio.to_thread(led.ask, leaderless.broker, "lea", "submit", task)
+    assert (first["statusCode"], second["statusCode"]) == (202, 200)
+    assert (await ended(client, leaderless.lea, "again"))["state"] == "done"
+    assert await client.effects("valve-4") == [("Setpoint", 21.5)]
+    for resource, words in (("Enabled", "class C"), ("Brief", "class B"), ("Open", "a step")):
+        refused = await client.http.post(
+            f"{leaderless.lea}/api/v3/task", json=VALVE | {"resourceName": resource, "value": True}
+        )
+        assert refused.status_code == 403, refused.text
+        assert words in refused.json()["message"]
+
+
+async def test_the_guard_refuses_what_an_agent_commands_in_a_leaders_name_beyond_class_a(
+    leaderless: Leaderless, client: Client
+) -> None:
+    async with client.agent("air") as air:
+        for leader, resource, words in (("lea", "Enabled", "class C"), ("lea", "Brief", "class B"), ("air", "Setpoint",
+                                        "may lead no tasks")):  # fmt: skip
+            cause = led_cause_of(LedRef(leader, "forged", 1, 1))
+            done = await air.do("valve-5", "25" if resource == "Setpoint" else "true", resource, cause=cause)
+            assert (done.status, words in done.reason) == ("refused", True), done.reason
+        assert (await air.do("valve-5", "25", cause=Cause(stream="edgex-events", sequence=1))).status == "proven"
+    assert await client.effects("valve-5") == [("Setpoint", 25.0)]
+    assert (await client.approvals()).json().get("approvals", []) == []
+
+
+async def test_a_coordinator_that_comes_back_gets_what_is_new_and_knows_nothing_of_what_was_led(
+    leaderless: Leaderless, client: Client
+) -> None:
+    await client.control(device="valve-6", hang=True)
+    given = await client.http.post(f"{leaderless.lea}/api/v3/task", json=VALVE | {"id": "mid", "deviceName": "valve-6"})
+    assert given.status_code == 202
+
+    async def hangs() -> bool:
+        return bool((await client.control())["hanging"])
+
+    await until(hangs, "the valve was asked", timeout_s=30)
+    leaderless.coordinate()
+
+    async def is_refused() -> bool:
+        said = (await client.http.get(f"{leaderless.lea}/api/v3/leading")).json()
+        return bool(said["coordinator"] == "there")
+
+    await until(is_refused, "lea hears the coordinator", timeout_s=60)
+    with pytest.raises(ConflictError, match="give it to it"):
+        await asyncio.to_thread(led.ask, leaderless.broker, "lea", "submit", VALVE | {"id": "new"})
+    await client.control(device="valve-6", hang=False)
+    assert (await ended(client, leaderless.lea, "mid"))["winner"] == "swift"
+    assert len(await client.effects("valve-6")) <= 1
+    await until(lambda: _serves(client, leaderless.url), "the coordinator serves", timeout_s=60)
+    assert (await client.http.get(f"{leaderless.url}/api/v3/task/id/mid")).status_code == 404
+    new = await client.http.post(f"{leaderless.url}/api/v3/task", json=VALVE | {"id": "new", "deviceName": "valve-7"})
+    assert new.status_code == 202
+    assert (await ended(client, leaderless.url, "new"))["state"] == "done"
+    assert await client.effects("valve-7") == [("Setpoint", 21.5)]
+
+
+async def test_a_leader_that_is_killed_leaves_one_effect_and_another_one_leads_on(
+    leaderless: Leaderless, client: Client
+) -> None:
+    leaderless.processes.pop("app-coordinator").kill()
+    swift = leaderless.processes["app-agent-swift"].ready()
+    for url in (leaderless.lea, swift):
+        await until(lambda url=url: _is_away(client, url), "the coordinator is gone for good", timeout_s=60)
+    await client.control(device="valve-8", hang=True)
+    given = await client.http.post(
+        f"{leaderless.lea}/api/v3/task", json=VALVE | {"id": "last", "deviceName": "valve-8"}
+    )
+    assert given.status_code == 202
+
+    async def hangs() -> bool:
+        return bool((await client.control())["hanging"])
+
+    await until(hangs, "the valve was asked", timeout_s=30)
+    leaderless.processes.pop("app-agent-lea").kill()
+    await client.control(device="valve-8", hang=False)
+    given = await client.http.post(f"{swift}/api/v3/task", json=VALVE | {"id": "next", "deviceName": "valve-9",
+                                                                         "value": 19})  # fmt: skip
+    assert given.status_code == 202
+    next_one = await ended(client, swift, "next")
+    assert (next_one["state"], next_one["winner"]) == ("done", "swift")
+    assert await client.effects("valve-9") == [("Setpoint", 19.0)]
+
+    async def has_ended() -> bool:
+        return any(item.device == "valve-8" for item in await client.outcomes("swift"))
+
+    await until(has_ended, "what was taken has its outcome, though nobody leads it any more", timeout_s=30)
+    assert len([item for item in await client.outcomes("swift") if item.device == "valve-8"]) == 1
+    assert len(await client.effects("valve-8")) <= 1
+
+
+async def _is_away(client: Client, url: str) -> bool:
+    return bool((await client.http.get(f"{url}/api/v3/leading")).json()["coordinator"] == "away")
+
+
+async def _serves(client: Client, url: str) -> bool:
+    try:
+        said = (await client.http.get(f"{url}/api/v3/coordinator")).json()
+    except (httpx.HTTPError, ValueError):
+        return False
+    return bool(said.get("isServing")) and said["agents"] == 2
