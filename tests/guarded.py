@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import yaml
@@ -128,6 +128,18 @@ class Beside:
         self.gateway, self.port = gateway, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, ServiceProcess] = {}
+
+    @classmethod
+    @contextlib.contextmanager
+    def on(cls, folder: Path) -> Iterator[Self]:
+        """Yield it beside a gateway of its own in a folder; both end with the block."""
+        gateway = Gateway(folder)
+        found = cls(gateway)
+        try:
+            yield found
+        finally:
+            found.stop()
+            gateway.stop()
 
     def coordinate(self, **environ: str) -> None:
         """Start the coordinator, at `url`."""

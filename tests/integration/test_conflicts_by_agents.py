@@ -64,13 +64,8 @@ class Arguing(Beside):
 @pytest.fixture(scope="module")
 def arguing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arguing]:
     """One gateway for all tests of this file."""
-    gateway = Gateway(tmp_path_factory.mktemp("arguing"))
-    found = Arguing(gateway)
-    try:
+    with Arguing.on(tmp_path_factory.mktemp("arguing")) as found:
         yield found
-    finally:
-        found.stop()
-        gateway.stop()
 
 
 @pytest.fixture

@@ -43,13 +43,8 @@ class Leaderless(Beside):
 @pytest.fixture(scope="module")
 def leaderless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leaderless]:
     """One gateway for all tests of this file."""
-    gateway = Gateway(tmp_path_factory.mktemp("leaderless"))
-    found = Leaderless(gateway)
-    try:
+    with Leaderless.on(tmp_path_factory.mktemp("leaderless")) as found:
         yield found
-    finally:
-        found.stop()
-        gateway.stop()
 
 
 @pytest.fixture

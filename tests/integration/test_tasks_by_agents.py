@@ -36,13 +36,8 @@ class Working(Beside):
 @pytest.fixture(scope="module")
 def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Working]:
     """One gateway for all tests of this file."""
-    gateway = Gateway(tmp_path_factory.mktemp("working"))
-    found = Working(gateway)
-    try:
+    with Working.on(tmp_path_factory.mktemp("working")) as found:
         yield found
-    finally:
-        found.stop()
-        gateway.stop()
 
 
 @pytest.fixture
