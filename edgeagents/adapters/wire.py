@@ -72,6 +72,26 @@ def answers_in(content_type: str) -> str:
     return JSON if content_type.partition(";")[0].strip().lower() == JSON else PROTOBUF
 
 
+class Encodings:
+    """In which encoding each agent is written to: in that of what it said last, protobuf until then."""
+
+    def __init__(self, most: int) -> None:
+        """Remember so many that read JSON."""
+        self._most = most
+        self._json: set[str] = set()
+
+    def heard(self, agent: str, content_type: str) -> None:
+        """Note in which encoding an agent has spoken."""
+        if content_type != JSON:
+            self._json.discard(agent)
+        elif len(self._json) < self._most:
+            self._json.add(agent)
+
+    def of(self, agent: str) -> str:
+        """Return the content type in which an agent is written to."""
+        return JSON if agent in self._json else PROTOBUF
+
+
 def encode(message: model.Message, content_type: str = PROTOBUF) -> bytes:
     """Return a message as protobuf, or as JSON for `application/json`."""
     pb = PB_CLASSES[type(message)](**message.model_dump(exclude_none=True))

@@ -86,7 +86,7 @@ class Leading:
         self._ran_s = now()
         self._timers: list[tuple[float, str]] = []
         self._due = asyncio.Event()
-        self._read_json: set[str] = set()
+        self._encodings = wire.Encodings(MOST_RUNS)
         self.incarnation = ""  # this process's own, as it announces it; empty: it is not known, and no copy is seen
         self._copy_s = -math.inf  # when another copy of us was last heard
         self.send: Callable[[Tell], None] = lambda tell: None
@@ -288,14 +288,11 @@ class Leading:
         self.roster = self.roster.heard(agent, said, self._now())
         if agent == self._agent and self.incarnation and said.incarnation != self.incarnation:
             self._copy_s = self._now()
-        if content_type != wire.JSON:
-            self._read_json.discard(agent)
-        elif len(self._read_json) < MOST_RUNS:
-            self._read_json.add(agent)
+        self._encodings.heard(agent, content_type)
 
     def reads(self, agent: str) -> str:
         """Return the content type in which an agent is written to: the one of its announcements."""
-        return wire.JSON if agent in self._read_json else wire.PROTOBUF
+        return self._encodings.of(agent)
 
     def refused(self, sender: str, cause: str, text: str) -> None:
         """Count what was not accepted, and write the first ones of each minute down."""

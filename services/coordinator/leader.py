@@ -100,7 +100,7 @@ class Leader:
         self.counts: Counter[str] = Counter()
         self._refusals = Refusals(audit, "task-refused", self.counts)
         self._encoded: tuple[Act | None, dict[str, bytes]] = (None, {})  # the last act, by encoding
-        self._read_json: set[str] = set()  # agents whose announcements are JSON
+        self._encodings = wire.Encodings(MOST_RUNS)  # of announcements
         self._sending: deque[tuple[str, bytes, str]] = deque()
         self._has_to_send = asyncio.Event()
 
@@ -260,10 +260,7 @@ class Leader:
     def announced(self, agent: str, said: Announcement, content_type: str = wire.PROTOBUF) -> None:
         """Note that an agent is there, and what it reads: acts for it are written in that."""
         self.roster = self.roster.heard(agent, said, self._now())
-        if content_type != wire.JSON:
-            self._read_json.discard(agent)
-        elif len(self._read_json) < MOST_RUNS:
-            self._read_json.add(agent)
+        self._encodings.heard(agent, content_type)
 
     def refused(self, sender: str, cause: str, text: str) -> None:
         """Count what was not accepted, and write the first ones of each minute down."""
@@ -332,7 +329,7 @@ class Leader:
                 queue.put_nowait(record)
 
     def _send(self, tell: Tell) -> None:
-        content_type = wire.JSON if tell.to in self._read_json else wire.PROTOBUF
+        content_type = self._encodings.of(tell.to)
         if self._encoded[0] is not tell.act:
             self._encoded = (tell.act, {})
         written = self._encoded[1]
