@@ -20,6 +20,7 @@ from typing import Final
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.timers import call_after
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Intent
@@ -354,7 +355,7 @@ class Conflicts:
         """
         self._group.create_task(self._say(act("cancel", conflict, reason=reason)), name=f"left {conflict}")
         if times > 1:
-            asyncio.get_running_loop().call_later(LEAVE_AGAIN_S, self._left_again, conflict, reason, times - 1)
+            call_after(LEAVE_AGAIN_S, self._left_again, conflict, reason, times - 1)
 
     def _left_again(self, conflict: str, reason: str, times: int) -> None:
         if conflict in agreements.left({}, self.giving.agreements, self._commander.barred, time.monotonic()):

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from edgeagents.adapters.timers import call_after
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, TheirError
 from edgeagents.model.agent import Decision, Intent
@@ -62,7 +63,7 @@ class Giving:
         self.agreements[key] = agreement
         if agreement.others:
             left_s = agreement.until_s - time.monotonic()
-            asyncio.get_running_loop().call_later(max(0.0, left_s), self.has_news.set)
+            call_after(left_s, self.has_news.set)
 
     async def give(self, key: Key, agreement: Agreement) -> None:
         """Command the agreed value until it is so, or stands no longer: the other's lease may end a moment later."""

@@ -28,6 +28,7 @@ from typing import Final
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
+from edgeagents.adapters.timers import call_after
 from edgeagents.audit import Audit
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, MalformedMessageError, TheirError, UnavailableError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
@@ -254,7 +255,7 @@ class Tasks:
             return
         left_s = item.heard_s + QUIET_S - time.monotonic()
         if left_s > 0:
-            item.timers.append(asyncio.get_running_loop().call_later(left_s, self._look_for, item))
+            item.timers.append(call_after(left_s, self._look_for, item))
             return
         self._count("leaders_silent", f"{item.initiator.name} says nothing more of task {item.task!r}: let go")
         self._forget(item)
@@ -309,7 +310,7 @@ class Tasks:
     def _timer(self, item: _Conversation, after_s: float) -> None:
         loop = asyncio.get_running_loop()
         item.timers = [timer for timer in item.timers if timer.when() > loop.time()]  # the others have fired
-        item.timers.append(loop.call_later(max(0.0, after_s), self._tick, item))
+        item.timers.append(call_after(after_s, self._tick, item))
 
     def _tick(self, item: _Conversation) -> None:
         if self._is_known(item) and not self._is_over:

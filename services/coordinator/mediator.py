@@ -19,6 +19,7 @@ from typing import Any, Final
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.timers import call_after
 from edgeagents.audit import Audit, Refusals
 from edgeagents.errors import ConflictError, EdgeAgentsError, InvalidInputError, NotFoundError, TooManyAttemptsError
 from edgeagents.model.agent import MOST_OPTIONS
@@ -291,8 +292,7 @@ class Mediator:
                     else:
                         self.refused(sender, cause, f"{item.case.conversation}: {text}")
                 case StartTimer(after_s):
-                    loop = asyncio.get_running_loop()
-                    item.timers.append(loop.call_later(max(0.0, after_s), self._tick, item))
+                    item.timers.append(call_after(after_s, self._tick, item))
 
     def _tick(self, item: Open) -> None:
         if item.case.conversation in self._open:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from edgeagents.adapters import telemetry
+from edgeagents.adapters.timers import call_after
 from edgeagents.model.message import CauseKind
 from edgeagents.model.site import Site
 from edgeagents.protocol.gate import Key
@@ -180,8 +181,7 @@ class Lane:
         if timer is not None:
             timer.cancel()
         if after_s > 0:
-            loop = asyncio.get_running_loop()
-            self._timers[device] = loop.call_later(after_s, self._wake_now, device)
+            self._timers[device] = call_after(after_s, self._wake_now, device)
         else:
             self._wake_now(device)
 
@@ -211,9 +211,8 @@ class Lane:
             case Job() | Entry() if self.actuator.is_quarantined(item.command.device):
                 self._held[item.command.device].append(item)
                 if isinstance(item, Job):
-                    # Timers of a fast loop may come a little early.
-                    after_s = max(0.0, item.deadline_s - self._means.clocks.now()) + 0.002
-                    asyncio.get_running_loop().call_later(after_s, self._wake_now, item.command.device)
+                    left_s = item.deadline_s - self._means.clocks.now()
+                    call_after(left_s, self._wake_now, item.command.device)
             case Job() | Entry():
                 await self._carry(item)
 

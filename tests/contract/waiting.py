@@ -5,7 +5,7 @@ import contextlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from edgeagents.model.envelope import EdgexMessage
 
@@ -26,6 +26,12 @@ async def until(check: Callable[[], Any], what: str, *, timeout_s: float = WAIT_
                     return last
                 await asyncio.sleep(_AGAIN_S)
     raise AssertionError(f"not in {timeout_s:g} s: {what}; last: {last!r}")
+
+
+async def busy() -> NoReturn:
+    """Keep the loop busy, for ever: its clock is looked at all the time."""
+    while True:  # noqa: ASYNC110 - to be busy is what it is for
+        await asyncio.sleep(0)
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """The mediator's shell: what it writes down, before whom it tells, and what an error in one conflict does to others."""
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
+import uvloop
 
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus
@@ -21,7 +23,7 @@ from services.coordinator import mediator as module
 from services.coordinator import negotiator, releases
 from services.coordinator.holders import Held
 from services.coordinator.mediator import MOST_OPEN, Mediator, Terms
-from tests.contract.waiting import until
+from tests.contract.waiting import busy, until
 from tests.unit.services.coordinator.test_negotiator import HOLDS, THRIFTY, WARM, says
 
 PROFILE = Profile.model_validate({
@@ -68,7 +70,7 @@ class Link:
 class Rig:
     """A mediator with all that is played around it."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, maximum: float = 25.0) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, maximum: float = 25.0, answer_s: float = 600.0) -> None:
         self.order: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.bus = Link(self.order)
@@ -81,7 +83,7 @@ class Rig:
         self.asks = self.at_once = self.most_at_once = 0
         self.mediator = Mediator(
             cast(Bus, self.bus), cast(Audit, self), lambda: self.site, lambda: self.roster.alive(1.0),
-            Terms(answer_s=600.0), tasks, self.holder, self.check_serving,
+            Terms(answer_s=answer_s), tasks, self.holder, self.check_serving,
         )  # fmt: skip
 
     async def holder(self, device: str, resource: str, options: Sequence[str]) -> Held:
@@ -603,3 +605,27 @@ async def test_a_guard_that_does_not_say_what_interlocks_forbid_is_told_of_in_th
             rig.held = known
             name = await rig.settle()
         assert (negotiator.UNJUDGED in rig.mediator.record(name)["reasons"]) == is_said
+
+
+async def _silent_ones_end(count: int) -> int:
+    """Have conflicts filed in which nobody answers, on a busy loop, a few at a time; return how many ended."""
+    chosen = random.Random(11)
+    async with asyncio.TaskGroup() as tasks:
+        rig = Rig(tasks, answer_s=0.02)
+        work = tasks.create_task(busy())
+        for number in range(count):
+            for name in ("energy", "comfort", "air"):  # three ask in turn: one alone would be told to wait
+                asked = Dispute(device=f"valve-{number}", resource="Setpoint", wanted="19", options=OPTIONS)
+                others = ("comfort",) if name != "comfort" else ("energy",)
+                told = await rig.mediator.file(name, asked.model_copy(update={"others": others}))
+                if told.conversation:
+                    break
+            await asyncio.sleep(chosen.uniform(0.005, 0.007))
+        await asyncio.sleep(0.2)
+        work.cancel()
+    return len(rig.mediator.ended)
+
+
+def test_a_conflict_in_which_nobody_answers_ends_by_its_time_however_the_loop_counts() -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(_silent_ones_end(50)) == 50
