@@ -372,6 +372,7 @@ def add_routes(
             **({"conflicts": dict(conflicts.counts)} if conflicts is not None else {}),
             "pending": len(commander.pending),
             "waitsFor": list(waits.waited_for),
+            "mayCommand": len(welcome.site) if welcome else 0,
             "ruleFailures": dict(rules.failures),
             "rejected": dict(service.edgex.rejected),
             **({"questions": dict(answers.questions.counts)} if answers is not None else {}),

@@ -42,6 +42,7 @@ class AgentState(Answer):
     tasks: dict[str, int] = Field(description="calls, bids, what was won and how it ended")
     pending: int = Field(description="commands whose outcome is awaited")
     waits_for: list[str] = Field(description="devices its file names and core-metadata does not know")
+    may_command: int = Field(description="resources that it may command now, as the guard said last")
     rule_failures: dict[str, int]
     rejected: dict[str, int] = Field(description="events set aside, by cause")
     questions: dict[str, int] = Field(default_factory=dict, description="of an agent that answers people")

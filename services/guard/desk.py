@@ -29,6 +29,7 @@ from edgeagents.model.message import (
     Message,
     Paused,
     SessionWelcome,
+    SiteEntry,
 )
 from edgeagents.permissions import called
 from edgeagents.protocol import lease
@@ -40,6 +41,7 @@ from services.guard.reception import Handle, Kind, Reception
 
 log = logging.getLogger(__name__)
 
+CALL_AFTER_S: Final = 0.2  # devices come in crowds: agents are called once for all of them
 INBOXES: Final = "_INBOX."
 OBSERVES: Final = "it observes: it commands nothing"
 MOST_TOLD_CHARS: Final = 300  # of a reason that stands in a list: the whole must fit a message
@@ -95,7 +97,9 @@ class LeaseDesk:
         self._reads: dict[str, str] = {}  # content type by agent, as it wrote last
         self.is_lost = False  # whether `read_back` found that state was lost
         self._problems: dict[str, str] = {}  # by agent, until something about devices or the owner's files changes
-        devices.on_change(lambda change: self._problems.clear())
+        self._parts: dict[str, tuple[SiteEntry, ...]] = {}  # what each agent was told that it may command
+        self._has_news = asyncio.Event()  # of devices
+        devices.on_change(lambda change: self._on_devices())
 
     async def read_back(self, known_generation: int, last_sequence: int, wall_ms: int, floor: int = 0) -> int:
         """Read all lease records and return the generation in force, higher than any before when state was lost.
@@ -139,6 +143,7 @@ class LeaseDesk:
         """Answer sessions and lease requests, and end the leases of silent sessions, for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._reception.serve(tasks), name="reception")
+            tasks.create_task(self._call_for_devices(), name="calls")
             while True:
                 await asyncio.sleep(lease.HEARTBEAT_S / 2)
                 async with self._turn:
@@ -191,6 +196,22 @@ class LeaseDesk:
         except UnavailableError as error:
             log.warning("agent %s learns its mode later: %s", agent, error)
 
+    def _on_devices(self) -> None:
+        self._problems.clear()
+        self._has_news.set()
+
+    async def _call_for_devices(self) -> None:
+        """Call each agent that may command something else since devices changed, for ever: else it learns it later."""
+        while True:
+            await self._has_news.wait()
+            await asyncio.sleep(CALL_AFTER_S)
+            self._has_news.clear()
+            for agent, told in list(self._parts.items()):
+                if agent not in self._owner.agents:
+                    del self._parts[agent]
+                elif self._owner.part_of(agent, self._devices) != told:
+                    await self.call(agent)
+
     async def _end_paused(self) -> None:
         """End the leases of what is paused, so that others can take over; a broker that is away is tried again."""
         for key, changes in list(self.table.leases.items()):
@@ -218,7 +239,7 @@ class LeaseDesk:
             refused = problem or self._owner.problem(agent, self._devices)
             await self._answer(message, SessionWelcome(generation=self.table.generation, refused=refused))
             return
-        site = self._owner.part_of(agent, self._devices)
+        site = self._parts[agent] = self._owner.part_of(agent, self._devices)
         paused = self._paused(agent, {entry.device for entry in site})
         welcome = SessionWelcome(generation=self.table.generation, mode=definition.mode, site=site, paused=paused)
         await self._answer(message, welcome)

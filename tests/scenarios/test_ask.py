@@ -18,6 +18,10 @@ from edgeagents.embedded.gateway import GATEWAY, Gateway, Plan
 from edgeagents.model.completion import Completion
 from tests.scenarios.conftest import ROOT, Deadline
 
+COMMANDED = (
+    18  # resources: a switch and a brightness, a blind and a valve in each of four rooms; ventilation, heat pump
+)
+
 
 @pytest.fixture
 async def home(tmp_path: Path) -> AsyncIterator[Gateway]:
@@ -27,14 +31,24 @@ async def home(tmp_path: Path) -> AsyncIterator[Gateway]:
     gateway.start()
     try:
         await gateway.ready(100)
-        # The guard's welcome tells what may be commanded a few seconds after the devices are there.
+        # The guard tells what may be commanded as the devices come, one by one.
         deadline = Deadline(30)
+        while (known := await may_command(gateway)) < COMMANDED:
+            assert not deadline.is_over, f"the assistant may command {known} resources, not {COMMANDED}"
+            await asyncio.sleep(0.1)
         while (await say(gateway, "turn on the light in the kitchen"))["kind"] != "done":
             assert not deadline.is_over, "the assistant never may switch a lamp"
             await asyncio.sleep(0.5)
         yield gateway
     finally:
         await gateway.stop()
+
+
+async def may_command(gateway: Gateway) -> int:
+    """Return how many resources the guard lets the assistant command."""
+    url = (await gateway.agent_urls())["assistant"]
+    async with httpx.AsyncClient(trust_env=False, timeout=40) as client:
+        return int((await client.get(f"{url}/api/v3/agent")).json()["mayCommand"])
 
 
 async def say(gateway: Gateway, text: str, **more: Any) -> dict[str, Any]:

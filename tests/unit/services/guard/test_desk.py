@@ -14,7 +14,7 @@ from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
 from edgeagents.audit import Audit
 from edgeagents.errors import StoreError
 from edgeagents.model.agent import AgentDefinition, Negotiates
-from edgeagents.model.device import Profile
+from edgeagents.model.device import Device, Profile
 from edgeagents.model.message import (
     Barred,
     Epoch,
@@ -27,11 +27,11 @@ from edgeagents.model.message import (
     SessionWelcome,
 )
 from edgeagents.protocol.lease import SESSION_S, Session
-from services.guard.desk import MOST_TOLD_CHARS, LeaseDesk
+from services.guard.desk import CALL_AFTER_S, MOST_TOLD_CHARS, LeaseDesk
 from services.guard.orders import Pause
 from tests.contract.waiting import until
 from tests.unit.services.guard.bus import MemoryBus
-from tests.unit.services.guard.rig import AGENTS, Rig, ends_at
+from tests.unit.services.guard.rig import AGENTS, PROFILE, Rig, ends_at
 
 WALL_MS = 1_000_000
 INBOX = "_INBOX.agent-air.x"
@@ -461,3 +461,21 @@ async def test_the_coordinator_alone_is_told_what_interlocks_forbid_of_what_it_a
         assert await found.ask("coordinator") == LeaseReply(granted=False), "who asks about nothing is told nothing"
         answer = await found.ask("air", options=("20", "21"))
         assert (answer.judged, answer.locked) == (False, ())
+
+
+async def test_an_agent_that_may_command_something_else_since_devices_changed_is_called_once(desk: Desk) -> None:
+    for name in ("air", "heat"):
+        await desk.send(name, Heartbeat(incarnation="i1"))
+    await until(lambda: len(desk.bus.answers) == 2, "both are welcome")
+    desk.rig.change_profile(PROFILE)  # nothing that is to be told
+    await asyncio.sleep(CALL_AFTER_S * 1.5)
+    assert desk.bus.published == []
+    del desk.rig.owner.agents["heat"]  # whom the owner took away
+    for number in range(3):
+        desk.rig.known[f"valve-{number}"] = Device(name=f"valve-{number}", profile_name="Valve")
+        desk.rig.change_profile(PROFILE)
+    await until(lambda: desk.bus.published, "somebody is called")
+    await asyncio.sleep(CALL_AFTER_S * 1.5)
+    assert desk.bus.published == [("_INBOX.agent-air.called", b"")]
+    welcome = await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)
+    assert {item.device for item in welcome.site} == {"valve", "pump", "fan", "valve-0", "valve-1", "valve-2"}
