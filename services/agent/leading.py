@@ -1,6 +1,6 @@
 """Leads tasks in memory while no coordinator is there: for an agent whose owner's file says `leads: true`.
 
-The same engine as the coordinator's (`protocol/task_book.py`), without its disk: what was led is lost with this
+The same engine as the coordinator's (`edgeagents/task_engine.py`), without its disk: what was led is lost with this
 process, so only what needs nobody's consent and does no harm twice is taken in (`protocol/led_commands.py`). Who is
 asked comes from what agents announce; the agent itself may bid like any other, by the same subjects. Once a coordinator
 is heard nothing new is taken in, and what waits for somebody to do it ends (so it is where the owner has this agent
@@ -11,8 +11,6 @@ Source: design.md section 5 ("any agent can lead a contract net for class A work
 """
 
 import asyncio
-import heapq
-import logging
 import math
 import secrets
 import time
@@ -34,25 +32,22 @@ from edgeagents.model.cooperation import Act, Announcement
 from edgeagents.model.skill import SET, Aim
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol import contract_net
-from edgeagents.protocol.conversation import Heard, Refuse, Tell
+from edgeagents.protocol.conversation import Tell
 from edgeagents.protocol.eligibility import Site, device_problem, invited
 from edgeagents.protocol.explanation import award_body, end_body
 from edgeagents.protocol.led_commands import MOST_LED_S, told_problem
-from edgeagents.protocol.roster import MOST_RUNS, TTL_S, Roster
+from edgeagents.protocol.roster import MOST_RUNS, TTL_S
 from edgeagents.protocol.task_book import Book, Times, Turn
 from edgeagents.protocol.task_ledger import LedgerAnswer, LedgerRequest
 from edgeagents.protocol.task_record import Record, shown, wanted_of
+from edgeagents.task_engine import TaskEngine
 from services.agent.commands import Commander
 from services.agent.presence import CoordinatorWatch
-
-log = logging.getLogger(__name__)
 
 MOST_OPEN: Final = 100  # tasks under way; one giver may hold half of them
 MOST_ENDED: Final = 1_000  # remembered, so that a task given again is known
 MOST_INVITED: Final = 8  # asked for one task, the least busy first
 LOOK_S: Final = 0.25
-MOST_TIMERS: Final = 4_096
-STALL_S: Final = 2.0  # not run for so long: what others said meanwhile waits to be heard, so nobody's silence counts
 BACK: Final = "app-coordinator is there again: give it to it"
 
 
@@ -80,51 +75,34 @@ class Leading:
         self._devices = devices
         self._audit = audit
         self._is_connected = is_connected
-        self._now_s = now
         self.book = Book(Times(), MOST_OPEN, MOST_ENDED, agent)
-        self.roster = Roster(now())
-        self._ran_s = now()
-        self._timers: list[tuple[float, str]] = []
-        self._due = asyncio.Event()
         self._encodings = wire.Encodings(MOST_RUNS)
         self.incarnation = ""  # this process's own, as it announces it; empty: it is not known, and no copy is seen
         self._copy_s = -math.inf  # when another copy of us was last heard
         self.send: Callable[[Tell], None] = lambda tell: None
         self.counts: Counter[str] = Counter()
         self._refusals = Refusals(audit, "task-refused", self.counts)
+        self.engine = TaskEngine(self.book, self.counts, self._refusals, now, self._begin, self._carry_out)
 
     # --- life ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Look at each task when its time has come, and for winners that are gone, for ever."""
         while True:
-            wait_s = min(self._timers[0][0] - self._now(), LOOK_S) if self._timers else LOOK_S
-            if wait_s > 0:
-                self._due.clear()
-                try:
-                    async with asyncio.timeout(wait_s):
-                        await self._due.wait()
-                except TimeoutError:
-                    pass
+            await self.engine.rest(LOOK_S)
             self.look()
             await asyncio.sleep(0)
 
     def look(self) -> None:
         """Do what is due by now, and end what nobody does: its winner is gone, or a coordinator is there for it."""
-        now_s = self._now()
         if not self._is_connected():
-            self.roster = Roster(now_s)
+            self.engine.deafen()
         over = BACK if self.watch.presence == "there" else self._order
-        for record in list(self.book.open.values()):
-            if over and isinstance(record.net, contract_net.Planned):
-                self._carry_out(self.book.cancel(record.task, over, now_s, time.time_ns(), "failed"))
-            else:
-                self._end_if_gone(record, now_s)
-        due: dict[str, None] = {}
-        while self._timers and self._timers[0][0] <= now_s:
-            due[heapq.heappop(self._timers)[1]] = None
-        for task in due:
-            self._look_at(task)
+        for record in list(self.book.open.values()) if over else ():
+            if isinstance(record.net, contract_net.Planned):
+                self.engine.cancel(record.task, over, "failed")
+        self.engine.end_gone()
+        self.engine.look()
 
     @property
     def _order(self) -> str:
@@ -136,34 +114,6 @@ class Leading:
             return f"agent {self._agent!r} is in mode observe: what only observes has nobody act for it"
         pause = next((item.reason for item in welcome.paused if not item.device), "")
         return f"agent {self._agent!r} is {pause}" if pause else ""
-
-    def _now(self) -> float:
-        """Return the time, having seen to it that a time in which we were paused is held against nobody."""
-        now_s = self._now_s()
-        slept_s, self._ran_s = now_s - self._ran_s, now_s
-        if slept_s > STALL_S:
-            self.counts["stalls"] += 1
-            log.warning("we were held up for %.1f s: calls, awards and agents get that time again", slept_s)
-            self.roster = self.roster.anew(now_s)
-            for task in list(self.book.open):
-                self._carry_out(self.book.overslept(task, slept_s, now_s, time.time_ns()))
-        return now_s
-
-    def _look_at(self, task: str) -> None:
-        record = self.book.open.get(task)
-        if record is None:
-            return
-        if isinstance(record.net, contract_net.Planned):
-            self._begin(record)
-        else:
-            self._carry_out(self.book.look(task, self._now(), time.time_ns()))
-
-    def _end_if_gone(self, record: Record, now_s: float) -> None:
-        entry = record.entry
-        if entry.status == "taken" and self.roster.is_gone(entry.winner, entry.incarnation, now_s):
-            self.counts["winners_gone"] += 1
-            reason = f"{entry.winner} went away after it had taken it: whether its command took effect the guard knows"
-            self._carry_out(self.book.cancel(record.task, reason, now_s, time.time_ns(), "failed"))
 
     # --- what comes in ---------------------------------------------------------------------------
 
@@ -182,7 +132,7 @@ class Leading:
         task = wanted.id or secrets.token_hex(8)
         if task not in self.book.open and task not in self.book.ended:
             self._check(wanted)
-        record, is_new = self.book.accept(task, wanted, giver, self._now(), time.time_ns())
+        record, is_new = self.book.accept(task, wanted, giver, self.engine.now(), time.time_ns())
         self.counts["accepted" if is_new else "repeated"] += 1
         if is_new:
             self._begin(record)
@@ -194,7 +144,7 @@ class Leading:
                 raise ConflictError(self.watch.problem)
             case "unknown":
                 raise UnavailableError(self.watch.problem)
-        if self._now() - self._copy_s < TTL_S:
+        if self.engine.now() - self._copy_s < TTL_S:
             raise UnavailableError(
                 f"another copy of agent {self._agent!r} is up, and knows nothing of our tasks: stop one"
             )
@@ -221,7 +171,7 @@ class Leading:
 
     def _skilled(self, skill: str) -> list[str]:
         """Return the agents that are there and say that they can do something, and that agents may ask them."""
-        alive = self.roster.alive(self._now())
+        alive = self.engine.alive()
         return sorted(run.agent for run in alive.values() if run.hears_peers and skill in run.skills)
 
     async def cancel(self, task: str, by: str) -> Record:
@@ -232,7 +182,7 @@ class Leading:
             ConflictError: it has ended already.
         """
         self.record(task)
-        self._carry_out(self.book.cancel(task, f"cancelled by {by}", self._now(), time.time_ns()))
+        self.engine.cancel(task, f"cancelled by {by}")
         return self.book.record(task)
 
     def record(self, task: str) -> Record:
@@ -255,7 +205,7 @@ class Leading:
 
     def state(self) -> dict[str, Any]:
         """Return what is led now, and how it went, as clients see it."""
-        there = [run for run in self.roster.alive(self._now()).values() if run.hears_peers]
+        there = [run for run in self.engine.alive().values() if run.hears_peers]
         return {
             "agent": self._agent, "coordinator": self.watch.presence, "open": len(self.book.open),
             "ended": len(self.book.ended), "agents": len(there), "counts": dict(self.counts),
@@ -263,11 +213,7 @@ class Leading:
 
     def heard(self, sender: str, said: Act) -> None:
         """Take in what an agent said in a task's conversation."""
-        if said.conversation not in self.book.open:
-            self.counts["refused_late" if said.conversation in self.book.ended else "refused_other-conversation"] += 1
-            return
-        now_s = self._now()
-        self._carry_out(self.book.handle(said.conversation, Heard(sender, said, now_s), now_s, time.time_ns()))
+        self.engine.heard(sender, said)
 
     def asked(self, sender: str, task: str, request: LedgerRequest, reason: str) -> LedgerAnswer:
         """Return what our ledger says to an agent.
@@ -275,8 +221,7 @@ class Leading:
         Raises:
             NotFoundError: no such task is known.
         """
-        turn = self.book.ask(task, request, self._now(), sender, time.time_ns(), reason)
-        self._carry_out(turn)
+        turn = self.engine.asked(sender, task, request, reason)
         if turn.answer is None:
             raise NotFoundError(f"task {task!r}: the ledger has no answer to {type(request).__name__}")
         if turn.answer.problem:
@@ -285,9 +230,9 @@ class Leading:
 
     def announced(self, agent: str, said: Announcement, content_type: str) -> None:
         """Note that an agent is there, and what it reads: acts for it are written in that."""
-        self.roster = self.roster.heard(agent, said, self._now())
+        self.engine.announced(agent, said)
         if agent == self._agent and self.incarnation and said.incarnation != self.incarnation:
-            self._copy_s = self._now()
+            self._copy_s = self.engine.now()
         self._encodings.heard(agent, content_type)
 
     def reads(self, agent: str) -> str:
@@ -301,40 +246,23 @@ class Leading:
     # --- what follows ----------------------------------------------------------------------------
 
     def _begin(self, record: Record) -> None:
-        now_s = self._now()
+        now_s = self.engine.now()
         names = [name for name in self._skilled(wanted_of(record).skill) if name not in record.asked]
-        whom = invited(names, self.roster.alive(now_s), MOST_INVITED, record.task)
+        whom = invited(names, self.engine.alive(), MOST_INVITED, record.task)
         self._carry_out(self.book.begin(record, whom, now_s, time.time_ns()))
 
     def _carry_out(self, turn: Turn) -> None:
         """Have said, counted and written down what a turn has made."""
         record = turn.record
-        for refusal in turn.refusals:
-            self._on_refusal(refusal)
-        if not record.ended:
-            self._set_timers(record.task, turn.due_s)
+        self.engine.taken_in(turn)
         self.book.evicted.clear()  # what is forgotten here is nowhere else
         led = {"leader": self._agent}
         if turn.awarded is not None:
             self.counts["awards"] += 1
-            self._audit.append("award", **award_body(record, turn.awarded, self.roster.alive(self._now_s())), **led)
+            self._audit.append("award", **award_body(record, turn.awarded, self.engine.alive()), **led)
         if turn.has_ended:
             self.counts[record.state] += 1
             self._audit.append("task", **end_body(record), **led)
         for tell in turn.tells:
             self.counts["acts_sent"] += 1
             self.send(tell)
-
-    def _set_timers(self, task: str, due_s: list[float]) -> None:
-        for at_s in due_s:
-            heapq.heappush(self._timers, (at_s, task))
-        if len(self._timers) > MOST_TIMERS:  # of what has ended, and those that say the same: a sorted list is a heap
-            self._timers = sorted({item for item in self._timers if item[1] in self.book.open})
-        if due_s:
-            self._due.set()
-
-    def _on_refusal(self, refusal: Refuse) -> None:
-        if refusal.cause in ("repeated", "late"):  # usual: answers that crossed
-            self.counts[f"refused_{refusal.cause}"] += 1
-        else:
-            self.refused(refusal.sender, refusal.cause, refusal.text)

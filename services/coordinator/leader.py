@@ -1,13 +1,13 @@
 """Leads tasks: what comes in goes through the book, is stored, and only then told.
 
-One event at a time, on one loop; nothing here waits for a disk with a task in its hands. Timers are one heap on the
-ledger's clock. Roster and heartbeats are not stored: a coordinator that begins says so, and agents answer at once.
+One event at a time, on one loop; nothing here waits for a disk with a task in its hands. Times and roster are the
+engine's (`edgeagents/task_engine.py`). Roster and heartbeats are not stored: a coordinator that begins says so, and
+agents answer at once.
 
 Source: design.md section 5.
 """
 
 import asyncio
-import heapq
 import logging
 import secrets
 import time
@@ -22,14 +22,14 @@ from edgeagents.audit import Audit, Refusals
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, NotFoundError, TooManyAttemptsError, UnavailableError
 from edgeagents.model.cooperation import Act, Announcement
 from edgeagents.model.task import TaskWanted
-from edgeagents.protocol import contract_net
-from edgeagents.protocol.conversation import Heard, Refuse, Tell
+from edgeagents.protocol.conversation import Tell
 from edgeagents.protocol.eligibility import Site, able, invited
 from edgeagents.protocol.explanation import award_body, end_body
-from edgeagents.protocol.roster import MOST_RUNS, Roster
+from edgeagents.protocol.roster import MOST_RUNS
 from edgeagents.protocol.task_book import Book, Turn
 from edgeagents.protocol.task_ledger import LedgerRequest
 from edgeagents.protocol.task_record import Record, shown, wanted_of
+from edgeagents.task_engine import TaskEngine
 from services.coordinator.journal import ROOM, Journal
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 BEAT_S: Final = 0.5
 LOOK_S: Final = 1.0
 LONGEST_SLEEP_S: Final = 0.25
-STALL_S: Final = 2.0  # not run for so long: what others said meanwhile waits to be heard, so nobody's silence counts
 MOST_UNREAD: Final = 1_000  # records that wait for one watcher
 
 
@@ -88,10 +87,6 @@ class Leader:
         self._most_invited = most_invited
         self._gateway = bus.settings.gateway
         self.clock = LedgerClock()
-        self.roster = Roster(self.clock.now())
-        self._ran_s = self.clock.now()
-        self._timers: list[tuple[float, str]] = []
-        self._due = asyncio.Event()
         self._watchers: dict[int, tuple[str, asyncio.Queue[Record]]] = {}
         self.stored: dict[str, Record] = {}  # what is on disk, and so may be told
         self._able: dict[str, list[str]] = {}
@@ -99,6 +94,9 @@ class Leader:
         self.is_serving = asyncio.Event()  # the tasks were read back
         self.counts: Counter[str] = Counter()
         self._refusals = Refusals(audit, "task-refused", self.counts)
+        self.engine = TaskEngine(
+            book, self.counts, self._refusals, lambda: self.clock.now(), self._begin, self._carry_out
+        )
         self._encoded: tuple[Act | None, dict[str, bytes]] = (None, {})  # the last act, by encoding
         self._encodings = wire.Encodings(MOST_RUNS)  # of announcements
         self._sending: deque[tuple[str, bytes, str]] = deque()
@@ -114,45 +112,17 @@ class Leader:
         self._forget()
         for record in self.book.all():
             self.clock.after(record.changed_s)
-        self._ran_s = self.clock.now()
-        self.roster = Roster(self._ran_s)
+        self.engine.begin_anew()
         for task in list(self.book.open):
-            self._carry_out(self.book.recover(task, self._now(), time.time_ns()))
+            self._carry_out(self.book.recover(task, self.engine.now(), time.time_ns()))
         log.info("%d tasks under way, %d ended lately", len(self.book.open), len(self.book.ended))
-
-    def _now(self) -> float:
-        """Return the ledger's time, having seen to it that a time in which we were paused is held against nobody.
-
-        All that decides by the clock asks here, so whatever comes first after a pause finds it noticed; the timers
-        ask at least every `LONGEST_SLEEP_S`.
-        """
-        now_s = self.clock.now()
-        slept_s, self._ran_s = now_s - self._ran_s, now_s
-        if slept_s > STALL_S:
-            self.counts["stalls"] += 1
-            log.warning("we were held up for %.1f s: calls, awards and agents get that time again", slept_s)
-            self.roster = self.roster.anew(now_s)
-            for task in list(self.book.open):
-                self._carry_out(self.book.overslept(task, slept_s, now_s, time.time_ns()))
-        return now_s
 
     async def run_timers(self) -> None:
         """Look at each task when its time has come, for ever."""
         while True:
-            wait_s = self._timers[0][0] - self._now() if self._timers else LONGEST_SLEEP_S
-            if wait_s > 0:
-                self._due.clear()
-                try:
-                    async with asyncio.timeout(min(wait_s, LONGEST_SLEEP_S)):
-                        await self._due.wait()
-                except TimeoutError:
-                    pass
-                continue
-            for _ in range(256):  # then others have their turn
-                if not self._timers or self._timers[0][0] > self._now():
-                    break
-                self._look(heapq.heappop(self._timers)[1])
-            await asyncio.sleep(0)
+            await self.engine.rest(LONGEST_SLEEP_S)
+            self.engine.look()
+            await asyncio.sleep(0)  # others have their turn, however much is due
 
     async def run_beats(self) -> None:
         """Say twice a second that we are here, for ever."""
@@ -168,18 +138,10 @@ class Leader:
         """End what was taken by who is gone, for ever."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if not self._bus.is_connected:  # then nobody is heard, and nobody is gone for that
-                self.roster = Roster(self._now())
-                continue
-            for record in list(self.book.open.values()):
-                self._end_if_gone(record)
-
-    def _end_if_gone(self, record: Record) -> None:
-        entry, now_s = record.entry, self._now()
-        if entry.status == "taken" and self.roster.is_gone(entry.winner, entry.incarnation, now_s):
-            self.counts["winners_gone"] += 1
-            reason = f"{entry.winner} went away after it had taken it: whether its command took effect the guard knows"
-            self._carry_out(self.book.cancel(record.task, reason, now_s, time.time_ns(), "failed"))
+            if self._bus.is_connected:
+                self.engine.end_gone()
+            else:
+                self.engine.deafen()
 
     # --- what comes in ---------------------------------------------------------------------------
 
@@ -200,7 +162,7 @@ class Leader:
         if not known and not self.journal.has_room:
             self.counts["turned_away"] += 1
             raise TooManyAttemptsError(f"the stream of tasks is {ROOM:.0%} full: no new task is taken in", 30.0)
-        record, is_new = self.book.accept(task, wanted, giver, self._now(), time.time_ns())
+        record, is_new = self.book.accept(task, wanted, giver, self.engine.now(), time.time_ns())
         if not is_new:
             self.counts["repeated"] += 1
             await self.journal.stored_then(None)
@@ -219,9 +181,9 @@ class Leader:
                 self._able[record.task] = able(wanted_of(record), self.site())
             except InvalidInputError:
                 self._able[record.task] = []  # after a restart with other files: its deadline ends it
-        now_s = self._now()
+        now_s = self.engine.now()
         names = [name for name in self._able[record.task] if name not in record.asked]
-        whom = invited(names, self.roster.alive(now_s), self._most_invited, record.task)
+        whom = invited(names, self.engine.alive(), self._most_invited, record.task)
         self._carry_out(self.book.begin(record, whom, now_s, time.time_ns()))
 
     async def cancel(self, task: str, by: str) -> Record:
@@ -233,18 +195,14 @@ class Leader:
             UnavailableError: what is known is not read back yet.
         """
         self.check_serving()
-        self._carry_out(self.book.cancel(task, f"cancelled by {by}", self._now(), time.time_ns()))
+        self.engine.cancel(task, f"cancelled by {by}")
         ended = self.book.record(task)
         await self.journal.stored_then(None)
         return self.stored.get(task, ended)
 
     def heard(self, sender: str, said: Act) -> None:
         """Take in what an agent said in a task's conversation."""
-        if said.conversation not in self.book.open:
-            self.counts["refused_late" if said.conversation in self.book.ended else "refused_other-conversation"] += 1
-            return
-        now_s = self._now()
-        self._carry_out(self.book.handle(said.conversation, Heard(sender, said, now_s), now_s, time.time_ns()))
+        self.engine.heard(sender, said)
 
     async def asked(self, sender: str, task: str, request: LedgerRequest, reason: str) -> Turn:
         """Return what the ledger says to an agent, once that is on disk.
@@ -252,14 +210,13 @@ class Leader:
         Raises:
             NotFoundError: no such task is known.
         """
-        turn = self.book.ask(task, request, self._now(), sender, time.time_ns(), reason)
-        self._carry_out(turn)
+        turn = self.engine.asked(sender, task, request, reason)
         await self.journal.stored_then(None)
         return turn
 
     def announced(self, agent: str, said: Announcement, content_type: str = wire.PROTOBUF) -> None:
         """Note that an agent is there, and what it reads: acts for it are written in that."""
-        self.roster = self.roster.heard(agent, said, self._now())
+        self.engine.announced(agent, said)
         self._encodings.heard(agent, content_type)
 
     def refused(self, sender: str, cause: str, text: str) -> None:
@@ -268,25 +225,10 @@ class Leader:
 
     # --- what follows ----------------------------------------------------------------------------
 
-    def _look(self, task: str) -> None:
-        record = self.book.open.get(task)
-        if record is None:
-            return
-        if isinstance(record.net, contract_net.Planned):
-            self._begin(record)
-        else:
-            self._carry_out(self.book.look(task, self._now(), time.time_ns()))
-
     def _carry_out(self, turn: Turn) -> None:
         """Have what changed stored, and told then."""
         record = turn.record
-        for refusal in turn.refusals:
-            self._on_refusal(refusal)
-        if not record.ended:
-            for due_s in turn.due_s:
-                heapq.heappush(self._timers, (due_s, record.task))
-            if turn.due_s:
-                self._due.set()
+        self.engine.taken_in(turn)
         if turn.has_ended:
             self._able.pop(record.task, None)
         if turn.is_changed or turn.tells:
@@ -300,18 +242,12 @@ class Leader:
             self.stored.pop(task, None)
             self.journal.forget(task)
 
-    def _on_refusal(self, refusal: Refuse) -> None:
-        if refusal.cause in ("repeated", "late"):  # usual: answers that crossed
-            self.counts[f"refused_{refusal.cause}"] += 1
-        else:
-            self.refused(refusal.sender, refusal.cause, refusal.text)
-
     def _tell(self, turn: Turn) -> None:
         """Count, audit, show and send what a turn has made: it is on disk, so no crash makes it untrue."""
         record = turn.record
         if turn.awarded is not None:
             self.counts["awards"] += 1
-            self._audit.append("award", **award_body(record, turn.awarded, self.roster.alive(self.clock.now())))
+            self._audit.append("award", **award_body(record, turn.awarded, self.engine.alive()))
         if turn.has_ended:
             self.counts[record.state] += 1
             self._audit.append("task", **end_body(record))

@@ -47,7 +47,7 @@ def add_routes(service: EdgexService, leader: Leader) -> None:
                 "agent": run.agent, "incarnation": run.incarnation, "skills": list(run.skills), "busy": run.busy,
                 "heardAgoS": round(now_s - run.heard_s, 3),
             }
-            for run in leader.roster.alive(now_s).values()
+            for run in leader.engine.alive().values()
         ]  # fmt: skip
         return {"apiVersion": "v3", "statusCode": 200, "agents": sorted(agents, key=lambda item: str(item["agent"]))}
 
@@ -56,7 +56,7 @@ def add_routes(service: EdgexService, leader: Leader) -> None:
         """Tell what the coordinator does and how it went so far."""
         return {
             "apiVersion": "v3", "statusCode": 200, "open": len(leader.book.open), "ended": len(leader.book.ended),
-            "agents": len(leader.roster.alive(leader.clock.now())), "isServing": leader.is_serving.is_set(),
+            "agents": len(leader.engine.alive()), "isServing": leader.is_serving.is_set(),
             "counts": dict(leader.counts),
             "batches": leader.journal.batches, "stored": leader.journal.stored,
         }  # fmt: skip

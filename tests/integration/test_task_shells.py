@@ -105,7 +105,7 @@ class Society:
             self.group.create_task(work)
         mediator = Mediator(
             self.bus, Audit(self.bus, subjects.COORDINATOR, "m"), leader.site,
-            lambda: leader.roster.alive(leader.clock.now()), Terms(), self.group, Holders(self.bus, "run").of,
+            lambda: leader.engine.alive(), Terms(), self.group, Holders(self.bus, "run").of,
             leader.check_serving,
         )  # fmt: skip
         await Desk(self.bus, leader, mediator, self.group).serve()
@@ -115,7 +115,7 @@ class Society:
             self.tasks[name] = Tasks(self.bus, definition, self.commanders[name], audit, f"run-{name}", lambda: 0.0,
                                      self.group)  # type: ignore[arg-type]  # fmt: skip
             self.group.create_task(self.tasks[name].run())
-        await until(lambda: len(leader.roster.alive(leader.clock.now())) == 2, "both are there", timeout_s=20)
+        await until(lambda: len(leader.engine.alive()) == 2, "both are there", timeout_s=20)
 
     async def done(self, task: str) -> tuple[str, str, str]:
         """Give a task; return its state, winner and reason once it has ended."""

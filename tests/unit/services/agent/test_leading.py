@@ -24,8 +24,9 @@ from edgeagents.model.task import TaskWanted
 from edgeagents.protocol.conversation import Tell, act
 from edgeagents.protocol.roster import GONE_S, TTL_S
 from edgeagents.protocol.task_ledger import CloseTask, ReadTask, TakeTask
+from edgeagents.task_engine import MOST_TIMERS, STALL_S
 from services.agent.commands import Commander
-from services.agent.leading import BACK, MOST_OPEN, MOST_TIMERS, STALL_S, Leading
+from services.agent.leading import BACK, MOST_OPEN, Leading
 from services.agent.presence import CoordinatorWatch
 from tests.valves import PROFILE
 
@@ -361,7 +362,7 @@ async def test_what_is_kept_for_timers_is_bounded_however_many_tasks_end(rig: Ri
         task = f"t-{number}"
         await rig.leading.submit(WANTED.model_copy(update={"id": task, "deadline_s": 3_600.0}), "http")
         await rig.leading.cancel(task, "http")
-    assert len(rig.leading._timers) <= MOST_TIMERS + 16
+    assert len(rig.leading.engine._timers) <= MOST_TIMERS + 16
     assert len(rig.leading.book.ended) == 1_000
     assert rig.leading.state()["ended"] == 1_000
 

@@ -20,9 +20,10 @@ from edgeagents.protocol.task_book import Book, Times
 from edgeagents.protocol.task_ledger import CloseTask, TakeTask
 from edgeagents.protocol.task_record import Record
 from edgeagents.settings import BusSettings
+from edgeagents.task_engine import STALL_S
 from services.coordinator import leader as module
 from services.coordinator.journal import Journal
-from services.coordinator.leader import STALL_S, Leader
+from services.coordinator.leader import Leader
 
 WANTED = TaskWanted(skill="set", device_name="valve", resource_name="Setpoint", value="21", deadline_s=60.0)
 
@@ -98,7 +99,7 @@ class Led:
             cast(Audit, self.trail), lambda: Site({}, {}, {}), 32, "run",
         )  # fmt: skip
         self.leader.clock = cast(module.LedgerClock, self.clock)
-        self.leader._ran_s = self.clock.now_s
+        self.leader.engine.begin_anew()
         self.leader.is_serving.set()
 
     async def taken(self, task: str) -> None:
@@ -114,7 +115,7 @@ class Led:
         """Let time pass in which the leader runs."""
         for _ in range(round(s / 0.25)):
             self.clock.now_s += 0.25
-            self.leader._now()
+            self.leader.engine.now()
 
 
 @pytest.fixture
@@ -168,11 +169,11 @@ async def test_nothing_is_said_of_tasks_before_they_were_read_back(led: Led) -> 
 async def test_who_had_taken_a_task_is_not_gone_because_we_were_paused(led: Led) -> None:
     await led.taken("t")
     led.clock.now_s += 8.0  # no code ran: announcements wait in the socket
-    led.leader._end_if_gone(led.leader.book.record("t"))
+    led.leader.engine.end_gone()
     assert led.leader.book.record("t").state == "taken"
     assert led.leader.counts["stalls"] == 1
     led.passes(GONE_S + 0.5)  # now we listen, and nothing comes
-    led.leader._end_if_gone(led.leader.book.record("t"))
+    led.leader.engine.end_gone()
     assert led.leader.book.record("t").state == "failed"
 
 
@@ -205,7 +206,7 @@ async def test_one_call_is_written_once_for_each_encoding(led: Led, monkeypatch:
 
 async def test_a_moment_is_no_pause(led: Led) -> None:
     led.clock.now_s += STALL_S
-    led.leader._now()
+    led.leader.engine.now()
     assert led.leader.counts["stalls"] == 0
 
 
