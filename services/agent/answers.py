@@ -87,7 +87,7 @@ class Answers:
 
     def options(self) -> Options:
         """Return what a model may answer now: what the agent's file permits and `site.yaml` declares."""
-        devices, welcome = self._devices, self._commander.welcome
+        devices, welcome = self._devices, self._commander.session.welcome
         declared = {(item.device, item.resource) for item in welcome.site} if welcome is not None else set()
         present = {key: sample.value for key, sample in self._view.readings.items()}
         return options_of(
@@ -196,7 +196,7 @@ class Answers:
 
     def given(self, conversation: Conversation, asked: Asked, given: Sequence[Given]) -> None:
         """Note what became of a decision's wishes."""
-        welcome = self._commander.welcome
+        welcome = self._commander.session.welcome
         waits = {(item.device, item.resource): item.risk_class in "BC" for item in welcome.site} if welcome else {}
         self.questions.given(conversation, asked.stage, given, asked.intents, waits)
 

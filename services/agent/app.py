@@ -236,7 +236,7 @@ async def _run(
     """Start the agent's tasks in the order they need each other, then handle inputs for ever."""
     tasks = service.tasks
     tasks.create_task(audit.run(), name="audit")
-    tasks.create_task(commander.keep_session(), name="session")
+    tasks.create_task(commander.session.keep(), name="session")
     await service.devices.wait_ready()
     problems = file_problems(agent, service.devices.devices_by_name, service.devices.profiles_by_name)
     if problems:
@@ -250,7 +250,7 @@ async def _run(
     count = await inputs.replay(twin, weeks_s, rules.usual, until_wall_s=recent_s)
     count += await inputs.replay(twin, recent_s)
     log.info("agent %s: %d past events, watches %s", agent.name, count, ", ".join(inputs.filters))
-    await commander.welcomed.wait()
+    await commander.session.welcomed.wait()
     await commander.prepare()
     audit.append("started", **started_body(agent))
     if not is_by_http(service.config):
@@ -356,7 +356,7 @@ def add_routes(
     @service.app.get("/api/v3/agent", **shows(AgentState, "What it does."))
     async def state() -> dict[str, Any]:
         """Tell what the agent does and how it went so far."""
-        welcome = commander.welcome
+        welcome = commander.session.welcome
         return {
             "apiVersion": "v3",
             "statusCode": 200,

@@ -7,21 +7,17 @@ Source: design.md sections 3.4 and 3.5.
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
-import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from edgeagents import subjects
-from edgeagents.adapters import wire
-from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.device_cache import DeviceCache
-from edgeagents.errors import InvalidInputError, MalformedMessageError, TheirError, UnavailableError
-from edgeagents.model.agent import PERSON, AgentDefinition, Decision, Intent
+from edgeagents.errors import InvalidInputError, TheirError
+from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.message import (
     MAX_TTL_S,
     MAX_VALUE_CHARS,
@@ -29,32 +25,27 @@ from edgeagents.model.message import (
     Command,
     CommandId,
     Epoch,
-    Heartbeat,
     LeaseReply,
-    LeaseRequest,
-    Mode,
     Outcome,
     SessionWelcome,
 )
 from edgeagents.model.site import ResourceRule, Site
 from edgeagents.model.values import Value, format_value, parse_value
-from edgeagents.permissions import called
-from edgeagents.protocol import gate, lease
+from edgeagents.protocol import gate
 from edgeagents.settings import SiteTime
 from services.agent.bidding import Declined
+from services.agent.command_ids import asked_command_id, command_id
+from services.agent.leases import Leases
 from services.agent.outbox import Outbox
 from services.agent.perception import Twin
+from services.agent.session import GuardSession
 
 log = logging.getLogger(__name__)
 
-REQUEST_S: Final = 2.0
-MOST_LEASE_REQUESTS: Final = 32  # at once: the guard hears some 250 a second, and each is to be answered in time
-WELCOME_AGAIN_S: Final = 5.0
 FIRST_HOLD_BACK_S: Final = 5.0
 LONGEST_HOLD_BACK_S: Final = 300.0
 NEVER_S: Final = 900_000_000.0
 _NO_LEASE: Final = Epoch(generation=0, revision=0)
-_COMMANDS: Final = uuid.UUID("b8a6a7a8-40a3-4d5c-8f2e-4f9fd1f0f9c6")
 
 
 @dataclass(slots=True)
@@ -111,7 +102,6 @@ class _Order:
 class _Memory:
     """What the commander remembers between decisions."""
 
-    epochs: dict[gate.Key, Epoch] = field(default_factory=dict)
     pending: dict[CommandId, Pending] = field(default_factory=dict)
     held_back: dict[tuple[gate.Key, str], _HeldBack] = field(default_factory=dict)
     sets: defaultdict[gate.Key, deque[gate.PastSet]] = field(
@@ -125,8 +115,7 @@ class Commander:
     def __init__(
         self, bus: Bus, agent: AgentDefinition, devices: DeviceCache, twin: Twin, site_time: SiteTime, incarnation: str
     ) -> None:
-        """Prepare; `keep_session` makes it able to command."""
-        self._bus = bus
+        """Prepare; its session, once kept, makes it able to command."""
         self._agent = agent
         self._devices = devices
         self._twin = twin
@@ -134,92 +123,16 @@ class Commander:
         self._incarnation = incarnation
         self._memory = _Memory()
         self._outbox = Outbox(bus, agent.name)
-        self.welcome: SessionWelcome | None = None
+        self.session = GuardSession(bus, agent.name, incarnation)
+        self.leases = Leases(bus, agent.name, incarnation)
+        self.session.on_generation = self.leases.forget_all
         self._judged_by: tuple[SessionWelcome, Site, AgentDefinition] | None = None  # what that welcome means
-        self.welcomed = asyncio.Event()
-        self._asking = asyncio.Lock()
-        self._leasing = asyncio.Semaphore(MOST_LEASE_REQUESTS)
-        self._session = subjects.session(bus.settings.gateway, agent.name)
-        self._beat = wire.encode(Heartbeat(incarnation=incarnation))
-        self._told = ""
         self._awaited: dict[CommandId, asyncio.Future[Outcome]] = {}
-        self._given_back: Counter[gate.Key] = Counter()  # how often a lease was given back
-        self.link_s = 0.0  # how long the guard took to answer last
         # What was settled about a resource, and what comes of a wish whose lease another holds (conflicts.py).
         self.standing: Callable[[Intent, bool], Intent | str] = lambda intent, is_errand: intent
         self.on_held: Callable[[Intent, LeaseReply], None] = lambda intent, reply: None
         self.on_ended: Callable[[Outcome], None] = lambda outcome: None
-        self.on_orders: Callable[[], None] = lambda: None  # the owner's orders are not what they were
         self.counts: Counter[str] = Counter()
-
-    # --- session ---------------------------------------------------------------------------------
-
-    async def keep_session(self) -> None:
-        """Send heartbeats for ever; ask for the welcome again when called, and now and then anyway.
-
-        Raises:
-            UnavailableError: the connection is closed for good.
-        """
-        await self._bus.subscribe(called(self._agent.name), self._on_call)
-        ask_at_s = 0.0
-        while True:
-            try:
-                if time.monotonic() >= ask_at_s:
-                    await self._ask()
-                    ask_at_s = time.monotonic() + (WELCOME_AGAIN_S if self.welcome else lease.HEARTBEAT_S)
-                else:
-                    await self._bus.publish(self._session, self._beat, wire.AS_PROTOBUF)
-            except (UnavailableError, MalformedMessageError) as error:
-                if not self._told:
-                    log.warning("agent %s has no session: %s", self._agent.name, error)
-                    self._told = str(error)
-            await asyncio.sleep(lease.HEARTBEAT_S)
-
-    async def _on_call(self, message: BusMessage) -> None:
-        """Ask what the guard says now; nothing in the call itself counts."""
-        with contextlib.suppress(UnavailableError, MalformedMessageError):  # then it is asked for in its time
-            await self._ask()
-
-    async def _ask(self) -> None:
-        async with self._asking:  # a later answer is never overtaken by an earlier one
-            asked_s = time.monotonic()
-            answer = await self._bus.request(
-                self._session, self._beat, wire.AS_PROTOBUF, timeout_s=REQUEST_S
-            )  # fmt: skip
-            self.link_s = time.monotonic() - asked_s
-            self._told = self._welcomed(wire.decode(SessionWelcome, answer.data), self._told)
-
-    @property
-    def mode(self) -> Mode:
-        """What the guard lets the agent do, `observe` without a session: its word counts, not our file."""
-        return self.welcome.mode if self.welcome is not None else "observe"
-
-    def barred(self, device: str) -> str:
-        """Return why we may command nothing at a device, by the owner's order as the guard told it; empty: we may."""
-        if self.welcome is None or self.mode != "act":
-            return "it observes: it commands nothing"
-        return next((item.reason for item in self.welcome.paused if item.device in ("", device)), "")
-
-    def _welcomed(self, welcome: SessionWelcome, told: str) -> str:
-        before = self.welcome
-        if welcome.refused:
-            if told != welcome.refused:
-                log.error("the guard refuses agent %s: %s", self._agent.name, welcome.refused)
-            self.welcome = None
-            if before is not None:
-                self.on_orders()
-            return welcome.refused
-        if before is None or (welcome.generation, welcome.mode) != (before.generation, before.mode):
-            log.info(
-                "agent %s has a session, generation %d, mode %s", self._agent.name, welcome.generation, welcome.mode
-            )
-        if before is None or welcome.generation != before.generation:
-            self._memory.epochs.clear()
-        self.welcome = welcome
-        self.welcomed.set()
-        if before is None or (welcome.mode, welcome.paused) != (before.mode, before.paused):
-            self.on_orders()
-        return ""
 
     # --- commands --------------------------------------------------------------------------------
 
@@ -275,12 +188,12 @@ class Commander:
 
     def problem(self, intent: Intent, site_s: float) -> Declined | None:
         """Return why a command for this would not go out now, as far as we can tell; None: it would."""
-        welcome = self.welcome
+        welcome = self.session.welcome
         if welcome is None:
             return Declined("no-session", "no session with the guard")
         if welcome.mode != "act":
             return Declined("observe", "mode observe")
-        paused = self.barred(intent.device)
+        paused = self.session.barred(intent.device)
         if paused:
             return Declined("paused", paused)
         try:
@@ -320,7 +233,7 @@ class Commander:
     def _ordered(
         self, intent: Intent, decision: Decision, cause: Cause, ordinal: int, site_s: float, errand: Errand | None
     ) -> Given | _Order:
-        welcome = self.welcome
+        welcome = self.session.welcome
         if welcome is None:
             return Given(intent, held_back="no session with the guard")
         if welcome.mode != "act":
@@ -341,7 +254,7 @@ class Commander:
             resource=intent.resource,
             value=text,
             incarnation=self._incarnation,
-            epoch=self._memory.epochs.get(key, _NO_LEASE),
+            epoch=self.leases.epochs.get(key, _NO_LEASE),
             ttl_s=ttl_s,
             cause=cause,
             decision_id=decision.id,
@@ -393,13 +306,13 @@ class Commander:
         if settled is not None:
             return settled
         key = (command.device, command.resource)
-        given_back = self._given_back[key]
-        reply = await self._lease(key)
+        given_back = self.leases.given_back[key]
+        reply = await self.leases.take(key)
         if reply.epoch is None:
             self.on_held(order.intent, reply)
             return Given(order.intent, held_back=reply.reason or "no lease")
-        if self._given_back[key] != given_back:  # while we asked: else we took back what is another's to give
-            await self.release(key)
+        if self.leases.given_back[key] != given_back:  # while we asked: else we took back what is another's to give
+            await self.leases.release(key)
             return Given(order.intent, held_back="its lease was given back meanwhile", is_lost=True)
         if order.errand is not None and not order.errand.is_wanted():
             return Given(order.intent, held_back="what it was for is over: left undone")
@@ -472,43 +385,9 @@ class Commander:
         verdict = gate.judge(proposal, rules, picture, site_s)
         return "; ".join(verdict.reasons) if isinstance(verdict, gate.Refused) else ""
 
-    async def _lease(self, key: gate.Key) -> LeaseReply:
-        known = self._memory.epochs.get(key)
-        if known is not None:
-            return LeaseReply(granted=True, epoch=known, holder=self._agent.name)
-        request = LeaseRequest(incarnation=self._incarnation, device=key[0], resource=key[1])
-        subject = subjects.lease(self._bus.settings.gateway, self._agent.name)
-        async with self._leasing:
-            answer = await self._bus.request(subject, wire.encode(request), wire.AS_PROTOBUF, timeout_s=REQUEST_S)
-        reply = wire.decode(LeaseReply, answer.data)
-        if reply.granted and reply.epoch is not None:
-            self._memory.epochs[key] = reply.epoch
-            return reply
-        return reply.model_copy(update={"epoch": None})
-
-    async def hold(self, key: gate.Key) -> bool:
-        """Take the lease of a resource without a command; say whether it is ours."""
-        try:
-            return (await self._lease(key)).epoch is not None
-        except TheirError as error:
-            log.debug("no lease of %s/%s: %s", *key, error)
-            return False
-
-    async def release(self, key: gate.Key) -> None:
-        """Give a lease back, so that somebody else can have it; of one that is not ours the guard says so."""
-        self._memory.epochs.pop(key, None)
-        self._given_back[key] += 1
-        request = LeaseRequest(incarnation=self._incarnation, device=key[0], resource=key[1], release=True)
-        subject = subjects.lease(self._bus.settings.gateway, self._agent.name)
-        try:
-            async with self._leasing:
-                await self._bus.request(subject, wire.encode(request), wire.AS_PROTOBUF, timeout_s=REQUEST_S)
-        except TheirError as error:
-            log.warning("the lease of %s/%s is not given back: %s", *key, error)
-
     def quiet_s(self, key: gate.Key, site_s: float) -> float | None:
         """Return since when a lease of ours was not used, site seconds; None: we hold none."""
-        if key not in self._memory.epochs:
+        if key not in self.leases.epochs:
             return None
         sets = self._memory.sets.get(key)
         return site_s - sets[-1].site_s if sets else NEVER_S
@@ -534,7 +413,7 @@ class Commander:
             self._proven(key, outcome)
             return
         # Whatever the reason, the lease may not be what it was; and the same wish at once would only end the same.
-        self._memory.epochs.pop(key, None)
+        self.leases.forget(key)
         held = self._memory.held_back.setdefault(memory_key, _HeldBack(0.0))
         held.until_s = time.monotonic() + held.next_s
         held.next_s = min(held.next_s * 2, LONGEST_HOLD_BACK_S)
@@ -577,28 +456,6 @@ class Commander:
     def pending(self) -> Mapping[CommandId, Pending]:
         """Commands whose outcome is awaited."""
         return self._memory.pending
-
-
-def command_id(agent: str, generation: int, cause: Cause, ordinal: int) -> CommandId:
-    """Return the id of a command: a redelivered message makes the same command, not a second one."""
-    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{cause.stream}/{cause.sequence}/{ordinal}")))
-
-
-def asked_command_id(agent: str, generation: int, question: str, device: str, resource: str) -> CommandId:
-    """Return the id of a command that answers a question: asked again, however often stored, it is the same command.
-
-    It hangs on the resource, not on the place among the wishes: what is so by now is no wish any more when a question
-    is understood again after a crash, and the others must not take its id. Nor on the value: "warmer" once is one step.
-
-    Args:
-        agent: who commands.
-        generation: of the guard's state.
-        question: `question_name` of what was said.
-        device: its name.
-        resource: its name.
-    """
-    source = json.dumps([PERSON, question, device, resource])
-    return CommandId(str(uuid.uuid5(_COMMANDS, f"{agent}/{generation}/{source}")))
 
 
 def _own_site(welcome: SessionWelcome) -> Site:

@@ -94,7 +94,7 @@ class Conflicts:
         self._commander.standing = self.standing
         self._commander.on_held = self.held
         self._commander.on_ended = self.giving.ended
-        self._commander.on_orders = self.obey
+        self._commander.session.on_orders = self.obey
 
     # --- our own wishes --------------------------------------------------------------------------
 
@@ -105,9 +105,9 @@ class Conflicts:
             intent: the wish.
             is_errand: it is a task's: never done with another value than was asked for, nor waited with.
         """
-        barred = self._commander.barred(intent.device)
+        barred = self._commander.session.barred(intent.device)
         if barred:  # it has nothing to settle; held back until the guard tells us that the pause is over
-            return barred if self._commander.mode == "act" else intent
+            return barred if self._commander.session.mode == "act" else intent
         key = (intent.device, intent.resource)
         agreement = self.giving.agreements.get(key)
         if agreement is None:
@@ -264,7 +264,7 @@ class Conflicts:
         await self._say(answer)
 
     def _answer(self, conflict: str, key: Key, dispute: Dispute) -> Act:
-        barred = self._commander.barred(key[0])
+        barred = self._commander.session.barred(key[0])
         if barred:
             return act("refuse", conflict, reason=barred)
         try:
@@ -337,7 +337,7 @@ class Conflicts:
 
     def obey(self) -> None:
         """Take in that the owner's orders changed: where we may command nothing any more we bind nobody."""
-        left = agreements.left(self._parts, self.giving.agreements, self._commander.barred, time.monotonic())
+        left = agreements.left(self._parts, self.giving.agreements, self._commander.session.barred, time.monotonic())
         told, self._left = self._left, frozenset(left)
         for conflict, reason in left.items():
             if conflict in told:
@@ -358,7 +358,7 @@ class Conflicts:
             call_after(LEAVE_AGAIN_S, self._left_again, conflict, reason, times - 1)
 
     def _left_again(self, conflict: str, reason: str, times: int) -> None:
-        if conflict in agreements.left({}, self.giving.agreements, self._commander.barred, time.monotonic()):
+        if conflict in agreements.left({}, self.giving.agreements, self._commander.session.barred, time.monotonic()):
             self._leave(conflict, reason, times)
 
     def _release(self, conflict: str, reason: str) -> None:
@@ -373,7 +373,7 @@ class Conflicts:
 
     def _let_go(self, key: Key) -> None:
         """Give the lease back, if it is ours, beside what goes on."""
-        self._group.create_task(self._commander.release(key), name=f"let go {key[0]}/{key[1]}")
+        self._group.create_task(self._commander.leases.release(key), name=f"let go {key[0]}/{key[1]}")
 
     async def _say(self, said: Act) -> None:
         subject = subjects.act(self._bus.settings.gateway, subjects.COORDINATOR, self._agent.name)

@@ -69,7 +69,7 @@ class Giving:
         """Command the agreed value until it is so, or stands no longer: the other's lease may end a moment later."""
         wait_s, until_s = CARRY_OUT_S, agreement.until_s if agreement.others else time.monotonic() + UNBOUND_S
         while self.agreements.get(key) is agreement and time.monotonic() < until_s:
-            if self.present(key) == agreement.word and await self._commander.hold(key):
+            if self.present(key) == agreement.word and await self._commander.leases.hold(key):
                 return  # so already, and ours: nobody takes it meanwhile
             if self.present(key) != agreement.word and await self._gave(key, agreement):
                 return

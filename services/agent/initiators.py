@@ -114,7 +114,7 @@ class Peer:
 
     def objection(self, aim: Aim) -> str:
         """Return why we bid for nothing that it leads now, or not for this."""
-        welcome = self._commander.welcome
+        welcome = self._commander.session.welcome
         return self._watch.problem or (
             told_problem(welcome.site, aim.device, aim.resource, is_own=True) if welcome is not None else ""
         )

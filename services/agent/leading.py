@@ -107,7 +107,7 @@ class Leading:
     @property
     def _order(self) -> str:
         """Why the owner has nobody act for us, by the guard's welcome: a mode, or a pause; empty when they may."""
-        welcome = self._commander.welcome
+        welcome = self._commander.session.welcome
         if welcome is None:
             return ""
         if welcome.mode != "act":
@@ -148,7 +148,7 @@ class Leading:
             raise UnavailableError(
                 f"another copy of agent {self._agent!r} is up, and knows nothing of our tasks: stop one"
             )
-        welcome = self._commander.welcome
+        welcome = self._commander.session.welcome
         if welcome is None:
             raise UnavailableError(f"agent {self._agent!r} has no session with the guard: is it up?")
         if self._order:

@@ -310,7 +310,7 @@ class AgentLoop:
         seen: SeenView,
     ) -> list[Given]:  # fmt: skip
         given = await giving
-        body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
+        body = decision_body(self._agent.name, self._commander.session.mode, observation, decision, given, names, seen)
         self._audit.append("decision", **body)
         return given
 
@@ -379,7 +379,7 @@ class AgentLoop:
         if self._is_known(given):
             self.counts["held_back_again"] += 1
             return
-        body = decision_body(self._agent.name, self._commander.mode, observation, decision, given, names, seen)
+        body = decision_body(self._agent.name, self._commander.session.mode, observation, decision, given, names, seen)
         self._audit.append("decision", **body)
 
     def _is_known(self, given: list[Given]) -> bool:

@@ -354,7 +354,7 @@ class Tasks:
         ]  # fmt: skip
         skills = [self._agent.skill(call.skill) for call in under_way]
         tasks_s = sum(skill.cost_s for skill in skills if skill is not None)
-        return Load(tasks_s, len(under_way), len(self._commander.pending), self._commander.link_s)
+        return Load(tasks_s, len(under_way), len(self._commander.pending), self._commander.session.link_s)
 
     # --- what is won -----------------------------------------------------------------------------
 

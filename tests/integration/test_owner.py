@@ -12,8 +12,9 @@ import httpx
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.settings import SiteTime
-from services.agent.commands import WELCOME_AGAIN_S, Commander
+from services.agent.commands import Commander
 from services.agent.perception import Twin
+from services.agent.session import WELCOME_AGAIN_S
 from tests.contract.waiting import until
 from tests.guarded import ANN, Agent, Client, agent_file, bearer
 
@@ -88,8 +89,8 @@ async def commander_of(client: Client, name: str) -> AsyncIterator[Commander]:
     definition = AgentDefinition.model_validate(agent_file(name))
     twin = Twin(SiteTime(), set(), 60)
     commander = Commander(client.bus, definition, cast(DeviceCache, None), twin, SiteTime(), "a-run")
-    task = asyncio.create_task(commander.keep_session())
-    await asyncio.wait_for(commander.welcomed.wait(), 10)
+    task = asyncio.create_task(commander.session.keep())
+    await asyncio.wait_for(commander.session.welcomed.wait(), 10)
     yield commander
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -101,7 +102,7 @@ async def test_an_agent_learns_its_mode_before_it_would_ask_and_the_gate_at_once
         for mode in ("observe", "act", "observe", "act"):
             asked_s = time.monotonic()
             assert (await order(client, "mode", name="heat", mode=mode)).status_code == 200
-            await until(lambda mode=mode: heat.mode == mode, "the agent knows")  # type: ignore[misc]
+            await until(lambda mode=mode: heat.session.mode == mode, "the agent knows")  # type: ignore[misc]
             took_ms.append((time.monotonic() - asked_s) * 1000)
     print(f"mode learned after {took_ms} ms")
     assert max(took_ms) < 1000 * WELCOME_AGAIN_S / 2, took_ms

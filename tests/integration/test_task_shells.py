@@ -39,6 +39,7 @@ class PlayedCommander:
         self.given: Counter[tuple[str, int]] = Counter()
         self.intents: list[Intent] = []
         self.pending: Mapping[CommandId, Any] = {}
+        self.session = self  # it plays its session as well
         self.link_s = 0.0
         self.mode = "act"
         self._ended: dict[CommandId, Outcome] = {}

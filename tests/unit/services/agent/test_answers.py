@@ -27,7 +27,8 @@ from edgeagents.model.words import Words
 from edgeagents.protocol.chains import link
 from edgeagents.settings import SiteTime
 from services.agent.answers import Answers, Door, read_words
-from services.agent.commands import Commander, Given, asked_command_id
+from services.agent.command_ids import asked_command_id
+from services.agent.commands import Commander, Given
 from services.agent.decision import stages_of
 from services.agent.loop import AgentLoop, AskInput, OutcomeInput, ThoughtInput
 from services.agent.perception import Twin
@@ -50,6 +51,7 @@ class FakeCommander:
     """Takes decisions and says that each was stored."""
 
     def __init__(self) -> None:
+        self.session = self  # it plays its session as well
         self.welcome = SessionWelcome(generation=1, mode="act", site=ENTRIES)
         self.mode, self.decisions = "act", list[Decision]()
         self.pending: dict[tuple[str, str], Given] = {}

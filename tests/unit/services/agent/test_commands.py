@@ -32,7 +32,8 @@ from edgeagents.model.values import Value
 from edgeagents.settings import BusSettings, SiteTime
 from services.agent import commands as commands_module
 from services.agent.bidding import Declined
-from services.agent.commands import Commander, Errand, Given, asked_command_id, command_id
+from services.agent.command_ids import asked_command_id, command_id
+from services.agent.commands import Commander, Errand, Given
 from services.agent.perception import Twin
 from tests.contract.waiting import until
 
@@ -148,7 +149,7 @@ class Rig:
         self.commander = Commander(
             cast(Bus, self.bus), definition or agent(), devices(), self.twin, SiteTime(), "incarnation-1"
         )
-        self.commander.welcome = self.bus.welcome
+        self.commander.session.welcome = self.bus.welcome
         self.events = 0
 
     async def want(self, value: Value, resource: str = "Setpoint", **changes: Any) -> Given:
@@ -218,7 +219,7 @@ async def test_what_a_human_decides_on_may_wait_for_them(rig: Rig, resource: str
 async def test_no_command_waits_longer_than_the_contract_allows() -> None:
     rig = Rig(agent(ttl="1h"))
     entries = tuple(item.model_copy(update={"approval_wait_s": 86_400.0}) for item in map(entry, "ABC"))
-    rig.commander.welcome = SessionWelcome(generation=1, mode="act", site=entries)
+    rig.commander.session.welcome = SessionWelcome(generation=1, mode="act", site=entries)
     await rig.want("x", "Note")
     assert rig.bus.commands[0].ttl_s == pytest.approx(86_400.0, abs=1.0)
 
@@ -296,9 +297,9 @@ async def test_the_owners_age_limit_is_left_to_the_guard(rig: Rig) -> None:
 
 
 async def test_without_session_or_in_observe_mode_nothing_is_asked_or_sent(rig: Rig) -> None:
-    rig.commander.welcome = None
+    rig.commander.session.welcome = None
     assert (await rig.want(21)).held_back == "no session with the guard"
-    rig.commander.welcome = SessionWelcome(generation=1, mode="observe")
+    rig.commander.session.welcome = SessionWelcome(generation=1, mode="observe")
     assert (await rig.want(21)).held_back == "mode observe"
     assert rig.bus.leases == []
 
@@ -308,10 +309,10 @@ async def test_the_guards_word_on_the_mode_counts_whatever_the_file_says(
     written: str, told: Literal["observe", "act"]
 ) -> None:
     rig = Rig(agent(mode=written))
-    rig.commander.welcome = SessionWelcome(generation=1, mode=told, site=tuple(map(entry, "ABC")))
+    rig.commander.session.welcome = SessionWelcome(generation=1, mode=told, site=tuple(map(entry, "ABC")))
     given = await rig.want(21)
     assert (bool(given.command_id), given.held_back) == ((True, "") if told == "act" else (False, "mode observe"))
-    assert (rig.commander.mode, len(rig.bus.held)) == (told, int(told == "act"))
+    assert (rig.commander.session.mode, len(rig.bus.held)) == (told, int(told == "act"))
 
 
 async def test_called_by_the_guard_it_learns_its_new_mode_before_the_next_time_it_would_ask(
@@ -321,13 +322,13 @@ async def test_called_by_the_guard_it_learns_its_new_mode_before_the_next_time_i
         await until(lambda: len(rig.bus.beats) >= 1, "it has asked once")
         rig.bus.welcome = SessionWelcome(generation=1, mode="observe")
         await until(lambda: len(rig.bus.beats) >= 3, "it beats on, the clock stands still")
-        assert rig.commander.mode == "act"
+        assert rig.commander.session.mode == "act"
         await rig.bus.handlers["_INBOX.agent-a.called"](BusMessage("_INBOX.agent-a.called", b"act!", {}))
-        await until(lambda: rig.commander.mode == "observe", "it has asked again")
+        await until(lambda: rig.commander.session.mode == "observe", "it has asked again")
 
 
 async def test_what_the_guard_never_told_of_is_held_back(rig: Rig) -> None:
-    rig.commander.welcome = SessionWelcome(generation=1, mode="act")
+    rig.commander.session.welcome = SessionWelcome(generation=1, mode="act")
     assert "site.yaml does not declare valve/Setpoint" in (await rig.want(21)).held_back
 
 
@@ -470,36 +471,36 @@ async def test_outcomes_of_others_and_of_unknown_devices_stop_nothing(rig: Rig) 
 @contextlib.asynccontextmanager
 async def session(rig: Rig) -> AsyncIterator[None]:
     """Keep the session inside the block."""
-    task = asyncio.create_task(rig.commander.keep_session())
+    task = asyncio.create_task(rig.commander.session.keep())
     yield
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_session_is_kept_and_a_new_generation_forgets_leases(rig: Rig, clock: list[float]) -> None:
-    rig.commander.welcome = None
+    rig.commander.session.welcome = None
     async with session(rig), asyncio.timeout(5):
-        await rig.commander.welcomed.wait()
+        await rig.commander.session.welcomed.wait()
         await rig.want(21)
-        assert rig.commander._memory.epochs
+        assert rig.commander.leases.epochs
         rig.bus.welcome = SessionWelcome(generation=2, mode="act", site=tuple(map(entry, "ABC")))
         clock[0] += 6.0
-        await until(lambda: not rig.commander._memory.epochs, "it has forgotten")
-    assert rig.commander.welcome == rig.bus.welcome
+        await until(lambda: not rig.commander.leases.epochs, "it has forgotten")
+    assert rig.commander.session.welcome == rig.bus.welcome
     assert {beat.incarnation for beat in rig.bus.beats} == {"incarnation-1"}
 
 
 async def test_a_guard_that_refuses_or_is_away_is_told_once(
     rig: Rig, clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    rig.commander.welcome = rig.bus.welcome = None
+    rig.commander.session.welcome = rig.bus.welcome = None
     async with session(rig), asyncio.timeout(5):
         await until(lambda: len(rig.bus.beats) >= 5, "it keeps asking")
         rig.bus.welcome = SessionWelcome(generation=1, refused="no agent file declares 'a'")
         await until(lambda: len(rig.bus.beats) >= 10, "it goes on asking")
     assert caplog.text.count("has no session") == 1
     assert caplog.text.count("the guard refuses agent a: no agent file declares 'a'") == 1
-    assert not rig.commander.welcomed.is_set()
+    assert not rig.commander.session.welcomed.is_set()
 
 
 async def test_the_same_wish_is_under_way_before_its_command_is_stored(rig: Rig) -> None:
@@ -556,7 +557,7 @@ async def test_one_decisions_commands_do_not_wait_for_each_other(monkeypatch: py
     rig.commander._devices = cast(DeviceCache, SimpleNamespace(
         devices_by_name=known, profiles_by_name={"Valve": PROFILE}, profile_of=lambda name: PROFILE,
     ))  # fmt: skip
-    rig.commander.welcome = SessionWelcome(
+    rig.commander.session.welcome = SessionWelcome(
         generation=1, mode="act", site=tuple(entry("A").model_copy(update={"device": name}) for name in known)
     )
     stored, original = asyncio.Event(), rig.bus.store
@@ -591,7 +592,7 @@ async def test_a_few_leases_are_asked_for_at_once(rig: Rig, monkeypatch: pytest.
         return await original(*args, **options)
 
     monkeypatch.setattr(rig.bus, "request", request)
-    replies = await asyncio.gather(*(rig.commander._lease((f"valve-{number}", "Setpoint")) for number in range(100)))
+    replies = await asyncio.gather(*(rig.commander.leases.take((f"valve-{number}", "Setpoint")) for number in range(100)))
     assert all(reply.granted for reply in replies)
     assert (most, len(rig.bus.leases)) == (32, 100)
 
@@ -654,7 +655,7 @@ async def test_how_an_errands_command_ended_is_told_also_when_its_outcome_is_qui
 async def test_the_outcome_that_is_awaited_is_that_of_the_session_it_was_given_in(rig: Rig) -> None:
     """The guard was reset between deciding and giving: the command's id holds the newer generation."""
     assert rig.bus.welcome is not None
-    rig.commander.welcome = rig.bus.welcome.model_copy(update={"generation": 2})
+    rig.commander.session.welcome = rig.bus.welcome.model_copy(update={"generation": 2})
     (given,) = await rig.commander.give(wish(), CAUSE, NOW_S, Errand(30.0, lambda: True))
     assert given.command_id == command_id("a", 2, CAUSE, 0)
     waiting = asyncio.ensure_future(rig.commander.awaited(CommandId(given.command_id)))
@@ -704,15 +705,15 @@ def test_a_problem_is_what_would_hold_a_command_back_now(
     rig: Rig, changes: dict[str, Any], value: Value, cause: str, text: str
 ) -> None:
     assert rig.commander.problem(wish(21).intents[0], NOW_S) is None
-    assert rig.commander.welcome is not None
-    rig.commander.welcome = rig.commander.welcome.model_copy(update=changes)
+    assert rig.commander.session.welcome is not None
+    rig.commander.session.welcome = rig.commander.session.welcome.model_copy(update=changes)
     found = rig.commander.problem(wish(value).intents[0], NOW_S)
     assert found is not None
     assert (found.cause, text in found.text) == (cause, True)
 
 
 def test_without_a_session_everything_is_a_problem(rig: Rig) -> None:
-    rig.commander.welcome = None
+    rig.commander.session.welcome = None
     assert rig.commander.problem(wish().intents[0], NOW_S) == Declined("no-session", "no session with the guard")
 
 
@@ -729,7 +730,7 @@ async def test_a_lease_that_is_given_back_is_not_held_and_is_asked_for_anew(rig:
     assert rig.commander.quiet_s(KEY, NOW_S) == commands_module.NEVER_S  # held, and nothing proven yet
     rig.end(rig.bus.commands[0], "proven")
     assert rig.commander.quiet_s(KEY, NOW_S + 5.0) == 5.0
-    await rig.commander.release(KEY)
+    await rig.commander.leases.release(KEY)
     assert rig.commander.quiet_s(KEY, NOW_S) is None
     await rig.want(22.0)
     assert [request.release for request in rig.bus.leases] == [False, True, False]
@@ -767,11 +768,11 @@ async def test_an_order_that_waited_for_its_turn_is_left_undone_when_it_was_sett
 
 
 async def test_a_lease_can_be_taken_without_a_command(rig: Rig) -> None:
-    assert await rig.commander.hold(KEY)
+    assert await rig.commander.leases.hold(KEY)
     assert rig.commander.quiet_s(KEY, NOW_S) is not None
-    await rig.commander.release(KEY)
+    await rig.commander.leases.release(KEY)
     rig.bus.reply = LeaseReply(granted=False, holder="b", reason="held by b")
-    assert not await rig.commander.hold(KEY)
+    assert not await rig.commander.leases.hold(KEY)
 
 
 async def test_how_a_command_ended_is_told_to_whoever_settles_conflicts(rig: Rig) -> None:
@@ -791,7 +792,7 @@ async def test_a_lease_given_back_while_it_was_asked_for_is_given_back_again(rig
     ) -> BusMessage:
         answer = await ask(subject, data, headers, timeout_s=timeout_s)
         if len(rig.bus.leases) == 1:
-            await rig.commander.release(KEY)
+            await rig.commander.leases.release(KEY)
         return answer
 
     rig.bus.request = request  # type: ignore[method-assign]
@@ -803,22 +804,22 @@ async def test_a_lease_given_back_while_it_was_asked_for_is_given_back_again(rig
 
 async def test_what_the_owner_paused_is_known_by_device_and_a_change_of_it_is_told(rig: Rig) -> None:
     told: list[str] = []
-    rig.commander.on_orders = lambda: told.append(rig.commander.barred("valve"))
+    rig.commander.session.on_orders = lambda: told.append(rig.commander.session.barred("valve"))
     plain = rig.bus.welcome
     assert plain is not None
-    rig.commander.welcome = None
-    assert rig.commander.barred("valve") == "it observes: it commands nothing"
+    rig.commander.session.welcome = None
+    assert rig.commander.session.barred("valve") == "it observes: it commands nothing"
     elsewhere = Paused(device="pump", reason="paused by ann: leak")
     for paused in ((), (elsewhere,), (elsewhere,), (elsewhere, Paused(reason="paused by bob")), ()):
-        rig.commander._welcomed(plain.model_copy(update={"paused": paused}), "")
+        rig.commander.session.take(plain.model_copy(update={"paused": paused}), "")
     assert told == ["", "", "paused by bob", ""]
-    rig.commander._welcomed(plain.model_copy(update={"mode": "observe"}), "")
-    rig.commander._welcomed(SessionWelcome(generation=1, refused="no file"), "")
+    rig.commander.session.take(plain.model_copy(update={"mode": "observe"}), "")
+    rig.commander.session.take(SessionWelcome(generation=1, refused="no file"), "")
     assert told[4:] == ["it observes: it commands nothing"] * 2
 
 
 async def test_a_pause_of_one_device_bars_from_that_one_alone(rig: Rig) -> None:
     paused = (Paused(device="valve", reason="paused by ann"),)
     assert rig.bus.welcome is not None
-    rig.commander._welcomed(rig.bus.welcome.model_copy(update={"paused": paused}), "")
-    assert (rig.commander.barred("valve"), rig.commander.barred("pump")) == ("paused by ann", "")
+    rig.commander.session.take(rig.bus.welcome.model_copy(update={"paused": paused}), "")
+    assert (rig.commander.session.barred("valve"), rig.commander.session.barred("pump")) == ("paused by ann", "")

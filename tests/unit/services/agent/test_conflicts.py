@@ -76,6 +76,7 @@ class FakeCommander:
 
     def __init__(self) -> None:
         self.order = ""  # of the owner's: why it may command nothing
+        self.session = self.leases = self  # it plays them as well
         self.mode = "act"
         self.is_free = True
         self.quiet: float | None = None
@@ -392,7 +393,7 @@ async def test_who_may_command_nothing_gives_way_and_asks_for_nothing(rig: Rig) 
     rig.commander.order = PAUSED
     await asyncio.sleep(0.01)
     assert rig.conflicts.standing(WISH, False) == PAUSED, "held back until the guard tells us that it is over"
-    rig.commander.mode = "observe"
+    rig.commander.session.mode = "observe"
     assert rig.conflicts.standing(WISH, False) is WISH, "the commander says so itself, and what it would have done"
     await rig.asked()
     assert (rig.bus.said[-1].performative, rig.bus.said[-1].reason) == ("refuse", PAUSED)

@@ -44,7 +44,7 @@ class Rig:
     def __init__(self) -> None:
         self.now_s, self.is_connected = 1_000.0, True
         self.watch = SimpleNamespace(presence="away", problem="")
-        self.commander = SimpleNamespace(welcome=SessionWelcome(generation=1, mode="act", site=SITE))
+        self.commander = SimpleNamespace(session=SimpleNamespace(welcome=SessionWelcome(generation=1, mode="act", site=SITE)))
         self.devices = SimpleNamespace(
             is_ready=True, devices_by_name={"valve": Device(name="valve", profile_name="Valve")},
             profiles_by_name={"Valve": PROFILE},
@@ -187,7 +187,7 @@ async def test_while_a_coordinator_is_there_or_may_be_nothing_is_taken_in(rig: R
 async def test_who_may_not_command_itself_leads_nobody(
     rig: Rig, welcome: SessionWelcome | None, error: type[EdgeAgentsError], words: str
 ) -> None:
-    rig.commander.welcome = welcome
+    rig.commander.session.welcome = welcome
     with pytest.raises(error, match=words):
         await rig.leading.submit(WANTED, "http")
 
@@ -283,7 +283,7 @@ async def test_whom_the_owner_has_observe_or_pauses_ends_what_it_only_plans_and_
     for name in ("ada", "bob"):
         rig.leading.heard(name, act("refuse", "t", reason="busy"))
     rig.told.clear()
-    rig.commander.welcome = SessionWelcome(generation=1, site=SITE, **{"mode": "act", **order})
+    rig.commander.session.welcome = SessionWelcome(generation=1, site=SITE, **{"mode": "act", **order})
     rig.after(5.0, "ada", "bob")
     assert rig.leading.record("t").state == "failed"
     assert "is in mode observe" in rig.leading.record("t").reason or "paused by ann" in rig.leading.record("t").reason
@@ -292,7 +292,7 @@ async def test_whom_the_owner_has_observe_or_pauses_ends_what_it_only_plans_and_
 
 async def test_a_pause_of_one_device_alone_stops_no_leader(rig: Rig) -> None:
     paused = (Paused(device="lamp", reason="paused by ann"),)
-    rig.commander.welcome = SessionWelcome(generation=1, mode="act", site=SITE, paused=paused)
+    rig.commander.session.welcome = SessionWelcome(generation=1, mode="act", site=SITE, paused=paused)
     assert (await rig.leading.submit(WANTED, "http"))[1]
 
 

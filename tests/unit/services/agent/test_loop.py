@@ -61,6 +61,7 @@ class FakeCommander:
         self.ended_with: list[Outcome] = []
         self.answer: list[str] = []  # why each intent is held back; "" is published
         self.failure: Exception | None = None
+        self.session = self  # it plays its session as well
         self.mode = "act"
 
     async def give(self, decision: Decision, cause: Cause, site_s: float) -> list[Given]:
@@ -249,6 +250,7 @@ class Waiting:
     mode = "act"
 
     def __init__(self, log: list[str]) -> None:
+        self.session = self  # it plays its session as well
         self.log = log
         self.answers: list[asyncio.Future[list[Given]]] = []
 

@@ -27,7 +27,8 @@ from edgeagents.model.skill import Skill
 from edgeagents.model.task import LedRef, led_of
 from edgeagents.protocol.conversation import act
 from services.agent.bidding import Declined
-from services.agent.commands import Commander, Errand, Given, command_id
+from services.agent.command_ids import command_id
+from services.agent.commands import Commander, Errand, Given
 from services.agent.places import MOST_CONVERSATIONS, MOST_OF_ONE
 from services.agent.presence import CoordinatorWatch
 from services.agent.tasks import Tasks
@@ -80,6 +81,7 @@ class FakeCommander:
 
     def __init__(self) -> None:
         self.pending: dict[str, Any] = {}
+        self.session = self  # it plays its session as well
         self.link_s = 0.0
         self.trouble = ""
         self.welcome: SessionWelcome | None = SessionWelcome(generation=1, mode="act", site=(
@@ -448,7 +450,7 @@ async def test_what_needs_a_yes_or_may_not_be_set_twice_is_not_bid_for(
     led: Led, risk_class: RiskClass, kind: Any
 ) -> None:
     entry = SiteEntry(device="valve", resource="Setpoint", risk_class=risk_class, kind=kind)
-    led.commander.welcome = SessionWelcome(generation=1, mode="act", site=(entry,))
+    led.commander.session.welcome = SessionWelcome(generation=1, mode="act", site=(entry,))
     await led.call()
     assert led.bus.words == ["refuse"]
     assert "without a coordinator" in led.bus.told[0].reason
