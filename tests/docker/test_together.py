@@ -6,7 +6,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pytest
@@ -34,7 +34,34 @@ def coordinator(gateway: Gateway) -> str:
     return f"http://{gateway.published('guard', 59741)}/api/v3"
 
 
+def settled(attempt: Callable[[], str]) -> str:
+    """Return how an attempt to set a valve ended: tried again where an agent, which lives there too, had just set it.
+
+    Args:
+        attempt: gives a task; returns what became of it, in words.
+    """
+    give_up_s = time.monotonic() + 3 * TASK_S
+    while True:
+        text = attempt()
+        if TOO_SOON not in text or time.monotonic() > give_up_s:
+            return text
+        time.sleep(1.0)  # a minute of the home's time
+
+
 def done_in_time(gateway: Gateway, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a task over HTTP, from the host, and return its record once it has ended, not by a minimum interval."""
+    found: dict[str, Any] = {}
+
+    def attempt() -> str:
+        nonlocal found
+        found = ended_in_time(gateway, wanted)
+        return str(found)
+
+    settled(attempt)
+    return found
+
+
+def ended_in_time(gateway: Gateway, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Give a task over HTTP, from the host, and return its record once it has ended."""
     status, given = asked("POST", f"{coordinator(gateway)}/task", {"apiVersion": "v3", "task": dict(wanted)})
     assert status == 202, given
@@ -62,6 +89,7 @@ def wait_serving(gateway: Gateway) -> None:
         time.sleep(0.3)
 
 
+TOO_SOON: Final = "(minimum interval)"
 # Not above 18: what else the home does, an open window forbids.
 HEAT: Final = {"skill": "set", "deviceName": "radiator-office", "resourceName": "Setpoint", "deadlineS": 45}
 
@@ -76,17 +104,28 @@ class TestTasks:
         assert gateway.proven() > proven
 
     def test_its_changes_are_watched_from_the_host_to_its_end(self, gateway: Gateway) -> None:
-        status, given = asked("POST", f"{coordinator(gateway)}/task", {"task": {**HEAT, "value": 16}})
-        assert status == 202
-        url = f"{coordinator(gateway)}/task/id/{given['id']}/watch"
-        with urllib.request.urlopen(url, timeout=TASK_S) as stream:  # ends with the task
-            told = [json.loads(line[6:]) for line in stream.read().decode().splitlines() if line.startswith("data: ")]
-        assert told[-1]["state"] == "done", told[-1]
+        def watched() -> str:
+            status, given = asked("POST", f"{coordinator(gateway)}/task", {"task": {**HEAT, "value": 16}})
+            assert status == 202
+            url = f"{coordinator(gateway)}/task/id/{given['id']}/watch"
+            with urllib.request.urlopen(url, timeout=TASK_S) as stream:  # ends with the task
+                lines = [line[6:] for line in stream.read().decode().splitlines() if line.startswith("data: ")]
+            return lines[-1]
+
+        told = json.loads(settled(watched))
+        assert told["state"] == "done", told
 
     def test_the_owners_command_line_gives_one_and_waits_for_its_end(self, gateway: Gateway) -> None:
         words = ["--set", "radiator-office/Setpoint=18", "--deadline", "45", "--wait"]
-        out = gateway.owner("task", "submit", "set", *words, timeout_s=90)
-        assert "done" in out
+
+        def waited_for() -> str:
+            try:
+                return gateway.owner("task", "submit", "set", *words, timeout_s=90)
+            except AssertionError as error:  # its exit status says that the task failed
+                return str(error)
+
+        out = settled(waited_for)
+        assert "  done  " in out, out
 
     def test_a_coordinator_that_was_started_again_goes_on(self, gateway: Gateway) -> None:
         gateway.engine.docker("restart", "-t", "10", gateway.container("coordinator"))
