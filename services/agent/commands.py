@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 FIRST_HOLD_BACK_S: Final = 5.0
 LONGEST_HOLD_BACK_S: Final = 300.0
+MOST_LOGGED_CHARS: Final = 200
 NEVER_S: Final = 900_000_000.0
 _NO_LEASE: Final = Epoch(generation=0, revision=0)
 
@@ -124,8 +125,7 @@ class Commander:
         self._memory = _Memory()
         self._outbox = Outbox(bus, agent.name)
         self.session = GuardSession(bus, agent.name, incarnation)
-        self.leases = Leases(bus, agent.name, incarnation)
-        self.session.on_generation = self.leases.forget_all
+        self.leases = Leases(bus, self.session, agent.name, incarnation)
         self._judged_by: tuple[SessionWelcome, Site, AgentDefinition] | None = None  # what that welcome means
         self._awaited: dict[CommandId, asyncio.Future[Outcome]] = {}
         # What was settled about a resource, and what comes of a wish whose lease another holds (conflicts.py).
@@ -417,7 +417,8 @@ class Commander:
         held = self._memory.held_back.setdefault(memory_key, _HeldBack(0.0))
         held.until_s = time.monotonic() + held.next_s
         held.next_s = min(held.next_s * 2, LONGEST_HOLD_BACK_S)
-        log.warning("%s/%s = %s: %s: %s", *key, outcome.value, outcome.status, outcome.reason)
+        text = f"{outcome.value[:MOST_LOGGED_CHARS]}: {outcome.status}: {outcome.reason[:MOST_LOGGED_CHARS]}"
+        log.warning("%s/%s = %s", *key, text)
 
     def _proven(self, key: gate.Key, outcome: Outcome) -> None:
         profile = self._devices.profile_of(key[0])

@@ -14,7 +14,7 @@ from edgeagents.adapters.bus import Bus
 from edgeagents.errors import TheirError
 from edgeagents.model.message import Epoch, LeaseReply, LeaseRequest
 from edgeagents.protocol.gate import Key
-from services.agent.session import REQUEST_S
+from services.agent.session import REQUEST_S, GuardSession
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,10 @@ MOST_REQUESTS: Final = 32  # at once: the guard hears some 250 a second, and eac
 class Leases:
     """One for each run of an agent; `epochs` are those of the leases it holds."""
 
-    def __init__(self, bus: Bus, agent: str, incarnation: str) -> None:
-        """Begin with none."""
+    def __init__(self, bus: Bus, session: GuardSession, agent: str, incarnation: str) -> None:
+        """Begin with none; those of a session that has lapsed are asked for again."""
+        self._session = session
+        session.on_lapse = self.forget_all
         self._bus, self._agent, self._incarnation = bus, agent, incarnation
         self._subject = subjects.lease(bus.settings.gateway, agent)
         self._asking = asyncio.Semaphore(MOST_REQUESTS)
@@ -40,7 +42,7 @@ class Leases:
             MalformedMessageError: it answers what is no answer.
         """
         known = self.epochs.get(key)
-        if known is not None:
+        if known is not None and not self._session.has_lapsed:
             return LeaseReply(granted=True, epoch=known, holder=self._agent)
         request = LeaseRequest(incarnation=self._incarnation, device=key[0], resource=key[1])
         async with self._asking:
@@ -75,5 +77,5 @@ class Leases:
         self.epochs.pop(key, None)
 
     def forget_all(self) -> None:
-        """Hold none: the guard began anew."""
+        """Hold none: the guard began anew, or may have ended them."""
         self.epochs.clear()

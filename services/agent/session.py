@@ -21,6 +21,7 @@ from edgeagents.protocol import lease
 log = logging.getLogger(__name__)
 
 REQUEST_S: Final = 2.0
+MOST_SILENT_S: Final = lease.SESSION_S / 2  # after that the guard may have ended our leases by the time it hears us
 WELCOME_AGAIN_S: Final = 5.0
 
 
@@ -34,10 +35,11 @@ class GuardSession:
         self._beat = wire.encode(Heartbeat(incarnation=incarnation))
         self._asking = asyncio.Lock()
         self._told = ""
+        self._said_s: float | None = None  # when the guard was given a sign of life last, as far as we know
         self.welcome: SessionWelcome | None = None
         self.welcomed = asyncio.Event()
         self.link_s = 0.0  # how long the guard took to answer last
-        self.on_generation: Callable[[], None] = lambda: None  # no lease of ours is what it was
+        self.on_lapse: Callable[[], None] = lambda: None  # no lease of ours is surely what it was
         self.on_orders: Callable[[], None] = lambda: None  # the owner's orders are not what they were
 
     async def keep(self) -> None:
@@ -54,7 +56,10 @@ class GuardSession:
                     await self._ask()
                     ask_at_s = time.monotonic() + (WELCOME_AGAIN_S if self.welcome else lease.HEARTBEAT_S)
                 else:
+                    said_s, is_up = time.monotonic(), self._bus.is_connected  # else it is kept until the link is up
                     await self._bus.publish(self._subject, self._beat, wire.AS_PROTOBUF)
+                    if is_up and self._bus.is_connected:
+                        self._spoke(said_s)
             except (UnavailableError, MalformedMessageError) as error:
                 if not self._told:
                     log.warning("agent %s has no session: %s", self._agent, error)
@@ -71,7 +76,19 @@ class GuardSession:
             asked_s = time.monotonic()
             answer = await self._bus.request(self._subject, self._beat, wire.AS_PROTOBUF, timeout_s=REQUEST_S)
             self.link_s = time.monotonic() - asked_s
+            self._spoke(asked_s)
             self._told = self.take(wire.decode(SessionWelcome, answer.data), self._told)
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether the guard may have ended the session, and our leases with it, since it heard us last."""
+        return self._said_s is not None and time.monotonic() - self._said_s > MOST_SILENT_S
+
+    def _spoke(self, said_s: float) -> None:
+        """Take in that the guard hears us; after a silence our leases are not surely ours."""
+        if self._said_s is not None and said_s - self._said_s > MOST_SILENT_S:
+            self.on_lapse()
+        self._said_s = said_s
 
     @property
     def mode(self) -> Mode:
@@ -99,10 +116,10 @@ class GuardSession:
             if before is not None:
                 self.on_orders()
             return welcome.refused
-        if before is None or (welcome.generation, welcome.mode) != (before.generation, before.mode):
+        if told or before is None or (welcome.generation, welcome.mode) != (before.generation, before.mode):
             log.info("agent %s has a session, generation %d, mode %s", self._agent, welcome.generation, welcome.mode)
         if before is None or welcome.generation != before.generation:
-            self.on_generation()
+            self.on_lapse()
         self.welcome = welcome
         self.welcomed.set()
         if before is None or (welcome.mode, welcome.paused) != (before.mode, before.paused):

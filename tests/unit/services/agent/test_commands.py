@@ -34,6 +34,7 @@ from services.agent import commands as commands_module
 from services.agent.bidding import Declined
 from services.agent.command_ids import asked_command_id, command_id
 from services.agent.commands import Commander, Errand, Given
+from services.agent.session import MOST_SILENT_S
 from services.agent.perception import Twin
 from tests.contract.waiting import until
 
@@ -55,7 +56,7 @@ class FakeBus:
     """A guard that answers, and a stream; `plan` says what happens to each store: ok, lost or unheard."""
 
     def __init__(self) -> None:
-        self.settings = BusSettings(gateway="gw")
+        self.settings, self.is_connected = BusSettings(gateway="gw"), True
         self.leases: list[LeaseRequest] = []
         self.beats: list[Heartbeat] = []
         self.reply = LeaseReply(granted=True, epoch=Epoch(generation=1, revision=3))
@@ -490,6 +491,50 @@ async def test_a_session_is_kept_and_a_new_generation_forgets_leases(rig: Rig, c
     assert {beat.incarnation for beat in rig.bus.beats} == {"incarnation-1"}
 
 
+async def test_after_a_silence_of_ours_a_lease_is_asked_for_again(rig: Rig, clock: list[float]) -> None:
+    async with session(rig), asyncio.timeout(5):
+        await until(lambda: rig.bus.beats, "the guard has heard us")
+        await rig.want(21)
+        assert len(rig.bus.leases) == 1
+        clock[0] += MOST_SILENT_S + 0.1  # we were stopped, and this comes before the next heartbeat
+        rig.end(rig.bus.commands[-1], "proven")
+        await rig.want(22)
+        assert len(rig.bus.leases) == 2
+        await until(lambda: not rig.commander.leases.epochs, "none is surely ours, says the heartbeat after it")
+        await rig.want(23)
+        assert len(rig.bus.leases) == 3
+        await rig.want(24)
+        assert len(rig.bus.leases) == 3
+
+
+async def test_heartbeats_that_wait_for_the_link_are_no_sign_of_life(rig: Rig, clock: list[float]) -> None:
+    async with session(rig), asyncio.timeout(20):
+        await until(lambda: rig.bus.beats, "the guard has heard us")
+        await rig.want(21)
+        rig.bus.is_connected = False
+        for _ in range(4):
+            clock[0] += 0.4
+            count = len(rig.bus.beats)
+            await until(lambda count=count: len(rig.bus.beats) > count, "a heartbeat")  # type: ignore[misc]
+        assert rig.commander.session.has_lapsed
+        assert rig.commander.leases.epochs
+        rig.bus.is_connected = True
+        await until(lambda: not rig.commander.leases.epochs, "none is surely ours")
+        assert not rig.commander.session.has_lapsed
+
+
+async def test_a_session_that_is_back_is_told(rig: Rig, clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with session(rig), asyncio.timeout(20):
+        await until(lambda: rig.bus.beats, "the guard has heard us")
+        told, rig.bus.welcome = rig.bus.welcome, None
+        clock[0] += 6.0
+        await until(lambda: "has no session" in caplog.text, "it is away")
+        rig.bus.welcome = told
+        clock[0] += 6.0
+        await until(lambda: caplog.text.count("has a session") == 1, "it is back")  # it had one from the start
+
+
 async def test_a_guard_that_refuses_or_is_away_is_told_once(
     rig: Rig, clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -592,7 +637,9 @@ async def test_a_few_leases_are_asked_for_at_once(rig: Rig, monkeypatch: pytest.
         return await original(*args, **options)
 
     monkeypatch.setattr(rig.bus, "request", request)
-    replies = await asyncio.gather(*(rig.commander.leases.take((f"valve-{number}", "Setpoint")) for number in range(100)))
+    replies = await asyncio.gather(
+        *(rig.commander.leases.take((f"valve-{number}", "Setpoint")) for number in range(100))
+    )
     assert all(reply.granted for reply in replies)
     assert (most, len(rig.bus.leases)) == (32, 100)
 

@@ -44,7 +44,9 @@ class Rig:
     def __init__(self) -> None:
         self.now_s, self.is_connected = 1_000.0, True
         self.watch = SimpleNamespace(presence="away", problem="")
-        self.commander = SimpleNamespace(session=SimpleNamespace(welcome=SessionWelcome(generation=1, mode="act", site=SITE)))
+        self.commander = SimpleNamespace(
+            session=SimpleNamespace(welcome=SessionWelcome(generation=1, mode="act", site=SITE))
+        )
         self.devices = SimpleNamespace(
             is_ready=True, devices_by_name={"valve": Device(name="valve", profile_name="Valve")},
             profiles_by_name={"Valve": PROFILE},
