@@ -265,7 +265,7 @@ async def _live(start: _Start, build: Build, running: asyncio.Event) -> None:
                 async with (
                     build(service),
                     listening(service.app, sock, service.tasks, tls),
-                    _registered(service, budget),
+                    _registered(service, budget, start.stopping),
                 ):
                     await service.micro.serve(service.bus)
                     running.set()
@@ -426,8 +426,8 @@ def _follow_log_level(config: LiveConfig) -> None:
 
 
 @asynccontextmanager
-async def _registered(service: EdgexService, budget: Budget) -> AsyncIterator[None]:
-    """Be in keeper's registry inside the block, and say HALT at its end."""
+async def _registered(service: EdgexService, budget: Budget, stopping: asyncio.Event) -> AsyncIterator[None]:
+    """Be in keeper's registry inside the block, and say HALT at its end in order; who ends by an error is missed."""
     keeper, own = service.keeper, _registration(service.config)
     if keeper is None or not service.options.use_registry:
         yield
@@ -437,6 +437,7 @@ async def _registered(service: EdgexService, budget: Budget) -> AsyncIterator[No
         yield
     finally:
         try:
-            await keeper.halt(own)
+            if stopping.is_set():
+                await keeper.halt(own)
         except TheirError as error:
             log.warning("core-keeper was not told that we stop: %s", error)

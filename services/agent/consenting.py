@@ -64,7 +64,8 @@ class Consenting:
             act = wire.decode(Act, message.data, message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
         except MalformedMessageError as error:
             self.counts["rejected"] += 1
-            log.warning("%s: %s", message.subject, error)
+            if self.counts["rejected"] == 1:
+                log.warning("%s: %s (further ones are only counted)", message.subject, error)
             return
         if act.performative != "propose" or act.call is None:
             self.counts["rejected"] += 1

@@ -23,6 +23,7 @@ from edgeagents.protocol.task_record import Record, from_bytes, to_bytes
 log = logging.getLogger(__name__)
 
 AGAIN_S: Final = 0.25
+ENDED: Final = "the coordinator ends, its log says why: look for the task once it is up again"
 ROOM: Final = 0.8  # of the stream: beyond, no new task is taken in, so that those under way can be brought to their end
 ROOM_AGAIN_S: Final = 2.0
 OVERHEAD_BYTES: Final = 256  # of a stored message: subject, headers, the broker's own
@@ -38,6 +39,8 @@ class Journal:
         self._last = 0
         self._waiting: dict[str, Record] = {}
         self._then: list[Callable[[], None]] = []
+        self._awaited: set[asyncio.Future[None]] = set()
+        self._has_ended = False
         self._has_work = asyncio.Event()
         self._is_busy = False
         self._size_bytes = 0
@@ -126,10 +129,20 @@ class Journal:
         self._has_work.set()
 
     async def stored_then(self, record: Record | None) -> None:
-        """Return once a record, and all that was put before, is on disk."""
+        """Return once a record, and all that was put before, is on disk.
+
+        Raises:
+            UnavailableError: the journal has ended; it may be on disk, or not.
+        """
+        if self._has_ended:
+            raise UnavailableError(ENDED)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.put(record, lambda: None if done.done() else done.set_result(None))
-        await done
+        self._awaited.add(done)
+        try:
+            await done
+        finally:
+            self._awaited.discard(done)
 
     async def run(self) -> None:
         """Write for ever.
@@ -137,6 +150,15 @@ class Journal:
         Raises:
             StoreError: somebody else writes the tasks of this gateway.
         """
+        try:
+            await self._write()
+        finally:  # nobody waits for what will not be written
+            self._has_ended = True
+            for waiting in self._awaited:
+                if not waiting.done():
+                    waiting.set_exception(UnavailableError(ENDED))
+
+    async def _write(self) -> None:
         while True:
             await self._has_work.wait()
             self._has_work.clear()

@@ -416,6 +416,7 @@ def add_routes(app: FastAPI, guard: Guard, door: Mapping[str, int]) -> None:
             "commands": dict(guard.intake.counts),
             "outcomes": dict(guard.teller.counts),
             "door": dict(door),
+            "unreadable": dict(guard.means.picture.unreadable),
             "consents": dict(guard.consents.counts) if guard.consents is not None else {},
             "tasks": dict(guard.fence.counts) if guard.fence is not None else {},
         }

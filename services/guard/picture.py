@@ -7,7 +7,7 @@ Source: design.md section 3.6.
 
 import logging
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
@@ -46,6 +46,7 @@ class LivePicture:
         self._sets: defaultdict[Key, deque[PastSet]] = defaultdict(lambda: deque(maxlen=self._kept_sets))
         self._unresolved: dict[Key, list[Value]] = {}
         self.view: Final = Picture(self._readings, self._sets, self._unresolved)  # live: the gate judges in one go
+        self.unreadable: Counter[str] = Counter()  # readings left out, by device
         self.on_reading: Callable[[Key, Value], None] = lambda key, value: None
         self.on_event: Callable[[str], None] = lambda device: None
         self.knows: Callable[[str], bool] = lambda device: True
@@ -58,7 +59,10 @@ class LivePicture:
             try:
                 value = reading.decoded()
             except InvalidInputError as error:
-                log.warning("reading of %s/%s: %s", event.device_name, reading.resource_name, error)
+                self.unreadable[event.device_name] += 1
+                if self.unreadable[event.device_name] == 1:
+                    text = "reading of %s/%s: %s (further ones of this device are only counted)"
+                    log.warning(text, event.device_name, reading.resource_name, error)
                 continue
             # A clock that runs ahead must neither keep a value fresh nor keep later readings out.
             origin_ns = min(reading.origin or event.origin, self._wall_ns())

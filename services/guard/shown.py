@@ -103,3 +103,4 @@ class GuardState(OrdersShown):
     commands: dict[str, int] = Field(description="since the start, by what became of them at the door")
     outcomes: dict[str, int] = Field(description="since the start, by status")
     door: dict[str, int] = Field(description="what agents asked of EdgeX, by answer")
+    unreadable: dict[str, int] = Field(default_factory=dict, description="readings left out, by device")

@@ -209,7 +209,7 @@ async def test_a_failing_task_ends_the_service_with_its_reason(
     running.fail.set()
     assert await asyncio.wait_for(task, 10) == 1
     assert "a task of the service cannot go on" in caplog.text
-    assert running.log == ["built", "left, registry says HALT"]
+    assert running.log == ["built", "left, registry says UNKNOWN"], "not HALT: it is missed, and keeper finds it down"
     assert running.stopping.is_set()
 
 

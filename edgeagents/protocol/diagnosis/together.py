@@ -51,7 +51,10 @@ def coordinator_findings(facts: SharedFacts, agents: Mapping[str, AgentDefinitio
         remedy = "it reads the stream `tasks`, which the guard makes, and core-metadata: its log says for what it waits"
         return [failed(TASKS, f"{facts.url}: takes no task yet", remedy)]
     heard = state.get("agents", 0)
-    if agents and not heard:
+    able = sorted(name for name, agent in agents.items() if agent.skills)
+    if agents and not able:
+        return [ok(TASKS, f"{facts.url}: serves, and no agent file has `skills`: nobody bids for tasks")]
+    if able and not heard:
         remedy = "are agents up, and on its broker? Their logs and `edgeagents agents` say so; until then tasks wait"
         return [warning(TASKS, f"{facts.url}: hears no agent", remedy)]
     return [ok(TASKS, f"{facts.url}: {state.get('open', 0)} tasks under way, {heard} agents heard")]

@@ -15,7 +15,7 @@ from edgeagents.protocol.diagnosis.together import (
 )
 
 AIR = {"name": "air", "watches": [{"profile": "Sensor"}]}
-AGENTS = {"air": AgentDefinition.model_validate({**AIR, "thinks": {"by": "gateway"}})}
+AGENTS = {"air": AgentDefinition.model_validate({**AIR, "thinks": {"by": "gateway"}, "skills": [{"name": "set"}]})}
 SERVING = {"isServing": True, "agents": 3, "open": 2}
 READY = {"ready": True, "model": "small", "digest": "0123456789abcdef", "waiting": 1}
 
@@ -71,6 +71,14 @@ def test_a_coordinator_that_cannot_give_tasks_away_says_why(state: dict[str, Any
     found = coordinator(state=state)
     assert (found.level, found.remedy != "") == (level, True)
     assert words in found.found
+
+
+def test_where_no_agent_bids_for_tasks_none_is_missed() -> None:
+    facts = SharedFacts("http://c", is_known=True, state={**SERVING, "agents": 0})
+    [found] = coordinator_findings(facts, {"air": AgentDefinition.model_validate(AIR)})
+    assert (found.level, "no agent file has `skills`" in found.found) == ("ok", True)
+    [found] = coordinator_findings(facts, {})
+    assert found.level == "ok"
 
 
 def test_a_service_without_a_model_says_why_and_how_to_make_one() -> None:

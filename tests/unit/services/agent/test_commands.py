@@ -34,8 +34,8 @@ from services.agent import commands as commands_module
 from services.agent.bidding import Declined
 from services.agent.command_ids import asked_command_id, command_id
 from services.agent.commands import Commander, Errand, Given
-from services.agent.session import MOST_SILENT_S
 from services.agent.perception import Twin
+from services.agent.session import MOST_SILENT_S
 from tests.contract.waiting import until
 
 NOW_S = 1000.0

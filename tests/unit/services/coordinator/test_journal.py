@@ -105,8 +105,13 @@ async def test_a_second_writer_ends_the_journal(monkeypatch: pytest.MonkeyPatch)
     disk.may.set()
     async with writing(monkeypatch, disk) as (journal, task):
         journal.put(record("a"), lambda: told.append("a"))
+        waiting = asyncio.ensure_future(journal.stored_then(record("b")))
         with pytest.raises(StoreError, match="second coordinator"):
             await task
+        with pytest.raises(UnavailableError, match="the coordinator ends"):
+            await waiting
+        with pytest.raises(UnavailableError, match="once it is up again"):
+            await journal.stored_then(None)
     assert told == []
 
 

@@ -1,5 +1,7 @@
 """What the guard knows of its devices: from events, newest wins, no clock ahead is believed."""
 
+import pytest
+
 from edgeagents.protocol.gate import PastSet
 from edgeagents.settings import SiteTime
 from services.guard.picture import LivePicture
@@ -28,11 +30,14 @@ def test_a_reading_from_the_future_is_of_now_and_keeps_nothing_out(rig: Rig) -> 
     assert reading(rig) == (21.0, SITE_S + 1)
 
 
-def test_unreadable_readings_are_left_out(rig: Rig) -> None:
+def test_unreadable_readings_are_left_out_and_counted(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     good = event("valve", "Setpoint", "20")
     bad = good.model_copy(update={"readings": (good.readings[0].model_copy(update={"value": "warm"}),)})
-    rig.picture.see(bad)
+    for _ in range(3):
+        rig.picture.see(bad)
     assert rig.picture.view.readings == {}
+    assert rig.picture.unreadable == {"valve": 3}
+    assert caplog.text.count("reading of valve/Setpoint") == 1
 
 
 def test_past_sets_come_back_from_the_ledger_and_odd_ones_stop_nothing(rig: Rig) -> None:
