@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from edgeagents.audit import Audit, Refusals
+from edgeagents.protocol.conversation import act
 from edgeagents.protocol.task_book import Book, Turn
 from edgeagents.task_engine import MOST_AT_ONCE, MOST_TIMERS, STALL_S, TaskEngine
 
@@ -112,3 +113,12 @@ async def test_once_begun_anew_the_time_before_held_nobody_up(rig: Rig) -> None:
     rig.engine.begin_anew()
     rig.engine.now()
     assert rig.book.overslept_s == []
+
+
+async def test_where_nothing_is_due_time_passes_and_holds_nobody_up(rig: Rig) -> None:
+    for _ in range(10):
+        await rig.engine.rest(0.001)
+        rig.engine.look()
+        rig.now_s += STALL_S / 2
+    rig.engine.heard("ada", act("refuse", "t"))
+    assert rig.counts["stalls"] == 0
