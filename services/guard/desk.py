@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from edgeagents import subjects
 from edgeagents.adapters import telemetry, wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage
-from edgeagents.adapters.device_cache import DeviceCache
+from edgeagents.adapters.device_cache import Change, DeviceCache
 from edgeagents.audit import Audit
 from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError, StoreError, UnavailableError
 from edgeagents.model.message import (
@@ -98,8 +98,9 @@ class LeaseDesk:
         self.is_lost = False  # whether `read_back` found that state was lost
         self._problems: dict[str, str] = {}  # by agent, until something about devices or the owner's files changes
         self._parts: dict[str, tuple[SiteEntry, ...]] = {}  # what each agent was told that it may command
+        self._changed: set[str] = set()  # devices, since agents were called for that
         self._has_news = asyncio.Event()  # of devices
-        devices.on_change(lambda change: self._on_devices())
+        devices.on_change(self._on_devices)
 
     async def read_back(self, known_generation: int, last_sequence: int, wall_ms: int, floor: int = 0) -> int:
         """Read all lease records and return the generation in force, higher than any before when state was lost.
@@ -196,9 +197,11 @@ class LeaseDesk:
         except UnavailableError as error:
             log.warning("agent %s learns its mode later: %s", agent, error)
 
-    def _on_devices(self) -> None:
+    def _on_devices(self, change: Change) -> None:
         self._problems.clear()
-        self._has_news.set()
+        if change.kind == "device":
+            self._changed.add(change.name)
+            self._has_news.set()
 
     async def _call_for_devices(self) -> None:
         """Call each agent that may command something else since devices changed, for ever: else it learns it later."""
@@ -206,11 +209,13 @@ class LeaseDesk:
             await self._has_news.wait()
             await asyncio.sleep(CALL_AFTER_S)
             self._has_news.clear()
+            names, self._changed = self._changed, set()
             for agent, told in list(self._parts.items()):
                 if agent not in self._owner.agents:
-                    del self._parts[agent]
-                elif self._owner.part_of(agent, self._devices) != told:
+                    self._parts.pop(agent, None)
+                elif set(self._owner.part_of(agent, self._devices, names)) != {e for e in told if e.device in names}:
                     await self.call(agent)
+                await asyncio.sleep(0)  # others have their turn
 
     async def _end_paused(self) -> None:
         """End the leases of what is paused, so that others can take over; a broker that is away is tried again."""

@@ -6,7 +6,7 @@ Source: design.md sections 2 and 3.8.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,12 +106,13 @@ class Owner:
                 problems.append(f"resources[{index}]: affected: no agent file declares {names}: it never consents")
         return problems
 
-    def part_of(self, agent: str, devices: DeviceCache) -> tuple[SiteEntry, ...]:
-        """Return what `site.yaml` says on the resources an agent may command."""
-        definition = self.agents[agent]
+    def part_of(self, agent: str, devices: DeviceCache, names: Collection[str] | None = None) -> tuple[SiteEntry, ...]:
+        """Return what `site.yaml` says on the resources an agent may command; of devices with these names, if given."""
+        definition, known = self.agents[agent], devices.devices_by_name
+        looked = known.values() if names is None else [known[name] for name in names if name in known]
         found: dict[tuple[str, str], SiteEntry] = {}
         for permission in definition.may:
-            for device in devices.devices_by_name.values():
+            for device in looked:
                 rule = self.site.rule_for(device, permission.resource) if permission.fits(device) else None
                 if rule is not None:
                     found[device.name, permission.resource] = SiteEntry(

@@ -230,6 +230,18 @@ class Rig:
     async def _all_told(self) -> None:
         """Nothing waits here: outcomes are told at once."""
 
+    def add_device(self, device: Device) -> None:
+        """Have core-metadata tell of a device that is new."""
+        self.known[device.name] = device
+        for watcher in self.watchers:
+            watcher(Change("device", "add", device.name))
+
+    def remove_device(self, name: str) -> None:
+        """Have core-metadata tell of a device that is gone."""
+        del self.known[name]
+        for watcher in self.watchers:
+            watcher(Change("device", "delete", name))
+
     def change_profile(self, profile: Profile) -> None:
         """Have core-metadata tell of a profile that changed."""
         self.profiles[profile.name] = profile

@@ -467,15 +467,17 @@ async def test_an_agent_that_may_command_something_else_since_devices_changed_is
     for name in ("air", "heat"):
         await desk.send(name, Heartbeat(incarnation="i1"))
     await until(lambda: len(desk.bus.answers) == 2, "both are welcome")
-    desk.rig.change_profile(PROFILE)  # nothing that is to be told
+    desk.rig.change_profile(PROFILE)
+    desk.rig.add_device(Device(name="lamp", profile_name="Lamp"))  # nothing that is to be told
     await asyncio.sleep(CALL_AFTER_S * 1.5)
     assert desk.bus.published == []
     del desk.rig.owner.agents["heat"]  # whom the owner took away
     for number in range(3):
-        desk.rig.known[f"valve-{number}"] = Device(name=f"valve-{number}", profile_name="Valve")
-        desk.rig.change_profile(PROFILE)
+        desk.rig.add_device(Device(name=f"valve-{number}", profile_name="Valve"))
     await until(lambda: desk.bus.published, "somebody is called")
     await asyncio.sleep(CALL_AFTER_S * 1.5)
     assert desk.bus.published == [("_INBOX.agent-air.called", b"")]
     welcome = await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)
     assert {item.device for item in welcome.site} == {"valve", "pump", "fan", "valve-0", "valve-1", "valve-2"}
+    desk.rig.remove_device("valve-1")
+    await until(lambda: len(desk.bus.published) == 2, "it is called again")
