@@ -129,12 +129,15 @@ class TaskEngine:
     def end_gone(self) -> None:
         """End what was taken by who is gone."""
         now_s = self.now()
-        for record in list(self.book.open.values()):
+
+        def gone(record: Record) -> str:
             entry = record.entry
-            if entry.status == "taken" and self.roster.is_gone(entry.winner, entry.incarnation, now_s):
-                self.counts["winners_gone"] += 1
-                gone = f"{entry.winner} went away after it had taken it: if its command took effect the guard knows"
-                self.cancel(record.task, gone, "failed")
+            if entry.status != "taken" or not self.roster.is_gone(entry.winner, entry.incarnation, now_s):
+                return ""
+            self.counts["winners_gone"] += 1
+            return f"{entry.winner} went away after it had taken it: whether its command took effect the guard knows"
+
+        self.fail(gone)
 
     # --- tasks -----------------------------------------------------------------------------------
 
@@ -156,14 +159,22 @@ class TaskEngine:
         self._carry_out(turn)
         return turn
 
-    def cancel(self, task: str, reason: str, word: str = "cancelled") -> None:
-        """End a task.
+    def cancel(self, task: str, reason: str) -> None:
+        """End a task by somebody's word.
 
         Raises:
             NotFoundError: no such task is known.
             ConflictError: it has ended already.
         """
-        self._carry_out(self.book.cancel(task, reason, self.now(), time.time_ns(), word))
+        self._carry_out(self.book.cancel(task, reason, self.now(), time.time_ns()))
+
+    def fail(self, why: Callable[[Record], str]) -> None:
+        """End the tasks under way of which something says why they cannot go on; empty: they can."""
+        now_s = self.now()  # asked once: a pause that is noticed may end tasks itself
+        for record in list(self.book.open.values()):
+            reason = why(record)
+            if reason:
+                self._carry_out(self.book.cancel(record.task, reason, now_s, time.time_ns(), "failed"))
 
     def taken_in(self, turn: Turn) -> None:
         """Count what a turn refuses, and look at its task when the time has come."""

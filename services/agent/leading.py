@@ -98,9 +98,8 @@ class Leading:
         if not self._is_connected():
             self.engine.deafen()
         over = BACK if self.watch.presence == "there" else self._order
-        for record in list(self.book.open.values()) if over else ():
-            if isinstance(record.net, contract_net.Planned):
-                self.engine.cancel(record.task, over, "failed")
+        if over:
+            self.engine.fail(lambda record: over if isinstance(record.net, contract_net.Planned) else "")
         self.engine.end_gone()
         self.engine.look()
 

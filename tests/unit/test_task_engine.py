@@ -22,6 +22,8 @@ class Looked:
         self.ended: dict[str, Any] = {}
         self.looked: list[str] = []
         self.overslept_s: list[float] = []
+        self.reasons: dict[str, str] = {}
+        self.ends_of_pauses = False
 
     def turn(self, task: str, *due_s: float) -> Turn:
         """Return a turn after which a task is due."""
@@ -33,10 +35,16 @@ class Looked:
         self.looked.append(task)
         return self.turn(task)
 
+    def cancel(self, task: str, reason: str, now_s: float, unix_ns: int, word: str = "cancelled") -> Turn:
+        """End it."""
+        del self.open[task]
+        self.reasons[task] = reason
+        return cast(Turn, SimpleNamespace(record=SimpleNamespace(task=task, ended=word), refusals=[], due_s=()))
+
     def overslept(self, task: str, slept_s: float, now_s: float, unix_ns: int) -> Turn:
         """Note it; the task is due at once."""
         self.overslept_s.append(slept_s)
-        return self.turn(task, now_s)
+        return self.cancel(task, "paused", now_s, unix_ns) if self.ends_of_pauses else self.turn(task, now_s)
 
 
 class Rig:
@@ -122,3 +130,16 @@ async def test_where_nothing_is_due_time_passes_and_holds_nobody_up(rig: Rig) ->
         rig.now_s += STALL_S / 2
     rig.engine.heard("ada", act("refuse", "t"))
     assert rig.counts["stalls"] == 0
+
+
+async def test_what_a_pause_has_ended_is_not_ended_again(rig: Rig) -> None:
+    rig.book.turn("t")
+    rig.engine.fail(lambda record: "")
+    assert rig.book.reasons == {}
+    rig.book.ends_of_pauses = True
+    rig.now_s += STALL_S + 1
+    rig.engine.fail(lambda record: "nobody may do it")
+    assert rig.book.reasons == {"t": "paused"}
+    rig.book.turn("u")
+    rig.engine.fail(lambda record: "nobody may do it")
+    assert rig.book.reasons["u"] == "nobody may do it"
