@@ -8,6 +8,7 @@ Source: design.md section 8.
 import asyncio
 import json
 import logging
+import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -181,8 +182,6 @@ class Gateway:
         (plan.folder / PLACE_FILE).write_text(json.dumps(place, indent=1) + "\n")
 
     def _write_tokens(self) -> None:
-        import secrets
-
         folder = self.plan.folder / "secrets"
         folder.mkdir(parents=True, exist_ok=True)
         tokens = {name: secrets.token_urlsafe(24) for name in ("guard", "owner", "approver")}
