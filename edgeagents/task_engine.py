@@ -72,7 +72,7 @@ class TaskEngine:
         if slept_s > STALL_S:
             self.counts["stalls"] += 1
             log.warning("we were held up for %.1f s: calls, awards and agents get that time again", slept_s)
-            self.roster = self.roster.anew(now_s)
+            self.roster = self.roster.anew(now_s, slept_s)
             for task in list(self.book.open):
                 self._carry_out(self.book.overslept(task, slept_s, now_s, time.time_ns()))
         return now_s
@@ -123,8 +123,8 @@ class TaskEngine:
         self.roster = Roster(self.now())
 
     def alive(self) -> dict[str, Run]:
-        """Return the agents that are there, by name."""
-        return self.roster.alive(self._clock())
+        """Return the agents that are there, by name; a pause that was not noticed yet makes nobody absent."""
+        return self.roster.alive(min(self._clock(), self._ran_s + STALL_S))
 
     def end_gone(self) -> None:
         """End what was taken by who is gone."""

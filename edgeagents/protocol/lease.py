@@ -85,6 +85,13 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Overslept:
+    """The guard itself did not run: what sessions said meanwhile waits to be heard, so nobody's silence counts."""
+
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A session wants a lease; `priority` comes from the owner's agent file, never from the message."""
 
@@ -144,7 +151,7 @@ class Tick:
     now_s: float
 
 
-LeaseEvent: TypeAlias = Heard | Asked | Released | Revoked | Shifted | Used | Recorded | Tick
+LeaseEvent: TypeAlias = Heard | Overslept | Asked | Released | Revoked | Shifted | Used | Recorded | Tick
 
 
 def step(table: LeaseTable, event: LeaseEvent) -> tuple[LeaseTable, list[LeaseEffect]]:
@@ -152,6 +159,8 @@ def step(table: LeaseTable, event: LeaseEvent) -> tuple[LeaseTable, list[LeaseEf
     match event:
         case Heard(session, now_s):
             return _heard(table, session, now_s), []
+        case Overslept(now_s):
+            return replace(table, heard=dict.fromkeys(table.heard, now_s)), []
         case Asked():
             return _asked(table, event)
         case Released(session, key):

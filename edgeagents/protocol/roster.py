@@ -48,9 +48,15 @@ class Roster:
             runs = {key: item for key, item in runs.items() if now_s - item.heard_s <= GONE_S}
         return replace(self, runs=runs) if len(runs) <= MOST_RUNS else self
 
-    def anew(self, now_s: float) -> "Roster":
-        """Return the roster of who begins to listen now: nobody counts as gone for not having been heard before."""
-        return replace(self, since_s=now_s)
+    def anew(self, now_s: float, slept_s: float = 0.0) -> "Roster":
+        """Return the roster of who begins to listen now: nobody counts as gone for not having been heard before.
+
+        Args:
+            now_s: seconds.
+            slept_s: for so long nobody could be heard: who was there before is there now.
+        """
+        runs = {key: replace(run, heard_s=run.heard_s + slept_s) for key, run in self.runs.items()}
+        return replace(self, since_s=now_s, runs=runs)
 
     def alive(self, now_s: float) -> dict[str, Run]:
         """Return the newest run of each agent that was heard lately, by name."""

@@ -16,7 +16,7 @@ from typing import Final
 
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.device_cache import DeviceCache
-from edgeagents.errors import InvalidInputError, TheirError
+from edgeagents.errors import ForbiddenError, InvalidInputError, TheirError
 from edgeagents.model.agent import AgentDefinition, Decision, Intent
 from edgeagents.model.message import (
     MAX_TTL_S,
@@ -284,7 +284,7 @@ class Commander:
                     return self._left_undone(order, command)
                 limit.reschedule(None)  # what may be stored is not broken off: the outbox looks after the time
                 may_be_stored = True
-                await self._outbox.store(command, order.decided_s)
+                await self._outbox.store(command, order.decided_s, self._leased_again)
         except TimeoutError:
             text = "neither its turn nor a lease came in time"
             return self._left_undone(order, Given(order.intent, held_back=text, is_lost=True))
@@ -317,6 +317,20 @@ class Commander:
         if order.errand is not None and not order.errand.is_wanted():
             return Given(order.intent, held_back="what it was for is over: left undone")
         return command if reply.epoch == command.epoch else command.model_copy(update={"epoch": reply.epoch})
+
+    async def _leased_again(self, command: Command) -> Command:
+        """Return a command that could not be stored yet under the lease there is by now.
+
+        Raises:
+            ForbiddenError: there is none.
+        """
+        key = (command.device, command.resource)
+        if self.leases.epochs.get(key) == command.epoch and not self.leases.is_doubted(key):
+            return command
+        reply = await self.leases.take(key)
+        if reply.epoch is None:
+            raise ForbiddenError(reply.reason or "no lease")
+        return command.model_copy(update={"epoch": reply.epoch})
 
     def _settled_otherwise(self, order: _Order) -> Given | None:
         """Return why an order is left undone by what was settled since it was given, None when it is not."""

@@ -22,16 +22,17 @@ MOST_REQUESTS: Final = 32  # at once: the guard hears some 250 a second, and eac
 
 
 class Leases:
-    """One for each run of an agent; `epochs` are those of the leases it holds."""
+    """One for each run of an agent; `epochs` are those of the leases that it holds, as far as it knows."""
 
     def __init__(self, bus: Bus, session: GuardSession, agent: str, incarnation: str) -> None:
         """Begin with none; those of a session that has lapsed are asked for again."""
         self._session = session
-        session.on_lapse = self.forget_all
+        session.on_generation, session.on_lapse = self.forget_all, self._doubt_all
         self._bus, self._agent, self._incarnation = bus, agent, incarnation
         self._subject = subjects.lease(bus.settings.gateway, agent)
         self._asking = asyncio.Semaphore(MOST_REQUESTS)
         self.epochs: dict[Key, Epoch] = {}
+        self._doubted: set[Key] = set()  # of them, those that the guard may have ended: asked for before they are used
         self.given_back: Counter[Key] = Counter()  # how often a lease was given back
 
     async def take(self, key: Key) -> LeaseReply:
@@ -42,7 +43,7 @@ class Leases:
             MalformedMessageError: it answers what is no answer.
         """
         known = self.epochs.get(key)
-        if known is not None and not self._session.has_lapsed:
+        if known is not None and not self.is_doubted(key):
             return LeaseReply(granted=True, epoch=known, holder=self._agent)
         request = LeaseRequest(incarnation=self._incarnation, device=key[0], resource=key[1])
         async with self._asking:
@@ -50,7 +51,9 @@ class Leases:
         reply = wire.decode(LeaseReply, answer.data)
         if reply.granted and reply.epoch is not None:
             self.epochs[key] = reply.epoch
+            self._doubted.discard(key)
             return reply
+        self.forget(key)
         return reply.model_copy(update={"epoch": None})
 
     async def hold(self, key: Key) -> bool:
@@ -72,10 +75,20 @@ class Leases:
         except TheirError as error:
             log.warning("the lease of %s/%s is not given back: %s", *key, error)
 
+    def is_doubted(self, key: Key) -> bool:
+        """Say whether a lease may have been ended since it was granted: after a silence of ours."""
+        return self._session.has_lapsed or key in self._doubted
+
     def forget(self, key: Key) -> None:
         """Hold a lease no more, as far as we know: it is asked for again when it is needed."""
         self.epochs.pop(key, None)
+        self._doubted.discard(key)
 
     def forget_all(self) -> None:
-        """Hold none: the guard began anew, or may have ended them."""
+        """Hold none: the guard began anew."""
         self.epochs.clear()
+        self._doubted.clear()
+
+    def _doubt_all(self) -> None:
+        """Hold what we hold, but be sure of none."""
+        self._doubted = set(self.epochs)

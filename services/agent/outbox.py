@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
@@ -22,6 +22,7 @@ from edgeagents.model.message import Command, CommandId
 log = logging.getLogger(__name__)
 
 AGAIN_S: Final = 0.25
+Again: TypeAlias = Callable[[Command], Awaitable[Command]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Outbox:
         with contextlib.suppress(TheirError):  # then the first command looks
             await self._look("")
 
-    async def store(self, command: Command, decided_s: float) -> None:
+    async def store(self, command: Command, decided_s: float, again: Again | None = None) -> None:
         """Store a command behind the last one on its subject; within the turn of its device.
 
         The guard counts the time to live from when it is stored: what passed before is taken off.
@@ -86,10 +87,13 @@ class Outbox:
         Args:
             command: as it was decided.
             decided_s: when that was, monotonic time.
+            again: returns the command as it is to be stored once a try came to nothing, or raises: then it is not.
 
         Raises:
             UnavailableError: it is not stored, and would come too late.
+            TheirError: `again` says that it may not be stored any more.
         """
+        is_tried = False
         subject = subjects.command(self._bus.settings.gateway, command.device, self._agent)
         while True:
             try:
@@ -101,6 +105,9 @@ class Outbox:
                     left_s = _left_s(command, decided_s)
                     if left_s <= 0:
                         raise UnavailableError("its time is over")
+                    if is_tried and again is not None:
+                        command = await again(command)
+                    is_tried = True
                     self._unsure.add(subject)
                     data = wire.encode(command.model_copy(update={"ttl_s": left_s}))
                     sequence = await self._bus.store(subject, data, wire.AS_PROTOBUF, expected_last=last.sequence)

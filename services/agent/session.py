@@ -39,6 +39,7 @@ class GuardSession:
         self.welcome: SessionWelcome | None = None
         self.welcomed = asyncio.Event()
         self.link_s = 0.0  # how long the guard took to answer last
+        self.on_generation: Callable[[], None] = lambda: None  # no lease of ours is what it was
         self.on_lapse: Callable[[], None] = lambda: None  # no lease of ours is surely what it was
         self.on_orders: Callable[[], None] = lambda: None  # the owner's orders are not what they were
 
@@ -81,14 +82,15 @@ class GuardSession:
 
     @property
     def has_lapsed(self) -> bool:
-        """Whether the guard may have ended the session, and our leases with it, since it heard us last."""
+        """Whether we were silent for so long that the guard may have ended the session, and our leases with it."""
         return self._said_s is not None and time.monotonic() - self._said_s > MOST_SILENT_S
 
     def _spoke(self, said_s: float) -> None:
         """Take in that the guard hears us; after a silence our leases are not surely ours."""
-        if self._said_s is not None and said_s - self._said_s > MOST_SILENT_S:
+        before_s = said_s if self._said_s is None else self._said_s
+        if said_s - before_s > MOST_SILENT_S:
             self.on_lapse()
-        self._said_s = said_s
+        self._said_s = max(before_s, said_s)  # what was asked earlier may be answered later
 
     @property
     def mode(self) -> Mode:
@@ -119,7 +121,7 @@ class GuardSession:
         if told or before is None or (welcome.generation, welcome.mode) != (before.generation, before.mode):
             log.info("agent %s has a session, generation %d, mode %s", self._agent, welcome.generation, welcome.mode)
         if before is None or welcome.generation != before.generation:
-            self.on_lapse()
+            self.on_generation()
         self.welcome = welcome
         self.welcomed.set()
         if before is None or (welcome.mode, welcome.paused) != (before.mode, before.paused):

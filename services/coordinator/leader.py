@@ -172,7 +172,10 @@ class Leader:
         self._begin(record)
         record = self.book.record(task)
         self.journal.put(record, lambda: self._stored(record))
-        await self.journal.stored_then(None)
+        try:
+            await self.journal.stored_then(None)
+        except UnavailableError as error:  # by its name it can be looked for, or given again
+            raise UnavailableError(f"task {task!r}: {error}") from error
         return self.stored.get(task, record), True
 
     def _begin(self, record: Record) -> None:

@@ -42,6 +42,7 @@ from services.guard.reception import Handle, Kind, Reception
 log = logging.getLogger(__name__)
 
 CALL_AFTER_S: Final = 0.2  # devices come in crowds: agents are called once for all of them
+STALL_S: Final = lease.SESSION_S / 2  # we did not run for so long, between two looks
 INBOXES: Final = "_INBOX."
 OBSERVES: Final = "it observes: it commands nothing"
 MOST_TOLD_CHARS: Final = 300  # of a reason that stands in a list: the whole must fit a message
@@ -146,8 +147,11 @@ class LeaseDesk:
             tasks.create_task(self._reception.serve(tasks), name="reception")
             tasks.create_task(self._call_for_devices(), name="calls")
             while True:
+                began_s = self._now()
                 await asyncio.sleep(lease.HEARTBEAT_S / 2)
                 async with self._turn:
+                    if self._now() - began_s > STALL_S:
+                        await self._step(lease.Overslept(self._now()), None)
                     await self._step(lease.Tick(self._now()), None)
                     await self._end_paused()
 

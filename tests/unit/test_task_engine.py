@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from edgeagents.audit import Audit, Refusals
-from edgeagents.protocol.conversation import act
+from edgeagents.model.cooperation import Announcement
+from edgeagents.protocol.roster import TTL_S
 from edgeagents.protocol.task_book import Book, Turn
 from edgeagents.task_engine import MOST_AT_ONCE, MOST_TIMERS, STALL_S, TaskEngine
 
@@ -115,6 +116,20 @@ async def test_a_time_in_which_we_were_held_up_is_given_back_once(rig: Rig) -> N
     assert rig.counts["stalls"] == 1
 
 
+async def test_who_was_there_before_a_pause_is_there_after_it(rig: Rig) -> None:
+    rig.engine.announced("ada", Announcement(incarnation="run"))
+    rig.now_s += TTL_S - 0.1
+    rig.engine.announced("bob", Announcement(incarnation="run"))  # she was heard long ago, he just now
+    rig.now_s += 1_000.0
+    assert "bob" in rig.engine.alive(), "not even before the pause is noticed"
+    rig.engine.look()
+    assert set(rig.engine.alive()) == {"ada", "bob"}
+    for _ in range(20):
+        rig.now_s += STALL_S / 2
+        rig.engine.look()
+    assert rig.engine.alive() == {}
+
+
 async def test_once_begun_anew_the_time_before_held_nobody_up(rig: Rig) -> None:
     rig.book.turn("t")
     rig.now_s += 1_000
@@ -128,7 +143,7 @@ async def test_where_nothing_is_due_time_passes_and_holds_nobody_up(rig: Rig) ->
         await rig.engine.rest(0.001)
         rig.engine.look()
         rig.now_s += STALL_S / 2
-    rig.engine.heard("ada", act("refuse", "t"))
+    rig.engine.now()
     assert rig.counts["stalls"] == 0
 
 

@@ -500,11 +500,75 @@ async def test_after_a_silence_of_ours_a_lease_is_asked_for_again(rig: Rig, cloc
         rig.end(rig.bus.commands[-1], "proven")
         await rig.want(22)
         assert len(rig.bus.leases) == 2
-        await until(lambda: not rig.commander.leases.epochs, "none is surely ours, says the heartbeat after it")
+        assert rig.commander.quiet_s(KEY, NOW_S) is not None, "as far as we know it is ours"
+        await until(lambda: not rig.commander.session.has_lapsed, "the heartbeat after it")
         await rig.want(23)
-        assert len(rig.bus.leases) == 3
+        assert len(rig.bus.leases) == 3, "none is surely ours since"
         await rig.want(24)
         assert len(rig.bus.leases) == 3
+
+
+async def test_what_another_holds_after_a_silence_is_not_ours(rig: Rig, clock: list[float]) -> None:
+    async with session(rig), asyncio.timeout(5):
+        await until(lambda: rig.bus.beats, "the guard has heard us")
+        await rig.want(21)
+        rig.end(rig.bus.commands[-1], "proven")
+        clock[0] += MOST_SILENT_S + 0.1
+        granted, rig.bus.reply = rig.bus.reply, LeaseReply(granted=False, holder="b", reason="held by b")
+        assert (await rig.want(22)).held_back == "held by b"
+        assert not rig.commander.leases.epochs
+        rig.bus.reply = granted
+        await rig.want(23)
+        assert (len(rig.bus.leases), len(rig.bus.held)) == (3, 2)
+
+
+async def test_an_answer_to_an_earlier_question_is_no_silence(rig: Rig, clock: list[float]) -> None:
+    talk = rig.commander.session
+    for said_s in (0.0, 0.5, 1.0, 0.2, 1.5):  # the fourth was asked at 0.2 and answered now
+        talk._spoke(said_s)
+    await rig.want(21)
+    assert not talk.has_lapsed
+    talk._spoke(2.0)
+    assert not rig.commander.leases.is_doubted(KEY)
+    talk._spoke(2.1 + MOST_SILENT_S)
+    assert rig.commander.leases.is_doubted(KEY)
+
+
+async def test_a_command_that_waited_for_the_broker_goes_under_the_lease_there_is_by_then(
+    rig: Rig, clock: list[float]
+) -> None:
+    rig.commander.session._spoke(0.0)
+    rig.bus.plan = ["lost"]
+    original = rig.bus.store
+
+    async def store(*args: Any, **options: Any) -> int:
+        if rig.bus.plan:  # the link breaks
+            clock[0] += MOST_SILENT_S + 0.1
+            rig.bus.reply = LeaseReply(granted=True, epoch=Epoch(generation=1, revision=9))
+        return await original(*args, **options)
+
+    rig.bus.store = store  # type: ignore[method-assign]
+    assert (await rig.want(21)).command_id
+    assert [command.epoch.revision for command in rig.bus.commands] == [9]
+    assert len(rig.bus.leases) == 2
+
+
+async def test_a_command_that_waited_for_the_broker_is_left_undone_where_another_has_the_lease(
+    rig: Rig, clock: list[float]
+) -> None:
+    rig.commander.session._spoke(0.0)
+    rig.bus.plan = ["lost"]
+    original = rig.bus.store
+
+    async def store(*args: Any, **options: Any) -> int:
+        clock[0] += MOST_SILENT_S + 0.1
+        rig.bus.reply = LeaseReply(granted=False, holder="b", reason="held by b")
+        return await original(*args, **options)
+
+    rig.bus.store = store  # type: ignore[method-assign]
+    given = await rig.want(21)
+    assert (given.command_id, given.held_back, given.is_lost) == ("", "held by b", True)
+    assert (rig.bus.held, dict(rig.commander.pending)) == ([], {})
 
 
 async def test_heartbeats_that_wait_for_the_link_are_no_sign_of_life(rig: Rig, clock: list[float]) -> None:
@@ -517,10 +581,9 @@ async def test_heartbeats_that_wait_for_the_link_are_no_sign_of_life(rig: Rig, c
             count = len(rig.bus.beats)
             await until(lambda count=count: len(rig.bus.beats) > count, "a heartbeat")  # type: ignore[misc]
         assert rig.commander.session.has_lapsed
-        assert rig.commander.leases.epochs
         rig.bus.is_connected = True
-        await until(lambda: not rig.commander.leases.epochs, "none is surely ours")
-        assert not rig.commander.session.has_lapsed
+        await until(lambda: not rig.commander.session.has_lapsed, "the guard hears us again")
+        assert rig.commander.leases.is_doubted(KEY)
 
 
 async def test_a_session_that_is_back_is_told(rig: Rig, clock: list[float], caplog: pytest.LogCaptureFixture) -> None:

@@ -102,10 +102,12 @@ async def test_a_broker_that_is_away_is_asked_again_and_nothing_is_told_before(m
 async def test_a_second_writer_ends_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     disk, told = Disk(), []
     disk.errors = [ConflictError("wrong last sequence")]
-    disk.may.set()
     async with writing(monkeypatch, disk) as (journal, task):
         journal.put(record("a"), lambda: told.append("a"))
         waiting = asyncio.ensure_future(journal.stored_then(record("b")))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        disk.may.set()
         with pytest.raises(StoreError, match="second coordinator"):
             await task
         with pytest.raises(UnavailableError, match="the coordinator ends"):

@@ -1,6 +1,7 @@
 """The mediator's shell: what it writes down, before whom it tells, and what an error in one conflict does to others."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -621,7 +622,8 @@ async def _silent_ones_end(count: int) -> int:
                 if told.conversation:
                     break
             await asyncio.sleep(chosen.uniform(0.005, 0.007))
-        await asyncio.sleep(0.2)
+        with contextlib.suppress(AssertionError):
+            await until(lambda: len(rig.mediator.ended) == count, "all have ended")
         work.cancel()
     return len(rig.mediator.ended)
 

@@ -26,7 +26,7 @@ from edgeagents.model.message import (
     Paused,
     SessionWelcome,
 )
-from edgeagents.protocol.lease import SESSION_S, Session
+from edgeagents.protocol.lease import HEARTBEAT_S, SESSION_S, Session
 from services.guard.desk import CALL_AFTER_S, MOST_TOLD_CHARS, LeaseDesk
 from services.guard.orders import Pause
 from tests.contract.waiting import until
@@ -216,9 +216,16 @@ async def test_a_lease_can_be_given_back(desk: Desk) -> None:
     assert [wire.decode(LeaseRecord, data).agent for _, data, _ in desk.bus.held] == ["air", "", "heat"]
 
 
+async def silent(desk: Desk) -> None:
+    """Let time pass in which the guard runs and no session is heard."""
+    for _ in range(6):
+        desk.rig.clocks.now_s += HEARTBEAT_S
+        await asyncio.sleep(HEARTBEAT_S / 2 * 1.2)
+
+
 async def test_the_leases_of_a_silent_session_end(desk: Desk) -> None:
     await desk.ask("air")
-    desk.rig.clocks.now_s += SESSION_S + 0.1
+    await silent(desk)
     await until(lambda: len(desk.bus.held) == 2, "its lease ended")
     assert wire.decode(LeaseRecord, desk.bus.held[1][1]).reason == "session of air ended"
 
@@ -481,3 +488,19 @@ async def test_an_agent_that_may_command_something_else_since_devices_changed_is
     assert {item.device for item in welcome.site} == {"valve", "pump", "fan", "valve-0", "valve-1", "valve-2"}
     desk.rig.remove_device("valve-1")
     await until(lambda: len(desk.bus.published) == 2, "it is called again")
+
+
+async def test_a_time_in_which_the_guard_did_not_run_ends_no_session(desk: Desk) -> None:
+    await desk.ask("air")
+    desk.rig.clocks.now_s += SESSION_S + 1.0  # stopped: heartbeats wait in the socket
+    await asyncio.sleep(HEARTBEAT_S)
+    held = desk.desk.table.current(("valve", "Setpoint"))
+    assert held is not None
+    assert held.session == Session("air", "i1")
+    await silent(desk)
+
+    def is_free() -> bool:
+        found = desk.desk.table.current(("valve", "Setpoint"))
+        return found is not None and found.session is None
+
+    await until(is_free, "its lease has ended")
