@@ -324,10 +324,7 @@ class Commander:
         Raises:
             ForbiddenError: there is none.
         """
-        key = (command.device, command.resource)
-        if self.leases.epochs.get(key) == command.epoch and not self.leases.is_doubted(key):
-            return command
-        reply = await self.leases.take(key)
+        reply = await self.leases.take((command.device, command.resource))
         if reply.epoch is None:
             raise ForbiddenError(reply.reason or "no lease")
         return command.model_copy(update={"epoch": reply.epoch})

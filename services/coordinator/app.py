@@ -127,7 +127,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
         min(86_400.0, service.site_time.wall_duration_s(settings.conflict_stands_s)),
     )  # fmt: skip
     mediator = Mediator(
-        service.bus, audit, site, lambda: leader.engine.alive(), terms, service.tasks,
+        service.bus, audit, site, leader.engine.alive, terms, service.tasks,
         Holders(service.bus, incarnation).of, leader.check_serving,
     )  # fmt: skip
     desk = Desk(service.bus, leader, mediator, service.tasks)

@@ -106,7 +106,7 @@ class Society:
             self.group.create_task(work)
         mediator = Mediator(
             self.bus, Audit(self.bus, subjects.COORDINATOR, "m"), leader.site,
-            lambda: leader.engine.alive(), Terms(), self.group, Holders(self.bus, "run").of,
+            leader.engine.alive, Terms(), self.group, Holders(self.bus, "run").of,
             leader.check_serving,
         )  # fmt: skip
         await Desk(self.bus, leader, mediator, self.group).serve()

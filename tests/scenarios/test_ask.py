@@ -18,9 +18,8 @@ from edgeagents.embedded.gateway import GATEWAY, Gateway, Plan
 from edgeagents.model.completion import Completion
 from tests.scenarios.conftest import ROOT, Deadline
 
-COMMANDED = (
-    18  # resources: a switch and a brightness, a blind and a valve in each of four rooms; ventilation, heat pump
-)
+# Resources: switch, brightness, blind and valve in each of four rooms, ventilation, heat pump.
+COMMANDED = 18
 
 
 @pytest.fixture

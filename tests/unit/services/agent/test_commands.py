@@ -534,20 +534,25 @@ async def test_an_answer_to_an_earlier_question_is_no_silence(rig: Rig, clock: l
     assert rig.commander.leases.is_doubted(KEY)
 
 
-async def test_a_command_that_waited_for_the_broker_goes_under_the_lease_there_is_by_then(
-    rig: Rig, clock: list[float]
-) -> None:
-    rig.commander.session._spoke(0.0)
+def lose_the_broker(rig: Rig, clock: list[float], reply: LeaseReply) -> None:
+    """Have the next command lost on its way, for so long that the session lapses; then the guard replies otherwise."""
+    rig.commander.session._spoke(clock[0])
     rig.bus.plan = ["lost"]
     original = rig.bus.store
 
     async def store(*args: Any, **options: Any) -> int:
-        if rig.bus.plan:  # the link breaks
+        if rig.bus.plan:
             clock[0] += MOST_SILENT_S + 0.1
-            rig.bus.reply = LeaseReply(granted=True, epoch=Epoch(generation=1, revision=9))
+            rig.bus.reply = reply
         return await original(*args, **options)
 
     rig.bus.store = store  # type: ignore[method-assign]
+
+
+async def test_a_command_that_waited_for_the_broker_goes_under_the_lease_there_is_by_then(
+    rig: Rig, clock: list[float]
+) -> None:
+    lose_the_broker(rig, clock, LeaseReply(granted=True, epoch=Epoch(generation=1, revision=9)))
     assert (await rig.want(21)).command_id
     assert [command.epoch.revision for command in rig.bus.commands] == [9]
     assert len(rig.bus.leases) == 2
@@ -556,16 +561,7 @@ async def test_a_command_that_waited_for_the_broker_goes_under_the_lease_there_i
 async def test_a_command_that_waited_for_the_broker_is_left_undone_where_another_has_the_lease(
     rig: Rig, clock: list[float]
 ) -> None:
-    rig.commander.session._spoke(0.0)
-    rig.bus.plan = ["lost"]
-    original = rig.bus.store
-
-    async def store(*args: Any, **options: Any) -> int:
-        clock[0] += MOST_SILENT_S + 0.1
-        rig.bus.reply = LeaseReply(granted=False, holder="b", reason="held by b")
-        return await original(*args, **options)
-
-    rig.bus.store = store  # type: ignore[method-assign]
+    lose_the_broker(rig, clock, LeaseReply(granted=False, holder="b", reason="held by b"))
     given = await rig.want(21)
     assert (given.command_id, given.held_back, given.is_lost) == ("", "held by b", True)
     assert (rig.bus.held, dict(rig.commander.pending)) == ([], {})
