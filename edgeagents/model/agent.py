@@ -155,6 +155,12 @@ class Recent(OwnerModel):
     def _reference(cls, value: str) -> str:
         return _reference(value)
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The device and its resource."""
+        device, _, resource = self.of.partition("/")
+        return device, resource
+
 
 def _reference(value: str) -> str:
     device, slash, resource = value.partition("/")

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 from edgeagents.errors import InvalidInputError
@@ -25,6 +26,16 @@ from services.agent.recent import statistic
 KEPT_SAMPLES: Final = 2048  # per resource
 KNOWN_EVENTS: Final = 4096
 UNCHANGED_S: Final = 60.0  # site seconds after which an unchanged value is looked at again: time of day matters too
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A statistic as it was told last."""
+
+    sample: Sample | None
+    adds: int  # samples of its resource so far
+    site_s: float
+    oldest_s: float  # as long as no sample of its span is older than the span, it holds; -inf: at its moment alone
 
 
 class Twin:
@@ -49,6 +60,8 @@ class Twin:
         self._habits = {key: Habit() for key in usual}
         self._looked_back = None if looked_back is None else frozenset(looked_back)
         self._samples: dict[Key, deque[Sample]] = {}
+        self._adds: Counter[Key] = Counter()
+        self._told: dict[Recent, _Told] = {}  # as many as the files of agent and gateway name
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._looked_s: dict[Key, float] = {}
         self._touched: set[Key] = set()
@@ -80,18 +93,31 @@ class Twin:
             recent: which resource, how far back, which statistic.
             site_s: site time now.
         """
-        device, _, resource = recent.of.partition("/")
-        key = (device, resource)
+        key = recent.key
         last = self.latest(key)
         if last is None:
             return None
+        # Many rules ask the same at one moment, and most events bring a sample to other spans than this one.
+        told, adds, start_s = self._told.get(recent), self._adds[key], site_s - recent.over
+        if (
+            told is not None
+            and told.adds == adds
+            and (told.site_s == site_s or (told.site_s < site_s and start_s <= told.oldest_s))
+        ):
+            return told.sample
         if recent.take == "usual":
-            habit = self._habits.get(key)
+            habit, oldest_s = self._habits.get(key), -math.inf
             value = habit.share(site_s, recent.ahead, recent.over) if habit is not None else None
         else:
-            value = statistic(recent.take, self._since(key, site_s - recent.over), site_s)
+            span = self._since(key, start_s)
+            value = statistic(recent.take, span, site_s)
+            oldest_s = -math.inf if recent.take == "age" else min((item.site_s for item in span), default=math.inf)
         value = recent.otherwise if value is None else value
-        return None if value is None else Sample(value, last.origin_ns, last.site_s)
+        sample = None if value is None else Sample(value, last.origin_ns, last.site_s)
+        if told is not None and told.adds == adds and _is_same(told.sample, sample):
+            sample = told.sample  # the very one: rules see by that that nothing is new
+        self._told[recent] = _Told(sample, adds, site_s, oldest_s)
+        return sample
 
     def _since(self, key: Key, start_s: float) -> list[Sample]:
         # The newest lie at the end, and most spans are short.
@@ -136,6 +162,7 @@ class Twin:
             moved = [Sample(item.value, item.origin_ns + by_wall_ns, item.site_s + by_site_s) for item in samples]
             samples.clear()
             samples.extend(moved)
+        self._told.clear()
         self._touched |= self._matters
         self._looked_s = {key: looked_s + by_site_s for key, looked_s in self._looked_s.items()}
 
@@ -180,9 +207,15 @@ class Twin:
             is_kept = self._looked_back is None or key in self._looked_back
             samples = self._samples[key] = deque(maxlen=KEPT_SAMPLES if is_kept else 1)
         samples.append(sample)
+        self._adds[key] += 1
         if key in self._matters:
             self._touched.add(key)
         if key in self._habits and isinstance(sample.value, (bool, int, float)):
             self._habits[key].add(sample.site_s, bool(sample.value))
         while len(samples) > 1 and sample.site_s - samples[0].site_s > self._keep_s:
             samples.popleft()
+
+
+def _is_same(one: Sample | None, other: Sample | None) -> bool:
+    """Say whether two statistics are the same, bit for bit: 0.0 and -0.0 are not."""
+    return one == other and (one is None or other is None or repr(one.value) == repr(other.value))

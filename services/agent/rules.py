@@ -66,8 +66,9 @@ class RuleBook:
             ConfigurationError: an expression is wrong; rule, field, position and reason are named.
         """
         self._goals = {f"goals.{name}": _cel_value(value) for name, value in agent.goals.items()}
+        statistics: dict[Recent, Recent] = {}  # one for all rules that ask the same: found sooner where it is a key
         self._rules = [
-            _compile(rule, index, words, agent, source)
+            _compile(rule, index, words, agent, source, statistics)
             for index, rule in enumerate(agent.rules)
             for words in _combinations(rule.for_each)
         ]
@@ -223,8 +224,14 @@ def _combinations(for_each: Mapping[str, Sequence[str]]) -> list[dict[str, str]]
     return [dict(zip(names, words, strict=True)) for words in itertools.product(*for_each.values())]
 
 
-def _compile(rule: Rule, index: int, words: Mapping[str, str], agent: AgentDefinition, source: str) -> CompiledRule:
-    given = {name: _source(item, words) for name, item in rule.given.items()}
+def _compile(
+    rule: Rule, index: int, words: Mapping[str, str], agent: AgentDefinition, source: str,
+    statistics: dict[Recent, Recent],
+) -> CompiledRule:  # fmt: skip
+    given: dict[str, Key | Recent] = {}
+    for name, item in rule.given.items():
+        found = _source(item, words)
+        given[name] = statistics.setdefault(found, found) if isinstance(found, Recent) else found
     variables = {
         **_TIME,
         **{f"goals.{name}": _type_of(value) for name, value in agent.goals.items()},
@@ -285,10 +292,7 @@ def _uses_time(variables: Mapping[str, Any], *expressions: str) -> bool:
 
 def key_of(item: Key | Recent) -> Key:
     """Return the device resource that a rule's reading, or the statistic of one, is about."""
-    if isinstance(item, Recent):
-        device, _, resource = item.of.partition("/")
-        return device, resource
-    return item
+    return item.key if isinstance(item, Recent) else item
 
 
 def _words(text: str, words: Mapping[str, str]) -> str:

@@ -34,7 +34,7 @@ class SeenView:
         """Ask another view."""
         self._view = view
         self._latest: dict[Key, Sample | None] = {}
-        self._recent: dict[tuple[str, float], tuple[Recent, Sample | None]] = {}
+        self._recent: dict[tuple[Recent, float], Sample | None] = {}
 
     def latest(self, key: Key) -> Sample | None:
         """Return the newest sample of a resource; the same one however often it is asked for."""
@@ -44,10 +44,10 @@ class SeenView:
 
     def recent(self, recent: Recent, site_s: float) -> Sample | None:
         """Return a statistic; the same one however often it is asked for."""
-        key = (recent.model_dump_json(), site_s)
+        key = (recent, site_s)
         if key not in self._recent:
-            self._recent[key] = (recent, self._view.recent(recent, site_s))
-        return self._recent[key][1]
+            self._recent[key] = self._view.recent(recent, site_s)
+        return self._recent[key]
 
     def described(self) -> dict[str, Any]:
         """Return what was seen as JSON holds it: `latest` and `recent`, in the order of the first question."""
@@ -55,7 +55,7 @@ class SeenView:
             "latest": [[*key, *_described(sample)] for key, sample in self._latest.items()],
             "recent": [
                 [recent.model_dump(mode="json"), site_s, *_described(sample)]
-                for (_, site_s), (recent, sample) in self._recent.items()
+                for (recent, site_s), sample in self._recent.items()
             ],
         }
 

@@ -5,6 +5,8 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeagents.model.agent import Observation, Recent
 from edgeagents.model.device import Event, make_reading
@@ -108,6 +110,58 @@ def test_statistics_are_taken_over_the_recent_past(twin: Twin, take: Any, value:
 
     assert sample is not None
     assert sample.value == pytest.approx(value)
+
+
+TAKES = ("mean", "minimum", "maximum", "change", "age", "trend")
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 40), st.sampled_from([-0.0, 0.0, 1.0, 2.5]), st.booleans()), max_size=30),
+    st.sampled_from([3.0, 10.0, 100.0]), st.sampled_from([None, 0.5]),
+)  # fmt: skip
+def test_a_statistic_is_the_same_however_often_it_was_asked_for_before(
+    steps: list[tuple[float, float, bool]], over: float, otherwise: float | None
+) -> None:
+    """One twin is asked at each step, time going back too; of the other, which sees the same, only then."""
+    now_s, taken = 1000.0, list[tuple[float, float]]()
+    asked = Twin(SiteTime(), {KEY}, keep_s=600)
+    for past_s, value, is_new in steps:
+        now_s += past_s - 5.0
+        if is_new:
+            asked.set_value(KEY, value, int(now_s * 1e9), now_s)
+            taken.append((value, now_s))
+        fresh = Twin(SiteTime(), {KEY}, keep_s=600)
+        for old, at_s in taken:
+            fresh.set_value(KEY, old, int(at_s * 1e9), at_s)
+        for take in TAKES:
+            recent = Recent(of="sensor/Temperature", over=over, take=take, otherwise=otherwise)  # type: ignore[arg-type]
+            assert repr(asked.recent(recent, now_s)) == repr(fresh.recent(recent, now_s))
+
+
+def test_a_statistic_that_did_not_change_is_the_very_sample_until_time_or_a_reading_changes_it(twin: Twin) -> None:
+    see(twin, event(18.0, 500), event(20.0, 510))
+    lowest, age = (Recent(of="sensor/Temperature", over=60, take=take) for take in ("minimum", "age"))
+    first = twin.recent(lowest, 520)
+    assert first is not None
+    assert twin.recent(lowest.model_copy(), 540) is first, "by what it asks, not by which object asks"
+    assert twin.recent(age, 520) != twin.recent(age, 540)
+    later = twin.recent(lowest, 565)
+    assert later is not None
+    assert (first.value, later.value) == (18.0, 20.0), "the older reading has left the span"
+    see(twin, event(20.0, 567))
+    newer = twin.recent(lowest, 568)
+    assert newer is not None
+    assert (newer.value, newer.site_s) == (20.0, 567.0), "as old as the newest reading"
+
+
+def test_a_statistic_moves_with_a_clock_that_was_set(twin: Twin) -> None:
+    see(twin, event(18.0, 500))
+    lowest = Recent(of="sensor/Temperature", over=60, take="minimum")
+    assert twin.recent(lowest, 520) is not None
+    twin.shift(3600 * 10**9)
+    moved = twin.recent(lowest, 4120)
+    assert moved is not None
+    assert (moved.value, moved.site_s) == (18.0, 4100.0)
 
 
 def test_there_is_no_statistic_of_nothing_or_of_words(twin: Twin) -> None:
