@@ -26,6 +26,7 @@ from edgeagents.inference.generate import Finished, Loop, Reason, Request, Writt
 from edgeagents.inference.language import LanguageModel
 from edgeagents.inference.prefix import Prefixes
 from edgeagents.inference.sampling import Sampling
+from edgeagents.memory import give_back
 from edgeagents.model.answer import parse_answer
 from edgeagents.model.completion import CompletionRequest
 
@@ -250,8 +251,12 @@ class Engine:
     def _take_in(self) -> bool:
         """Hand requests to the token loop, as many as have rows; wait if there are none. False: it is to end."""
         with self._changed:
+            is_rested = False
             while not self._is_closing and self._loop.is_idle and not self.admission.waiting:
-                self._changed.wait(_IDLE_S)
+                if not self._changed.wait(_IDLE_S) and not is_rested:
+                    self._loop.rest()
+                    give_back()
+                    is_rested = True
             if self._is_closing:
                 return False
             now_s = self._now()

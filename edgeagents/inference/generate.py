@@ -52,6 +52,9 @@ class Rows(Protocol):
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row to another."""
 
+    def release(self) -> None:
+        """Give the memory of all rows back; what they held is gone."""
+
 
 @dataclass(slots=True, eq=False)
 class _Text:
@@ -140,6 +143,11 @@ class Loop:
         """Have a request end at the next token boundary; one that is finished or unknown is left alone."""
         if name in self._names:
             self._cancelled.add(name)
+
+    def rest(self) -> None:
+        """Give the memory of the rows back, unless something is written; what is kept of prompts stays."""
+        if self.is_idle:
+            self._rows.release()
 
     def step(self) -> list[Written | Finished]:
         """Go to the next token boundary; return what was written and what ended."""

@@ -123,7 +123,8 @@ class Decoder:
             )
         self._least = 2 if steady else 1
         shape = (config.layers, 2, max(rows, self._least), config.kv_heads, length, config.head_dim)
-        self._memory: Floats = _zeros(shape)
+        self._pages = _pages(4 * math.prod(shape))
+        self._memory: Floats = np.frombuffer(self._pages, np.float32).reshape(shape)
         self._steps: dict[int, _Step] = {}
         self._pieces: dict[int, Any] = {}
 
@@ -187,6 +188,11 @@ class Decoder:
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of a row to another row."""
         self._memory[:, :, target, :, :length] = self._memory[:, :, source, :, :length]
+
+    def release(self) -> None:
+        """Give the memory of all rows back to the system: what they hold is gone, and what is written takes it anew."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._pages.madvise(mmap.MADV_DONTNEED)
 
     def _check(self, tokens: Sequence[int], end: int) -> None:
         if end > self.length:
@@ -289,15 +295,15 @@ def _ports(config: LanguageConfig) -> tuple[list[Port], list[Port]]:
     )
 
 
-def _zeros(shape: tuple[int, ...]) -> Floats:
+def _pages(size: int) -> mmap.mmap:
     """Return zeros of which only the pages that are written to take memory.
 
     numpy asks the kernel for pages of 2 MiB: then the first tokens of a row, 64 KiB in each layer, take all of it.
     """
-    memory = mmap.mmap(-1, 4 * math.prod(shape))
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, np.float32).reshape(shape)
+    return memory
 
 
 def _value(array: npt.NDArray[Any]) -> Any:

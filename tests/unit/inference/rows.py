@@ -47,6 +47,7 @@ class TokenRows:
         self.memory = np.full((rows, length), -1.0, np.float32)
         self.computed = 0  # tokens
         self.failing = 0
+        self.released = 0  # times
 
     def prefill(self, row: int, tokens: Sequence[int], start: int) -> Floats:
         self._may_fail()
@@ -74,6 +75,10 @@ class TokenRows:
     def move(self, source: int, target: int, length: int) -> None:
         self.memory[target, :length] = self.memory[source, :length]
         self.memory[source] = -1.0
+
+    def release(self) -> None:
+        self.memory[...] = -1.0
+        self.released += 1
 
     def _may_fail(self) -> None:
         if self.failing:

@@ -10,6 +10,7 @@ import pytest
 
 from edgeagents.adapters.inference_local import LocalInference
 from edgeagents.errors import InvalidInputError, TooLargeError, TooManyAttemptsError, UnavailableError
+from edgeagents.inference import engine as engine_module
 from edgeagents.inference.engine import Engine
 from edgeagents.inference.generate import Finished, Written
 from edgeagents.model.answer import parse_answer
@@ -67,6 +68,26 @@ async def test_the_same_question_has_the_same_answer_alone_and_among_others(engi
     others = [client(engine, f"b{number}").complete(asked(f"x{number}", most_tokens=20)) for number in range(6)]
     among = (await asyncio.gather(client(engine).complete(asked(options=OPTIONS, temperature=1.0, seed=5)), *others))[0]
     assert (among.text, among.log_probability) == (alone.text, alone.log_probability)
+
+
+async def test_an_engine_at_rest_gives_its_rows_back_once_and_answers_the_same_afterwards(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_IDLE_S", 0.05)
+    given_back, release = list[float](), engine.model.decoder.release
+
+    def count() -> None:
+        given_back.append(time.monotonic())
+        release()
+
+    monkeypatch.setattr(engine.model.decoder, "release", count)
+    first = await client(engine).complete(asked(options=OPTIONS, temperature=1.0, seed=5))
+    await asyncio.sleep(1.5)
+    assert len(given_back) == 1
+    again = await client(engine).complete(asked(options=OPTIONS, temperature=1.0, seed=5))
+    assert (again.text, again.log_probability) == (first.text, first.log_probability)
+    await asyncio.sleep(0.5)
+    assert len(given_back) == 2
 
 
 async def test_an_answer_that_is_cut_off_is_marked(engine: Engine) -> None:

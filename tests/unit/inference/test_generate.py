@@ -320,6 +320,7 @@ steps = st.lists(
         st.tuples(st.just("step"), st.integers(1, 6)),
         st.tuples(st.just("fail"), st.integers(1, 2)),
         st.tuples(st.just("time"), st.sampled_from([0.5, 2.0, 5.0])),
+        st.tuples(st.just("rest")),
     ),
     max_size=40,
 )  # fmt: skip
@@ -344,6 +345,8 @@ def carry_out(run: Run, what: Iterable[Any]) -> dict[str, Request]:
                 run.rows.failing = rest[0]
             case "time":
                 run.now_s += rest[0]
+            case "rest":
+                run.loop.rest()
     return asked
 
 
@@ -363,6 +366,21 @@ def test_whatever_comes_between_each_request_ends_once_with_a_beginning_of_its_o
             assert (item.tokens, item.reason) == (tokens, reason)
     assert run.prefixes.size_bytes <= budget
     assert WORDS.tokenizer.get_vocab_size() == VOCAB
+
+
+def test_rows_are_given_back_while_nothing_is_written_and_never_under_a_text() -> None:
+    run = Run()
+    run.loop.submit(Request("a", prompt(1, 20), most_tokens=5, kept=16))
+    for _ in range(4):
+        run.loop.rest()
+        run.step()
+    assert run.rows.released == 0
+    first = run.finish()["a"]
+    run.loop.rest()
+    assert run.rows.released == 1
+    run.loop.submit(Request("b", prompt(1, 20), most_tokens=5, kept=16))
+    again = run.finish()["b"]
+    assert (again.text, again.cached) == (first.text, 16), "what is kept of prompts is not in rows"
 
 
 def test_ten_thousand_requests_leave_nothing_behind() -> None:

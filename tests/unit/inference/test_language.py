@@ -107,6 +107,31 @@ def test_rows_that_are_read_written_and_moved_go_on_as_before(model: LanguageMod
     assert (decoder.decode([9, 5], [other, len(text)])[1] == expected[0]).all()
 
 
+def test_rows_that_were_given_back_take_no_memory_and_write_the_same_again(model: LanguageModel) -> None:
+    decoder, text = model.decoder, prompts()[4]
+    first = decoder.prefill(3, text, 0).copy()
+    used = _resident_bytes(decoder._memory)
+    decoder.release()
+    assert used > 0
+    assert _resident_bytes(decoder._memory) == 0
+    assert (decoder.prefill(3, text, 0) == first).all()
+    assert _resident_bytes(decoder._memory) <= used
+
+
+def _resident_bytes(memory: np.ndarray) -> int:
+    """Return how much of a mapping is in memory, by the kernel's word."""
+    address, kib = memory.__array_interface__["data"][0], -1
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        word, _, rest = line.partition(" ")
+        if word.endswith(":"):
+            if kib == 0 and word == "Rss:":
+                return int(rest.split()[0]) * 1024
+        else:
+            start, _, end = word.partition("-")
+            kib = 0 if int(start, 16) <= address < int(end, 16) else -1
+    raise AssertionError("there is no such mapping")
+
+
 @pytest.mark.parametrize("tokens", [[-1], [281 + 9000], []])
 def test_tokens_that_are_none_of_the_models_are_refused(model: LanguageModel, tokens: list[int]) -> None:
     with pytest.raises(InvalidInputError):
