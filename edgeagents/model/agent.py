@@ -240,6 +240,7 @@ class Concession(OwnerModel):
         max_length=64,
         description="quantity of the preferences -> CEL over `value` and `given`",
     )
+    only_settled: bool | None = Field(None, description="for this alone; none: as `negotiates.only_settled` says")
 
     @model_validator(mode="after")
     def _one_list(self) -> "Concession":
@@ -295,6 +296,13 @@ class Negotiates(OwnerModel):
     def covers(self, device: str, resource: str) -> bool:
         """Say whether it negotiates about a device resource."""
         return any(item.is_about(device, resource) for item in self.over)
+
+    def waits_for_settlement(self, device: str, resource: str) -> bool:
+        """Say whether its rules command a device resource only as it was settled with the others."""
+        found = next((item for item in self.over if item.is_about(device, resource)), None)
+        if found is None:
+            return False
+        return self.only_settled if found.only_settled is None else found.only_settled
 
 
 def _is_filled(device: str, text: str, words: Mapping[str, tuple[str, ...]]) -> bool:

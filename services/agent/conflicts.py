@@ -137,7 +137,7 @@ class Conflicts:
         key, terms, now_s = (intent.device, intent.resource), self._agent.negotiates, time.monotonic()
         if is_errand:
             return intent
-        is_free = terms is None or not terms.only_settled or key not in self._bargaining.terms
+        is_free = terms is None or key not in self._bargaining.terms or not terms.waits_for_settlement(*key)
         if is_free or intent.rule == AGREED:
             return self._unhindered(intent)
         agreement, again = self.giving.agreements.get(key), self._again.get(key)

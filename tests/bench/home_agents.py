@@ -220,7 +220,7 @@ class Agents:
 
     def _waits_until_settled(self, thinker: Thinker, key: gate.Key) -> bool:
         terms = thinker.agent.negotiates
-        return terms is not None and terms.only_settled and terms.covers(*key)
+        return terms is not None and terms.waits_for_settlement(*key)
 
     def _given(self, thinker: Thinker, intent: Intent, decision: Decision, site_s: float) -> list[Change]:
         key = (intent.device, intent.resource)

@@ -19,6 +19,7 @@ from edgeagents.protocol.eligibility import Site, permission_problem
 from services.agent import agreements
 from services.agent.agreements import Agreement, AskAnew, HeldBack, Instead, Party
 from services.agent.bargaining import Bargaining, Stance, load_bargaining, word_of
+from services.agent.conflicts import PEACE_S
 from services.coordinator import negotiator
 from services.coordinator.app import CoordinatorSettings
 from services.coordinator.case import Case, Verdict
@@ -169,7 +170,10 @@ class Negotiating(Agents):
         is_ours = held is not None and held.session == thinker.session
         sets = thinker.sets.get(key)
         quiet_s = (site_s - sets[-1].site_s if sets else 1e9) if is_ours else None
-        return Stance(word_of(fired.get(key)), self._present(thinker, key), quiet_s)
+        wants, present = word_of(fired.get(key)), self._present(thinker, key)
+        if not wants and quiet_s is not None and quiet_s <= PEACE_S:
+            wants = present  # silent rules leave it as it is
+        return Stance(wants, present, quiet_s)
 
     def _present(self, thinker: Thinker, key: gate.Key) -> str:
         sample: Sample | None = thinker.twin.latest(key)

@@ -216,3 +216,16 @@ def test_what_an_agent_negotiates_about_is_what_its_words_make_and_nothing_else(
               "1-1", "1-2", "2-2", "1-3", "2-3", "1", template}  # fmt: skip
     assert {name for name in names | others if negotiates.covers(name, "R")} == names
     assert not any(negotiates.covers(name, "S") for name in names)
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+@pytest.mark.parametrize("of_one", [None, False, True])
+def test_whether_a_wish_waits_for_its_settlement_is_said_for_all_or_for_one_alone(
+    of_all: bool, of_one: bool | None
+) -> None:
+    terms = {"device": "valve", "values": ["1", "2"], "brings": {"w": "value"}}
+    over = [{**terms, "resource": "One", "only_settled": of_one}, {**terms, "resource": "Other"}]
+    negotiates = Negotiates.model_validate({"preferences": "p.yaml", "only_settled": of_all, "over": over})
+    assert negotiates.waits_for_settlement("valve", "One") is (of_all if of_one is None else of_one)
+    assert negotiates.waits_for_settlement("valve", "Other") is of_all
+    assert not negotiates.waits_for_settlement("valve", "Third"), "about that it does not negotiate"

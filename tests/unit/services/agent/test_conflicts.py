@@ -348,13 +348,17 @@ async def test_where_nobody_settles_a_coupling_the_guards_interlocks_decide_as_e
     assert rig.conflicts.standing(LAMP, False) is LAMP
 
 
-@pytest.fixture
-def settled_only(tmp_path: Path) -> Rig:
+@pytest.fixture(params=["for all", "for this alone"])
+def settled_only(tmp_path: Path, request: pytest.FixtureRequest) -> Rig:
     """Return an agent whose file lets it command the valve only as it was settled."""
     found = Rig(tmp_path)
     agent, _ = files(tmp_path)
     assert agent.negotiates is not None
-    terms = agent.negotiates.model_copy(update={"only_settled": True})
+    if request.param == "for all":
+        terms = agent.negotiates.model_copy(update={"only_settled": True})
+    else:
+        over = tuple(item.model_copy(update={"only_settled": True}) for item in agent.negotiates.over)
+        terms = agent.negotiates.model_copy(update={"over": over})
     found.conflicts._agent = found.conflicts._agent.model_copy(update={"negotiates": terms})
     return found
 
