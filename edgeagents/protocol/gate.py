@@ -196,7 +196,8 @@ def _owner_limits(
     if not within(value, rule.minimum, rule.maximum):
         problems.append(f"{_quoted(proposal.value)} is outside the owner's range {rule.minimum} to {rule.maximum}")
     past = picture.sets.get(key, ())
-    if past and now_site_s - past[-1].site_s < rule.minimum_interval:
+    # Whoever asks for no interval is not kept back either where the last one went out while this one was on its way.
+    if past and 0.0 < rule.minimum_interval > now_site_s - past[-1].site_s:
         left = rule.minimum_interval - (now_site_s - past[-1].site_s)
         problems.append(f"set {now_site_s - past[-1].site_s:.0f} s ago: wait {left:.0f} s more (minimum interval)")
     hold_s = rule.minimum_on if value is False else rule.minimum_off if value is True else 0.0

@@ -19,6 +19,7 @@ from tests.faults.task_clients import LAMPS, WORKERS, Clients, Watcher, is_over,
 KILLED = ("coordinator", "agent-swift", "guard", "nats", "agent-steady")
 FLOWS_S = 10.0  # from the coordinator's death until a task given after it is done; the goal of 3 s is the bench's
 PAUSED_S = 4.0  # longer than heartbeats may be missing
+UNDISTURBED = 0.85  # each tenth is cancelled
 THOUSAND_S = 400.0  # a deadline: three lamps take some ten commands a second, each proven before the next
 
 
@@ -114,7 +115,12 @@ async def test_a_thousand_tasks_of_three_kinds_of_clients_end_once_each(
     async with society(tmp_path, score, seed, THOUSAND_S) as (rig, clients, watcher):
         began_s = time.monotonic()
         await clients.give_all(range(1_000), at_once=30)
-        assert await ends_well(rig, clients, watcher, "1,000 tasks of three kinds of clients", is_whole=True) == []
+        assert (
+            await ends_well(
+                rig, clients, watcher, "1,000 tasks of three kinds of clients", is_whole=True, least=UNDISTURBED
+            )
+            == []
+        )
         score.say(f"       in {time.monotonic() - began_s:.1f} s")
         assert sorted(clients.ways) == ["http", "nats", "rule"]
 
@@ -122,5 +128,10 @@ async def test_a_thousand_tasks_of_three_kinds_of_clients_end_once_each(
 async def test_sixty_tasks_of_three_kinds_of_clients_end_once_each(tmp_path: Path, seed: int, score: Score) -> None:
     async with society(tmp_path, score, seed) as (rig, clients, watcher):
         await clients.give_all(range(60), at_once=30)
-        assert await ends_well(rig, clients, watcher, "60 tasks of three kinds of clients", is_whole=True) == []
+        assert (
+            await ends_well(
+                rig, clients, watcher, "60 tasks of three kinds of clients", is_whole=True, least=UNDISTURBED
+            )
+            == []
+        )
         assert dict(clients.ways) == {"http": 20, "rule": 20, "nats": 20}

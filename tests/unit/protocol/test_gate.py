@@ -176,6 +176,13 @@ def test_the_minimum_interval_counts_everybodys_commands() -> None:
     assert reasons(ask("21"), rules(site), picture) == ""
 
 
+def test_without_a_minimum_interval_a_command_may_follow_one_that_went_out_while_it_was_on_its_way() -> None:
+    later = Picture(sets={("valve-1", "Setpoint"): (PastSet("comfort", 20.0, NOW_S + 0.02),)})
+    assert reasons(ask("21"), rules(), later) == ""
+    site = {"resources": [SITE["resources"][0] | {"minimum_interval": "5m"}]}
+    assert "wait 300 s more" in reasons(ask("21"), rules(site), later)
+
+
 @pytest.mark.parametrize(
     ("was", "wanted", "ago_s", "reason"),
     [
