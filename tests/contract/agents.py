@@ -91,7 +91,7 @@ async def running_process(
         edgex: beside which it runs.
         nats_url: its broker.
         folder: for its configuration and its log.
-        service: `agent` or `guard`.
+        service: `agent`, `guard` or `coordinator`.
         key: its service key.
         environ: its own variables.
         config: its own part of the configuration.

@@ -80,6 +80,8 @@ class Reached:
     device: str
     said: str  # the device name that events of rules on the bus have
     bus: Mapping[str, Any]  # where eKuiper finds EdgeX's message bus
+    nats_url: str  # its broker, and the guard's
+    folder: Path  # `agents/` has the agent's file
 
     async def proven(self) -> int:
         """Return how many commands were proven so far."""
@@ -94,6 +96,16 @@ class Reached:
             }
         }  # fmt: skip
 
+    @staticmethod
+    def tasks_by_rest(coordinator: AgentProcess) -> dict[str, Any]:
+        """Return the sink that posts a rule's result, a task, to the coordinator."""
+        return {
+            "rest": {
+                "url": f"{coordinator.url}/api/v3/task", "method": "POST", "bodyType": "json", "sendSingle": True,
+                "timeout": 5000,
+            }
+        }  # fmt: skip
+
     def by_bus(self, base: str) -> dict[str, Any]:
         """Return the sink that makes an EdgeX event of a rule's result, on the topic that agents watch."""
         return {
@@ -102,6 +114,15 @@ class Reached:
                 "contentType": "application/json", "sendSingle": True,
             }
         }  # fmt: skip
+
+
+@asynccontextmanager
+async def coordinating(edgex: Edgex, reached: Reached) -> AsyncIterator[AgentProcess]:
+    """Run a coordinator beside an agent and its guard while the context is open."""
+    key = edgex.name("app-coordinator")
+    own = {"EDGEAGENTS_COORDINATOR_AGENTS_DIR": str(reached.folder / "agents"), "EDGEX_SERVICE_KEY": key}
+    async with running_process(edgex, reached.nats_url, reached.folder, "coordinator", key, own) as coordinator:
+        yield coordinator
 
 
 @asynccontextmanager
@@ -123,7 +144,7 @@ async def reached(edgex: Edgex, nats_url: str, lab: Lab, folder: Path) -> AsyncI
             running_process(edgex, broker.url, folder, "guard", guard, of_guard),
             running_process(edgex, broker.url, folder, "agent", f"app-agent-{name}", of_agent) as agent,
         ):
-            yield Reached(agent, lab.device, said, bus)
+            yield Reached(agent, lab.device, said, bus, broker.url, folder)
 
 
 def _definition(name: str, lab: Lab, said: str) -> dict[str, Any]:
@@ -134,7 +155,8 @@ def _definition(name: str, lab: Lab, said: str) -> dict[str, Any]:
          "set": {"device": lab.device, "resource": BY_BUS, "value": "=level"}},
     ]  # fmt: skip
     may = [{"device": lab.device, "resource": resource} for resource in (BY_REST, BY_BUS)]
-    return {"name": name, "mode": "act", "watches": [{"topic": "rules/agents"}], "rules": rules, "may": may}
+    return {"name": name, "mode": "act", "watches": [{"topic": "rules/agents"}], "rules": rules, "may": may,
+            "skills": [{"name": "set", "cost_s": 0.1}]}  # fmt: skip
 
 
 def _declared(lab: Lab, resource: str) -> dict[str, Any]:
