@@ -351,6 +351,8 @@ def add_routes(
         if word not in ("on", "off"):
             raise InvalidInputError(f"{word!r} is neither on nor off")
         loop.deciding = word == "on"
+        if conflicts is not None:
+            conflicts.giving.is_deciding = loop.deciding
         return {"apiVersion": "v3", "statusCode": 200, "deciding": loop.deciding}
 
     @service.app.get("/api/v3/agent", **shows(AgentState, "What it does."))

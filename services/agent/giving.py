@@ -51,6 +51,7 @@ class Giving:
         self._counts = counts
         self._refused: dict[tuple[Key, str], float] = {}  # agreed values that the guard refused, until when they count
         self.agreements: dict[Key, Agreement] = {}
+        self.is_deciding = True  # while its agent does not decide, nothing is commanded for what was agreed either
         self.has_news = asyncio.Event()
 
     def present(self, key: Key) -> str:
@@ -79,6 +80,8 @@ class Giving:
 
     async def _gave(self, key: Key, agreement: Agreement) -> bool:
         """Command the agreed value once; say whether that is on its way."""
+        if not self.is_deciding:
+            return False
         try:
             value = self._commander.value_of(*key, agreement.word)
         except InvalidInputError as error:

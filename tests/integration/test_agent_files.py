@@ -46,8 +46,12 @@ async def test_an_agent_that_is_added_works_and_one_that_is_removed_loses_its_le
         await until(has_lost_them, "its leases have ended", timeout_s=SEEN_S)
         assert "no agent file declares 'night'" in (await night.lease("valve-5")).reason
         assert (await client.agent("heat").lease("valve-5")).granted, "another may have it"
-    audited = [yaml.safe_load(record.body) for record in await client.audit("agent-files")]
-    assert [(item["added"], item["removed"]) for item in audited][-2:] == [(["night"], []), ([], ["night"])]
+
+    async def is_audited() -> bool:  # written behind what it tells
+        audited = [yaml.safe_load(record.body) for record in await client.audit("agent-files")]
+        return [(item["added"], item["removed"]) for item in audited][-2:] == [(["night"], []), ([], ["night"])]
+
+    await until(is_audited, "both are in the audit", timeout_s=SEEN_S)
 
 
 async def test_a_file_that_is_wrong_leaves_in_force_what_it_said_and_is_shown(gateway: Gateway, client: Client) -> None:

@@ -234,6 +234,17 @@ async def test_it_votes_by_what_options_are_worth_and_leaves_a_table_of_offers(r
     assert rig.bus.said[-1].performative == "refuse"
 
 
+async def test_an_agent_that_does_not_decide_gives_nothing_that_was_agreed_until_it_decides_again(rig: Rig) -> None:
+    rig.conflicts.giving.is_deciding = False
+    await rig.asked()
+    await rig.settled()
+    await asyncio.sleep(0.3)
+    assert rig.commander.given == []
+    rig.conflicts.giving.is_deciding = True
+    await asyncio.gather(*rig.group.tasks)
+    assert [intent.value for intent in rig.commander.given] == [19.0]
+
+
 async def test_the_winner_gives_the_agreed_value_as_soon_as_the_other_has_let_go(rig: Rig) -> None:
     rig.commander.refusals = 1
     await rig.asked()
