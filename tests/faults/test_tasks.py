@@ -19,7 +19,7 @@ from tests.faults.task_clients import LAMPS, WORKERS, Clients, Watcher, is_over,
 KILLED = ("coordinator", "agent-swift", "guard", "nats", "agent-steady")
 FLOWS_S = 10.0  # from the coordinator's death until a task given after it is done; the goal of 3 s is the bench's
 PAUSED_S = 4.0  # longer than heartbeats may be missing
-UNDISTURBED = 0.85  # each tenth is cancelled
+UNDISTURBED = 0.75  # each tenth is cancelled, some of them while they are carried out
 THOUSAND_S = 400.0  # a deadline: three lamps take some ten commands a second, each proven before the next
 
 
