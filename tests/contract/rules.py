@@ -89,22 +89,12 @@ class Reached:
 
     def by_rest(self) -> dict[str, Any]:
         """Return the sink that posts a rule's result to the agent."""
-        return {
-            "rest": {
-                "url": f"{self.agent.url}/api/v3/rule", "method": "POST", "bodyType": "json", "sendSingle": True,
-                "timeout": 5000,
-            }
-        }  # fmt: skip
+        return _rest(f"{self.agent.url}/api/v3/rule")
 
     @staticmethod
     def tasks_by_rest(coordinator: AgentProcess) -> dict[str, Any]:
         """Return the sink that posts a rule's result, a task, to the coordinator."""
-        return {
-            "rest": {
-                "url": f"{coordinator.url}/api/v3/task", "method": "POST", "bodyType": "json", "sendSingle": True,
-                "timeout": 5000,
-            }
-        }  # fmt: skip
+        return _rest(f"{coordinator.url}/api/v3/task")
 
     def by_bus(self, base: str) -> dict[str, Any]:
         """Return the sink that makes an EdgeX event of a rule's result, on the topic that agents watch."""
@@ -145,6 +135,11 @@ async def reached(edgex: Edgex, nats_url: str, lab: Lab, folder: Path) -> AsyncI
             running_process(edgex, broker.url, folder, "agent", f"app-agent-{name}", of_agent) as agent,
         ):
             yield Reached(agent, lab.device, said, bus, broker.url, folder)
+
+
+def _rest(url: str) -> dict[str, Any]:
+    sink = {"url": url, "method": "POST", "bodyType": "json", "sendSingle": True, "timeout": 5000}
+    return {"rest": sink}
 
 
 def _definition(name: str, lab: Lab, said: str) -> dict[str, Any]:
