@@ -1,4 +1,4 @@
-"""`make demo`: a home on this machine, seen on a live terminal page, or run headless for its figures.
+"""`make demo`: a home on this machine, seen on a live terminal page, told in lines, or run headless for its figures.
 
     python -m edgeagents.embedded.demo [--seconds 30] [--json] [--factor 60] [--seed 10]
 
@@ -30,7 +30,7 @@ from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.files import load_model, load_site
 from edgeagents.embedded.evidence import collect
 from edgeagents.embedded.gateway import GATEWAY, Gateway, Plan
-from edgeagents.embedded.page import Story, render
+from edgeagents.embedded.page import Story, render, told, told_home
 from edgeagents.embedded.tally import summarise, tally
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, MalformedMessageError
 from edgeagents.model.device import Device
@@ -38,6 +38,7 @@ from edgeagents.model.gateways import Gateways
 from edgeagents.model.message import AuditRecord
 from edgeagents.trail import StreamTrail, export
 
+TELL_HOME_EVERY_S = 5.0
 WINTER_MORNING_S = datetime(2026, 1, 14, 6, 0, tzinfo=UTC).timestamp()
 
 
@@ -144,21 +145,32 @@ async def _come_up(gateway: Gateway, console: Console, stop: asyncio.Event) -> N
 
 
 async def _watch(gateway: Gateway, bus: Bus, stop: asyncio.Event, seconds: float, console: Console | None) -> None:
-    """Let the home run until the time is over or somebody stops it; with a console, show the page."""
+    """Let the home run until the time is over or somebody stops it; with a console, show the page.
+
+    Where the console is no terminal (a pipe, a log) each thing done is a line, and every few seconds the home is.
+    """
     story = Story()
+    page = console is not None and console.is_terminal
 
     async def on_record(message: BusMessage) -> None:
         with contextlib.suppress(MalformedMessageError, InvalidInputError, ValueError):
             record = wire.decode(AuditRecord, message.data)
-            story.take(record.kind, json.loads(record.body), subjects.writer(message.subject))
+            body, writer = json.loads(record.body), subjects.writer(message.subject)
+            story.take(record.kind, body, writer)
+            if console is not None and not page and (line := told(record.kind, body, writer)):
+                print(line, flush=True)
 
     subscription = await bus.subscribe(subjects.audits(bus.settings.gateway), on_record)
     until_s = time.monotonic() + seconds if seconds else float("inf")
-    live = Live(console=console, screen=True, auto_refresh=False) if console is not None else None
+    live = Live(console=console, screen=True, auto_refresh=False) if page else None
+    tell_s = 0.0
     with live if live is not None else contextlib.nullcontext():
         while not stop.is_set() and time.monotonic() < until_s:
             if live is not None:
                 await _show(live, gateway, story)
+            elif console is not None and time.monotonic() >= tell_s:
+                tell_s = time.monotonic() + TELL_HOME_EVERY_S
+                print(told_home(await gateway.state("world", "/api/v3/world")), flush=True)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), min(0.5, max(0.01, until_s - time.monotonic())))
     await subscription.unsubscribe()

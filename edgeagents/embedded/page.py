@@ -1,6 +1,6 @@
-"""The demo's live terminal page: rooms, setpoints, who decided what and why, what the guard refused.
+"""The demo's live terminal page: rooms, setpoints, who decided what and why, what the guard refused; or lines.
 
-Pure: values in, a renderable out. `demo.py` gathers the values.
+Pure: values in, a renderable or a line out. `demo.py` gathers the values.
 
 Source: rich 15.
 """
@@ -64,6 +64,27 @@ def render(
         *_tasks(tasks),
         Text(footer, style="dim"),
     )
+
+
+def told(kind: str, body: Mapping[str, Any], writer: str = "") -> str:
+    """Return an audit record as a line for who has no terminal to show the page on; "" where it has nothing to show."""
+    if kind == "command":
+        what = f"{body['device']}/{body['resource']} = {_value(body['value'])}"
+        reason = f": {body['reason']}" if body["reason"] else ""
+        return f"{MARKS.get(str(body['status']), ('·', ''))[0]} {body['status']}  {body['agent']}  {what}{reason}"
+    if kind == "conflict" and writer == COORDINATOR:
+        how = f"{_value(body['value'])} by {body['winner']}" if body["winner"] else "as it was"
+        return f"⚖ {body['rung']}  {body['device']}/{body['resource']}  {_ways(body)}: {how}, {_why_settled(body)}"
+    return ""
+
+
+def told_home(world: Mapping[str, Any]) -> str:
+    """Return the home in one line: the time, the weather, every room's temperature in °C."""
+    if not world:
+        return "the world is away …"
+    when = datetime.fromtimestamp(float(world.get("site_s", 0)), UTC)
+    rooms = ", ".join(f"{room} {_number(points.get('temperature'))}" for room, points in world.get("rooms", {}).items())
+    return f"{when:%a %d %b  %H:%M}  outdoors {_number(world.get('house', {}).get('outdoor'))} °C; {rooms} °C"
 
 
 def _header(world: Mapping[str, Any], guard: Mapping[str, Any]) -> RenderableType:
@@ -175,17 +196,23 @@ def _conflicts(story: Story) -> list[RenderableType]:
         return []
     grid = _lines(8, 25, 33, 16)
     for body in story.conflicts:
-        ways = ", ".join(f"{party['agent']} {_value(party.get('way', party['said']))}" for party in body["parties"])
         winner = str(body["winner"])
-        reason = str(body["reasons"][-1]) if body["reasons"] else ""
         grid.add_row(
             Text(str(body["rung"]), style="magenta"),
             Text(f"{body['device']}/{body['resource']}"),
-            Text(ways),
+            Text(_ways(body)),
             Text(f"{_value(body['value'])} by {winner}" if winner else "as it was", style=COLOURS.get(winner, "")),
-            Text(f"{body['because']}; {reason}".removeprefix("; "), style="dim"),
+            Text(_why_settled(body), style="dim"),
         )
     return [Panel(grid, title="conflicts, and how they were settled", title_align="left", border_style="dim")]
+
+
+def _ways(body: Mapping[str, Any]) -> str:
+    return ", ".join(f"{party['agent']} {_value(party.get('way', party['said']))}" for party in body["parties"])
+
+
+def _why_settled(body: Mapping[str, Any]) -> str:
+    return "; ".join(str(words) for words in (body["because"], *body["reasons"][-1:]) if words)
 
 
 def _tasks(tasks: Mapping[str, Any]) -> list[RenderableType]:

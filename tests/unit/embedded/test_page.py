@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edgeagents.embedded.page import Story, render
+from edgeagents.embedded.page import Story, render, told, told_home
 from edgeagents.subjects import COORDINATOR
 
 SITE_S = datetime(2026, 1, 14, 7, 12, tzinfo=UTC).timestamp()
@@ -97,3 +97,25 @@ def test_settled_conflicts_are_shown_with_what_each_wanted_who_gives_it_and_why(
     text = console.export_text()
     for words in ("conflicts, and how they were settled", "energy 19, air gives way", "20 by comfort", "dear; nash"):
         assert words in text
+
+
+def test_without_a_terminal_what_was_done_and_settled_is_a_line_each() -> None:
+    command = {
+        "status": "refused", "agent": "air", "device": "ventilation", "resource": "Level", "value": "3",
+        "reason": "set 60 s ago: wait 60 s more",
+    }  # fmt: skip
+    assert told("command", command) == "✘ refused  air  ventilation/Level = 3: set 60 s ago: wait 60 s more"
+    assert told("command", command | {"status": "proven", "reason": ""}) == "✔ proven  air  ventilation/Level = 3"
+    settled: dict[str, Any] = {
+        "device": "radiator-office", "resource": "Setpoint", "rung": "lease", "value": "", "winner": "",
+        "because": "dear", "reasons": [], "parties": [{"agent": "energy", "said": "not heard"}],
+    }  # fmt: skip
+    line = "⚖ lease  radiator-office/Setpoint  energy not heard: as it was, dear"
+    assert told("conflict", settled, COORDINATOR) == line
+    assert told("conflict", settled, "mallory") == "", "how a conflict ended is the coordinator's to say"
+    assert told("decision", {"agent": "air", "intents": []}) == "", "a wish alone has done nothing"
+
+
+def test_without_a_terminal_the_home_is_one_line() -> None:
+    assert told_home(WORLD) == "Wed 14 Jan  07:12  outdoors -1.4 °C; living 20.9 °C"
+    assert told_home({}) == "the world is away …"
