@@ -39,6 +39,8 @@ HIGHEST: Final = 0.9  # of what it took at most, so that nothing piles up
 FSYNCS: Final = 200
 WARM_UP_RATE: Final = 250.0
 PEER_START_S: Final = 30.0
+QUIET_S: Final = 1.0  # without a SET for so long: nothing is under way any more
+DRAIN_LOOKS: Final = 60
 SPANS_S: Final = 3.0  # they are sent every second
 Who = AgentSubject | PeerSubject
 
@@ -71,8 +73,7 @@ class Bench:
 
     async def at_rate(self, who: str, rate: float) -> tuple[dict[str, Any], Pass]:
         """Return figures and stamps of one pass at one rate, with what each process used meanwhile."""
-        await asyncio.sleep(0.5)  # what the pass before left behind
-        await self._gateway.sets()
+        await self._drained()
         processes = {name: self._gateway.supervisor.pid(name) for name in self._measured(who)}
         pids = {name: pid for name, pid in processes.items() if pid is not None}
         before = {name: usage(pid)[0] for name, pid in pids.items()}
@@ -92,6 +93,13 @@ class Bench:
             for name, (cpu_s, rss, private) in after.items()
         }
         return row, found
+
+    async def _drained(self) -> None:
+        """Wait until no more SET comes of what the pass before left behind: sent as fast as could be, it piles up."""
+        for _ in range(DRAIN_LOOKS):
+            await asyncio.sleep(QUIET_S)
+            if not await self._gateway.sets():
+                return
 
     def _measured(self, who: str) -> dict[str, str]:
         own = {f"agent-{AGENT_NAME}": "", "guard": "", "core": ""} if who == AGENT else {PEER: ""}
