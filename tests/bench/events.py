@@ -170,10 +170,11 @@ async def warm_up(traffic: Traffic, agent: Who, devices: int) -> None:
 
 
 async def _start_peer(gateway: BenchGateway, traffic: Traffic, peer: PeerSubject, options: Any) -> None:
-    """Start the peer, if we are to, and wait until it answers.
+    """Start the peer, if we are to, and wait until it answers to its own events, and to none of the agent's.
 
     Raises:
         TimeoutError: nothing of it arrived on its topic.
+        RuntimeError: it hears the agent's events, too: it would work in the agent's turn.
     """
     if options.peer_command:
         gateway.start_peer(PeerOptions(options.peer_topic, options.peer_events, options.peer_command))
@@ -182,6 +183,15 @@ async def _start_peer(gateway: BenchGateway, traffic: Traffic, peer: PeerSubject
         if time.monotonic() > give_up_s:
             text = gateway.supervisor.log_tail(PEER)
             raise TimeoutError(f"nothing on {options.peer_topic} in {PEER_START_S:g} s: does the peer hear us? {text}")
+    await asyncio.sleep(QUIET_S)
+    before = traffic.heard[peer.pattern]
+    await traffic.at_rate(AgentSubject(), 100, QUIET_S)
+    await asyncio.sleep(QUIET_S)
+    if traffic.heard[peer.pattern] != before:
+        raise RuntimeError(
+            f"the peer answers to the agent's events, too, and would work in its turn: have it subscribe to "
+            f"{options.peer_events}/# alone"
+        )
 
 
 async def parts(

@@ -7,6 +7,7 @@ each SET tells which event it goes back to. Nothing of the agent or the peer is 
 import asyncio
 import re
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -142,6 +143,7 @@ class Traffic:
         self._answered = 0
         self._progress = asyncio.Event()
         self._acks = bus.client.new_inbox()
+        self.heard: Counter[str] = Counter()  # outputs so far, by a subject's pattern
 
     async def listen(self, subject: "AgentSubject | PeerSubject") -> None:
         """Stamp what a subject publishes, and the stream's word for marked events, from now on."""
@@ -150,6 +152,7 @@ class Traffic:
 
         async def on_output(message: Msg) -> None:
             now_ns = time.time_ns()
+            self.heard[subject.pattern] += 1
             for number in subject.numbers(message):
                 self._seen(number, now_ns, subject.outputs)
 
