@@ -13,7 +13,7 @@ from zlib import crc32
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.device import Device, Profile
-from edgeagents.model.skill import Aim, aim_of
+from edgeagents.model.skill import Aim, Skill, aim_of
 from edgeagents.model.task import TaskWanted
 from edgeagents.model.values import Value, parse_value, same_value
 from edgeagents.protocol.fitting import within
@@ -29,74 +29,99 @@ class Site:
     profiles: Mapping[str, Profile]
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a command is for: looked up once for all agents that would give the same one."""
+
+    problem: str  # why nobody could give it; empty: somebody could, and the rest is known
+    device: Device | None = None
+    kind: str = ""
+    value: Value = None
+
+
 def able(wanted: TaskWanted, site: Site) -> list[str]:
     """Return the agents that could do a task, by name.
 
     Raises:
         InvalidInputError: none could, and why.
     """
-    skilled = {name: agent for name, agent in sorted(site.agents.items()) if agent.skill(wanted.skill) is not None}
+    skilled = {
+        name: (agent, skill) for name, agent in sorted(site.agents.items())
+        if (skill := agent.skill(wanted.skill)) is not None
+    }  # fmt: skip
     if not skilled:
         known = sorted({skill.name for agent in site.agents.values() for skill in agent.skills})
         there = ", ".join(known) or "none"
         raise InvalidInputError(
             f"no agent has skill {wanted.skill!r}: write it into an agent's `skills`; there are {there}"
         )
-    problems = {name: problem_of(agent, wanted, site) for name, agent in skilled.items()}
+    targets: dict[Aim, _Target] = {}
+    problems = {
+        name: _problem(agent, skill, wanted, site, targets) for name, (agent, skill) in skilled.items()
+    }  # fmt: skip
     found = [name for name, problem in problems.items() if not problem]
     if not found:
         raise InvalidInputError("; ".join(dict.fromkeys(problems.values()))[:1500])
     return found
 
 
-def problem_of(agent: AgentDefinition, wanted: TaskWanted, site: Site) -> str:
+def _problem(
+    agent: AgentDefinition, skill: Skill, wanted: TaskWanted, site: Site, targets: dict[Aim, _Target]
+) -> str:  # fmt: skip
     """Return why an agent could not do a task whatever happens; empty when it could."""
-    skill = agent.skill(wanted.skill)
-    if skill is None:
-        return f"agent {agent.name!r} has no skill {wanted.skill!r}"
     try:
         aim = aim_of(skill, wanted.device_name, wanted.resource_name, wanted.value, wanted.params)
     except InvalidInputError as error:
         return str(error)
-    return device_problem(aim, site) or permission_problem(agent, aim, site)
+    target = targets.get(aim)
+    if target is None:
+        target = targets[aim] = _target(aim, site)
+    return target.problem or _not_permitted(agent, aim, target)
 
 
 def device_problem(aim: Aim, site: Site) -> str:
     """Return why nobody could give a command, by devices and profiles; empty when somebody could."""
-    device = site.devices.get(aim.device)
-    if device is None:
-        return f"core-metadata knows no device {aim.device!r}"
-    profile = site.profiles.get(device.profile_name)
-    resource = profile.resource(aim.resource) if profile else None
-    if resource is None:
-        return f"device {aim.device!r} has no resource {aim.resource!r}"
-    if not resource.properties.is_writable:
-        return f"{aim.device}/{aim.resource} is read-only"
-    try:
-        value = parse_value(resource.properties.value_type, aim.value)
-    except InvalidInputError as error:
-        return f"{aim.device}/{aim.resource}: {str(error)[:200]}"
-    limits = (resource.properties.minimum, resource.properties.maximum)
-    return _range_problem(value, *limits, f"the profile's range of {aim.device}/{aim.resource}")
+    return _target(aim, site).problem
 
 
 def permission_problem(agent: AgentDefinition, aim: Aim, site: Site) -> str:
-    """Return why an agent may not give a command by its owner's file; empty when it may; the device must be known."""
-    device = site.devices[aim.device]
-    permissions = [entry for entry in agent.may if entry.resource == aim.resource and entry.fits(device)]
-    if not permissions:
-        return f"agent {agent.name!r} has no permission for {aim.device}/{aim.resource}"
-    resource = site.profiles[device.profile_name].resource(aim.resource)
-    kind = resource.properties.value_type if resource is not None else ""
-    value, problems = parse_value(kind, aim.value), []
-    for entry in permissions:
-        problem = _range_problem(value, entry.minimum, entry.maximum, f"what {agent.name!r} may set")
-        if not problem and entry.values and not any(_is(kind, item, value) for item in entry.values):
-            problem = f"{aim.value[:40]} is none of the values that {agent.name!r} may set"
-        if not problem:
+    """Return why an agent could not give a command, by devices, profiles and its owner's file; empty when it could."""
+    target = _target(aim, site)
+    return target.problem or _not_permitted(agent, aim, target)
+
+
+def _target(aim: Aim, site: Site) -> _Target:
+    device = site.devices.get(aim.device)
+    if device is None:
+        return _Target(f"core-metadata knows no device {aim.device!r}")
+    profile = site.profiles.get(device.profile_name)
+    resource = profile.resource(aim.resource) if profile else None
+    if resource is None:
+        return _Target(f"device {aim.device!r} has no resource {aim.resource!r}", device)
+    kind = resource.properties.value_type
+    if not resource.properties.is_writable:
+        return _Target(f"{aim.device}/{aim.resource} is read-only", device, kind)
+    try:
+        value = parse_value(kind, aim.value)
+    except InvalidInputError as error:
+        return _Target(f"{aim.device}/{aim.resource}: {str(error)[:200]}", device, kind)
+    limits = (resource.properties.minimum, resource.properties.maximum)
+    problem = _range_problem(value, *limits, f"the profile's range of {aim.device}/{aim.resource}")
+    return _Target(problem, device, kind, value)
+
+
+def _not_permitted(agent: AgentDefinition, aim: Aim, target: _Target) -> str:
+    device, problem = target.device, ""
+    for entry in agent.may:
+        if entry.resource != aim.resource or device is None or not entry.fits(device):
+            continue
+        told = _range_problem(target.value, entry.minimum, entry.maximum, f"what {agent.name!r} may set")
+        if not told and entry.values and not any(_is(target.kind, item, target.value) for item in entry.values):
+            told = f"{aim.value[:40]} is none of the values that {agent.name!r} may set"
+        if not told:
             return ""
-        problems.append(problem)
-    return problems[0]
+        problem = problem or told
+    return problem or f"agent {agent.name!r} has no permission for {aim.device}/{aim.resource}"
 
 
 def _is(kind: str, text: str, value: Value) -> bool:

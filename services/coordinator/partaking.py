@@ -13,7 +13,7 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.cooperation import Dispute
 from edgeagents.model.message import MAX_OPTIONS
 from edgeagents.model.skill import Aim
-from edgeagents.protocol.eligibility import Site, device_problem, permission_problem
+from edgeagents.protocol.eligibility import Site, permission_problem
 
 MOST_ASKED: Final = MAX_OPTIONS  # options that parties are asked about
 
@@ -53,8 +53,7 @@ def able(dispute: Dispute, parties: Sequence[str], site: Site) -> tuple[dict[str
 
 
 def _option_problem(agent: AgentDefinition, dispute: Dispute, option: str, site: Site) -> str:
-    aim = Aim(dispute.device, dispute.resource, option)
-    return device_problem(aim, site) or permission_problem(agent, aim, site)
+    return permission_problem(agent, Aim(dispute.device, dispute.resource, option), site)
 
 
 def options_of(dispute: Dispute, site: Site) -> tuple[str, ...]:
