@@ -39,10 +39,12 @@ class Bidder:
     awarded_s: dict[str, float] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    coordinator: bytes = b""
 
     async def start(self) -> "Bidder":
         """Hear calls and say that we are there."""
         self.subscription = await self.bus.subscribe(subjects.act("gw", self.name, subjects.COORDINATOR), self._on_act)
+        self.beats = await self.bus.subscribe(subjects.coordinator("gw"), self._on_beat)
         self._begin(self._announce())
         return self
 
@@ -52,6 +54,7 @@ class Bidder:
             return
         self.is_dead = True
         await self.subscription.unsubscribe()
+        await self.beats.unsubscribe()
         for task in list(self.tasks):
             task.cancel()
         self.states.clear()
@@ -65,6 +68,12 @@ class Bidder:
         """Say once that we are there."""
         said = Announcement(incarnation=self.incarnation, skills=self.skills)
         await self.bus.publish(subjects.announcement("gw", self.name), wire.encode(said), wire.AS_PROTOBUF)
+
+    async def _on_beat(self, message: BusMessage) -> None:
+        """Say at once to a new coordinator that we are there, as an agent does."""
+        if message.data != self.coordinator:
+            self.coordinator = message.data
+            await self.announce()
 
     async def _announce(self) -> None:
         while True:
