@@ -150,25 +150,26 @@ async def _watch(gateway: Gateway, bus: Bus, stop: asyncio.Event, seconds: float
     Where the console is no terminal (a pipe, a log) each thing done is a line, and every few seconds the home is.
     """
     story = Story()
-    page = console is not None and console.is_terminal
+    has_page = console is not None and console.is_terminal
+    tells = console is not None and not has_page
 
     async def on_record(message: BusMessage) -> None:
         with contextlib.suppress(MalformedMessageError, InvalidInputError, ValueError):
             record = wire.decode(AuditRecord, message.data)
             body, writer = json.loads(record.body), subjects.writer(message.subject)
             story.take(record.kind, body, writer)
-            if console is not None and not page and (line := told(record.kind, body, writer)):
+            if tells and (line := told(record.kind, body, writer)):
                 print(line, flush=True)
 
     subscription = await bus.subscribe(subjects.audits(bus.settings.gateway), on_record)
     until_s = time.monotonic() + seconds if seconds else float("inf")
-    live = Live(console=console, screen=True, auto_refresh=False) if page else None
+    live = Live(console=console, screen=True, auto_refresh=False) if has_page else None
     tell_s = 0.0
     with live if live is not None else contextlib.nullcontext():
         while not stop.is_set() and time.monotonic() < until_s:
             if live is not None:
                 await _show(live, gateway, story)
-            elif console is not None and time.monotonic() >= tell_s:
+            elif tells and time.monotonic() >= tell_s:
                 tell_s = time.monotonic() + TELL_HOME_EVERY_S
                 print(told_home(await gateway.state("world", "/api/v3/world")), flush=True)
             with contextlib.suppress(TimeoutError):

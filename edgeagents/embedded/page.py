@@ -73,8 +73,8 @@ def told(kind: str, body: Mapping[str, Any], writer: str = "") -> str:
         reason = f": {body['reason']}" if body["reason"] else ""
         return f"{MARKS.get(str(body['status']), ('·', ''))[0]} {body['status']}  {body['agent']}  {what}{reason}"
     if kind == "conflict" and writer == COORDINATOR:
-        how = f"{_value(body['value'])} by {body['winner']}" if body["winner"] else "as it was"
-        return f"⚖ {body['rung']}  {body['device']}/{body['resource']}  {_ways(body)}: {how}, {_why_settled(body)}"
+        what = f"{body['device']}/{body['resource']}"
+        return f"⚖ {body['rung']}  {what}  {_ways(body)}: {_how_settled(body)}, {_why_settled(body)}"
     return ""
 
 
@@ -196,12 +196,11 @@ def _conflicts(story: Story) -> list[RenderableType]:
         return []
     grid = _lines(8, 25, 33, 16)
     for body in story.conflicts:
-        winner = str(body["winner"])
         grid.add_row(
             Text(str(body["rung"]), style="magenta"),
             Text(f"{body['device']}/{body['resource']}"),
             Text(_ways(body)),
-            Text(f"{_value(body['value'])} by {winner}" if winner else "as it was", style=COLOURS.get(winner, "")),
+            Text(_how_settled(body), style=COLOURS.get(str(body["winner"]), "")),
             Text(_why_settled(body), style="dim"),
         )
     return [Panel(grid, title="conflicts, and how they were settled", title_align="left", border_style="dim")]
@@ -209,6 +208,10 @@ def _conflicts(story: Story) -> list[RenderableType]:
 
 def _ways(body: Mapping[str, Any]) -> str:
     return ", ".join(f"{party['agent']} {_value(party.get('way', party['said']))}" for party in body["parties"])
+
+
+def _how_settled(body: Mapping[str, Any]) -> str:
+    return f"{_value(body['value'])} by {body['winner']}" if body["winner"] else "as it was"
 
 
 def _why_settled(body: Mapping[str, Any]) -> str:

@@ -56,18 +56,14 @@ def able(wanted: TaskWanted, site: Site) -> list[str]:
             f"no agent has skill {wanted.skill!r}: write it into an agent's `skills`; there are {there}"
         )
     targets: dict[Aim, _Target] = {}
-    problems = {
-        name: _problem(agent, skill, wanted, site, targets) for name, (agent, skill) in skilled.items()
-    }  # fmt: skip
+    problems = {name: _problem(agent, skill, wanted, site, targets) for name, (agent, skill) in skilled.items()}
     found = [name for name, problem in problems.items() if not problem]
     if not found:
         raise InvalidInputError("; ".join(dict.fromkeys(problems.values()))[:1500])
     return found
 
 
-def _problem(
-    agent: AgentDefinition, skill: Skill, wanted: TaskWanted, site: Site, targets: dict[Aim, _Target]
-) -> str:  # fmt: skip
+def _problem(agent: AgentDefinition, skill: Skill, wanted: TaskWanted, site: Site, targets: dict[Aim, _Target]) -> str:
     """Return why an agent could not do a task whatever happens; empty when it could."""
     try:
         aim = aim_of(skill, wanted.device_name, wanted.resource_name, wanted.value, wanted.params)
@@ -97,14 +93,14 @@ def _target(aim: Aim, site: Site) -> _Target:
     profile = site.profiles.get(device.profile_name)
     resource = profile.resource(aim.resource) if profile else None
     if resource is None:
-        return _Target(f"device {aim.device!r} has no resource {aim.resource!r}", device)
+        return _Target(f"device {aim.device!r} has no resource {aim.resource!r}")
     kind = resource.properties.value_type
     if not resource.properties.is_writable:
-        return _Target(f"{aim.device}/{aim.resource} is read-only", device, kind)
+        return _Target(f"{aim.device}/{aim.resource} is read-only")
     try:
         value = parse_value(kind, aim.value)
     except InvalidInputError as error:
-        return _Target(f"{aim.device}/{aim.resource}: {str(error)[:200]}", device, kind)
+        return _Target(f"{aim.device}/{aim.resource}: {str(error)[:200]}")
     limits = (resource.properties.minimum, resource.properties.maximum)
     problem = _range_problem(value, *limits, f"the profile's range of {aim.device}/{aim.resource}")
     return _Target(problem, device, kind, value)
