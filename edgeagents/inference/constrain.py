@@ -55,6 +55,10 @@ class Grammars:
             raise InvalidInputError(f"the model's tokenizer cannot be held to a grammar: {error}") from error
         return cls(tokens)
 
+    def spelled(self, token: int) -> bytes:
+        """Return the bytes of a token, which may be a part of a character; of an end token there are none."""
+        return bytes(self._tokens.decode_bytes([token]))
+
     def for_options(self, options: Options) -> "Held":
         """Return what holds one text to an agent's options; raises like `for_schema`."""
         return self._held(f"options {options.digest}", lambda: LLMatcher.grammar_from_lark(grammar_of(options)))

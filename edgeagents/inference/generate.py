@@ -214,7 +214,7 @@ class Loop:
             self._leave(self._running.index(text))
         whole = "".join([*text.parts, rest])
         if rest:
-            found.append(Written(text.request.name, rest, text.tokens[-1] if text.tokens else -1, 0.0, True))
+            found.append(Written(text.request.name, rest, -1, 0.0, True))
         rule = text.request.constraint
         is_whole = rule is None or (reason == "stop" and rule.can_end and not text.stops.is_met and not text.is_cut)
         cached = min(text.cached, len(text.request.prompt))

@@ -49,7 +49,7 @@ def tools_grammar(tools: Sequence[tuple[str, Any]], *, is_required: bool) -> str
         raise InvalidInputError("tools need names, each once")
     calls = []
     for number, (name, arguments) in enumerate(tools):
-        inner = _moved(_NONE if arguments is None else arguments, f"#/anyOf/{number}/properties/arguments")
+        inner = _moved(_arguments(name, arguments), f"#/anyOf/{number}/properties/arguments")
         calls.append(
             {
                 "type": "object",
@@ -63,6 +63,17 @@ def tools_grammar(tools: Sequence[tuple[str, Any]], *, is_required: bool) -> str
         return _grammar(schema)
     whole = json.dumps({**schema, "x-guidance": _COMPACT}, ensure_ascii=True)
     return str(LLMatcher.grammar_from_lark(f"start: TEXT | call\nTEXT: /[^{{\\s](.|\\n)*/\ncall: %json {whole}\n"))
+
+
+def _arguments(name: str, schema: Any) -> Any:
+    """Return the schema of a tool's arguments, which are an object whether it says so or not."""
+    if schema is None or schema == {}:
+        return _NONE
+    if isinstance(schema, Mapping) and "$ref" not in schema:
+        if schema.get("type", "object") != "object":
+            raise InvalidInputError(f"tool {name[:64]!r}: its parameters are an object, not {schema['type']!r:.40}")
+        return {**schema, "type": "object"}
+    return schema
 
 
 def _grammar(schema: dict[str, Any]) -> str:

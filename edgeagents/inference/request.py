@@ -63,13 +63,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A piece of a text; it may be empty while a character or a stop word is not whole."""
+    """A piece of a text; it may be empty while a character or a stop word is not whole.
+
+    Args:
+        name: of the request.
+        text: what can be shown of it by now.
+        token: -1: none, what was held back of earlier ones is shown.
+        log_probability: of the token.
+        is_forced: nothing else could have been written.
+    """
 
     name: str
     text: str
     token: int
     log_probability: float
-    is_forced: bool = False  # nothing else could have been written
+    is_forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ Source: OpenAI API reference, error codes.
 """
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.inference.openai_form import error_form
+from services.inference.openai_form import UNKNOWN_ADDRESS, error_form
 
 BELOW: Final = "/v1/"
 
@@ -27,10 +27,11 @@ class OpenAiErrors:
             await self._app(scope, receive, send)
             return
         start: Message | None = None
-        body = b""
+        body, is_begun = b"", False
 
         async def rewritten(message: Message) -> None:
-            nonlocal start, body
+            nonlocal start, body, is_begun
+            is_begun = True
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 start = message
                 return
@@ -39,13 +40,26 @@ class OpenAiErrors:
                 return
             body += message.get("body", b"")
             if not message.get("more_body", False):
-                told = json.dumps(error_form(start["status"], _text_of(body)), ensure_ascii=False).encode()
-                headers = MutableHeaders(scope=start)
-                headers["content-length"], headers["content-type"] = str(len(told)), "application/json"
-                await send(start)
-                await send({"type": "http.response.body", "body": told})
+                # Without an endpoint no route was found; a route that says 404 means its model.
+                is_unknown = start["status"] == 404 and scope.get("endpoint") is None
+                told = error_form(start["status"], _text_of(body), UNKNOWN_ADDRESS if is_unknown else None)
+                await _answer(send, start, told)
 
-        await self._app(scope, receive, rewritten)
+        try:
+            await self._app(scope, receive, rewritten)
+        except Exception:
+            if not is_begun:
+                start = {"type": "http.response.start", "status": 500, "headers": []}
+                await _answer(send, start, error_form(500, "internal error: see the service's log"))
+            raise  # the server logs it
+
+
+async def _answer(send: Send, start: Message, told: dict[str, Any]) -> None:
+    body = json.dumps(told, ensure_ascii=False).encode()
+    headers = MutableHeaders(scope=start)
+    headers["content-length"], headers["content-type"] = str(len(body)), "application/json"
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
 
 
 def _text_of(body: bytes) -> str:

@@ -7,7 +7,7 @@ Source: OpenAI API reference, chat completions, as of 2026.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -25,6 +25,8 @@ _KINDS: Final = {
     413: "invalid_request_error", 429: "rate_limit_error",
 }  # fmt: skip
 _CODES: Final = {404: "model_not_found", 413: "context_length_exceeded", 429: "rate_limit_exceeded"}
+UNKNOWN_ADDRESS: Final = "unknown_url"
+_LEAST_TOP_P: Final = 1e-9  # the likeliest token alone
 
 
 class _Form(BaseModel):
@@ -120,7 +122,7 @@ class ChatRequest(_Form):
     model: str
     messages: tuple[AskedMessage, ...] = Field(min_length=1, max_length=MOST_MESSAGES)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     stop: str | tuple[str, ...] | None = None
@@ -135,6 +137,12 @@ class ChatRequest(_Form):
     top_logprobs: Literal[0] | None = None
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
+    logit_bias: dict[str, Literal[0]] | None = None
+    functions: tuple[()] | None = Field(None, description="what `tools` was once called: only empty")
+    function_call: Literal["none"] | None = None
+    modalities: tuple[Literal["text"], ...] | None = None
+    audio: None = None
+    web_search_options: None = None
     budget_s: float | None = Field(None, gt=0, le=600, description="ours: refuse or cut off what takes longer")
 
     @field_validator("tools", mode="before")
@@ -155,6 +163,11 @@ class ChatRequest(_Form):
     def is_tool_required(self) -> bool:
         """Return whether a tool has to be called."""
         return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
+
+    @property
+    def least_share(self) -> float:
+        """Return `top_p` as `Sampling` takes it."""
+        return 1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P)
 
     def wanted(self, longest_s: float) -> CompletionRequest:
         """Return what is to be written.
@@ -219,9 +232,15 @@ def call_of(text: str, names: Collection[str]) -> tuple[str, str] | None:
         return None
 
 
-def finish_reason(done: Completion, *, is_call: bool = False) -> str:
-    """Return OpenAI's word for how a text ended; what was cut off for any reason is `length`."""
-    if done.is_capped or done.ending != "stop":
+def finish_reason(done: Completion, *, is_call: bool = False, is_free: bool = False) -> str:
+    """Return OpenAI's word for how a text ended; what was cut off for any reason is `length`.
+
+    Args:
+        done: the text.
+        is_call: it calls a tool.
+        is_free: it might have called one and did not: no grammar says how such a text ends.
+    """
+    if done.ending != "stop" or (done.is_capped and not is_free):
         return "length"
     return "tool_calls" if is_call else "stop"
 
@@ -240,16 +259,31 @@ def tool_calls(name: str, arguments: str, number: str) -> list[dict[str, Any]]:
     return [{"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": arguments}}]
 
 
-def log_probabilities(items: Sequence[Written]) -> dict[str, Any]:
-    """Return how likely each token was; a token within a character has no text of its own."""
-    content = [
-        {"token": item.text, "logprob": item.log_probability, "bytes": list(item.text.encode()), "top_logprobs": []}
-        for item in items
-    ]
+def log_probabilities(items: Sequence[Written], spelled: Callable[[int], bytes]) -> dict[str, Any]:
+    """Return how likely each token was; bytes of one that is a part of a character only make sense with the others'.
+
+    Args:
+        items: what was written.
+        spelled: returns the bytes of a token.
+    """
+    content = []
+    for item in items:
+        if item.token >= 0:
+            part = spelled(item.token)
+            content.append(
+                {"token": part.decode(errors="replace"), "logprob": item.log_probability, "bytes": list(part),
+                 "top_logprobs": []}
+            )  # fmt: skip
     return {"content": content, "refusal": None}
 
 
-def error_form(status: int, text: str) -> dict[str, Any]:
-    """Return an error as OpenAI's clients read it."""
+def error_form(status: int, text: str, code: str | None = None) -> dict[str, Any]:
+    """Return an error as OpenAI's clients read it.
+
+    Args:
+        status: of HTTP.
+        text: what failed.
+        code: what programs look for; without it the usual one of the status.
+    """
     kind = _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": text, "type": kind, "param": None, "code": _CODES.get(status)}}
+    return {"error": {"message": text, "type": kind, "param": None, "code": code or _CODES.get(status)}}

@@ -9,7 +9,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,7 +21,14 @@ from pydantic import BaseModel, ValidationError
 
 from edgeagents.adapters.inference_local import LocalInference, Progress
 from edgeagents.adapters.web_pages import shows, takes
-from edgeagents.errors import EdgeAgentsError, InvalidInputError, NotFoundError, UnavailableError, meaning_of
+from edgeagents.errors import (
+    EdgeAgentsError,
+    InvalidInputError,
+    NotFoundError,
+    TooManyAttemptsError,
+    UnavailableError,
+    meaning_of,
+)
 from edgeagents.inference.engine import Engine, Prepared
 from edgeagents.inference.generate import Finished, Written
 from edgeagents.model.completion import Completion
@@ -48,6 +55,15 @@ class _Asked:
     def names(self) -> frozenset[str]:
         """Return the functions that may be called."""
         return frozenset(tool.function.name for tool in self.request.called)
+
+    def ending(self, done: Completion, *, is_call: bool) -> str:
+        """Return how a text ended, in OpenAI's words."""
+        is_free = bool(self.names) and not self.request.is_tool_required and not done.text.startswith("{")
+        return form.finish_reason(done, is_call=is_call, is_free=is_free)
+
+    def log_probabilities(self, items: Sequence[Written]) -> dict[str, Any] | None:
+        """Return how likely the tokens were, if that was asked for."""
+        return form.log_probabilities(items, self.engine.grammars.spelled) if self.request.logprobs else None
 
     def body(self, kind: str, choice: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
         """Return what all answers share, with one choice."""
@@ -104,9 +120,7 @@ def add_routes(app: FastAPI, shelf: Shelf, longest_s: float) -> None:
         )  # fmt: skip
         if not wanted.stream:
             return await _while_there(request, _whole(asked))
-        items = asked.local.written(engine, prepared)
-        first = await anext(items)  # a refusal is an answer with a status, not a stream
-        return StreamingResponse(_chunks(asked, first, items), media_type="text/event-stream")
+        return await _while_there(request, _begun(asked))
 
 
 def _prepared(body: bytes, shelf: Shelf, longest_s: float) -> tuple[Engine, form.ChatRequest, Prepared]:
@@ -118,7 +132,7 @@ def _prepared(body: bytes, shelf: Shelf, longest_s: float) -> tuple[Engine, form
     _check_name(wanted.model, shelf)
     prepared = engine.prepare(
         wanted.wanted(longest_s), tools=[(tool.function.name, tool.function.parameters) for tool in wanted.called],
-        is_tool_required=wanted.is_tool_required, top_p=wanted.top_p or 1.0,
+        is_tool_required=wanted.is_tool_required, top_p=wanted.least_share,
     )  # fmt: skip
     return engine, wanted, prepared
 
@@ -157,6 +171,23 @@ async def _gone(request: Request) -> None:
         pass
 
 
+async def _begun(asked: _Asked) -> Response:
+    """Return a stream once its text has begun: a refusal until then is an answer with a status."""
+    items = asked.local.written(asked.engine, asked.prepared)
+    first = await anext(items)
+    _check_begun(first, asked)
+    return StreamingResponse(_chunks(asked, first, items), media_type="text/event-stream")
+
+
+def _check_begun(item: Written | Finished, asked: _Asked) -> None:
+    """Refuse what ended before a token of it was written, unless an empty text is the answer."""
+    if not isinstance(item, Finished) or item.tokens or item.reason in ("stop", "length"):
+        return
+    if item.reason == "budget":
+        raise TooManyAttemptsError(f"the language model had no time for it within {asked.prepared.budget_s:g} s")
+    raise UnavailableError(f"the language model could not answer: {item.error or item.reason}")
+
+
 async def _whole(asked: _Asked) -> Response:
     progress, written = Progress(time.monotonic()), list[Written]()
     async with aclosing(asked.local.written(asked.engine, asked.prepared)) as items:
@@ -165,6 +196,7 @@ async def _whole(asked: _Asked) -> Response:
                 progress.take(item)
                 written.append(item)
             else:
+                _check_begun(item, asked)
                 done = progress.completion(item, asked.prepared.prompt_tokens, asked.engine.digest)
                 return JSONResponse(_answer(asked, done, written))
     raise UnavailableError("the language model ended without an answer")
@@ -175,9 +207,9 @@ def _answer(asked: _Asked, done: Completion, written: list[Written]) -> dict[str
     message: dict[str, Any] = {"role": "assistant", "content": done.text, "refusal": None}
     if call is not None:
         message |= {"content": None, "tool_calls": form.tool_calls(*call, asked.id[-24:])}
-    choice: dict[str, Any] = {"message": message, "finish_reason": form.finish_reason(done, is_call=call is not None)}
-    if asked.request.logprobs:
-        choice["logprobs"] = form.log_probabilities(written)
+    choice: dict[str, Any] = {"message": message, "finish_reason": asked.ending(done, is_call=call is not None)}
+    if call is None:
+        choice["logprobs"] = asked.log_probabilities(written)
     return asked.body("chat.completion", choice, usage=form.usage(done))
 
 
@@ -185,7 +217,7 @@ async def _chunks(
     asked: _Asked, first: Written | Finished, items: AsyncGenerator[Written | Finished, None]
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of a stream; a tool call comes as one piece, once it is whole."""
-    progress, held, is_call = Progress(time.monotonic()), "", None
+    progress, held, is_call = Progress(time.monotonic()), list[Written](), None
     yield _event(_chunk(asked, {"role": "assistant", "content": ""}))
     try:
         async with aclosing(_after(first, items)) as all_items:
@@ -198,11 +230,11 @@ async def _chunks(
                 progress.take(item)
                 if is_call is None and item.text:  # the first letter says it: a later brace is text
                     is_call = bool(asked.names) and item.text.startswith("{")
-                if is_call:
-                    held += item.text
-                elif item.text:
-                    logprobs = form.log_probabilities([item]) if asked.request.logprobs else None
-                    yield _event(_chunk(asked, {"content": item.text}, logprobs=logprobs))
+                if is_call or (is_call is None and asked.names):
+                    held.append(item)
+                elif item.text or asked.request.logprobs:
+                    yield _event(_text_chunk(asked, [*held, item]))
+                    held = []
     except EdgeAgentsError as error:  # too late for a status
         yield _event(form.error_form(meaning_of(error).status, str(error)))
     yield b"data: [DONE]\n\n"
@@ -217,19 +249,24 @@ async def _after(
             yield item
 
 
-def _last(asked: _Asked, done: Completion, held: str) -> list[dict[str, Any]]:
+def _last(asked: _Asked, done: Completion, held: Sequence[Written]) -> list[dict[str, Any]]:
     """Return the chunks at the end: a tool call or what was held back for one, how it ended, and the usage."""
-    call = form.call_of(held, asked.names) if held and not done.is_capped else None
+    call = form.call_of("".join(item.text for item in held), asked.names) if held and not done.is_capped else None
     found = []
     if call is not None:
         calls = [{"index": 0, **item} for item in form.tool_calls(*call, asked.id[-24:])]
         found.append(_chunk(asked, {"tool_calls": calls}))
     elif held:
-        found.append(_chunk(asked, {"content": held}))
-    found.append(_chunk(asked, {}, finish_reason=form.finish_reason(done, is_call=call is not None)))
+        found.append(_text_chunk(asked, held))
+    found.append(_chunk(asked, {}, finish_reason=asked.ending(done, is_call=call is not None)))
     if asked.request.stream_options is not None and asked.request.stream_options.include_usage:
         found.append(asked.body("chat.completion.chunk", None, usage=form.usage(done)))
     return found
+
+
+def _text_chunk(asked: _Asked, items: Sequence[Written]) -> dict[str, Any]:
+    text = "".join(item.text for item in items)
+    return _chunk(asked, {"content": text}, logprobs=asked.log_probabilities(items))
 
 
 def _chunk(asked: _Asked, delta: dict[str, Any], **choice: Any) -> dict[str, Any]:

@@ -214,6 +214,28 @@ def test_a_tool_is_called_with_arguments_of_its_own_schema() -> None:
     assert free.can_end
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [None, {}, {"properties": {"a": {"type": "boolean"}}}, {"$ref": "#/$defs/x", "$defs": {"x": {"type": "object"}}}],
+    ids=str,
+)  # fmt: skip
+def test_arguments_are_an_object_whatever_a_tool_says_of_them(parameters: Any) -> None:
+    chance = np.random.default_rng(4)
+    for _ in range(10):
+        text, _ended = written(GRAMMARS.for_tools([("go", parameters)], is_required=True), chance)
+        assert text.startswith('{"name":"go","arguments":{')
+
+
+def test_a_tool_whose_arguments_are_no_object_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"'go'.*'array'"):
+        GRAMMARS.for_tools([("go", {"type": "array"})], is_required=True)
+
+
+def test_the_bytes_of_a_token_are_those_it_writes() -> None:
+    tokens = WORDS.encode("né 温")
+    assert b"".join(GRAMMARS.spelled(token) for token in tokens) == "né 温".encode()
+
+
 def test_tools_without_names_or_with_one_twice_are_refused() -> None:
     for tools in ([], [("a", None), ("a", None)]):
         with pytest.raises(InvalidInputError, match="names"):

@@ -1,5 +1,6 @@
 """What a client asks for is understood or refused, never quietly changed."""
 
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ TOOL = {"type": "function", "function": {"name": "heat", "parameters": {"type": 
 
 def asked(**changes: Any) -> ChatRequest:
     values = {"model": "m", "messages": [{"role": "user", "content": "x"}]} | changes
-    return ChatRequest.model_validate(values)
+    return ChatRequest.model_validate_json(json.dumps(values))
 
 
 def test_usual_values_are_openais() -> None:
@@ -70,6 +71,9 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any]) -> None:
         {"n": 2}, {"top_logprobs": 5}, {"frequency_penalty": 1.0}, {"temperature": 3}, {"messages": []},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         {"messages": [{"role": "king", "content": "x"}]}, {"max_tokens": 0}, {"tools": [{"type": "web_search"}]},
+        {"n": 10**20}, {"top_p": -0.1}, {"logit_bias": {"50256": -100}}, {"functions": [{"name": "heat"}]},
+        {"function_call": "auto"}, {"modalities": ["text", "audio"]}, {"audio": {"voice": "x", "format": "wav"}},
+        {"web_search_options": {}},
     ],
     ids=str,
 )  # fmt: skip
@@ -78,11 +82,20 @@ def test_what_is_not_supported_and_would_change_the_answer_is_refused(changes: d
         asked(**changes)
 
 
+def test_what_asks_for_nothing_is_not_refused() -> None:
+    empty = {"logit_bias": {}, "functions": [], "function_call": "none", "modalities": ["text"], "audio": None, "n": 1}
+    assert asked(**empty).wanted(30.0) == asked().wanted(30.0)
+    assert (asked().least_share, asked(top_p=0.5).least_share) == (1.0, 0.5)
+    assert 0 < asked(top_p=0).least_share < 1e-6
+
+
 def test_an_answer_that_was_cut_off_says_length_whatever_it_holds() -> None:
     assert finish_reason(Completion(text="{}")) == "stop"
     assert finish_reason(Completion(text="{}"), is_call=True) == "tool_calls"
     assert finish_reason(Completion(text="{", is_capped=True), is_call=True) == "length"
     assert finish_reason(Completion(ending="budget")) == "length"
+    assert finish_reason(Completion(text="so", is_capped=True), is_free=True) == "stop"
+    assert finish_reason(Completion(text="so", is_capped=True, ending="length"), is_free=True) == "length"
 
 
 def test_a_call_is_read_and_anything_else_is_text() -> None:
@@ -95,4 +108,5 @@ def test_a_call_is_read_and_anything_else_is_text() -> None:
 def test_errors_have_the_types_that_clients_look_for() -> None:
     assert error_form(429, "x")["error"]["type"] == "rate_limit_error"
     assert error_form(404, "x")["error"]["code"] == "model_not_found"
+    assert error_form(404, "x", "unknown_url")["error"]["code"] == "unknown_url"
     assert error_form(503, "x")["error"]["type"] == "server_error"
