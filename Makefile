@@ -61,7 +61,7 @@ replay-demo: setup ## 1,000 decisions of a busy home, made again from its audit:
 	$(BIN)/pytest tests/scenarios/test_replay.py -m long -s $(ARGS)
 
 test: setup ## all tests that this machine can run; says what it leaves out
-	$(BIN)/pytest -m "not edgex and not long and not faults and not docker" -n auto --dist loadgroup $(ARGS)
+	$(BIN)/pytest -m "not edgex and not long and not faults and not docker" -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 	@echo "left out: the contract suite on a running EdgeX of yours (make test-edgex), faults (make test-faults)," \
 	"containers (make test-compose)," \
 	"all faults, minutes of load and of fuzzing (make test-long)"

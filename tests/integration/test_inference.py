@@ -23,8 +23,6 @@ from tests.nats import NatsServer
 from tests.services import ServiceProcess
 from tests.tiny_model import NAME, tiny_model
 
-pytestmark = pytest.mark.xdist_group("inference")
-
 MOST_OF_CLIENT = 12
 OPTIONS = Options(
     slots=(

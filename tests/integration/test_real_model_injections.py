@@ -15,7 +15,7 @@ from edgeagents.model.options import Options
 from tests.real_model import MODEL, needs_model
 from tests.unit.services.agent.test_injections import PAYLOADS, PLACES, permitted, prompt_of
 
-pytestmark = [needs_model, pytest.mark.xdist_group("model")]
+pytestmark = needs_model
 SECRET = "heron-7391-quartz"  # what another agent of the gateway was told
 FOREIGN = CompletionRequest(
     messages=(

@@ -7,7 +7,7 @@ import pytest
 from edgeagents.inference.engine import Engine
 from tests.real_model import Load, engine_of, needs_model, own_memory_bytes
 
-pytestmark = [needs_model, pytest.mark.xdist_group("model")]
+pytestmark = needs_model
 MIB = 1 << 20
 
 

@@ -80,7 +80,6 @@ def is_whole(trace: list[Received]) -> bool:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.xdist_group("gateway")
 async def test_one_trace_follows_an_event_to_its_proof(collector: Collector, gateway: Gateway) -> None:
     await until(lambda: any(is_whole(trace) for trace in collector.traces().values()), 45)
     trace = next(trace for trace in collector.traces().values() if is_whole(trace))
@@ -97,7 +96,6 @@ async def test_one_trace_follows_an_event_to_its_proof(collector: Collector, gat
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.xdist_group("gateway")
 async def test_metrics_reach_edgexs_bus_once_keeper_says_so_and_events_come_by_http(gateway: Gateway) -> None:
     bus = await gateway.connect()
     try:

