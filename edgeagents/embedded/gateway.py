@@ -48,6 +48,18 @@ PLACE_FILE: Final = "gateway.json"
 # What was under way to a process when it died comes again after the wait for its acknowledgement.
 SETTLE_S: Final = ACK_WAIT_S + 15.0
 INFERENCE_PORT: Final = 59743
+# They import much, and much of it the same: they are forked from one process that has imported it.
+FORKED: Final = (
+    "edgeagents.embedded.core",
+    "services.agent",
+    "services.coordinator",
+    "services.guard",
+    "services.world",
+)
+IMPORTED: Final = (
+    "edgeagents.quick_start", "uvloop", "edgeagents.embedded.core", "services.agent.app", "services.coordinator.app",
+    "services.guard.app", "services.world.app",
+)  # fmt: skip
 PREFERRED_PORTS: Final = {
     "nats": 4222, "keeper": 59890, "metadata": 59881, "data": 59880, "command": 59882, "guard": 59740, "world": 59980,
     "coordinator": 59741,
@@ -103,7 +115,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         """Prepare; nothing runs yet."""
-        self.supervisor = Supervisor(self.plan.folder / "log")
+        self.supervisor = Supervisor(self.plan.folder / "log", FORKED, IMPORTED)
         self.http = httpx.AsyncClient(timeout=5.0)
 
     # --- start and stop --------------------------------------------------------------------------

@@ -1,29 +1,32 @@
 """Child processes kept alive: started, watched, started again when they end, ended together.
 
 Each child leads its own process group and dies with this process, so nothing is left running even after kill -9.
+Modules that are said to share their imports are forked from one process that has made them (`fork_server.py`); all else
+is started as a program of its own.
 
 Source: prctl(2) PR_SET_PDEATHSIG; field notes on supervision.
 """
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edgeagents.embedded.fork_server import Forked, ForkServer, Order, die_with_parent
+
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG: Final = 1
 STEADY_S: Final = 5.0
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 LOOK_AGAIN_S: Final = 0.5
+_Process = asyncio.subprocess.Process | Forked
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,20 @@ class Child:
 class Supervisor:
     """Runs children until `stop`; their output goes to one log file each."""
 
-    def __init__(self, log_folder: Path) -> None:
-        """Write logs to a folder, made when it is not there."""
+    def __init__(self, log_folder: Path, forked: Collection[str] = (), imports: Sequence[str] = ()) -> None:
+        """Prepare; nothing runs yet.
+
+        Args:
+            log_folder: made when it is not there.
+            forked: modules that are forked when a child runs them as `python -m`.
+            imports: modules that are imported before, in this order.
+        """
         log_folder.mkdir(parents=True, exist_ok=True)
         self._logs = log_folder
+        self._forked = frozenset(forked if sys.platform == "linux" else ())
+        self._forks = ForkServer(imports, log_folder / "fork-server.log")
         self._keepers: dict[str, asyncio.Task[None]] = {}
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._processes: dict[str, _Process] = {}
         self.restarts: dict[str, int] = {}
 
     def start(self, child: Child) -> None:
@@ -58,6 +69,11 @@ class Supervisor:
         """Return the process id of a child that runs now, else None."""
         process = self._processes.get(name)
         return process.pid if process is not None and process.returncode is None else None
+
+    @property
+    def fork_server_pid(self) -> int | None:
+        """Process id of what children are forked from, if it runs."""
+        return self._forks.pid
 
     @property
     def names(self) -> list[str]:
@@ -86,6 +102,7 @@ class Supervisor:
                 log.warning("%s did not end in time, killing it", name)
                 _signal(process, signal.SIGKILL)
                 await process.wait()
+        await self._forks.stop()
 
     async def kill(self) -> None:
         """End all children at one moment, as a power cut would; they can be started again."""
@@ -106,13 +123,13 @@ class Supervisor:
                 process = self._processes[child.name] = await self._run(child)
                 code = f"code {await self._ended(child, process)}"
             except OSError as error:
-                code = f"{child.command[0]}: {error.strerror}"
+                code = f"{child.command[0]}: {error.strerror or error}"
             pause_s = FIRST_PAUSE_S if time.monotonic() - started_s > STEADY_S else min(pause_s * 2, LONGEST_PAUSE_S)
             self.restarts[child.name] = self.restarts.get(child.name, 0) + 1
             log.warning("%s ended (%s), starting it again in %.1f s", child.name, code, pause_s)
             await asyncio.sleep(pause_s)
 
-    async def _ended(self, child: Child, process: asyncio.subprocess.Process) -> int:
+    async def _ended(self, child: Child, process: _Process) -> int:
         """Wait until a child has ended and return its code; end it when it says that it is stuck."""
         ended = asyncio.ensure_future(process.wait())
         try:
@@ -128,7 +145,11 @@ class Supervisor:
         finally:
             ended.cancel()
 
-    async def _run(self, child: Child) -> asyncio.subprocess.Process:
+    async def _run(self, child: Child) -> _Process:
+        match child.command:
+            case [sys.executable, "-m", str(module), *arguments] if module in self._forked:
+                environ, path = {**os.environ, **child.env}, self._logs / f"{child.name}.log"
+                return await self._forks.run(Order(child.name, module, arguments, environ, str(path.absolute())))
         with (self._logs / f"{child.name}.log").open("ab") as output:
             return await asyncio.create_subprocess_exec(
                 *child.command,
@@ -137,16 +158,12 @@ class Supervisor:
                 stderr=output,
                 env={**os.environ, **child.env},
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,
             )
 
 
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def _signal(process: _Process, number: signal.Signals) -> None:
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
         return
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

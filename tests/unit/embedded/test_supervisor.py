@@ -1,4 +1,4 @@
-"""Child processes: started again when they end, ended together, gone when their parent is."""
+"""Child processes: started again when they end, ended together, gone when their parent is; forked or programs."""
 
 import asyncio
 import os
@@ -13,12 +13,20 @@ from edgeagents.embedded import supervisor as supervisor_module
 from edgeagents.embedded.supervisor import Child, Supervisor
 from tests.contract.waiting import until
 
+SAID = "tests.unit.embedded.said"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 
 
 def child(name: str, code: str, **env: str) -> Child:
     """Return a child that runs some Python."""
-    return Child(name, [sys.executable, "-c", code], env)
+    return Child(name, [sys.executable, "-m", SAID, code], env)
+
+
+@pytest.fixture(params=["forked", "programs"])
+def found(request: pytest.FixtureRequest, tmp_path: Path) -> Supervisor:
+    """Return a supervisor whose children are forked, or started as programs of their own."""
+    forked = [SAID] if request.param == "forked" else []
+    return Supervisor(tmp_path / "log", forked, ["json", "uvloop"])
 
 
 def is_alive(pid: int) -> bool:
@@ -29,8 +37,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def test_a_child_that_is_killed_is_started_again_and_counted(tmp_path: Path) -> None:
-    found = Supervisor(tmp_path / "log")
+async def test_a_child_that_is_killed_is_started_again_and_counted(found: Supervisor) -> None:
     found.start(child("sleeper", "import time; time.sleep(60)"))
     first = await until(lambda: found.pid("sleeper"), "it runs")
     os.kill(first, signal.SIGKILL)
@@ -43,8 +50,7 @@ async def test_a_child_that_is_killed_is_started_again_and_counted(tmp_path: Pat
     assert found.pid("sleeper") is None
 
 
-async def test_output_and_environment_go_where_they_should(tmp_path: Path) -> None:
-    found = Supervisor(tmp_path / "log")
+async def test_output_and_environment_go_where_they_should(found: Supervisor) -> None:
     code = "import os, sys, time; print('said', os.environ['WORD']); print('oops', file=sys.stderr, flush=True)"
     found.start(child("talker", code + "; sys.stdout.flush(); time.sleep(60)", WORD="hello"))
     await until(lambda: "said hello" in found.log_tail("talker"), "it has spoken")
@@ -57,7 +63,7 @@ async def test_output_and_environment_go_where_they_should(tmp_path: Path) -> No
 
 
 async def test_one_that_ends_at_once_is_started_again_with_growing_pauses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    found: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
     original = asyncio.sleep
@@ -67,7 +73,6 @@ async def test_one_that_ends_at_once_is_started_again_with_growing_pauses(
         await original(0 if len(pauses) < 7 else 60)
 
     monkeypatch.setattr("edgeagents.embedded.supervisor.asyncio.sleep", sleep)
-    found = Supervisor(tmp_path / "log")
     found.start(Child("failer", ["/bin/false"]))
     async with asyncio.timeout(10):
         while len(pauses) < 7:
@@ -77,17 +82,15 @@ async def test_one_that_ends_at_once_is_started_again_with_growing_pauses(
 
 
 async def test_a_command_that_is_not_there_is_told_and_tried_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    found: Supervisor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = Supervisor(tmp_path / "log")
     found.start(Child("missing", [str(tmp_path / "no-such-program")]))
     await until(lambda: found.restarts.get("missing"), "it was tried")
     assert "no-such-program: No such file or directory" in caplog.text
     await found.stop()
 
 
-async def test_who_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
-    found = Supervisor(tmp_path / "log")
+async def test_who_does_not_end_in_time_is_killed(found: Supervisor) -> None:
     found.start(child("stubborn", STUBBORN))
     await until(lambda: "up" in found.log_tail("stubborn"), "it ignores SIGTERM by now")
     pid = found.pid("stubborn")
@@ -96,10 +99,9 @@ async def test_who_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
     assert not is_alive(pid)
 
 
-async def test_one_that_is_stuck_is_ended_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_is_stuck_is_ended_and_started_again(found: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor_module, "LOOK_AGAIN_S", 0.01)
     answers = iter([False, True])
-    found = Supervisor(tmp_path / "log")
     sleeper = Child("sleeper", child("", STUBBORN).command, is_stuck=lambda: next(answers, False))
     found.start(sleeper)
     first = await until(lambda: found.pid("sleeper"), "it runs")
@@ -110,8 +112,7 @@ async def test_one_that_is_stuck_is_ended_and_started_again(tmp_path: Path, monk
     assert not is_alive(second)
 
 
-async def test_killed_together_nobody_is_started_again_until_asked_to(tmp_path: Path) -> None:
-    found = Supervisor(tmp_path / "log")
+async def test_killed_together_nobody_is_started_again_until_asked_to(found: Supervisor) -> None:
     sleepers = [child(f"sleeper-{number}", "import time; time.sleep(60)") for number in (1, 2)]
     for sleeper in sleepers:
         found.start(sleeper)
@@ -124,8 +125,7 @@ async def test_killed_together_nobody_is_started_again_until_asked_to(tmp_path: 
     await found.stop()
 
 
-async def test_stopping_before_anything_started_is_fine(tmp_path: Path) -> None:
-    found = Supervisor(tmp_path / "log")
+async def test_stopping_before_anything_started_is_fine(found: Supervisor) -> None:
     await found.stop()
     found.start(child("late", "import time; time.sleep(60)"))
     await found.stop()
@@ -153,3 +153,107 @@ asyncio.run(main())
         assert is_alive(pid)
         parent.kill()
     asyncio.run(until(lambda: not is_alive(pid), "the child went with its parent"))
+
+
+# --- of those that are forked ------------------------------------------------------------------------
+
+SLEEP = "import time; time.sleep(60)"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="they are forked on Linux")
+
+
+@pytest.fixture
+def forks(tmp_path: Path) -> Supervisor:
+    return Supervisor(tmp_path / "log", [SAID], ["json"])
+
+
+@linux
+async def test_when_what_they_are_forked_from_is_killed_all_are_started_again(forks: Supervisor) -> None:
+    names = ["one", "two"]
+    for name in names:
+        forks.start(child(name, SLEEP))
+    first = [await until(lambda name=name: forks.pid(name), "it runs") for name in names]
+    server = forks.fork_server_pid
+    assert server is not None
+    os.kill(server, signal.SIGKILL)
+    again = [
+        await until(lambda name=name, old=old: forks.pid(name) not in (None, old) and forks.pid(name), "another runs")
+        for name, old in zip(names, first, strict=True)
+    ]
+    assert [is_alive(pid) for pid in (*first, *again)] == [False, False, True, True]
+    assert forks.fork_server_pid not in (None, server)
+    await forks.stop()
+    assert (forks.fork_server_pid, is_alive(again[0])) == (None, False)
+
+
+@linux
+async def test_what_cannot_be_imported_is_told_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = Supervisor(tmp_path / "log", [SAID], ["no_such_module"])
+    found.start(child("sleeper", SLEEP))
+    await until(lambda: found.restarts.get("sleeper"), "it was tried")
+    assert "the fork server has ended (code 1): see" in caplog.text
+    assert "no_such_module" in found.log_tail("fork-server")
+    await found.stop()
+
+
+@linux
+async def test_nothing_is_forked_while_threads_run(tmp_path: Path) -> None:
+    found = Supervisor(tmp_path / "log", [SAID], ["tests.unit.embedded.with_a_thread"])
+    found.start(child("sleeper", SLEEP))
+    await until(lambda: "1 threads run" in found.log_tail("fork-server"), "it says why not")
+    assert found.pid("sleeper") is None
+    await found.stop()
+
+
+@linux
+async def test_a_forked_child_is_a_process_like_any_other(forks: Supervisor) -> None:
+    code = """
+import gc, os, signal, sys, threading, time
+print(sys.argv[2:], __name__, gc.isenabled(), len(os.listdir('/proc/self/fd')), flush=True)
+print(open('/proc/self/comm').read().strip(), signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL)
+threading.Thread(target=lambda: print('a thread')).start()
+import atexit
+atexit.register(print, 'at exit')
+sys.exit(7)
+"""
+    forks.start(Child("talker", [sys.executable, "-m", SAID, code, "--one", "two"]))
+    await until(lambda: forks.restarts.get("talker"), "it has ended")
+    lines = forks.log_tail("talker", 100).splitlines()
+    assert lines[0] == "['--one', 'two'] __main__ True 4", "in, out, error and the folder that is listed"
+    assert lines[1:4] == ["talker True", "a thread", "at exit"]
+    await forks.stop()
+
+
+@linux
+async def test_its_code_is_told(forks: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
+    forks.start(child("failer", "import sys; sys.exit('it cannot work')"))
+    forks.start(child("killed", "import os; os.kill(os.getpid(), 9)"))
+    await until(lambda: {"failer", "killed"} <= set(forks.restarts), "both have ended")
+    assert "failer ended (code 1)" in caplog.text
+    assert "killed ended (code -9)" in caplog.text
+    assert "it cannot work" in forks.log_tail("failer")
+    await forks.stop()
+
+
+@linux
+def test_no_forked_one_is_left_when_the_gateway_is_killed(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, sys
+from pathlib import Path
+from edgeagents.embedded.supervisor import Child, Supervisor
+async def main():
+    found = Supervisor(Path({str(tmp_path)!r}), [{SAID!r}], ["json"])
+    found.start(Child("sleeper", [sys.executable, "-m", {SAID!r}, {SLEEP!r}]))
+    while found.pid("sleeper") is None:
+        await asyncio.sleep(0.01)
+    print(found.pid("sleeper"), found.fork_server_pid, flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert all(is_alive(pid) for pid in pids)
+        parent.kill()
+    asyncio.run(until(lambda: not any(is_alive(pid) for pid in pids), "they went with the gateway"))
