@@ -84,6 +84,8 @@ class Plan:
         model: folder of the language model that `start_model` serves; none: there is none.
         gateway: its name.
         gateways_file: the owner's gateways.yaml; None: it has no peers.
+        forks: services are forked from one process that has imported what they share; False: each imports for itself,
+            as it does in a container.
     """
 
     folder: Path
@@ -100,6 +102,7 @@ class Plan:
     model: Path | None = None
     gateway: str = GATEWAY
     gateways_file: Path | None = None
+    forks: bool = True
 
 
 @dataclass(slots=True)
@@ -115,7 +118,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         """Prepare; nothing runs yet."""
-        self.supervisor = Supervisor(self.plan.folder / "log", FORKED, IMPORTED)
+        self.supervisor = Supervisor(self.plan.folder / "log", FORKED if self.plan.forks else (), IMPORTED)
         self.http = httpx.AsyncClient(timeout=5.0)
 
     # --- start and stop --------------------------------------------------------------------------

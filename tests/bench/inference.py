@@ -4,8 +4,9 @@
 
 Needs the model (`make model`). A gateway of processes as in `make demo`, with ten agents; their questions are asked
 over NATS by their own users, so with their own rights. All ask at once, each its next question once the last is
-answered; one asks four at a time, and must not delay the others. Waits are from question to answer. The last line is
-JSON.
+answered; one asks four at a time, and must not delay the others. Waits are from question to answer. Memory is
+that of the demo's gateway, whose services are forked from one process, which counts; with `--programs` each imports for
+itself, as in a container. The last line is JSON.
 """
 
 import argparse
@@ -131,9 +132,9 @@ async def _connect(gateway: Gateway, agent: str) -> Bus:
 
 def memory_mib(gateway: Gateway) -> dict[str, dict[str, float]]:
     """Return PSS and RSS of each process of a gateway."""
-    found = {}
-    for name in gateway.supervisor.names:
-        pid = gateway.supervisor.pid(name)
+    found, supervisor = {}, gateway.supervisor
+    pids = {name: supervisor.pid(name) for name in supervisor.names} | {"fork server": supervisor.fork_server_pid}
+    for name, pid in pids.items():
         if pid is not None:
             lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
             found[name] = {word.lower(): int(lines[word].split()[0]) / 1024 for word in ("Pss", "Rss")}
@@ -142,7 +143,9 @@ def memory_mib(gateway: Gateway) -> dict[str, dict[str, float]]:
 
 async def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the gateway and return all figures."""
-    plan = Plan(folder / "state", profiles(folder / "home"), 60.0, START, model=arguments.model)
+    plan = Plan(
+        folder / "state", profiles(folder / "home"), 60.0, START, model=arguments.model, forks=not arguments.programs
+    )
     plan.folder.mkdir()
     gateway = Gateway(plan)
     gateway.start()
@@ -168,6 +171,7 @@ def main() -> None:
     """Measure and say what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=20, help="of each agent")
+    parser.add_argument("--programs", action="store_true", help="fork nothing: each service imports for itself")
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--wait", type=float, default=120.0, help="seconds for gateway and model to be up")
     arguments = parser.parse_args()
