@@ -40,6 +40,7 @@ class Together(LoadScopeScheduling):
         return group_of(nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
     """Have tests that run at once be handed out in groups, whatever `--dist` says."""
     return Together(config, log)

@@ -4,8 +4,9 @@
             <-- began, ended ------------------------------
 
 The server does nothing but import, fork and say who has ended; it has no thread, so that a fork is a whole copy. A
-child leads its own process group, gets its own environment and log, and runs as `python -m` would run it; it dies with
-the server, and the server with the gateway. What Python itself reads from its environment is the server's.
+child leads its own session, gets its own environment and log, and runs as `python -m` would run it; it dies with the
+server, and the server with the gateway. Signals that end a whole unit the server leaves to its children. What Python
+itself and the C library read from their environment is the server's.
 
 For processes of one gateway on one machine. In containers each service imports for itself.
 
@@ -20,10 +21,11 @@ import importlib
 import json
 import os
 import runpy
-import select
+import selectors
 import signal
 import socket
 import sys
+import traceback
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -32,6 +34,8 @@ from typing import Any, Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
+_DYING_S: Final = 5.0
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +148,27 @@ class _Life:
     def order(self, order: Order) -> "asyncio.Future[Forked]":
         """Have something run."""
         began: asyncio.Future[Forked] = asyncio.get_running_loop().create_future()
+        if self.is_over:  # it ended while it was waited for
+            began.set_exception(self._gone())
+            return began
         self._ordered.append(began)  # they begin in the order in which they are ordered
         self._writer.write(json.dumps(asdict(order)).encode() + b"\n")
         return began
 
     async def end(self) -> None:
-        """End it."""
+        """End it, whatever it does just now, and all children that are left."""
         self.is_over = True
-        self._writer.close()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
         await self._hearing
 
     async def _hear(self, reader: asyncio.StreamReader) -> None:
         try:
             while line := await reader.readline():
                 told = json.loads(line)
-                if "code" in told:
+                if "error" in told:
+                    self._ordered.popleft().set_exception(OSError(None, f"it cannot be forked: {told['error']}"))
+                elif "code" in told:
                     self._children.pop(told["pid"]).end(told["code"])
                 else:
                     self._children[told["pid"]] = Forked(told["pid"])
@@ -168,16 +178,38 @@ class _Life:
         finally:
             self.is_over = True
             self._writer.close()
-            code = await self.process.wait()
-            for child in self._children.values():
-                child.end(-signal.SIGKILL)  # with it
+            await self.process.wait()
+            for child in self._children.values():  # the system kills them, which takes a moment
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_DYING_S):
+                        await _gone(child.pid)
+                child.end(-signal.SIGKILL)
             for began in self._ordered:
-                began.set_exception(OSError(None, f"the fork server has ended (code {code}): see {self._log}"))
+                began.set_exception(self._gone())
+
+    def _gone(self) -> OSError:
+        return OSError(None, f"the fork server has ended (code {self.process.returncode}): see {self._log}")
+
+
+async def _gone(pid: int) -> None:
+    """Wait until a process that is nobody's child has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def _kill(began: "asyncio.Future[Forked]") -> None:
     if not began.cancelled() and began.exception() is None:
-        os.killpg(began.result().pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(began.result().pid, signal.SIGKILL)
 
 
 def die_with_parent() -> None:
@@ -194,6 +226,9 @@ def main(argv: Sequence[str]) -> int:
     Args:
         argv: number of the socket, then the modules to import.
     """
+    # Who ends a whole unit signals us, too: our children would be killed while they end in order.
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
     for name in argv[1:]:
         importlib.import_module(name)
     threads = len(os.listdir("/proc/self/task"))
@@ -203,9 +238,8 @@ def main(argv: Sequence[str]) -> int:
     # What is there now is never collected: a collection would write to it, and so end the sharing.
     gc.collect()
     gc.freeze()
-    server = os.getpid()
     order = _serve(socket.socket(fileno=int(argv[0])))
-    return 0 if order is None else _become(order, server)
+    return 0 if order is None else _run(order)
 
 
 def _serve(orders: socket.socket) -> Order | None:
@@ -215,30 +249,53 @@ def _serve(orders: socket.socket) -> Order | None:
     wakes.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
-    rest = b""
-    while True:
-        ready, _, _ = select.select([orders, woken], [], [])
-        if woken in ready:
-            woken.recv(4096)
-            for pid, code in _ended():
-                _tell(orders, pid=pid, code=code)
-        if orders not in ready:
-            continue
-        part = orders.recv(1 << 16)
-        if not part:
-            return None
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for end in (orders, woken, wakes):
-                    end.close()
-                return Order(**json.loads(line))
-            with contextlib.suppress(OSError):  # the child does so, too: whoever comes first
-                os.setpgid(pid, pid)
-            _tell(orders, pid=pid)
+    with woken, wakes, orders, selectors.DefaultSelector() as selector:
+        selector.register(orders, selectors.EVENT_READ)
+        selector.register(woken, selectors.EVENT_READ)
+        rest = b""
+        while True:
+            ready = {key.fileobj for key, _ in selector.select()}
+            if woken in ready:
+                woken.recv(4096)
+                for pid, code in _ended():
+                    _tell(orders, pid=pid, code=code)
+            if orders not in ready:
+                continue
+            part = orders.recv(1 << 16)
+            if not part:
+                return None
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                order = Order(**json.loads(line))
+                try:
+                    pid = _forked(order)
+                except OSError as error:  # too many processes, too little memory: the others go on
+                    _tell(orders, error=str(error))
+                    continue
+                if pid == 0:
+                    return order
+                _tell(orders, pid=pid)
+
+
+def _forked(order: Order) -> int:
+    """Fork a child and return its pid once it can be signalled like any program; in the child return 0."""
+    ready, begun = os.pipe()
+    server = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # what a child is told before it can hear waits for it
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _settled(order, server)
+    except BaseException:
+        os.close(ready)
+        raise
+    finally:
+        os.close(begun)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    if pid != 0:
+        os.read(ready, 1)  # nothing ever comes: the child has closed its end, or has ended
+    os.close(ready)
+    return pid
 
 
 def _ended() -> list[tuple[int, int]]:
@@ -254,16 +311,28 @@ def _ended() -> list[tuple[int, int]]:
         found.append((pid, os.waitstatus_to_exitcode(status)))
 
 
-def _tell(orders: socket.socket, **what: int) -> None:
+def _tell(orders: socket.socket, **what: int | str) -> None:
     orders.sendall(json.dumps(what).encode() + b"\n")
 
 
-def _become(order: Order, server: int) -> int:
-    """Run what was ordered in this process, which was just forked; return its exit code."""
-    os.setpgid(0, 0)  # no terminal signals us: the server leads a session of its own
+def _settled(order: Order, server: int) -> None:
+    try:
+        _settle(order, server)
+    except BaseException:  # noqa: BLE001  # it must not go on as a second server
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _settle(order: Order, server: int) -> None:
+    """Become what `subprocess` would have made of a child: own session, signals, environment and output."""
+    signal.set_wakeup_fd(-1)
+    for number in (*_ENDING, signal.SIGCHLD):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    os.setsid()
     die_with_parent()
     if os.getppid() != server:  # it ended before we asked to end with it
-        return 1
+        os._exit(1)
     ctypes.CDLL(None).prctl(_PR_SET_NAME, order.name.encode()[:15], 0, 0, 0)
     os.environ.clear()
     os.environ.update(order.env)
@@ -272,6 +341,10 @@ def _become(order: Order, server: int) -> int:
     os.dup2(output, 2)
     os.close(output)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _run(order: Order) -> int:
+    """Run what was ordered and return its exit code."""
     gc.enable()  # what imports most cheaply switched it off
     sys.argv = [order.module, *order.arguments]
     imported: Any = sys.modules.get(order.module)

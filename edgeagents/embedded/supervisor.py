@@ -26,6 +26,7 @@ STEADY_S: Final = 5.0
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 LOOK_AGAIN_S: Final = 0.5
+FORK_SERVER: Final = "fork-server"
 _Process = asyncio.subprocess.Process | Forked
 
 
@@ -56,7 +57,7 @@ class Supervisor:
         log_folder.mkdir(parents=True, exist_ok=True)
         self._logs = log_folder
         self._forked = frozenset(forked if sys.platform == "linux" else ())
-        self._forks = ForkServer(imports, log_folder / "fork-server.log")
+        self._forks = ForkServer(imports, log_folder / f"{FORK_SERVER}.log")
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._processes: dict[str, _Process] = {}
         self.restarts: dict[str, int] = {}
@@ -76,14 +77,22 @@ class Supervisor:
         return self._forks.pid
 
     @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of all children that run, and of what they are forked from."""
+        found = {name: self.pid(name) for name in self.names} | {FORK_SERVER: self.fork_server_pid}
+        return {name: pid for name, pid in found.items() if pid is not None}
+
+    @property
     def names(self) -> list[str]:
         """Names of all children, in the order they were started."""
         return list(self._keepers)
 
     def log_tail(self, name: str, lines: int = 5) -> str:
-        """Return the last lines a child wrote."""
-        path = self._logs / f"{name}.log"
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+        """Return the last lines a child wrote, or, if nothing, what it should be forked from."""
+        for path in (self._logs / f"{name}.log", self._logs / f"{FORK_SERVER}.log"):
+            if path.exists() and (found := path.read_text(errors="replace").splitlines()[-lines:]):
+                return "\n".join(found)
+        return ""
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """End all children, the last started first: SIGTERM, and SIGKILL to whoever is left after `grace_s`."""
@@ -113,6 +122,7 @@ class Supervisor:
                 _signal(process, signal.SIGKILL)
         await asyncio.gather(*self._keepers.values(), return_exceptions=True)
         await asyncio.gather(*(process.wait() for process in self._processes.values()))
+        await self._forks.stop()  # nor does any go on whose fork is under way
         self._keepers.clear()
 
     async def _keep(self, child: Child) -> None:

@@ -56,7 +56,7 @@ class Grammars:
         return cls(tokens)
 
     def spelled(self, token: int) -> bytes:
-        """Return the bytes of a token, which may be a part of a character; of an end token there are none."""
+        """Return the bytes of a token, which may be a part of a character; of a special one its name."""
         return bytes(self._tokens.decode_bytes([token]))
 
     def for_options(self, options: Options) -> "Held":

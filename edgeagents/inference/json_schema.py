@@ -69,11 +69,21 @@ def _arguments(name: str, schema: Any) -> Any:
     """Return the schema of a tool's arguments, which are an object whether it says so or not."""
     if schema is None or schema == {}:
         return _NONE
-    if isinstance(schema, Mapping) and "$ref" not in schema:
-        if schema.get("type", "object") != "object":
-            raise InvalidInputError(f"tool {name[:64]!r}: its parameters are an object, not {schema['type']!r:.40}")
-        return {**schema, "type": "object"}
-    return schema
+    if not isinstance(schema, Mapping):
+        return schema
+    said = _referred(schema).get("type", "object")
+    if said != "object" and not (isinstance(said, list) and "object" in said):
+        raise InvalidInputError(f"tool {name[:64]!r}: its parameters are an object, not {said!r:.40}")
+    return schema if "$ref" in schema else {**schema, "type": "object"}
+
+
+def _referred(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a schema's own reference to itself leads to; the schema where it has none, or leads nowhere."""
+    found: Any = schema
+    path = schema.get("$ref")
+    for part in path[2:].split("/") if isinstance(path, str) and path.startswith("#/") else ():
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else schema
 
 
 def _grammar(schema: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ from typing import Any, Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgeagents.adapters.middleware import correlation_id
+from edgeagents.adapters.rest import CORRELATION_HEADER
 from services.inference.openai_form import UNKNOWN_ADDRESS, error_form
 
 BELOW: Final = "/v1/"
@@ -50,6 +52,8 @@ class OpenAiErrors:
         except Exception:
             if not is_begun:
                 start = {"type": "http.response.start", "status": 500, "headers": []}
+                if correlation_id.get():
+                    MutableHeaders(scope=start)[CORRELATION_HEADER] = correlation_id.get()
                 await _answer(send, start, error_form(500, "internal error: see the service's log"))
             raise  # the server logs it
 

@@ -96,7 +96,7 @@ def add_routes(app: FastAPI, shelf: Shelf, longest_s: float) -> None:
         """List the one model."""
         return {"object": "list", "data": [_model(shelf)]}
 
-    @app.get("/v1/models/{name}", **theirs(ModelShown, "The model."))
+    @app.get("/v1/models/{name:path}", **theirs(ModelShown, "The model."))
     async def one_model(name: str) -> dict[str, Any]:
         """Tell of the model."""
         found = _model(shelf)
@@ -184,7 +184,8 @@ def _check_begun(item: Written | Finished, asked: _Asked) -> None:
     if not isinstance(item, Finished) or item.tokens or item.reason in ("stop", "length"):
         return
     if item.reason == "budget":
-        raise TooManyAttemptsError(f"the language model had no time for it within {asked.prepared.budget_s:g} s")
+        budget_s = asked.prepared.budget_s
+        raise TooManyAttemptsError(f"the language model had no time for it within {budget_s:g} s", max(1.0, budget_s))
     raise UnavailableError(f"the language model could not answer: {item.error or item.reason}")
 
 
@@ -218,9 +219,9 @@ async def _chunks(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of a stream; a tool call comes as one piece, once it is whole."""
     progress, held, is_call = Progress(time.monotonic()), list[Written](), None
-    yield _event(_chunk(asked, {"role": "assistant", "content": ""}))
     try:
         async with aclosing(_after(first, items)) as all_items:
+            yield _event(_chunk(asked, {"role": "assistant", "content": ""}))
             async for item in all_items:
                 if isinstance(item, Finished):
                     done = progress.completion(item, asked.prepared.prompt_tokens, asked.engine.digest)

@@ -132,12 +132,10 @@ async def _connect(gateway: Gateway, agent: str) -> Bus:
 
 def memory_mib(gateway: Gateway) -> dict[str, dict[str, float]]:
     """Return PSS and RSS of each process of a gateway."""
-    found, supervisor = {}, gateway.supervisor
-    pids = {name: supervisor.pid(name) for name in supervisor.names} | {"fork server": supervisor.fork_server_pid}
-    for name, pid in pids.items():
-        if pid is not None:
-            lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-            found[name] = {word.lower(): int(lines[word].split()[0]) / 1024 for word in ("Pss", "Rss")}
+    found = {}
+    for name, pid in gateway.supervisor.pids.items():
+        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+        found[name] = {word.lower(): int(lines[word].split()[0]) / 1024 for word in ("Pss", "Rss")}
     return found
 
 

@@ -1,5 +1,6 @@
 """What the README tells a stranger to type and to write, done (`make test` itself excepted)."""
 
+import contextlib
 import json
 import os
 import pty
@@ -119,7 +120,7 @@ def read_until(descriptor: int, text: str | None, seconds: float) -> str:
 
 
 def processes_that_mention(text: str) -> list[str]:
-    """Return the command lines of processes that name a folder in their arguments or environment."""
+    """Return the command lines of processes that name a folder in their arguments or environment, or write to it."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -127,6 +128,9 @@ def processes_that_mention(text: str) -> list[str]:
                 arguments, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
             except OSError:  # ended meanwhile, or not ours
                 continue
-            if text.encode() in arguments + environment:
+            output = b""  # of one that is forked all else is its parent's
+            with contextlib.suppress(OSError):
+                output = bytes((entry / "fd" / "1").readlink())
+            if text.encode() in arguments + environment + output:
                 found.append(arguments.replace(b"\0", b" ").decode(errors="replace"))
     return found

@@ -58,10 +58,8 @@ class Watch:
 
     def look(self) -> None:
         """Take one sample of each process that runs."""
-        for name in self.supervisor.names:
-            pid = self.supervisor.pid(name)
-            if pid is not None:
-                self.samples.setdefault(name, []).append((time.monotonic() - self.began_s, usage_of(pid)))
+        for name, pid in self.supervisor.pids.items():
+            self.samples.setdefault(name, []).append((time.monotonic() - self.began_s, usage_of(pid)))
 
     async def run(self) -> None:
         """Take samples for ever."""

@@ -41,8 +41,7 @@ async def started(folder: Path, report: dict[str, object]) -> Verdict:
             gateway.supervisor.start(child)
         await gateway.ready(UP_S)
         took_s, ours = time.monotonic() - began_s, share.now()
-        pids = {name: gateway.supervisor.pid(name) for name in gateway.supervisor.names}
-        used = {name: usage_of(pid) for name, pid in pids.items() if pid is not None}
+        used = {name: usage_of(pid) for name, pid in gateway.supervisor.pids.items()}
         agents = [used[f"agent-{agent_name(line)}"] for line in range(AGENTS)]
         report |= {
             "agents": AGENTS, "took_s": round(took_s, 1), "share_of_machine": round(ours, 2), "cpus": os.cpu_count(),

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeagents.embedded import supervisor as supervisor_module
+from edgeagents.embedded.fork_server import ForkServer, Order
+from edgeagents.embedded.gateway import IMPORTED
 from edgeagents.embedded.supervisor import Child, Supervisor
 from tests.contract.waiting import until
 
@@ -51,7 +53,7 @@ async def test_a_child_that_is_killed_is_started_again_and_counted(found: Superv
 
 
 async def test_output_and_environment_go_where_they_should(found: Supervisor) -> None:
-    code = "import os, sys, time; print('said', os.environ['WORD']); print('oops', file=sys.stderr, flush=True)"
+    code = "import os, sys, time; print('oops', file=sys.stderr, flush=True); print('said', os.environ['WORD'])"
     found.start(child("talker", code + "; sys.stdout.flush(); time.sleep(60)", WORD="hello"))
     await until(lambda: "said hello" in found.log_tail("talker"), "it has spoken")
     assert "oops" in found.log_tail("talker")
@@ -163,7 +165,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="they are forked on L
 
 @pytest.fixture
 def forks(tmp_path: Path) -> Supervisor:
-    return Supervisor(tmp_path / "log", [SAID], ["json"])
+    return Supervisor(tmp_path / "log", [SAID], ["edgeagents.quick_start", "json"])  # the first switches gc off
 
 
 @linux
@@ -193,7 +195,7 @@ async def test_what_cannot_be_imported_is_told_and_tried_again(
     found.start(child("sleeper", SLEEP))
     await until(lambda: found.restarts.get("sleeper"), "it was tried")
     assert "the fork server has ended (code 1): see" in caplog.text
-    assert "no_such_module" in found.log_tail("fork-server")
+    assert "no_such_module" in found.log_tail("sleeper", 20), "what would have forked it says why not"
     await found.stop()
 
 
@@ -222,6 +224,69 @@ sys.exit(7)
     lines = forks.log_tail("talker", 100).splitlines()
     assert lines[0] == "['--one', 'two'] __main__ True 4", "in, out, error and the folder that is listed"
     assert lines[1:4] == ["talker True", "a thread", "at exit"]
+    await forks.stop()
+
+
+@linux
+async def test_what_a_gateway_forks_imports_without_a_thread_or_an_open_file(tmp_path: Path) -> None:
+    found = Supervisor(tmp_path / "log", [SAID], IMPORTED)
+    code = "import os; print(len(os.listdir('/proc/self/fd')), flush=True)"
+    found.start(child("one", code))
+    await until(lambda: found.restarts.get("one"), "it has ended")
+    assert found.log_tail("one", 100).splitlines()[0] == "4"
+    await found.stop()
+
+
+@linux
+async def test_who_cannot_be_forked_leaves_the_others_alone(tmp_path: Path) -> None:
+    found = Supervisor(tmp_path / "log", [SAID], ["tests.unit.embedded.forks_once"])
+    found.start(child("first", SLEEP))
+    first = await until(lambda: found.pid("first"), "it runs")
+    found.start(child("second", SLEEP))
+    await until(lambda: found.restarts.get("second"), "it was tried")
+    assert (found.pid("first"), is_alive(first), list(found.restarts)) == (first, True, ["second"])
+    await found.stop()
+
+
+@linux
+async def test_the_end_of_a_whole_unit_reaches_each_child_itself(forks: Supervisor) -> None:
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), sys.exit(3)))"
+    forks.start(child("orderly", f"{code}; print('up'); time.sleep(60)"))
+    await until(lambda: "up" in forks.log_tail("orderly"), "it runs")
+    pids = forks.pids
+    for pid in pids.values():
+        os.kill(pid, signal.SIGTERM)
+    await until(lambda: forks.restarts.get("orderly"), "it has ended")
+    assert forks.fork_server_pid == pids["fork-server"]
+    await forks.stop()
+
+
+@linux
+async def test_nothing_is_forked_any_more_once_all_were_killed(forks: Supervisor) -> None:
+    forks.start(child("early", SLEEP))
+    await until(lambda: forks.fork_server_pid, "it is being imported")
+    server = forks.fork_server_pid
+    assert server is not None
+    await forks.kill()
+    assert not is_alive(server)
+    assert forks.pid("early") is None
+    forks.start(child("early", SLEEP))
+    await until(lambda: forks.pid("early"), "it runs again")
+    await forks.stop()
+
+
+@linux
+async def test_an_order_that_comes_too_late_fails(tmp_path: Path) -> None:
+    forks = ForkServer(["json"], tmp_path / "log")
+    order = Order("one", SAID, ["pass"], dict(os.environ), str(tmp_path / "one.log"))
+    first = await forks.run(order)
+    life = forks._life
+    assert life is not None
+    os.kill(life.result().process.pid, signal.SIGKILL)
+    await first.wait()
+    with pytest.raises(OSError, match="has ended"):
+        await life.result().order(order)
+    assert (await (await forks.run(order)).wait()) == 0
     await forks.stop()
 
 

@@ -216,7 +216,10 @@ def test_a_tool_is_called_with_arguments_of_its_own_schema() -> None:
 
 @pytest.mark.parametrize(
     "parameters",
-    [None, {}, {"properties": {"a": {"type": "boolean"}}}, {"$ref": "#/$defs/x", "$defs": {"x": {"type": "object"}}}],
+    [
+        None, {}, {"type": ["object", "null"]}, {"properties": {"a": {"type": "boolean"}}},
+        {"$ref": "#/$defs/x", "$defs": {"x": {"type": "object"}}},
+    ],
     ids=str,
 )  # fmt: skip
 def test_arguments_are_an_object_whatever_a_tool_says_of_them(parameters: Any) -> None:
@@ -227,8 +230,9 @@ def test_arguments_are_an_object_whatever_a_tool_says_of_them(parameters: Any) -
 
 
 def test_a_tool_whose_arguments_are_no_object_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match=r"'go'.*'array'"):
-        GRAMMARS.for_tools([("go", {"type": "array"})], is_required=True)
+    for parameters in ({"type": "array"}, {"$ref": "#/$defs/x", "$defs": {"x": {"type": "array"}}}):
+        with pytest.raises(InvalidInputError, match=r"'go'.*'array'"):
+            GRAMMARS.for_tools([("go", parameters)], is_required=True)
 
 
 def test_the_bytes_of_a_token_are_those_it_writes() -> None:

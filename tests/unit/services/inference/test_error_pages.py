@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
+from edgeagents.adapters.middleware import correlation_id
 from services.inference.error_pages import OpenAiErrors
 
 
@@ -17,6 +18,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
     @app.get("/v1/broken")
     async def broken() -> None:
+        correlation_id.set("c-1")
         raise RuntimeError("a secret")
 
     @app.get("/v1/breaks")
@@ -41,6 +43,7 @@ async def test_a_fault_of_the_service_says_so_and_nothing_more(client: httpx.Asy
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
     assert "secret" not in answer.text
+    assert answer.headers["X-Correlation-ID"] == "c-1"
 
 
 async def test_a_fault_in_the_middle_of_an_answer_ends_it(client: httpx.AsyncClient) -> None:
