@@ -129,7 +129,11 @@ class Bench:
 async def running(options: argparse.Namespace, environ: dict[str, str]) -> AsyncIterator[BenchGateway]:
     """Have a gateway run inside the block, in a folder of its own that goes with it."""
     folder = Path(tempfile.mkdtemp(prefix="edgeagents-bench-", dir=options.store))
-    gateway = BenchGateway(plan_of(folder, options.devices, environ, time.time()))
+    gateway = BenchGateway(
+        plan_of(folder, options.devices, environ, time.time(), options.mqtt_port),
+        keeper=options.keeper,
+        count=options.devices,
+    )
     gateway.start()
     try:
         await gateway.come_up(options.devices)
@@ -250,6 +254,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peer-topic", default="", help="measure the service that publishes here too")
     parser.add_argument("--peer-events", default="events/bench", help="where the peer hears events, below the base")
     parser.add_argument("--peer-command", default="", help="starts the peer; without it the peer is waited for")
+    parser.add_argument("--keeper", default="", help="an EdgeX in place of the embedded core: http://host:59890")
+    parser.add_argument("--mqtt-port", type=int, default=1883, help="of our broker, which is that EdgeX's bus")
     parser.add_argument("--keep", action="store_true", help="keep state and logs")
     return parser.parse_args(argv)
 
