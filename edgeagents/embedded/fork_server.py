@@ -195,7 +195,7 @@ async def _gone(pid: int) -> None:
     """Wait until a process that is nobody's child has ended."""
     try:
         descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
+    except OSError:  # it has ended, or this kernel has no such thing
         return
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(descriptor, ended.set)
