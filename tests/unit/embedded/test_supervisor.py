@@ -58,8 +58,7 @@ async def test_output_and_environment_go_where_they_should(found: Supervisor) ->
     await until(lambda: "said hello" in found.log_tail("talker"), "it has spoken")
     assert "oops" in found.log_tail("talker")
     assert found.log_tail("nobody") == ""
-    pid = found.pid("talker")
-    assert pid is not None
+    pid = await until(lambda: found.pid("talker"), "it is known")  # a forked one may speak before
     assert os.getpgid(pid) == pid, "a group of its own: what it starts ends with it"
     await found.stop()
 
@@ -95,8 +94,7 @@ async def test_a_command_that_is_not_there_is_told_and_tried_again(
 async def test_who_does_not_end_in_time_is_killed(found: Supervisor) -> None:
     found.start(child("stubborn", STUBBORN))
     await until(lambda: "up" in found.log_tail("stubborn"), "it ignores SIGTERM by now")
-    pid = found.pid("stubborn")
-    assert pid is not None
+    pid = await until(lambda: found.pid("stubborn"), "it is known")
     await found.stop(grace_s=0.2)
     assert not is_alive(pid)
 
@@ -253,6 +251,7 @@ async def test_the_end_of_a_whole_unit_reaches_each_child_itself(forks: Supervis
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), sys.exit(3)))"
     forks.start(child("orderly", f"{code}; print('up'); time.sleep(60)"))
     await until(lambda: "up" in forks.log_tail("orderly"), "it runs")
+    await until(lambda: forks.pid("orderly"), "it is known")
     pids = forks.pids
     for pid in pids.values():
         os.kill(pid, signal.SIGTERM)
