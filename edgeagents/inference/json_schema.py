@@ -14,7 +14,7 @@ from typing import Any, Final
 from llguidance import LLMatcher
 
 from edgeagents.errors import InvalidInputError
-from edgeagents.inference.schema_length import VALUES, check_lengths
+from edgeagents.inference.schema_length import VALUES, check_lengths, part_at
 
 MOST_SCHEMA_CHARS: Final = 64 << 10
 MOST_DEPTH: Final = 64
@@ -71,19 +71,12 @@ def _arguments(name: str, schema: Any) -> Any:
         return _NONE
     if not isinstance(schema, Mapping):
         return schema
-    said = _referred(schema).get("type", "object")
+    place = schema.get("$ref")
+    target = part_at(schema, place) if isinstance(place, str) else schema
+    said = target.get("type", "object") if isinstance(target, Mapping) else "object"
     if said != "object" and not (isinstance(said, list) and "object" in said):
         raise InvalidInputError(f"tool {name[:64]!r}: its parameters are an object, not {said!r:.40}")
     return schema if "$ref" in schema else {**schema, "type": "object"}
-
-
-def _referred(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a schema's own reference to itself leads to; the schema where it has none, or leads nowhere."""
-    found: Any = schema
-    path = schema.get("$ref")
-    for part in path[2:].split("/") if isinstance(path, str) and path.startswith("#/") else ():
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else schema
 
 
 def _grammar(schema: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ def check_lengths(schema: Mapping[str, Any]) -> None:
     for _ in range(MOST_CHAIN):
         before = dict(named)
         for place in named:
-            named[place] = _least(_at(schema, place), named)
+            named[place] = _least(part_at(schema, place), named)
         if named == before:
             break
     if any(_least(part, named) > MOST_LEAST for part in parts):
@@ -86,7 +86,7 @@ def _least_of_array(schema: Mapping[str, Any], named: Mapping[str, float]) -> fl
     return sum(1 + _least(item, named) for item in begun) + rest
 
 
-def _at(schema: Any, place: str) -> Any:
+def part_at(schema: Any, place: str) -> Any:
     """Return the part of a schema that a reference names; None: there is none, which compiling tells."""
     if not place.startswith("#"):
         return None

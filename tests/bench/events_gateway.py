@@ -136,10 +136,8 @@ class BenchGateway(Gateway):
             return Gateway.url(self, service)
         if service == "keeper":
             return self.keeper
-        found = {
-            name: self._known(f"registry/serviceId/core-{service}", "registration", name) for name in ("host", "port")
-        }
-        return f"http://{found['host']}:{found['port']}"
+        found = self._known(f"registry/serviceId/core-{service}", "registration") or {}
+        return f"http://{found.get('host')}:{found.get('port')}"
 
     def _known(self, path: str, *keys: str) -> Any:
         """Return what keeper says, None if it knows of no such thing.
@@ -161,9 +159,10 @@ class BenchGateway(Gateway):
         """End all processes; take the machines out of an EdgeX that goes on."""
         if self.keeper:
             paths = [*(f"device/name/{name}" for name in names(self.count)), f"deviceprofile/name/{PROFILE.name}"]
-            for path in [*paths, f"deviceservice/name/{KEY}"]:
-                with contextlib.suppress(httpx.HTTPError):
-                    await self.http.delete(f"{self.url('metadata')}/api/v3/{path}")
+            with contextlib.suppress(httpx.HTTPError, UnavailableError):  # it has gone: our processes end all the same
+                metadata = self.url("metadata")
+                for path in [*paths, f"deviceservice/name/{KEY}"]:
+                    await self.http.delete(f"{metadata}/api/v3/{path}")
         await Gateway.stop(self)
 
     async def sets(self) -> list[tuple[float, int]]:
