@@ -26,6 +26,7 @@ class InvalidInputError(TheirError):
 
 
 MAX_TEXT = 500
+UNEXPECTED = "internal error: see the service's log"  # what a stranger is told of a fault of ours
 
 
 class MalformedMessageError(InvalidInputError):

@@ -29,7 +29,7 @@ from edgeagents.adapters.middleware import (
 )
 from edgeagents.adapters.rest import CORRELATION_HEADER
 from edgeagents.adapters.web_pages import ERRORS, Config, Ping, Stored, Version, shows, takes
-from edgeagents.errors import EdgeAgentsError, NotAllowedError, TooManyAttemptsError, meaning_of
+from edgeagents.errors import UNEXPECTED, EdgeAgentsError, NotAllowedError, TooManyAttemptsError, meaning_of
 from edgeagents.model.device import EdgexModel
 
 SDK_VERSION: Final = "4.0.0"  # the EdgeX release whose contract is kept
@@ -166,7 +166,7 @@ def _add_error_bodies(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # Answered outside the correlation middleware; the server logs the error itself.
         headers = {CORRELATION_HEADER: correlation_id.get()} if correlation_id.get() else {}
-        return _body(500, "internal error: see the service's log", headers)
+        return _body(500, UNEXPECTED, headers)
 
 
 def _body(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

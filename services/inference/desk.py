@@ -12,7 +12,14 @@ from pydantic import ValidationError
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.inference_local import LocalInference
-from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, TooManyAttemptsError, meaning_of
+from edgeagents.errors import (
+    UNEXPECTED,
+    EdgeAgentsError,
+    InvalidInputError,
+    TooLargeError,
+    TooManyAttemptsError,
+    meaning_of,
+)
 from edgeagents.model.completion import MOST_REQUEST_BYTES, CompletionFailure, CompletionRequest
 from edgeagents.permissions import agent_user, inbox
 from services.inference.shelf import Shelf
@@ -83,7 +90,7 @@ class Desk:
             return self._failure(error)
         except Exception:  # one agent's question must not end the service for the others
             log.exception("a question of agent %s", agent)
-            return self._failure(EdgeAgentsError("internal error: see the service's log"))
+            return self._failure(EdgeAgentsError(UNEXPECTED))
         return done.model_dump_json().encode()
 
     async def _read(self, data: bytes, agent: str) -> CompletionRequest:

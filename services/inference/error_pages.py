@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgeagents.adapters.middleware import correlation_id
 from edgeagents.adapters.rest import CORRELATION_HEADER
+from edgeagents.errors import UNEXPECTED
 from services.inference.openai_form import UNKNOWN_ADDRESS, error_form
 
 BELOW: Final = "/v1/"
@@ -54,7 +55,7 @@ class OpenAiErrors:
                 start = {"type": "http.response.start", "status": 500, "headers": []}
                 if correlation_id.get():
                     MutableHeaders(scope=start)[CORRELATION_HEADER] = correlation_id.get()
-                await _answer(send, start, error_form(500, "internal error: see the service's log"))
+                await _answer(send, start, error_form(500, UNEXPECTED))
             raise  # the server logs it
 
 

@@ -27,6 +27,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from edgeagents.errors import UnavailableError
 from tests.bench.events_devices import names
 from tests.bench.events_gateway import AGENT as AGENT_NAME
 from tests.bench.events_gateway import BenchGateway, PeerOptions, plan_of, usage
@@ -267,7 +268,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     columns = (TextColumn("{task.description:8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     before = fsyncs_per_s(options.store)
     with Progress(*columns, console=console) as progress:
-        bench, where = uvloop.run(measure(options, progress))
+        try:
+            bench, where = uvloop.run(measure(options, progress))
+        except UnavailableError as error:
+            raise SystemExit(f"make bench-events: {error}") from error
     figures = {who: bench.figures(who) if who in bench.subjects else None for who in (AGENT, PEER)}
     shown = {"agent": figures[AGENT], "peer": figures[PEER]}
     for table in tables(shown, where):

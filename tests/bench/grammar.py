@@ -190,9 +190,13 @@ def main() -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("the model answers", total=arguments.model_answers)
-        said = model_answers(
-            model, grammars, arguments.model_answers, lambda done: progress.update(task, completed=done)
-        )
+
+        def told(done: int) -> None:
+            progress.update(task, completed=done)
+            if not console.is_terminal and done % max(1, arguments.model_answers // 20) == 0:
+                console.print(f"the model has answered {done} of {arguments.model_answers}")
+
+        said = model_answers(model, grammars, arguments.model_answers, told)
     said_s = time.perf_counter() - began
     overhead = statistics.fmean(masks) / one_step_s
     bad = found["illegal"] + said["illegal"]
