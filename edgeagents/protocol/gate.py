@@ -199,13 +199,17 @@ def _owner_limits(
     # Whoever asks for no interval is not kept back either where the last one went out while this one was on its way.
     if past and 0.0 < rule.minimum_interval > now_site_s - past[-1].site_s:
         left = rule.minimum_interval - (now_site_s - past[-1].site_s)
-        problems.append(f"set {now_site_s - past[-1].site_s:.0f} s ago: wait {left:.0f} s more (minimum interval)")
+        problems.append(f"set {_ago(now_site_s - past[-1].site_s)}: wait {left:.0f} s more (minimum interval)")
     hold_s = rule.minimum_on if value is False else rule.minimum_off if value is True else 0.0
     since_s = _switched_s(past)
     if hold_s and past and past[-1].value is (not value) and now_site_s - since_s < hold_s:
         state = "on" if value is False else "off"
-        problems.append(f"must stay {state} for {hold_s:.0f} s, was switched {now_site_s - since_s:.0f} s ago")
+        problems.append(f"must stay {state} for {hold_s:.0f} s, was switched {_ago(now_site_s - since_s)}")
     return problems
+
+
+def _ago(passed_s: float) -> str:
+    return f"{abs(passed_s):.0f} s {'ago' if passed_s > -1 else 'later than now, by a clock that was set back since'}"
 
 
 def _switched_s(past: Sequence[PastSet]) -> float:

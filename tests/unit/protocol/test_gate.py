@@ -180,7 +180,13 @@ def test_without_a_minimum_interval_a_command_may_follow_one_that_went_out_while
     later = Picture(sets={("valve-1", "Setpoint"): (PastSet("comfort", 20.0, NOW_S + 0.02),)})
     assert reasons(ask("21"), rules(), later) == ""
     site = {"resources": [SITE["resources"][0] | {"minimum_interval": "5m"}]}
-    assert "wait 300 s more" in reasons(ask("21"), rules(site), later)
+    assert "set 0 s ago: wait 300 s more" in reasons(ask("21"), rules(site), later)
+
+
+def test_a_clock_set_back_is_named_where_a_set_lies_ahead() -> None:
+    site = {"resources": [SITE["resources"][0] | {"minimum_interval": "5m"}]}
+    ahead = Picture(sets={("valve-1", "Setpoint"): (PastSet("comfort", 20.0, NOW_S + 3600),)})
+    assert "set 3600 s later than now, by a clock that was set back since" in reasons(ask("21"), rules(site), ahead)
 
 
 @pytest.mark.parametrize(
