@@ -22,6 +22,7 @@ from edgeagents.subjects import (
     COMMANDS_STREAM,
     COORDINATOR,
     EVENTS_STREAM,
+    PREFIXES_BUCKET,
     TASKS_STREAM,
     TRIGGERS_STREAM,
     agent_durable,
@@ -197,9 +198,11 @@ def for_coordinator(gateway: str, base: str = "edgex") -> Permissions:
 
 
 def for_inference(gateway: str, base: str = "edgex") -> Permissions:
-    """Return the permissions of the language model's service: it hears questions, and answers to inboxes alone."""
+    """Return the permissions of the language model's service: it answers to inboxes alone, and keeps beginnings."""
     g, key = token(gateway), "app-inference"
-    publish = (f"{g}.dead-letters.{key}", f"{base}.telemetry.{key}.>", "_INBOX.>")
+    publish = (
+        f"{g}.dead-letters.{key}", f"{base}.telemetry.{key}.>", "_INBOX.>", *_bucket(PREFIXES_BUCKET),
+    )  # fmt: skip
     subscribe = (
         f"{g}.inference.*",
         f"{inbox(INFERENCE_USER)}.>",
@@ -210,6 +213,21 @@ def for_inference(gateway: str, base: str = "edgex") -> Permissions:
         *asked_on(key),
     )
     return Permissions(publish, subscribe, NEVER_FOR_AGENTS, COMMON_SECRETS)
+
+
+def _bucket(name: str) -> list[str]:
+    """Return what it takes to read and write one bucket of the object store, which somebody else has made."""
+    stream = f"OBJ_{name}"
+    return [
+        f"$O.{name}.C.*",
+        f"$O.{name}.M.*",
+        *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("INFO", "MSG.GET", "PURGE")),
+        "$JS.API.STREAM.NAMES",  # nats-py asks which stream a subject belongs to before it reads
+        f"$JS.API.CONSUMER.CREATE.{stream}",
+        f"$JS.API.CONSUMER.CREATE.{stream}.>",
+        f"$JS.API.CONSUMER.DELETE.{stream}.*",
+        f"$JS.FC.{stream}.>",
+    ]
 
 
 def _consumer(stream: str, name: str, only: str = "") -> list[str]:

@@ -33,6 +33,7 @@ COMMANDS_STREAM = "commands"
 AUDIT_STREAM = "audit"
 TRIGGERS_STREAM = "triggers"
 DEAD_LETTERS_STREAM = "dead-letters"
+PREFIXES_BUCKET = "prefixes"  # of the object store; the guard makes it, the language model's service alone uses it
 TASKS_STREAM = "tasks"  # the guard makes it, the coordinator alone writes it
 LEASES_BUCKET = "leases"
 

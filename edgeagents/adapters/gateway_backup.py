@@ -24,6 +24,7 @@ from edgeagents.adapters import wire
 from edgeagents.adapters.backup_archive import Manifest, extract, write_archive
 from edgeagents.adapters.bus import Bus
 from edgeagents.adapters.nats_server import lent_store
+from edgeagents.adapters.objects import object_stream
 from edgeagents.adapters.state_files import (
     copy_file,
     files_of,
@@ -118,7 +119,9 @@ async def back_up(place: Place, target: Path, told: Told, *, with_secrets: bool 
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=target.parent) as name:
         staging = Path(name)
         async with _broker(place, staging) as bus:
-            names = await streams.stream_names(bus)
+            # Beginnings of prompts are computed again sooner than an archive is carried.
+            left_out = object_stream(subjects.PREFIXES_BUCKET)
+            names = [name for name in await streams.stream_names(bus) if name != left_out]
             if subjects.COMMANDS_STREAM not in names:
                 raise ConfigurationError(f"{place.root}: no command stream: has a guard ever run here?")
             early = [item for item in names if item not in (subjects.COMMANDS_STREAM, *LATE_STREAMS)]

@@ -4,30 +4,22 @@ A prompt is computed in pieces whose bounds follow from the prompt alone (`piece
 kept. So what is kept of a piece is bit for bit what computing it again would give, and a prompt goes on the same way
 whether its beginning was kept or not. Pieces form a tree; what was used longest ago goes first when memory runs out.
 
-The whole can be turned into bytes and back, by the model it was computed with and no other.
+`kept_bytes.py` turns what is kept into bytes and back.
 
 Source: paged prefix caching as in vLLM (arXiv:2309.06180) and SGLang's RadixAttention (arXiv:2312.07104).
 """
 
-import hashlib
-import json
-import struct
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-import numpy as np
-
-from edgeagents.errors import InvalidInputError
 from edgeagents.inference.language import Block
 
 Piece: TypeAlias = tuple[int, ...]
 PIECE_TOKENS: Final = 256
-MAGIC: Final = b"edgeagents prefixes 1\n"
-MOST_HEADER_BYTES: Final = 64 << 20
-_LENGTH: Final = struct.Struct("<Q")
-_DIGEST_BYTES: Final = 32
 
 
 def pieces(tokens: Sequence[int], kept: int, size: int = PIECE_TOKENS) -> list[Piece]:
@@ -45,10 +37,20 @@ class _Node:
     above: "_Node | None" = None
     below: "dict[Piece, _Node]" = field(default_factory=dict)
     used: int = 0
+    hits: int = 0  # how often it was found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptPiece:
+    """A piece that is kept: its path from the beginning of a prompt, what was computed, how often it was found."""
+
+    path: tuple[Piece, ...]
+    block: Block
+    hits: int = 0
 
 
 class Prefixes:
-    """What is kept, within a budget of bytes."""
+    """What is kept, within a budget of bytes; may be used from several threads."""
 
     def __init__(self, budget_bytes: int) -> None:
         """Keep nothing yet."""
@@ -57,9 +59,14 @@ class Prefixes:
         self.hits = self.misses = self.evicted = 0  # in pieces
         self._root = _Node((), None)
         self._turn = 0
+        self._lock = threading.Lock()  # who stores what is kept is no token loop
 
     def find(self, wanted: Sequence[Piece]) -> list[Block]:
         """Return what is kept of the first pieces of a prompt, as far as it goes without a gap."""
+        with self._lock:
+            return self._find(wanted)
+
+    def _find(self, wanted: Sequence[Piece]) -> list[Block]:
         found, node = [], self._root
         self._turn += 1
         for piece in wanted:
@@ -68,6 +75,7 @@ class Prefixes:
                 break
             node = below
             node.used = self._turn
+            node.hits += 1
             found.append(below.block)
         self.hits += len(found)
         self.misses += len(wanted) - len(found)
@@ -78,6 +86,10 @@ class Prefixes:
 
         What is kept must not be written to any more.
         """
+        with self._lock:
+            return self._keep(path, block)
+
+    def _keep(self, path: Sequence[Piece], block: Block) -> bool:
         node = self._root
         for piece in path[:-1]:
             below = node.below.get(piece)
@@ -117,61 +129,16 @@ class Prefixes:
             yield node
             waiting += node.below.values()
 
-    def dump(self, model: str) -> bytes:
-        """Return all that is kept as bytes that `load` reads; `model` is the digest of the model's folder."""
-        nodes = list(self._nodes())
-        places = {id(node): place for place, node in enumerate(nodes)}
-        listed = [
-            {"above": places.get(id(node.above), -1), "tokens": node.piece, "shape": node.block.shape}
-            for node in nodes if node.block is not None
-        ]  # fmt: skip
-        header = json.dumps({"model": model, "nodes": listed}, separators=(",", ":")).encode()
-        blocks = (np.ascontiguousarray(node.block, "<f4").tobytes() for node in nodes)
-        body = b"".join((MAGIC, _LENGTH.pack(len(header)), header, *blocks))
-        return body + hashlib.sha256(body).digest()
+    def _path(self, node: _Node) -> tuple[Piece, ...]:
+        found = deque[Piece]()
+        above: _Node | None = node
+        while above is not None and above.above is not None:
+            found.appendleft(above.piece)
+            above = above.above
+        return tuple(found)
 
-    def load(self, data: bytes, model: str, shape: tuple[int, int, int, int]) -> int:
-        """Keep what `dump` wrote, as far as there is room; return how many pieces.
-
-        Args:
-            data: from `dump`.
-            model: digest of the model's folder.
-            shape: of one token's block: layers, 2, kv_heads, head_dim.
-
-        Raises:
-            InvalidInputError: it was changed, is not whole, or is another model's.
-        """
-        body = memoryview(data)[:-_DIGEST_BYTES]
-        if not data.startswith(MAGIC) or hashlib.sha256(body).digest() != data[-_DIGEST_BYTES:]:
-            raise InvalidInputError("kept prefixes: changed or not whole: they are computed again")
-        header, blocks = _header(body)
-        if header.get("model") != model:
-            raise InvalidInputError("kept prefixes: of another model: they are computed again")
-        paths: list[tuple[Piece, ...]] = []
-        count = at = 0
-        for item in header["nodes"]:
-            tokens = tuple(item["tokens"])
-            paths.append((*(paths[item["above"]] if item["above"] >= 0 else ()), tokens))
-            layers, two, heads, width = shape
-            wanted = (layers, two, heads, len(tokens), width)
-            size = 4 * int(np.prod(wanted))
-            if tuple(item["shape"]) != wanted or at + size > len(blocks):
-                raise InvalidInputError("kept prefixes: of another shape: they are computed again")
-            block = np.frombuffer(blocks[at : at + size], "<f4").reshape(wanted).astype(np.float32)
-            at += size
-            count += self.keep(paths[-1], block)
-        return count
-
-
-def _header(body: memoryview) -> tuple[dict[str, Any], memoryview]:
-    try:
-        (length,) = _LENGTH.unpack_from(body, len(MAGIC))
-        start = len(MAGIC) + _LENGTH.size
-        if length > min(MOST_HEADER_BYTES, len(body) - start):
-            raise ValueError("a header that is longer than the whole")
-        header = json.loads(bytes(body[start : start + length]))
-        if not isinstance(header, dict) or not isinstance(header.get("nodes"), list):
-            raise ValueError("no list of pieces")
-    except (ValueError, struct.error, RecursionError) as error:
-        raise InvalidInputError(f"kept prefixes: cannot be read: {error}: they are computed again") from error
-    return header, body[start + length :]
+    def kept(self) -> list[KeptPiece]:
+        """Return all that is kept, those above before those below; what they hold must not be written to."""
+        with self._lock:
+            return [KeptPiece(self._path(node), node.block, node.hits)
+                    for node in self._nodes() if node.block is not None]  # fmt: skip

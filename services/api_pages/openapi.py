@@ -73,7 +73,7 @@ def _coordinator(app: FastAPI) -> None:
 def _inference(app: FastAPI) -> None:
     app.add_middleware(OpenAiErrors)
     inference_routes.add_routes(app, NOTHING, 1.0)
-    inference.add_state(app, NOTHING, NOTHING)
+    inference.add_state(app, NOTHING, NOTHING, NOTHING)
 
 
 _ADDED: Final[Mapping[str, Callable[[FastAPI], None]]] = {

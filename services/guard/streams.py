@@ -10,6 +10,7 @@ from typing import Any, Final
 from edgeagents import subjects
 from edgeagents.adapters.batches import ensure_batch_stream
 from edgeagents.adapters.bus import Bus
+from edgeagents.adapters.objects import Objects
 from edgeagents.errors import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ LIMITS: Final[dict[str, dict[str, Any]]] = {
 # The coordinator alone writes it, but never sets it up: whoever does could have the broker copy to any subject.
 TASKS_LIMITS: Final[dict[str, Any]] = {"max_age_s": 3 * DAY_S, "max_bytes": 512 << 20, "max_per_subject": 1}
 TASKS_TRIES: Final = 3
+PREFIXES_BYTES: Final = 128 << 20  # twice what the language model keeps unless told otherwise
 LEAST_BYTES: Final = 64 << 20  # of the two that have a subject a service
 OTHERS: Final = 8  # services that are no agents, and may have dead letters
 
@@ -52,6 +54,7 @@ async def ensure_streams(bus: Bus, base: str, agents: int = 0) -> None:
     for name, captured in subjects.stream_subjects(bus.settings.gateway, base, kind).items():
         await _ensure(bus, name, captured, sources=sources.get(name), **limits_of(name, agents))
     await ensure_tasks(bus)
+    await ensure_prefixes(bus)
     if kind == "nats-jetstream":
         # EdgeX's own: its services need it when they start, and would make it without limits.
         captured, limit = [subjects.topic_to_subject(f"{base}/#", kind)], LIMITS[subjects.EVENTS_STREAM]
@@ -69,6 +72,14 @@ async def ensure_tasks(bus: Bus) -> None:
             problem = str(error)
         await asyncio.sleep(0.25)
     log.warning("%s: no tasks can be given to a coordinator until the guard is started again", problem)
+
+
+async def ensure_prefixes(bus: Bus) -> None:
+    """Create the bucket for beginnings of prompts; without it they are computed again, and nothing else is missing."""
+    try:
+        await Objects(bus, subjects.PREFIXES_BUCKET).ensure(PREFIXES_BYTES)
+    except UnavailableError as error:
+        log.warning("%s: beginnings of prompts are computed again after each start", error)
 
 
 async def fit_streams(bus: Bus, agents: int) -> None:

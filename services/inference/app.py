@@ -5,6 +5,7 @@ It decides nothing and commands nothing: what it writes is a proposal of whoever
 Source: design.md sections 2 and 6.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
 from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.micro import Endpoint
+from edgeagents.adapters.objects import Objects
 from edgeagents.adapters.web_pages import shows
 from edgeagents.errors import UnavailableError
 from edgeagents.inference.admission import MOST_OF_CLIENT, MOST_WAITING
@@ -30,6 +32,7 @@ from services.inference.error_pages import OpenAiErrors
 from services.inference.routes import add_routes
 from services.inference.shelf import Shelf
 from services.inference.shown import InferenceState, Ready
+from services.inference.stored_prefixes import StoredPrefixes
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 KEY: Final = "app-inference"
@@ -50,6 +53,7 @@ class InferenceSettings(BaseSettings):
     length: int = Field(2048, ge=64, le=1 << 20, description="tokens of a prompt and its answer together")
     threads: int = Field(0, ge=0, le=256, description="0: as many CPUs as the container may use")
     prefix_mb: int = Field(64, ge=0, le=1 << 16, description="memory for kept beginnings of prompts")
+    prefix_store: bool = Field(True, description="those used again lie in the object store for the next start")
     most_waiting: int = Field(MOST_WAITING, ge=1, le=1024, description="requests that wait; more are refused")
     most_of_client: int = Field(MOST_OF_CLIENT, ge=1, le=1024, description="of them, those of one agent or address")
     longest_s: float = Field(60.0, gt=0, le=600, description="an HTTP answer that takes longer is cut off")
@@ -90,21 +94,26 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     settings = InferenceSettings()
     shelf = Shelf(settings.model, settings.load)
     desk = Desk(service.bus, shelf, service.tasks)
+    stored = StoredPrefixes(Objects(service.bus, subjects.PREFIXES_BUCKET), shelf)
     service.app.add_middleware(OpenAiErrors)
     add_routes(service.app, shelf, settings.longest_s)
-    add_state(service.app, shelf, desk)
+    add_state(service.app, shelf, desk, stored)
     _measure(service.metrics, shelf, desk)
     subject = subjects.inferences(service.settings.gateway)
     service.micro.endpoints.append(Endpoint("completions", subject, lambda: desk.requests))
     await desk.open()
     keeping = service.tasks.create_task(shelf.keep(), name="model")
+    storing = [service.tasks.create_task(stored.keep(), name="kept prefixes")] if settings.prefix_store else []
     try:
         yield
     finally:
+        for task in storing:  # before the engine and the bus go
+            task.cancel()
+        await asyncio.gather(*storing, return_exceptions=True)
         keeping.cancel()
 
 
-def add_state(app: FastAPI, shelf: Shelf, desk: Desk) -> None:
+def add_state(app: FastAPI, shelf: Shelf, desk: Desk, stored: StoredPrefixes) -> None:
     """Add the routes that tell whether the model is there, and what it does."""
 
     @app.get("/api/v3/ready", **shows(Ready, "It is there.", also={503: (Ready, "Not yet, and why.")}))
@@ -122,7 +131,9 @@ def add_state(app: FastAPI, shelf: Shelf, desk: Desk) -> None:
             "why": shelf.why_not, "asked": desk.requests, "refusedByStatus": dict(desk.refused),
         }  # fmt: skip
         try:
-            return found | described(shelf.engine())
+            shown = described(shelf.engine())
+            shown["prefixes"] |= {"stored": stored.stored, "restored": stored.restored}
+            return found | shown
         except UnavailableError:
             return found
 

@@ -11,17 +11,21 @@ import pytest
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.inference_client import NatsInference
+from edgeagents.adapters.inference_local import LocalInference
+from edgeagents.adapters.objects import Objects
 from edgeagents.embedded.nats import find_nats_server, write_config
 from edgeagents.errors import TooManyAttemptsError, UnavailableError
 from edgeagents.inference.engine import Engine
 from edgeagents.model.answer import parse_answer
-from edgeagents.model.completion import ChatMessage, CompletionRequest
+from edgeagents.model.completion import ChatMessage, Completion, CompletionRequest
 from edgeagents.model.options import Options, Slot
 from edgeagents.permissions import INFERENCE_USER, agent_user, for_agent, for_everything, for_inference, inbox
 from edgeagents.settings import BusSettings
+from services.guard.streams import ensure_prefixes
 from services.inference import desk as desk_module
 from services.inference.desk import Desk
 from services.inference.shelf import Shelf
+from services.inference.stored_prefixes import StoredPrefixes
 from tests.nats import free_port, until
 from tests.tiny_model import tiny_model
 
@@ -127,3 +131,77 @@ async def test_questions_of_one_agent_have_an_end_and_another_is_answered(
         assert refused
         assert all(isinstance(item, TooManyAttemptsError) for item in found if isinstance(item, BaseException))
         keeping.cancel()
+
+
+class Served:
+    """An engine of its own on a shelf, with what is stored of it."""
+
+    def __init__(self, folder: Path, bus: Bus, *, every_s: float = 0.05) -> None:
+        self.engine = Engine.load(folder, time.monotonic, rows=1, length=1024, threads=1)
+        self.shelf = Shelf(folder, lambda path: self.engine, look_again_s=60)
+        self.stored = StoredPrefixes(Objects(bus, subjects.PREFIXES_BUCKET), self.shelf, every_s)
+
+    async def __aenter__(self) -> "Served":
+        self.tasks = [asyncio.create_task(self.shelf.keep()), asyncio.create_task(self.stored.keep())]
+        await until(lambda: not self.shelf.why_not, 60)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in reversed(self.tasks):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def ask(self, text: str, role: str = "You look after the air of this house. " * 12) -> Completion:
+        messages = (ChatMessage(role="system", content=role), ChatMessage(role="user", content=text))
+        wanted = CompletionRequest(messages=messages, constant=1, options=OPTIONS, budget_s=60, most_tokens=150)
+        return await LocalInference(lambda: self.engine).complete(wanted)
+
+
+async def test_beginnings_that_are_used_again_outlive_the_service_and_no_other_do(rig: Rig) -> None:
+    folder = tiny_model(rig.folder)
+    owner, bus = await rig.connect("owner"), await rig.connect(INFERENCE_USER)
+    await ensure_prefixes(owner)
+    store = Objects(owner, subjects.PREFIXES_BUCKET)
+    async with Served(folder, bus) as first:
+        cold = await first.ask("it is dark")
+        await first.ask("x", role="Of this nobody hears again. " * 12)
+        assert cold.cached_tokens == 0
+        await asyncio.sleep(0.3)
+        assert await store.names() == set(), "what was never found again is not written"
+        await first.ask("it is bright")
+        await until(lambda: first.stored.stored > 0, 30)
+    names = await store.names()
+    assert len(names) == first.stored.stored
+    # Of another model, and damaged: computed again, taken out.
+    await store.put("0123456789abcdef.00", b"of another model")
+    await store.put(f"{first.engine.digest[:16]}.00", b"damaged")
+    async with Served(folder, bus) as second:
+        await until(lambda: second.stored.restored > 0, 30)
+        again = await second.ask("it is dark")
+        assert (again.text, again.cached_tokens > 300) == (cold.text, True)
+        await until(lambda: second.stored.stored == len(names), 30)
+        assert await store.names() == names
+        second.engine.prefixes.budget_bytes = second.engine.prefixes.size_bytes
+        for number in range(4):
+            await second.ask("x", role=f"Something else: {number}. " * 30)
+        await until(lambda: second.stored.stored < len(names), 30)
+        await asyncio.sleep(0.3)
+        assert len(await store.names()) == second.stored.stored, "what left memory leaves the store"
+
+
+async def test_without_a_bucket_the_model_answers_and_the_bucket_is_found_when_it_comes(rig: Rig) -> None:
+    folder, owner = tiny_model(rig.folder), await rig.connect("owner")
+    async with Served(folder, await rig.connect(INFERENCE_USER)) as served:
+        for text in ("it is dark", "it is bright"):
+            await served.ask(text)
+        assert served.stored.stored == 0
+        await ensure_prefixes(owner)
+        await until(lambda: served.stored.stored > 0, 30)
+
+
+async def test_an_agent_reads_no_stored_beginning(rig: Rig) -> None:
+    await ensure_prefixes(await rig.connect("owner"))
+    air = Objects(await rig.connect("agent-air"), subjects.PREFIXES_BUCKET, wait_s=1.0)
+    for attempt in (air.names(), air.get("a", 10), air.put("a", b"x"), air.delete("a")):
+        with pytest.raises(UnavailableError):
+            await attempt

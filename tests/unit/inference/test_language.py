@@ -12,6 +12,7 @@ from edgeagents.inference import machine
 from edgeagents.inference.chat import Chat, Message
 from edgeagents.inference.folder import entry_of, open_folder, write_manifest
 from edgeagents.inference.generate import Finished, Loop, Request
+from edgeagents.inference.kept_bytes import from_bytes, to_bytes
 from edgeagents.inference.language import CONFIG, TOKENIZER, LanguageModel
 from edgeagents.inference.prefix import Prefixes
 from tests import tiny_llama
@@ -76,10 +77,11 @@ def test_kept_and_cold_prompts_give_the_same_also_after_a_restart(model: Languag
     again = LanguageModel.load(open_folder(folder), rows=4, length=96, threads=2, spins=False)
     kept = Prefixes(1 << 22)
     config = again.config
-    count = kept.load(
-        prefixes.dump(model.folder.digest), again.folder.digest, (config.layers, 2, config.kv_heads, config.head_dim)
-    )
-    assert count == 3
+    shape = (config.layers, 2, config.kv_heads, config.head_dim)
+    for piece in prefixes.kept():
+        carried = from_bytes(to_bytes(piece, model.folder.digest), again.folder.digest, shape)
+        assert kept.keep(carried.path, carried.block)
+    assert len(kept.kept()) == 3
     assert written(again, prompts(), kept) == cold
     assert kept.misses == sum(-(-len(text) // PIECE) for text in prompts()) - kept.hits
 

@@ -1,12 +1,12 @@
-"""Kept beginnings of prompts: found as far as they go, bounded, and of one model only."""
+"""Kept beginnings of prompts: found as far as they go, and bounded."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagents.errors import InvalidInputError
-from edgeagents.inference.prefix import MAGIC, Piece, Prefixes, pieces
+from edgeagents.inference.prefix import Piece, Prefixes, pieces
 
 SHAPE = (2, 2, 1, 3)
 TOKEN_BYTES = 2 * 2 * 1 * 3 * 4
@@ -68,30 +68,30 @@ def test_what_is_larger_than_all_there_is_is_not_kept_and_costs_nobody_a_place()
     assert len(prefixes.find([(1,)])) == 1
 
 
-def test_it_survives_as_bytes_for_its_own_model_alone() -> None:
+def test_all_that_is_kept_is_told_with_its_path_and_how_often_it_was_found() -> None:
     prefixes = Prefixes(10_000)
     keep(prefixes, (1, 2), (3,))
     keep(prefixes, (1, 2), (6,))
-    data = prefixes.dump("model-a")
+    prefixes.find([(1, 2), (6,)])
+    prefixes.find([(1, 2), (9,)])
+    assert {piece.path: piece.hits for piece in prefixes.kept()} == {((1, 2),): 2, ((1, 2), (3,)): 0, ((1, 2), (6,)): 1}
     again = Prefixes(10_000)
-    assert again.load(data, "model-a", SHAPE) == 3
-    for path in ([(1, 2), (3,)], [(1, 2), (6,)]):
-        assert all((a == b).all() for a, b in zip(prefixes.find(path), again.find(path), strict=True))
-    small = Prefixes(2 * TOKEN_BYTES)
-    assert small.load(data, "model-a", SHAPE) == 1
-    assert len(small.find([(1, 2)])) == 1
+    assert all(again.keep(piece.path, piece.block) for piece in prefixes.kept()), "those above come first"
+    held = {piece.path: piece.block for piece in again.kept()}
+    assert len(held) == 3
+    assert all((held[piece.path] == piece.block).all() for piece in prefixes.kept())
 
 
-def test_bytes_of_another_model_or_shape_or_changed_ones_are_refused() -> None:
-    prefixes = Prefixes(10_000)
-    keep(prefixes, (1, 2), (3,))
-    data = prefixes.dump("model-a")
-    fresh = Prefixes(10_000)
-    with pytest.raises(InvalidInputError, match="another model"):
-        fresh.load(data, "model-b", SHAPE)
-    with pytest.raises(InvalidInputError, match="another shape"):
-        fresh.load(data, "model-a", (2, 2, 1, 4))
-    for changed in (data[:-1], data[:60] + b"x" + data[61:], b"", MAGIC, data[:-40]):
-        with pytest.raises(InvalidInputError, match="changed or not whole"):
-            fresh.load(changed, "model-a", SHAPE)
-    assert fresh.size_bytes == 0
+def test_it_is_found_and_told_of_by_several_threads() -> None:
+    prefixes = Prefixes(40 * TOKEN_BYTES)
+
+    def work(number: int) -> None:
+        for step in range(300):
+            keep(prefixes, (number,), (step % 20,))
+            prefixes.find([(number,), (step % 20,)])
+            assert all(len(piece.path) in (1, 2) for piece in prefixes.kept())
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(work, number) for number in range(4)]:
+            done.result()
+    assert prefixes.size_bytes == sum(piece.block.nbytes for piece in prefixes.kept()) <= prefixes.budget_bytes

@@ -165,6 +165,10 @@ class Broker(MemoryBus):
         self.events: dict[str, Any] = {}  # newest event by device and resource
         self.on_record: Any = None
         self.is_connected = True
+        self.js = SimpleNamespace(create_object_store=self._make_bucket)
+
+    async def _make_bucket(self, bucket: str, **options: Any) -> None:
+        """The object store is there."""
 
     def wall_ns(self) -> int:
         return int((WALL_S + self.loop.time() + self.offset_s) * 1e9)
