@@ -1,8 +1,7 @@
 """The token loop: each request ends once, with its own text, whatever the others do."""
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -11,61 +10,10 @@ from hypothesis import strategies as st
 
 from edgeagents.errors import InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.inference import generate
-from edgeagents.inference.generate import Finished, Loop, Request, Written
-from edgeagents.inference.prefix import Prefixes
+from edgeagents.inference.generate import Request, Written
 from edgeagents.inference.sampling import Sampling
-from tests.unit.inference.rows import END, VOCAB, TokenRows, follows, logits_of, vocabulary
-
-WORDS = vocabulary()
-PIECE = 8
-
-
-class Run:
-    """A loop whose clock is set by hand, and all it said."""
-
-    def __init__(self, rows: int = 3, budget_bytes: int = 1 << 20) -> None:
-        self.rows, self.now_s = TokenRows(rows), 0.0
-        self.prefixes = Prefixes(budget_bytes)
-        self.loop = Loop(self.rows, WORDS, [END], self.prefixes, lambda: self.now_s, PIECE)
-        self.said: list[Written | Finished] = []
-
-    def step(self) -> None:
-        self.said += self.loop.step()
-
-    def finish(self, most: int = 10_000) -> dict[str, Finished]:
-        """Step until nothing is left; return how each ended."""
-        for _ in range(most):
-            if self.loop.is_idle:
-                break
-            self.step()
-        assert self.loop.is_idle
-        return self.ended()
-
-    def ended(self) -> dict[str, Finished]:
-        found = [item for item in self.said if isinstance(item, Finished)]
-        assert max(Counter(item.name for item in found).values(), default=1) == 1, "none ends twice"
-        return {item.name: item for item in found}
-
-
-def answer(prompt: Sequence[int], most: int) -> tuple[tuple[int, ...], str]:
-    """Return what a loop that writes one text alone would write, and why it ends."""
-    tokens = list(prompt)
-    for _ in range(most):
-        token = follows(tokens)
-        if token == END:
-            return tuple(tokens[len(prompt) :]), "stop"
-        tokens.append(token)
-    return tuple(tokens[len(prompt) :]), "length"
-
-
-def prompt(number: int, length: int = 10) -> tuple[int, ...]:
-    return tuple((number * 7 + place * 3) % 90 + 32 for place in range(length))
-
-
-def talkative(number: int, length: int = 10, most: int = 40) -> tuple[int, ...]:
-    """Return a prompt whose answer does not end by itself."""
-    found = (prompt(other, length) for other in range(number, number + 90))
-    return next(tokens for tokens in found if answer(tokens, most)[1] == "length")
+from tests.unit.inference.rows import END, VOCAB, logits_of
+from tests.unit.inference.runs import WORDS, Run, answer, prompt, talkative
 
 
 def test_a_text_is_what_follows_its_prompt_token_by_token() -> None:
@@ -185,61 +133,6 @@ def test_a_constraint_says_what_may_follow_and_when_it_is_complete() -> None:
     run.loop.submit(Request("a", prompt(1), most_tokens=9, constraint=Only(65), sampling=Sampling(temperature=2.0)))
     ended = run.finish()["a"]
     assert (ended.text, ended.reason) == ("AAA", "stop")
-
-
-class Between:
-    """Puts two tokens behind each that is chosen, and one before all; `left` may be chosen."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def begin(self) -> list[int]:
-        return [60]
-
-    def mask(self, logits: Any) -> None:
-        logits[END] = -math.inf
-
-    def accept(self, token: int) -> list[int]:
-        self.left -= 1
-        return [61, 62]
-
-    @property
-    def can_end(self) -> bool:
-        return self.left == 0
-
-    is_over = can_end
-
-
-def between(number: int, choices: int) -> tuple[int, ...]:
-    """Return what a text alone would be, each token computed by itself."""
-    tokens = [*prompt(number), 60]
-    for _ in range(choices):
-        logits = logits_of(tokens)
-        logits[END] = -math.inf
-        tokens += [int(logits.argmax()), 61, 62]
-    return tuple(tokens[len(prompt(number)) :])
-
-
-def test_tokens_that_follow_in_any_case_are_computed_with_the_others_and_change_nothing() -> None:
-    run = Run()
-    for number in range(5):
-        run.loop.submit(Request(f"r{number}", prompt(number), most_tokens=30, constraint=Between(3 + number % 2)))
-    run.loop.submit(Request("plain", prompt(7), most_tokens=12))
-    ended = run.finish()
-    for number in range(5):
-        found = ended[f"r{number}"]
-        assert (found.tokens, found.reason, found.is_capped) == (between(number, 3 + number % 2), "stop", False)
-        forced = [item.is_forced for item in run.said if isinstance(item, Written) and item.name == f"r{number}"]
-        assert forced == [True, *[False, True, True] * (3 + number % 2)]
-    assert ended["plain"].tokens == answer(prompt(7), 12)[0]
-
-
-@pytest.mark.parametrize("most", [1, 2, 3, 4, 9])
-def test_a_text_that_is_cut_off_before_its_constraint_holds_is_marked(most: int) -> None:
-    run = Run()
-    run.loop.submit(Request("a", prompt(1), most_tokens=most, constraint=Between(3)))
-    ended = run.finish()["a"]
-    assert (ended.reason, ended.is_capped, ended.tokens) == ("length", True, between(1, 3)[:most])
 
 
 def test_a_given_answer_is_measured_token_by_token() -> None:
@@ -394,7 +287,6 @@ def test_ten_thousand_requests_leave_nothing_behind() -> None:
         while run.loop.waiting > 8:
             run.step()
     assert len(run.finish()) == 10_000
-    held = (run.loop._waiting, run.loop._names, run.loop._cancelled, run.loop._running)
+    held = (run.loop._waiting, run.loop._names, run.loop._cancelled, run.loop._places.all)
     assert not any(held)
-    assert run.loop._joining is None
     assert run.prefixes.size_bytes <= 2000
