@@ -58,6 +58,11 @@ class _Text:
         """Whether nothing of its answer is written: what is left to be computed is its prompt."""
         return not self.tokens
 
+    @property
+    def question(self) -> int | None:
+        """What tells which texts are measured behind one prompt; none: it is not one of those."""
+        return hash(self.request.prompt) if self.request.spelled else None
+
 
 class Loop:
     """Writes texts with one model."""
@@ -186,7 +191,7 @@ class Loop:
         )  # fmt: skip
         places.add(text)
         # The last piece is always computed: what follows it is the answer's first token.
-        for block in self._prefixes.find(list(text.left)[:-1]):
+        for block in self._prefixes.find(list(text.left)[:-1], question=text.question):
             self._rows.write(places.row(text), text.length, block)
             text.done.append(text.left.popleft())
             text.length += block.shape[3]
@@ -228,7 +233,7 @@ class Loop:
             text.done.append(piece)
             if text.length <= text.request.kept:
                 block = self._rows.read(row, text.length - len(piece), text.length)
-                self._prefixes.keep(text.done, block)
+                self._prefixes.keep(text.done, block, question=text.question)
         if not text.left:
             self._places.run(text)
             if text.is_joining:

@@ -150,6 +150,19 @@ def test_a_given_answer_is_measured_token_by_token() -> None:
     assert run.ended()["b"].cached == len(prompt(1)) - 1
 
 
+def test_questions_that_are_scored_once_push_out_no_constant_part_that_is_used_again() -> None:
+    run, constant = Run(budget_bytes=40 * 4), prompt(5, 16)
+    for number in range(40):
+        if number < 2 or number % 5 == 0:
+            run.loop.submit(Request(f"r{number}", constant + prompt(number, 5), most_tokens=3, kept=16))
+            assert run.finish()[f"r{number}"].cached == (16 if number else 0)
+        whole, computed = prompt(50 + number, 24), run.rows.computed
+        for place in range(4):
+            run.loop.submit(Request(f"s{number}-{place}", whole, 1, kept=23, spelled=(65 + place,)))
+        run.finish()
+        assert run.rows.computed - computed == 23 + 4, "it is computed once for all its texts"
+
+
 def test_what_cannot_be_computed_fails_those_it_was_for_and_the_loop_goes_on() -> None:
     run = Run()
     for name in ("a", "b"):
