@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ValidationError
 
-from edgeagents.errors import InvalidInputError, TooLargeError
+from edgeagents.errors import InvalidInputError, ModelFileError, TooLargeError
 from edgeagents.inference.folder import ModelFolder
 from edgeagents.inference.language import Vocabulary
 from edgeagents.model.completion import ChatMessage
@@ -39,7 +39,13 @@ class Chat:
 
         Raises:
             InvalidInputError: it is none.
+            ModelFileError: it is empty: then whatever is said would be a prompt of no tokens.
         """
+        if not template.strip():
+            raise ModelFileError(
+                "the model has no chat template: take one that was trained for conversations, or import it from a "
+                "folder with a chat_template.jinja"
+            )
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
         environment.globals["raise_exception"] = _refuse
         try:
@@ -57,6 +63,7 @@ class Chat:
 
         Raises:
             InvalidInputError: its file cannot be read, or names tokens that its vocabulary does not have.
+            ModelFileError: it has no template.
         """
         file = folder.file(CHAT)
         try:

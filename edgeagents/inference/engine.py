@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
 
-from edgeagents.errors import InvalidInputError, TooLargeError, UnavailableError
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.inference.admission import MOST_OF_CLIENT, MOST_WAITING, Admission, Job, Speed
 from edgeagents.inference.chat import Chat
 from edgeagents.inference.constrain import Grammars, Held
@@ -157,6 +157,8 @@ class Engine:
         if request.constant > len(request.messages):
             raise InvalidInputError(f"{request.constant} of {len(request.messages)} messages cannot be constant")
         prompt, kept = self.chat.prompt(request.messages, request.constant)
+        if not prompt:
+            raise InvalidInputError("the model's chat template writes nothing of these messages: is a text in them?")
         most = min(request.most_tokens, self.model.decoder.length - len(prompt))
         if most < 1:
             raise TooLargeError(
@@ -226,7 +228,8 @@ class Engine:
         with self._changed:
             for name in names:
                 if self.admission.withdraw(name):
-                    self._tell(self._tickets[name].unwritten("cancelled"))
+                    if (ticket := self._tickets.get(name)) is not None:
+                        self._tell(ticket.unwritten("cancelled"))
                 else:
                     self._loop.cancel(name)
             self._changed.notify()
@@ -246,6 +249,8 @@ class Engine:
             self._is_closing = True
             for name in list(self._tickets):
                 ticket = self._tickets[name]
+                if not self.admission.withdraw(name):
+                    self.admission.done(name, 0.0)
                 self._tell(ticket.unwritten("failed", self.failure) if self.failure else ticket.unwritten("cancelled"))
 
     def _take_in(self) -> bool:
@@ -265,7 +270,11 @@ class Engine:
             while self._loop.room > 0 and (job_next := self.admission.next()) is not None:
                 ticket = self._tickets[job_next.name]
                 ticket.began_s = now_s
-                self._loop.submit(ticket.request)
+                try:
+                    self._loop.submit(ticket.request)
+                except EdgeAgentsError as error:  # the fault of one request is no end for the others
+                    self.admission.done(job_next.name, 0.0)
+                    self._tell(ticket.unwritten("failed", str(error)))
         return True
 
     def _measure(self, found: Sequence[Written | Finished], began_s: float, ended_s: float) -> None:

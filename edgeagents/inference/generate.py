@@ -3,7 +3,8 @@
     submit -> waiting -> prefilled piece by piece -> written with up to `rows` others -> finished, once
 
 `step` is one token boundary: requests join and leave only there, so cancelling one or running out of time costs the
-others nothing. While a prompt is computed, a piece of it and a token of each running text take turns. What has to end
+others nothing. While a prompt is computed, or the many tokens that a constraint put behind a choice, a piece and a
+token of each running text take turns; a step computes one piece, of whoever waited longest for it. What has to end
 before it is done says why; whatever happens, each request finishes exactly once.
 
 The loop keeps no clock and no thread: it is told the time, and runs in its caller's thread. Only `submit` and `cancel`
@@ -12,16 +13,18 @@ may be called from others.
 Source: Yu et al. 2022, Orca (continuous batching); design.md section 6.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from tokenizers.decoders import DecodeStream
 
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
-from edgeagents.inference.language import Block, Floats, Vocabulary
+from edgeagents.inference.language import Floats, Vocabulary
+from edgeagents.inference.places import Places, Rows
 from edgeagents.inference.prefix import PIECE_TOKENS, Piece, Prefixes, pieces
 from edgeagents.inference.request import Constraint, Finished, Reason, Request, Written
 from edgeagents.inference.sampling import choose, log_probability
@@ -31,48 +34,34 @@ MOST_WAITING: Final = 1024
 __all__ = ["MOST_WAITING", "Constraint", "Finished", "Loop", "Reason", "Request", "Rows", "Written"]
 
 
-class Rows(Protocol):
-    """Memory of texts that are written, and what computes into it; see `language.Decoder`."""
-
-    rows: int
-    length: int
-
-    def prefill(self, row: int, tokens: Sequence[int], start: int) -> Floats:
-        """Compute a piece of a prompt."""
-
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Floats:
-        """Compute a token more in each of the first rows."""
-
-    def read(self, row: int, start: int, stop: int) -> Block:
-        """Return a copy of what a row holds."""
-
-    def write(self, row: int, start: int, block: Block) -> None:
-        """Put what was read before into a row."""
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy a row to another."""
-
-    def release(self) -> None:
-        """Give the memory of all rows back; what they held is gone."""
-
-
 @dataclass(slots=True, eq=False)
 class _Text:
     """A request in a row."""
 
     request: Request
-    left: deque[Piece]  # of its prompt
-    done: list[Piece]
+    left: deque[Piece]  # to be computed before it runs: of its prompt, later of what was forced
+    done: list[Piece]  # of its prompt
     stops: StopWords
     stream: Any
     chance: np.random.Generator
     opening: list[int]  # what the answer begins with in any case: computed with the prompt
+    turn: int = 0  # when a piece of it was computed, or it came: who has the smallest is next
     length: int = 0  # tokens in its row
     cached: int = 0
     tokens: list[int] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)  # the last of `tokens`, not in its row yet
     is_cut: bool = False  # more was forced than may be written
     parts: list[str] = field(default_factory=list)
+
+    @property
+    def is_joining(self) -> bool:
+        """Whether nothing of its answer is written: what is left to be computed is its prompt."""
+        return not self.tokens
+
+    @property
+    def question(self) -> int | None:
+        """What tells which texts are measured behind one prompt; none: it is not one of those."""
+        return hash(self.request.prompt) if self.request.spelled else None
 
 
 class Loop:
@@ -90,16 +79,19 @@ class Loop:
             ends: tokens that end an answer.
             prefixes: where beginnings of prompts are kept.
             now: a monotonic clock, seconds.
-            piece_tokens: a prompt is computed in pieces of so many; shorter ones hold running texts up less.
+            piece_tokens: a prompt, and a long run of forced tokens, is computed in pieces of so many; shorter ones hold
+                running texts up less.
         """
         self._rows, self._vocabulary, self._ends = rows, vocabulary, frozenset(ends)
         self._prefixes, self._now, self._piece_tokens = prefixes, now, piece_tokens
         self._waiting: deque[Request] = deque()
         self._names: set[str] = set()
         self._cancelled: set[str] = set()
-        self._running: list[_Text] = []  # in rows 0, 1, …
-        self._joining: _Text | None = None  # its prompt is computed in the row behind them
-        self.prefilled = self.decoded = 0  # in the last step: tokens of a prompt, rows
+        self._places: Places[_Text] = Places(rows, piece_tokens)
+        self._turns = itertools.count()
+        # What all running texts catch up with within one step is a piece at most.
+        self._most_forced = max(1, piece_tokens // rows.rows)
+        self.prefilled = self.decoded = 0  # in the last step: tokens of a piece, rows
 
     @property
     def is_idle(self) -> bool:
@@ -114,7 +106,7 @@ class Loop:
     @property
     def room(self) -> int:
         """How many more requests would have a row at once."""
-        return self._rows.rows - len(self._running) - (self._joining is not None) - len(self._waiting)
+        return self._rows.rows - len(self._places.all) - len(self._waiting)
 
     def submit(self, request: Request) -> None:
         """Have a request written.
@@ -155,7 +147,7 @@ class Loop:
         self.prefilled = self.decoded = 0
         self._drop(found)
         self._join(found)
-        self._prefill(found)
+        self._compute(found)
         self._decode(found)
         return found
 
@@ -164,7 +156,7 @@ class Loop:
     def _drop(self, found: list[Written | Finished]) -> None:
         """End what was cancelled or is out of time."""
         now_s = self._now()
-        for text in [*self._running, *([self._joining] if self._joining else [])]:
+        for text in list(self._places.all):
             if reason := self._why_not(text.request, now_s):
                 self._finish(text, reason, found)
         if any(self._why_not(request, now_s) for request in self._waiting):
@@ -181,8 +173,9 @@ class Loop:
         return "budget" if now_s >= request.end_s else None
 
     def _join(self, found: list[Written | Finished]) -> None:
-        """Give the row behind the running ones to whoever waits longest, with what is kept of its prompt."""
-        if self._joining is not None or not self._waiting or len(self._running) >= self._rows.rows:
+        """Give the first free row to whoever waits longest, with what is kept of its prompt; one prompt at a time."""
+        places = self._places
+        if not self._waiting or len(places.all) >= self._rows.rows or any(text.is_joining for text in places.behind):
             return
         request = self._waiting.popleft()
         try:
@@ -194,24 +187,20 @@ class Loop:
         text = _Text(
             request, deque(pieces(whole, request.kept, self._piece_tokens)), [],
             StopWords(request.stop), DecodeStream(skip_special_tokens=True),
-            np.random.default_rng(request.sampling.seed), opening,
+            np.random.default_rng(request.sampling.seed), opening, next(self._turns),
         )  # fmt: skip
-        row = len(self._running)
+        places.add(text)
         # The last piece is always computed: what follows it is the answer's first token.
-        for block in self._prefixes.find(list(text.left)[:-1]):
-            self._rows.write(row, text.length, block)
+        for block in self._prefixes.find(list(text.left)[:-1], question=text.question):
+            self._rows.write(places.row(text), text.length, block)
             text.done.append(text.left.popleft())
             text.length += block.shape[3]
         text.cached = text.length
-        self._joining = text
 
     def _finish(self, text: _Text, reason: Reason, found: list[Written | Finished], error: str = "") -> None:
         """End a text, and close the gap its row leaves."""
         rest = text.stops.end() if not text.stops.is_met else ""
-        if text is self._joining:
-            self._joining = None
-        elif text in self._running:
-            self._leave(self._running.index(text))
+        self._places.remove(text)
         whole = "".join([*text.parts, rest])
         if rest:
             found.append(Written(text.request.name, rest, -1, 0.0, True))
@@ -225,44 +214,42 @@ class Loop:
         self._cancelled.discard(finished.name)
         found.append(finished)
 
-    def _leave(self, row: int) -> None:
-        last = self._running.pop()
-        if row < len(self._running):
-            self._rows.move(len(self._running), row, last.length)
-            self._running[row] = last
-        if self._joining is not None:
-            self._rows.move(len(self._running) + 1, len(self._running), self._joining.length)
-
     # --- computing -----------------------------------------------------------------------------------
 
-    def _prefill(self, found: list[Written | Finished]) -> None:
-        """Compute a piece of the prompt of whoever joins; after its last piece it runs."""
-        text = self._joining
+    def _compute(self, found: list[Written | Finished]) -> None:
+        """Compute a piece of the text behind the running ones whose turn it is; after its last piece it runs."""
+        text = min(self._places.behind, key=lambda text: text.turn, default=None)
         if text is None:
             return
-        row, piece = len(self._running), text.left.popleft()
+        row, piece = self._places.row(text), text.left.popleft()
         try:
             logits = self._rows.prefill(row, piece, text.length)
         except EdgeAgentsError as error:
             self._finish(text, "failed", found, str(error))
             return
-        self.prefilled = len(piece)
-        text.done.append(piece)
-        start, text.length = text.length, text.length + len(piece)
-        if text.length <= text.request.kept:
-            self._prefixes.keep(text.done, self._rows.read(row, start, text.length))
+        self.prefilled, text.turn = len(piece), next(self._turns)
+        text.length += len(piece)
+        if text.is_joining:
+            text.done.append(piece)
+            if text.length <= text.request.kept:
+                block = self._rows.read(row, text.length - len(piece), text.length)
+                self._prefixes.keep(text.done, block, question=text.question)
         if not text.left:
-            self._joining = None
-            self._running.append(text)
-            if self._take(text, text.opening, None, found):
-                text.pending = []  # they were computed with the prompt
-                self._write(text, logits, found)
+            self._places.run(text)
+            if text.is_joining:
+                self._begin(text, logits, found)
+
+    def _begin(self, text: _Text, logits: Floats, found: list[Written | Finished]) -> None:
+        """Write the first tokens of a text whose prompt is computed."""
+        if self._take(text, text.opening, None, found):
+            text.pending = []  # they were computed with the prompt
+            self._write(text, logits, found)
 
     def _decode(self, found: list[Written | Finished]) -> None:
-        """Compute a token of each running text; what was forced before it is computed first, in one pass a text."""
-        for text in list(self._running):
+        """Compute a token of each running text; what was forced before it is computed first."""
+        for text in self._places.running:
             self._catch_up(text, found)
-        running = list(self._running)
+        running = self._places.running
         if not running:
             return
         try:
@@ -279,17 +266,23 @@ class Loop:
             self._write(text, following, found)
 
     def _catch_up(self, text: _Text, found: list[Written | Finished]) -> None:
-        """Compute all tokens of a text but its last: that one is computed with everybody's, so texts stay steady."""
-        behind = text.pending[:-1]
-        if not behind:
-            return
-        try:
-            self._rows.prefill(self._running.index(text), behind, text.length)
-        except EdgeAgentsError as error:
-            self._finish(text, "failed", found, str(error))
-            return
-        text.length += len(behind)
-        text.pending = text.pending[-1:]
+        """Compute all tokens of a text but its last: that one is computed with everybody's, so texts stay steady.
+
+        Few are computed at once. With many the text goes behind the running ones until it has caught up, in pieces
+        whose bounds follow from the text alone.
+        """
+        behind, text.pending = text.pending[:-1], text.pending[-1:]
+        if len(behind) > self._most_forced:
+            text.left.extend(pieces(behind, 0, self._piece_tokens))
+            text.turn = next(self._turns)
+            self._places.hold(text)
+        elif behind:
+            try:
+                self._rows.prefill(self._places.row(text), behind, text.length)
+            except EdgeAgentsError as error:
+                self._finish(text, "failed", found, str(error))
+                return
+            text.length += len(behind)
 
     def _write(self, text: _Text, logits: Floats, found: list[Written | Finished]) -> None:
         """Choose the token that follows; with it comes what follows it in any case."""

@@ -2,11 +2,13 @@
 
 A prompt is computed in pieces whose bounds follow from the prompt alone (`pieces`), never from what happens to be
 kept. So what is kept of a piece is bit for bit what computing it again would give, and a prompt goes on the same way
-whether its beginning was kept or not. Pieces form a tree; what was used longest ago goes first when memory runs out.
+whether its beginning was kept or not. Pieces form a tree; what was used longest ago goes first when memory runs out,
+except that up to half of it is for what other questions found again: prompts that come once push out each other.
 
 `kept_bytes.py` turns what is kept into bytes and back.
 
-Source: paged prefix caching as in vLLM (arXiv:2309.06180) and SGLang's RadixAttention (arXiv:2312.07104).
+Source: paged prefix caching as in vLLM (arXiv:2309.06180) and SGLang's RadixAttention (arXiv:2312.07104); Karedla
+et al. 1994, Caching strategies to improve disk system performance (segmented LRU).
 """
 
 import threading
@@ -20,6 +22,7 @@ from edgeagents.inference.language import Block
 
 Piece: TypeAlias = tuple[int, ...]
 PIECE_TOKENS: Final = 256
+SPARED_SHARE: Final = 0.5  # of the budget; the rest is what new constant parts have to be found again in
 
 
 def pieces(tokens: Sequence[int], kept: int, size: int = PIECE_TOKENS) -> list[Piece]:
@@ -37,7 +40,8 @@ class _Node:
     above: "_Node | None" = None
     below: "dict[Piece, _Node]" = field(default_factory=dict)
     used: int = 0
-    hits: int = 0  # how often it was found
+    hits: int = 0  # how often it was found; by the texts of one question, which share their prompt, once
+    question: int | None = None  # whose texts used it last, if it was one of several texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,12 +65,18 @@ class Prefixes:
         self._turn = 0
         self._lock = threading.Lock()  # who stores what is kept is no token loop
 
-    def find(self, wanted: Sequence[Piece]) -> list[Block]:
-        """Return what is kept of the first pieces of a prompt, as far as it goes without a gap."""
-        with self._lock:
-            return self._find(wanted)
+    def find(self, wanted: Sequence[Piece], *, question: int | None = None) -> list[Block]:
+        """Return what is kept of the first pieces of a prompt, as far as it goes without a gap.
 
-    def _find(self, wanted: Sequence[Piece]) -> list[Block]:
+        Args:
+            wanted: the pieces.
+            question: of several texts that share this prompt: that they find each other's pieces says nothing of who
+                else will.
+        """
+        with self._lock:
+            return self._find(wanted, question)
+
+    def _find(self, wanted: Sequence[Piece], question: int | None) -> list[Block]:
         found, node = [], self._root
         self._turn += 1
         for piece in wanted:
@@ -75,21 +85,22 @@ class Prefixes:
                 break
             node = below
             node.used = self._turn
-            node.hits += 1
+            node.hits += question is None or question != node.question
+            node.question = question
             found.append(below.block)
         self.hits += len(found)
         self.misses += len(wanted) - len(found)
         return found
 
-    def keep(self, path: Sequence[Piece], block: Block) -> bool:
+    def keep(self, path: Sequence[Piece], block: Block, *, question: int | None = None) -> bool:
         """Keep the last piece of a path whose other pieces are kept; return whether there was room.
 
-        What is kept must not be written to any more.
+        What is kept must not be written to any more. `question` as in `find`.
         """
         with self._lock:
-            return self._keep(path, block)
+            return self._keep(path, block, question)
 
-    def _keep(self, path: Sequence[Piece], block: Block) -> bool:
+    def _keep(self, path: Sequence[Piece], block: Block, question: int | None) -> bool:
         node = self._root
         for piece in path[:-1]:
             below = node.below.get(piece)
@@ -104,7 +115,7 @@ class Prefixes:
             above.used, above = self._turn, above.above
         if not self._make_room(block.nbytes, node):
             return False
-        node.below[path[-1]] = _Node(path[-1], block, node, used=self._turn)
+        node.below[path[-1]] = _Node(path[-1], block, node, used=self._turn, question=question)
         self.size_bytes += block.nbytes
         return True
 
@@ -113,13 +124,25 @@ class Prefixes:
             leaves = [node for node in self._nodes() if not node.below and node is not spared]
             if not leaves or size_bytes > self.budget_bytes:
                 return False
-            oldest = min(leaves, key=lambda node: node.used)
+            hot = self._found_again()
+            oldest = min(leaves, key=lambda node: (id(node) in hot, node.used))
             assert oldest.above is not None
             assert oldest.block is not None
             del oldest.above.below[oldest.piece]
             self.size_bytes -= oldest.block.nbytes
             self.evicted += 1
         return True
+
+    def _found_again(self) -> set[int]:
+        """Return which nodes were found again and are spared: those used last, up to their share."""
+        left, spared = int(self.budget_bytes * SPARED_SHARE), set[int]()
+        # Of those used in the same turn, the ones above come first: sorting is stable.
+        for node in sorted((node for node in self._nodes() if node.hits), key=lambda node: -node.used):
+            left -= node.block.nbytes if node.block is not None else 0
+            if left < 0:
+                break
+            spared.add(id(node))
+        return spared
 
     def _nodes(self) -> Iterator[_Node]:
         """Yield all nodes but the root, those above before those below."""

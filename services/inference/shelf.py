@@ -68,11 +68,23 @@ class Shelf:
             if self._engine is not None:
                 self._engine.close()
 
+    async def _let_go(self) -> None:
+        """Close an engine that has stopped, and forget it: with it in memory there may be no room for another."""
+        engine = self._engine
+        self._why, self._engine = self.why_not, None
+        if engine is not None:
+            await asyncio.to_thread(engine.close)
+
     async def _try(self) -> None:
+        if self._engine is not None:
+            await self._let_go()
+            give_back()
         try:
             engine = await asyncio.to_thread(self._load, self.folder)
-        except EdgeAgentsError as error:
-            why = f"no language model: {error}"
+        except (EdgeAgentsError, MemoryError, RecursionError, OSError) as error:
+            # Whatever this machine or that folder lacks, the service answers on.
+            text = str(error) if isinstance(error, EdgeAgentsError) else f"{type(error).__name__}: {error}"
+            why = f"no language model: {text.removesuffix(': ')}"
             if why != self._why:
                 log.warning("%s; looking again every %g s", why, self._look_again_s)
             self._why = why

@@ -60,6 +60,8 @@ def test_the_constant_part_is_what_does_not_change_with_what_follows() -> None:
     ("template", "text"),
     [
         ("{% for %}", "chat template"),
+        ("", "has no chat template"),
+        (" \n", "has no chat template"),
         ("{{ raise_exception('only users') }}", "only users"),
         ("{{ messages.__class__.__mro__ }}", "cannot write this down"),
         ("{{ missing.name }}", "cannot write this down"),

@@ -1,6 +1,7 @@
 """One model for many: each request is answered or ends with a reason, and answers are legal whatever is asked."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from edgeagents.adapters.inference_local import LocalInference
 from edgeagents.errors import InvalidInputError, TooLargeError, TooManyAttemptsError, UnavailableError
 from edgeagents.inference import engine as engine_module
-from edgeagents.inference.engine import Engine
-from edgeagents.inference.generate import Finished, Written
+from edgeagents.inference.chat import Chat
+from edgeagents.inference.engine import Engine, Prepared
+from edgeagents.inference.generate import Finished, Request, Written
 from edgeagents.model.answer import parse_answer
 from edgeagents.model.completion import ChatMessage, Completion, CompletionRequest
 from edgeagents.model.options import Options, Slot
@@ -210,3 +212,43 @@ async def test_a_fault_of_the_loop_reaches_all_who_wait_and_is_remembered(
     with pytest.raises(UnavailableError, match="a bug"):
         await client(engine).complete(asked())
     assert "a bug" in engine.failure
+
+
+async def test_a_prompt_of_no_tokens_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "chat", Chat("{{ '' }}", {}, engine.model.vocabulary))
+        with pytest.raises(InvalidInputError, match="template writes nothing"):
+            await client(engine).complete(asked())
+    assert (await client(engine).complete(asked(most_tokens=2))).tokens
+
+
+async def test_a_request_that_the_loop_refuses_fails_alone(engine: Engine) -> None:
+    heard = list[Written | Finished]()
+    engine.submit("air", Prepared((Request("", ()),), 0, 60.0), [heard.append])
+    assert (await client(engine).complete(asked(most_tokens=2))).tokens
+    assert [(item.reason, item.error) for item in heard if isinstance(item, Finished)] == [
+        ("failed", "a prompt has at least one token, and an answer too")
+    ]
+    assert (engine.failure, engine.admission.is_idle) == ("", True)
+
+
+async def test_who_was_told_of_the_end_may_still_cancel(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = threading.Event()
+
+    def broken() -> list[Written | Finished]:
+        stopped.wait(10.0)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(engine._loop, "step", broken)
+    heard = list[Written | Finished]()
+    names = [
+        name for _ in range(9) for name in engine.submit("air", engine.prepare(asked()), [heard.append])
+    ]  # more than have rows
+    stopped.set()
+    engine._thread.join(10.0)
+    assert [(item.name, item.reason) for item in heard if isinstance(item, Finished)] == [
+        (name, "failed") for name in names
+    ]
+    engine.cancel(names)
+    assert engine.admission.is_idle
+    assert len(heard) == 9

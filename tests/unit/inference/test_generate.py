@@ -1,8 +1,7 @@
 """The token loop: each request ends once, with its own text, whatever the others do."""
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -11,61 +10,10 @@ from hypothesis import strategies as st
 
 from edgeagents.errors import InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.inference import generate
-from edgeagents.inference.generate import Finished, Loop, Request, Written
-from edgeagents.inference.prefix import Prefixes
+from edgeagents.inference.generate import Request, Written
 from edgeagents.inference.sampling import Sampling
-from tests.unit.inference.rows import END, VOCAB, TokenRows, follows, logits_of, vocabulary
-
-WORDS = vocabulary()
-PIECE = 8
-
-
-class Run:
-    """A loop whose clock is set by hand, and all it said."""
-
-    def __init__(self, rows: int = 3, budget_bytes: int = 1 << 20) -> None:
-        self.rows, self.now_s = TokenRows(rows), 0.0
-        self.prefixes = Prefixes(budget_bytes)
-        self.loop = Loop(self.rows, WORDS, [END], self.prefixes, lambda: self.now_s, PIECE)
-        self.said: list[Written | Finished] = []
-
-    def step(self) -> None:
-        self.said += self.loop.step()
-
-    def finish(self, most: int = 10_000) -> dict[str, Finished]:
-        """Step until nothing is left; return how each ended."""
-        for _ in range(most):
-            if self.loop.is_idle:
-                break
-            self.step()
-        assert self.loop.is_idle
-        return self.ended()
-
-    def ended(self) -> dict[str, Finished]:
-        found = [item for item in self.said if isinstance(item, Finished)]
-        assert max(Counter(item.name for item in found).values(), default=1) == 1, "none ends twice"
-        return {item.name: item for item in found}
-
-
-def answer(prompt: Sequence[int], most: int) -> tuple[tuple[int, ...], str]:
-    """Return what a loop that writes one text alone would write, and why it ends."""
-    tokens = list(prompt)
-    for _ in range(most):
-        token = follows(tokens)
-        if token == END:
-            return tuple(tokens[len(prompt) :]), "stop"
-        tokens.append(token)
-    return tuple(tokens[len(prompt) :]), "length"
-
-
-def prompt(number: int, length: int = 10) -> tuple[int, ...]:
-    return tuple((number * 7 + place * 3) % 90 + 32 for place in range(length))
-
-
-def talkative(number: int, length: int = 10, most: int = 40) -> tuple[int, ...]:
-    """Return a prompt whose answer does not end by itself."""
-    found = (prompt(other, length) for other in range(number, number + 90))
-    return next(tokens for tokens in found if answer(tokens, most)[1] == "length")
+from tests.unit.inference.rows import END, VOCAB, logits_of
+from tests.unit.inference.runs import WORDS, Run, answer, prompt, talkative
 
 
 def test_a_text_is_what_follows_its_prompt_token_by_token() -> None:
@@ -187,61 +135,6 @@ def test_a_constraint_says_what_may_follow_and_when_it_is_complete() -> None:
     assert (ended.text, ended.reason) == ("AAA", "stop")
 
 
-class Between:
-    """Puts two tokens behind each that is chosen, and one before all; `left` may be chosen."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def begin(self) -> list[int]:
-        return [60]
-
-    def mask(self, logits: Any) -> None:
-        logits[END] = -math.inf
-
-    def accept(self, token: int) -> list[int]:
-        self.left -= 1
-        return [61, 62]
-
-    @property
-    def can_end(self) -> bool:
-        return self.left == 0
-
-    is_over = can_end
-
-
-def between(number: int, choices: int) -> tuple[int, ...]:
-    """Return what a text alone would be, each token computed by itself."""
-    tokens = [*prompt(number), 60]
-    for _ in range(choices):
-        logits = logits_of(tokens)
-        logits[END] = -math.inf
-        tokens += [int(logits.argmax()), 61, 62]
-    return tuple(tokens[len(prompt(number)) :])
-
-
-def test_tokens_that_follow_in_any_case_are_computed_with_the_others_and_change_nothing() -> None:
-    run = Run()
-    for number in range(5):
-        run.loop.submit(Request(f"r{number}", prompt(number), most_tokens=30, constraint=Between(3 + number % 2)))
-    run.loop.submit(Request("plain", prompt(7), most_tokens=12))
-    ended = run.finish()
-    for number in range(5):
-        found = ended[f"r{number}"]
-        assert (found.tokens, found.reason, found.is_capped) == (between(number, 3 + number % 2), "stop", False)
-        forced = [item.is_forced for item in run.said if isinstance(item, Written) and item.name == f"r{number}"]
-        assert forced == [True, *[False, True, True] * (3 + number % 2)]
-    assert ended["plain"].tokens == answer(prompt(7), 12)[0]
-
-
-@pytest.mark.parametrize("most", [1, 2, 3, 4, 9])
-def test_a_text_that_is_cut_off_before_its_constraint_holds_is_marked(most: int) -> None:
-    run = Run()
-    run.loop.submit(Request("a", prompt(1), most_tokens=most, constraint=Between(3)))
-    ended = run.finish()["a"]
-    assert (ended.reason, ended.is_capped, ended.tokens) == ("length", True, between(1, 3)[:most])
-
-
 def test_a_given_answer_is_measured_token_by_token() -> None:
     run, given = Run(), (70, 71, 72, END, 73)
     for name in ("a", "b"):
@@ -255,6 +148,19 @@ def test_a_given_answer_is_measured_token_by_token() -> None:
         total = math.log(sum(math.exp(value - logits.max()) for value in logits))
         assert chance == pytest.approx(float(logits[given[place]] - logits.max()) - total, rel=1e-5)
     assert run.ended()["b"].cached == len(prompt(1)) - 1
+
+
+def test_questions_that_are_scored_once_push_out_no_constant_part_that_is_used_again() -> None:
+    run, constant = Run(budget_bytes=40 * 4), prompt(5, 16)
+    for number in range(40):
+        if number < 2 or number % 5 == 0:
+            run.loop.submit(Request(f"r{number}", constant + prompt(number, 5), most_tokens=3, kept=16))
+            assert run.finish()[f"r{number}"].cached == (16 if number else 0)
+        whole, computed = prompt(50 + number, 24), run.rows.computed
+        for place in range(4):
+            run.loop.submit(Request(f"s{number}-{place}", whole, 1, kept=23, spelled=(65 + place,)))
+        run.finish()
+        assert run.rows.computed - computed == 23 + 4, "it is computed once for all its texts"
 
 
 def test_what_cannot_be_computed_fails_those_it_was_for_and_the_loop_goes_on() -> None:
@@ -394,7 +300,6 @@ def test_ten_thousand_requests_leave_nothing_behind() -> None:
         while run.loop.waiting > 8:
             run.step()
     assert len(run.finish()) == 10_000
-    held = (run.loop._waiting, run.loop._names, run.loop._cancelled, run.loop._running)
+    held = (run.loop._waiting, run.loop._names, run.loop._cancelled, run.loop._places.all)
     assert not any(held)
-    assert run.loop._joining is None
     assert run.prefixes.size_bytes <= 2000

@@ -1,5 +1,6 @@
 """A real model's rows: the same text however its prompt is cut, whatever was kept, and whoever is written beside it."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from edgeagents.errors import InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.inference import machine
 from edgeagents.inference.chat import Chat, Message
 from edgeagents.inference.folder import entry_of, open_folder, write_manifest
-from edgeagents.inference.generate import Finished, Loop, Request
+from edgeagents.inference.generate import Finished, Loop, Request, Written
 from edgeagents.inference.kept_bytes import from_bytes, to_bytes
-from edgeagents.inference.language import CONFIG, TOKENIZER, LanguageModel
+from edgeagents.inference.language import CONFIG, TOKENIZER, Floats, LanguageModel
 from edgeagents.inference.prefix import Prefixes
 from tests import tiny_llama
 from toolchain.export import Form, export
@@ -59,6 +60,49 @@ def test_texts_are_the_same_alone_and_together(model: LanguageModel) -> None:
     alone = written(model, prompts(), at_once=1)
     assert len(set(alone)) > 1
     assert written(model, prompts()) == alone
+
+
+class Forces:
+    """Puts two tokens and then 30 behind the choices, in turn, and 9 before all."""
+
+    can_end = is_over = False
+
+    def __init__(self) -> None:
+        self.lengths = itertools.cycle((2, 30))
+
+    def begin(self) -> list[int]:
+        return [*range(40, 49)]
+
+    def mask(self, logits: Floats) -> None:
+        """Let anything follow."""
+
+    def accept(self, token: int) -> list[int]:
+        return [50 + (token + place) % 200 for place in range(next(self.lengths))]
+
+
+def measured(
+    model: LanguageModel, texts: Sequence[tuple[int, ...]], at_once: int
+) -> dict[str, list[tuple[int, float]]]:
+    """Return tokens and their log-probabilities of texts of which every other one is held to a constraint."""
+    loop = Loop(model.decoder, model.vocabulary, (), Prefixes(0), lambda: 0.0, PIECE)
+    found: dict[str, list[tuple[int, float]]] = {str(number): [] for number in range(len(texts))}
+    for begin in range(0, len(texts), at_once):
+        for number, text in enumerate(texts[begin : begin + at_once], begin):
+            rule = Forces() if number % 2 == 0 else None
+            loop.submit(Request(str(number), text, most_tokens=44, constraint=rule))
+        while not loop.is_idle:
+            for item in loop.step():
+                if isinstance(item, Written):
+                    found[item.name].append((item.token, item.log_probability))
+    return found
+
+
+def test_texts_with_long_runs_of_forced_tokens_are_the_same_alone_and_together(model: LanguageModel) -> None:
+    texts = [text[:40] for text in prompts()]
+    alone = measured(model, texts, at_once=1)
+    assert all(len(tokens) == 44 for tokens in alone.values())
+    assert measured(model, texts, at_once=9) == alone
+    assert measured(model, texts, at_once=2) == alone
 
 
 def test_what_is_not_steady_computes_one_text_alone(folder: Path) -> None:

@@ -60,6 +60,37 @@ def test_what_was_used_longest_ago_goes_first_and_nothing_that_others_hang_on() 
     assert prefixes.evicted == 1
 
 
+def test_what_is_found_again_outlives_any_number_of_pieces_that_are_used_once() -> None:
+    prefixes, constant = Prefixes(8 * TOKEN_BYTES), [(1, 2), (3,)]
+    keep(prefixes, *constant)
+    for number in range(100, 1100):
+        if number % 50 == 0:
+            assert len(prefixes.find(constant)) == 2, number
+        prefixes.find([(number,)])
+        assert keep(prefixes, (number,))
+    assert prefixes.evicted == 1000 - 5
+
+
+def test_what_the_texts_of_one_question_find_of_each_other_is_not_found_again() -> None:
+    prefixes, constant = Prefixes(8 * TOKEN_BYTES), [(1, 2)]
+    keep(prefixes, *constant)
+    for number in range(100, 120):
+        for _ in range(9):
+            prefixes.find([*constant, (number, 9)], question=number)
+            prefixes.keep([*constant, (number, 9)], block((number, 9)), question=number)
+    nodes = {node.piece: node.hits for node in prefixes._nodes()}
+    assert nodes == {(1, 2): 20, (117, 9): 0, (118, 9): 0, (119, 9): 0}
+
+
+def test_what_was_found_again_but_long_ago_makes_room_for_what_is_found_again_now() -> None:
+    prefixes = Prefixes(8 * TOKEN_BYTES)
+    for part in range(100, 120):
+        keep(prefixes, (part, 7))
+        keep(prefixes, (part + 100,))  # comes once, between its first use and its second
+        assert len(prefixes.find([(part, 7)])) == 1, "a new constant part has room to be found again in"
+    assert [len(prefixes.find([(part, 7)])) for part in (100, 110, 118, 119)] == [0, 0, 1, 1]
+
+
 def test_what_is_larger_than_all_there_is_is_not_kept_and_costs_nobody_a_place() -> None:
     prefixes = Prefixes(3 * TOKEN_BYTES)
     keep(prefixes, (1,))

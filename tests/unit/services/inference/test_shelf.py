@@ -1,6 +1,7 @@
 """The service answers before its model is there, and says why it is not."""
 
 import asyncio
+import weakref
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,3 +81,55 @@ async def test_it_looks_again_until_the_model_is_there_and_again_when_it_stops(t
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     assert made[1].is_closed
+
+
+async def test_an_engine_that_stopped_is_gone_before_another_one_is_loaded(tmp_path: Path) -> None:
+    made: list[weakref.ref[Standing]] = []
+
+    def load(folder: Path) -> Engine:
+        assert not [engine for engine in made if engine() is not None], "both may not fit into memory"
+        engine = Standing()
+        made.append(weakref.ref(engine))
+        return cast(Engine, engine)
+
+    shelf = Shelf(tmp_path / "m", load, look_again_s=0.0)
+    keeping = asyncio.create_task(shelf.keep())
+    await until(lambda: not shelf.why_not)
+    shelf.engine().failure = "a bug"
+    await until(lambda: len(made) == 2 and not shelf.why_not)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MemoryError(), "no language model: MemoryError"), (OSError(12, "Cannot allocate memory"), "Cannot allocate"),
+        (RecursionError("too deep"), "RecursionError: too deep"), (InvalidInputError("changed"), "model: changed"),
+    ],
+    ids=repr,
+)  # fmt: skip
+async def test_a_load_that_fails_for_want_of_anything_says_why_and_is_tried_again(
+    tmp_path: Path, error: Exception, why: str
+) -> None:
+    loads = 0
+
+    def load(folder: Path) -> Engine:
+        nonlocal loads
+        loads += 1
+        if loads == 2:
+            raise error
+        return cast(Engine, Standing())
+
+    shelf = Shelf(tmp_path / "m", load, look_again_s=0.02)
+    keeping = asyncio.create_task(shelf.keep())
+    await until(lambda: not shelf.why_not)
+    shelf.engine().failure = "a bug"
+    assert shelf.why_not.endswith("stopped: a bug")
+    await until(lambda: "stopped" not in shelf.why_not)
+    assert why in shelf.why_not
+    with pytest.raises(UnavailableError, match="no language model"):
+        shelf.engine()
+    await until(lambda: not shelf.why_not)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
