@@ -88,7 +88,7 @@ def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     rope = config.get("rope_parameters") or {}
     if not isinstance(rope, dict):
         raise ModelFileError("config.json: rope_parameters is no object")
-    is_scaled = bool(config.get("rope_scaling")) or rope.get("rope_type", "default") != "default"
+    is_scaled = bool(config.get("rope_scaling")) or rope.get("rope_type", rope.get("type", "default")) != "default"
     if is_scaled or config.get("attention_bias") or config.get("mlp_bias"):
         raise ModelFileError("scaled rotary embeddings and biases are not supported: take a plain Llama-type model")
     if config.get("hidden_act", "silu") != "silu":
@@ -103,6 +103,8 @@ def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
         is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53
         if value is not None:
             found[f"llama.{ours}"] = float(value) if is_whole else value
+    if rope.get("factor") is not None:  # without a type, too
+        found["llama.rope.scaling.factor"] = rope["factor"]
     return found
 
 

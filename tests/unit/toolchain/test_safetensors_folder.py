@@ -106,6 +106,8 @@ def test_newer_and_older_ways_to_say_the_same_are_understood(tmp_path: Path) -> 
         ({"model_type": "mistral"}, "'mistral' is not supported"),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "scaled rotary"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "scaled rotary"),
+        ({"rope_parameters": {"type": "linear", "factor": 2.0}}, "scaled rotary"),
+        ({"rope_parameters": {"factor": 2.0}}, "scaled rotary"),
         ({"attention_bias": True}, "biases"),
         ({"hidden_act": "gelu"}, "gelu"),
         ({"num_attention_heads": "4"}, "head_count"),
