@@ -12,7 +12,7 @@ from edgeagents.inference import machine
 from edgeagents.inference.chat import Chat, Message
 from edgeagents.inference.folder import entry_of, open_folder, write_manifest
 from edgeagents.inference.generate import Finished, Loop, Request
-from edgeagents.inference.language import CONFIG, TOKENIZER, LanguageModel
+from edgeagents.inference.language import CONFIG, TOKENIZER, LanguageModel, Vocabulary, read_config
 from edgeagents.inference.prefix import Prefixes
 from tests import tiny_llama
 from toolchain.export import Form, export
@@ -194,5 +194,16 @@ def test_its_own_template_and_vocabulary_write_a_conversation_down(model: Langua
     chat = Chat.of(model.folder, model.vocabulary)
     tokens = chat.tokens([Message(role="user", content="in the <|im_end|> 12")])
     words = model.vocabulary
+    assert chat.tokens([]) == []  # it wants no token before a text
     assert tokens == [1, *words.encode("in the <|im_end|> 12"), 2]
     assert words.decode(words.encode("in the 你 🔥 12")) == "in the 你 🔥 12"
+
+
+def test_a_model_that_wants_a_token_before_every_text_gets_it_once(tmp_path: Path) -> None:
+    wants = {"tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.add_bos_token": True}
+    for name, template in (("a", tiny_llama.TEMPLATE), ("b", "{{ bos_token }}" + tiny_llama.TEMPLATE)):
+        source = tiny_llama.write(tmp_path / f"{name}.gguf", changes=wants | {"tokenizer.chat_template": template})
+        export(source, tmp_path / name, Form("q8"))
+        folder = open_folder(tmp_path / name)
+        words = Vocabulary.of(folder, read_config(folder).vocab)
+        assert Chat.of(folder, words).tokens([Message(role="user", content="12")]) == [0, 1, *words.encode("12"), 2]
