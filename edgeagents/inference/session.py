@@ -84,6 +84,7 @@ class Session:
             self.ort = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
             self.inputs = _ports(self.ort.get_inputs())
             self.outputs = _ports(self.ort.get_outputs())
+            self.metadata: Mapping[str, str] = dict(self.ort.get_modelmeta().custom_metadata_map)
         except MemoryError as error:
             raise UnavailableError(f"model {file}: no memory left to load it") from error
         except ORT_ERRORS as error:

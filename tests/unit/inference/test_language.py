@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgeagents.errors import InvalidInputError, TooLargeError, UnavailableError
@@ -14,6 +15,7 @@ from edgeagents.inference.folder import entry_of, open_folder, write_manifest
 from edgeagents.inference.generate import Finished, Loop, Request
 from edgeagents.inference.language import CONFIG, TOKENIZER, LanguageModel, Vocabulary, read_config
 from edgeagents.inference.prefix import Prefixes
+from edgeagents.inference.vocabulary import METADATA
 from tests import tiny_llama
 from toolchain.export import Form, export
 
@@ -169,6 +171,60 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -
         LanguageModel.load(open_folder(changed(folder, tmp_path / "a", TOKENIZER, json.dumps(whole))))
     with pytest.raises(InvalidInputError, match="not a tokenizer"):
         LanguageModel.load(open_folder(changed(folder, tmp_path / "b", TOKENIZER, "{}")))
+
+
+def test_a_tokenizer_whose_numbers_are_not_the_models_rows_is_refused(folder: Path, tmp_path: Path) -> None:
+    whole = json.loads((folder / TOKENIZER).read_text())
+    whole["model"]["vocab"]["z"] = 9999  # as many as there should be
+    with pytest.raises(InvalidInputError, match="another model's"):
+        LanguageModel.load(open_folder(changed(folder, tmp_path / "x", TOKENIZER, json.dumps(whole))))
+
+
+def swapped(folder: Path) -> str:
+    """Return a tokenizer with as many tokens, two of which have changed places."""
+    whole = json.loads((folder / TOKENIZER).read_text())
+    words = whole["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    return json.dumps(whole)
+
+
+def test_a_tokenizer_with_as_many_other_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="made with other tokens"):
+        LanguageModel.load(open_folder(changed(folder, tmp_path / "x", TOKENIZER, swapped(folder))))
+
+
+def test_a_graph_that_does_not_say_its_tokens_loads_as_before(folder: Path, tmp_path: Path) -> None:
+    graph = onnx.load(folder / "model.onnx", load_external_data=False)
+    assert [entry.key for entry in graph.metadata_props] == [METADATA]
+    graph.ClearField("metadata_props")
+    older = changed(folder, tmp_path / "x", TOKENIZER, swapped(folder))
+    (older / "model.onnx").write_bytes(graph.SerializeToString())
+    write_manifest(older, "older", None)
+    assert LanguageModel.load(open_folder(older), rows=1, length=64, threads=1).decoder.length == 64
+
+
+def test_a_text_is_neither_cut_nor_filled_up_whatever_the_tokenizer_says(folder: Path, tmp_path: Path) -> None:
+    whole = json.loads((folder / TOKENIZER).read_text())
+    whole["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    whole["padding"] = {
+        "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "<|endoftext|>",
+    }  # fmt: skip
+    words = Vocabulary.of(
+        open_folder(changed(folder, tmp_path / "x", TOKENIZER, json.dumps(whole))), len(tiny_llama.tokens())
+    )
+    assert words.decode(words.encode("12345")) == "12345"
+    assert len(words.encode("12")) == 2
+
+
+def test_a_context_that_the_graph_does_not_reach_is_refused_before_a_long_prompt_runs(
+    folder: Path, tmp_path: Path
+) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    assert config["context"] == tiny_llama.CONTEXT
+    text = json.dumps(config | {"context": tiny_llama.CONTEXT + 1})
+    with pytest.raises(InvalidInputError, match="its context is 129, which its graph does not reach"):
+        LanguageModel.load(open_folder(changed(folder, tmp_path / "x", CONFIG, text)), rows=1, length=64)
 
 
 @pytest.mark.parametrize(
