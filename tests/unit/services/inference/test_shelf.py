@@ -1,6 +1,7 @@
 """The service answers before its model is there, and says why it is not."""
 
 import asyncio
+import hashlib
 import threading
 from pathlib import Path
 from typing import Any, cast
@@ -8,10 +9,12 @@ from typing import Any, cast
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import ValidationError
 
 from edgeagents.adapters.web import WebContext, make_app
-from edgeagents.errors import InvalidInputError, UnavailableError
+from edgeagents.errors import InvalidInputError, NotFoundError, UnavailableError
 from edgeagents.inference.engine import Engine, Prepared
+from edgeagents.inference.folder import MANIFEST, write_manifest
 from edgeagents.model.completion import CompletionRequest
 from services.inference.app import InferenceSettings
 from services.inference.error_pages import OpenAiErrors
@@ -61,6 +64,25 @@ def app_of(shelf: Shelf) -> FastAPI:
     app.add_middleware(OpenAiErrors)
     add_routes(app, shelf, 10.0)
     return app
+
+
+def test_only_the_model_whose_digest_the_owner_names_is_loaded(tmp_path: Path) -> None:
+    write_manifest(tmp_path, "empty", None)
+    digest = hashlib.sha256((tmp_path / MANIFEST).read_bytes()).hexdigest()
+    with pytest.raises(InvalidInputError, match=f"is {digest[:12]}…, wanted is 000000000000…"):
+        InferenceSettings(model=tmp_path, model_digest="0" * 64).load(tmp_path)
+    for wanted in ("", digest):
+        with pytest.raises(NotFoundError, match=r"names no file 'config\.json'"):
+            InferenceSettings(model=tmp_path, model_digest=wanted).load(tmp_path)
+
+
+def test_a_digest_comes_from_the_environment_and_must_be_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEAGENTS_INFERENCE_MODEL_DIGEST", "ab" * 32)
+    assert InferenceSettings().model_digest == "ab" * 32
+    for wrong in ("ab", "AB" * 32, "xy" * 32, "ab" * 32 + "\n"):
+        monkeypatch.setenv("EDGEAGENTS_INFERENCE_MODEL_DIGEST", wrong)
+        with pytest.raises(ValidationError, match="model_digest"):
+            InferenceSettings()
 
 
 async def test_what_cannot_be_prepared_in_time_is_too_late(tmp_path: Path) -> None:
