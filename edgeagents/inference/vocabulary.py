@@ -1,4 +1,4 @@
-"""Which vocabulary a graph was made with, in one line: its rows are tokens by number, whatever a folder's tokenizer says.
+"""Which vocabulary a graph was made with, in one line: each of its rows is a token, whatever a tokenizer says.
 
 The tokenizer of another model may have as many tokens: then everything runs, and nothing that is said means anything.
 What a graph says of itself it carries along as metadata under `METADATA`. Leaves out how texts are cut into tokens.

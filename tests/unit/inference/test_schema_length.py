@@ -17,7 +17,7 @@ def names_of(word: str) -> list[str]:
 
 
 def reversed_chain(length: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return definitions of which each needs the one before it: the last is looked at first, so that a round settles one of them."""
+    """Return definitions of which each needs the one before it, the last one looked at first: a round settles one."""
     links = {f"d{at}": {"allOf": [{"$ref": f"#/$defs/d{at - 1}"}]} for at in range(1, length)}
     return {"$defs": {"d0": {"const": 1}, **links, **(more or {})}, "$ref": f"#/$defs/d{length - 1}"}
 
