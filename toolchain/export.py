@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
-from onnx import ModelProto
+from onnx.helper import set_model_props
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from edgeagents.errors import EdgeAgentsError
 from edgeagents.inference.folder import entry_of, write_manifest
+from edgeagents.inference.vocabulary import METADATA, vocabulary_digest
 from toolchain.block_matrix import Quantise
 from toolchain.gguf_file import GgufFile, read_gguf
 from toolchain.llama_graph import FLOAT_ACTIVATIONS, INT8_ACTIVATIONS, llama_graph
@@ -68,7 +69,8 @@ def export(source: Path, target: Path, form: Form, told: Callable[[float], None]
         shape = llama_shape(file)
         vocabulary = vocabulary_of(file.metadata, shape.vocab)
     with new_folder(target) as folder:
-        _write_model(folder, file, shape, form, told)
+        words = vocabulary_digest(vocabulary.tokenizer)
+        _write_model(folder, file, shape, form, words, told)
         vocabulary.tokenizer.save(str(folder / "tokenizer.json"))
         write_json(folder / "chat_template.json", vocabulary.chat())
         write_json(folder / "config.json", _config(name, file, shape, vocabulary, form))
@@ -77,16 +79,16 @@ def export(source: Path, target: Path, form: Form, told: Callable[[float], None]
         return manifest.model_dump(exclude_defaults=True)
 
 
-def _write_model(folder: Path, file: GgufFile, shape: LlamaShape, form: Form, told: Callable[[float], None]) -> None:
+def _write_model(
+    folder: Path, file: GgufFile, shape: LlamaShape, form: Form, words: str, told: Callable[[float], None]
+) -> None:
     level = LEVELS[form.activations]
     with WeightsFile(folder) as weights:
         model = store(file, shape, form.quantise, weights, told)
-        _write_graph(folder / "model.onnx", llama_graph(model, weights, all_positions=False, accuracy_level=level))
-        _write_graph(folder / "model-all.onnx", llama_graph(model, weights, all_positions=True, accuracy_level=level))
-
-
-def _write_graph(path: Path, graph: ModelProto) -> None:
-    path.write_bytes(graph.SerializeToString(deterministic=True))
+        for name, all_positions in (("model.onnx", False), ("model-all.onnx", True)):
+            graph = llama_graph(model, weights, all_positions=all_positions, accuracy_level=level)
+            set_model_props(graph, {METADATA: words})
+            (folder / name).write_bytes(graph.SerializeToString(deterministic=True))
 
 
 def _config(name: str, file: GgufFile, shape: LlamaShape, vocabulary: Vocabulary, form: Form) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from toolchain.gguf_file import GgufFile
 
 MOST = 1 << 20  # no dimension of a model that a gateway runs is above this
 MOST_CONTEXT = 1 << 17  # its table of rotations must fit a gateway
+SCALES = ("llama.rope.scaling.factor", "llama.rope.scale_linear", "llama.rope.scaling.attn_factor")  # with no type, too
+UNSCALED = (1, 0)  # 0: none is given
 HEAD_STEP = 8  # the attention kernel takes head sizes in steps of 8
 
 
@@ -73,7 +75,10 @@ def llama_shape(file: GgufFile) -> LlamaShape:
     architecture = file.metadata.get("general.architecture")
     if architecture != "llama":
         raise ModelFileError(f"architecture {architecture!r} is not supported: only 'llama' is")
-    if file.metadata.get("llama.rope.scaling.type", "none") != "none" or "llama.expert_count" in file.metadata:
+    is_scaled = file.metadata.get("llama.rope.scaling.type", "none") != "none" or any(
+        file.metadata.get(key, UNSCALED[0]) not in UNSCALED for key in SCALES
+    )
+    if is_scaled or "llama.expert_count" in file.metadata:
         raise ModelFileError("scaled rotary embeddings and experts are not supported: take a plain Llama-type model")
     shape = _read(file.metadata, file)
     _check_heads(shape, int_of(file.metadata, "llama.rope.dimension_count", default=shape.head_dim))

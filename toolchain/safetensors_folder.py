@@ -12,7 +12,7 @@ Source: safetensors format; Hugging Face transformers, LlamaConfig; llama.cpp, c
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from edgeagents.errors import ModelFileError, NotFoundError
 from toolchain.gguf_file import GgufFile, Tensor
 from toolchain.llama_shape import int_of
-from toolchain.tokenizer import Vocabulary
+from toolchain.tokenizer import Vocabulary, given
 
 WEIGHTS: Final = "model.safetensors"
 MOST_WEIGHTS_BYTES: Final = 4 << 30  # they are in memory twice while they are read
@@ -88,7 +88,7 @@ def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     rope = config.get("rope_parameters") or {}
     if not isinstance(rope, dict):
         raise ModelFileError("config.json: rope_parameters is no object")
-    is_scaled = bool(config.get("rope_scaling")) or rope.get("rope_type", "default") != "default"
+    is_scaled = bool(config.get("rope_scaling")) or rope.get("rope_type", rope.get("type", "default")) != "default"
     if is_scaled or config.get("attention_bias") or config.get("mlp_bias"):
         raise ModelFileError("scaled rotary embeddings and biases are not supported: take a plain Llama-type model")
     if config.get("hidden_act", "silu") != "silu":
@@ -103,6 +103,8 @@ def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
         is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53
         if value is not None:
             found[f"llama.{ours}"] = float(value) if is_whole else value
+    if rope.get("factor") is not None:  # without a type, too
+        found["llama.rope.scaling.factor"] = rope["factor"]
     return found
 
 
@@ -192,10 +194,23 @@ def _vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> Vocabular
     if not ends:
         raise ModelFileError(f"{folder}: eos_token_id is missing: nothing would end an answer")
     bos, pad = _ids(config.get("bos_token_id"), size), _ids(config.get("pad_token_id"), size)
-    wants_bos = own.get("add_bos_token") is True
+    wants_bos, template = own.get("add_bos_token") is True, _template(folder, own)
     return Vocabulary(
-        tokenizer, _template(folder, own), special, ends, bos[0] if bos and wants_bos else None, pad[0] if pad else None
-    )
+        tokenizer, template, special, ends, bos[0] if bos and wants_bos else None, pad[0] if pad else None,
+        given("bos_token", _word(own, "bos_token", tokenizer, bos), special, template),
+        given("eos_token", _word(own, "eos_token", tokenizer, ends), special, template),
+    )  # fmt: skip
+
+
+def _word(own: Mapping[str, Any], name: str, tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Return a token's text as the tokenizer's configuration has it, else that of the model's first one."""
+    if name not in own:
+        return str(tokenizer.id_to_token(ids[0])) if ids else ""
+    said = own[name]
+    word = said.get("content") if isinstance(said, dict) else said
+    if not isinstance(word, str | None):
+        raise ModelFileError(f"tokenizer_config.json: {name} is no text")
+    return word or ""
 
 
 def _ids(value: object, size: int) -> tuple[int, ...]:

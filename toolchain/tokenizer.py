@@ -8,6 +8,7 @@ tokenizer (the file format has no place for it) and adds the special tokens of t
 Source: GGUF keys `tokenizer.ggml.*`; llama.cpp, llama-vocab.cpp (pre-tokenizers `smollm`, `gpt-2`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ class Vocabulary:
         eos_ids: tokens that end an answer, the file's own first.
         bos_id: token before every text; None when the model wants none.
         pad_id: token that fills up rows; None when the file names none.
+        bos: what the template is given as the text of the token at the beginning, wanted before every text or not.
+        eos: the same of the token at the end.
     """
 
     tokenizer: Tokenizer
@@ -40,6 +43,8 @@ class Vocabulary:
     eos_ids: tuple[int, ...]
     bos_id: int | None
     pad_id: int | None
+    bos: str = ""
+    eos: str = ""
 
     def chat(self) -> dict[str, Any]:
         """Return what `chat_template.json` holds."""
@@ -49,6 +54,8 @@ class Vocabulary:
             "eos_ids": list(self.eos_ids),
             "bos_id": self.bos_id,
             "pad_id": self.pad_id,
+            "bos_token": self.bos,
+            "eos_token": self.eos,
         }
 
 
@@ -75,11 +82,27 @@ def vocabulary_of(metadata: dict[str, Any], size: int) -> Vocabulary:
     if eos is None:
         raise ModelFileError("tokenizer.ggml.eos_token_id is missing: nothing would end an answer")
     ends = (eos, *(special[end] for end in ENDS if end in special and special[end] != eos))
-    wants_bos = metadata.get("tokenizer.ggml.add_bos_token", True) is True
+    bos, template = _id(metadata, "bos", size), _template(metadata)
+    # llama.cpp adds one unasked for other kinds of tokenizers only.
+    wants_bos = metadata.get("tokenizer.ggml.add_bos_token", False) is True
     return Vocabulary(
-        tokenizer, _template(metadata), special, ends, _id(metadata, "bos", size) if wants_bos else None,
-        _id(metadata, "padding", size),
+        tokenizer, template, special, ends, bos if wants_bos else None, _id(metadata, "padding", size),
+        given("bos_token", "" if bos is None else tokens[bos], special, template),
+        given("eos_token", tokens[eos], special, template),
     )  # fmt: skip
+
+
+def given(name: str, word: str, special: Mapping[str, int], template: str) -> str:
+    """Return what a template is given as a token's text; empty when it is no special token and not asked for.
+
+    Raises:
+        ModelFileError: the template writes it, and it would be text like any other.
+    """
+    if not word or word in special:
+        return word
+    if name in template:
+        raise ModelFileError(f"the chat template writes {name}, {word!r:.80}, which is no special token")
+    return ""
 
 
 def _tokenizer(metadata: dict[str, Any], tokens: list[str]) -> Tokenizer:

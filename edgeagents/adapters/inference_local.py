@@ -10,13 +10,15 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from edgeagents.errors import UnavailableError
+from edgeagents.errors import TooManyAttemptsError, UnavailableError
 from edgeagents.inference.engine import Engine, Prepared
 from edgeagents.inference.generate import Finished, Written
 from edgeagents.model.completion import Completion, CompletionRequest
 
+Found = TypeVar("Found")
 GRACE_S = 2.0  # the engine itself ends what is out of time
 
 
@@ -52,6 +54,45 @@ class Progress:
         )  # fmt: skip
 
 
+@contextlib.asynccontextmanager
+async def within(budget_s: float, began_s: float) -> AsyncGenerator[None, None]:
+    """Bound what comes before a text is taken in, seconds by the monotonic clock.
+
+    Raises:
+        TooManyAttemptsError: it took longer.
+    """
+    limit = asyncio.timeout(began_s + budget_s - time.monotonic())
+    try:
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise no_time(budget_s) from error
+
+
+def no_time(budget_s: float) -> TooManyAttemptsError:
+    """Return what is told to whoever's text was not begun in time."""
+    return TooManyAttemptsError(f"the language model had no time for it within {budget_s:.3g} s", max(1.0, budget_s))
+
+
+async def in_turn(lock: asyncio.Lock, work: Callable[..., Found], *values: Any) -> Found:
+    """Return what some work gives that is done in a thread, with others of the same lock one at a time.
+
+    A thread cannot be called off. Whoever waits no longer leaves its lock to it: the next one begins when it has ended.
+    """
+    await lock.acquire()
+    working = asyncio.ensure_future(asyncio.to_thread(work, *values))
+
+    def ended(done: asyncio.Future[Found]) -> None:
+        lock.release()
+        if not done.cancelled():
+            done.exception()  # seen, though nobody may wait for it any more
+
+    working.add_done_callback(ended)
+    return await asyncio.shield(working)
+
+
 class LocalInference:
     """Asks an engine in the name of one client; a `LanguageClient`."""
 
@@ -68,8 +109,9 @@ class LocalInference:
     async def complete(self, request: CompletionRequest) -> Completion:
         """Return what was written; see `LanguageClient`."""
         engine, began_s = self._engine(), time.monotonic()
-        async with self._preparing:
-            prepared = await asyncio.to_thread(engine.prepare, request)
+        async with within(request.budget_s, began_s):
+            prepared = await in_turn(self._preparing, engine.prepare, request)
+        prepared = replace(prepared, budget_s=began_s + request.budget_s - time.monotonic())
         if request.scored:
             return await self._score(engine, prepared, began_s)
         progress = Progress(began_s)

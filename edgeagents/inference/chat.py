@@ -1,19 +1,20 @@
 """Messages to tokens, by the model's own template; what people and devices say can never become a special token.
 
 The template sees a stand-in for each content. Special tokens are looked for in what the template wrote, and only there;
-contents are put in afterwards, as plain text. The template itself comes with the model and runs in a sandbox.
+contents are put in afterwards, as plain text. The template itself comes with the model and runs in a sandbox. A model
+that wants a token before every text gets it, whether its template writes it or not.
 
 Source: Hugging Face chat templates; Jinja2 `ImmutableSandboxedEnvironment`.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self, TypeAlias
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from edgeagents.errors import InvalidInputError, ModelFileError, TooLargeError
 from edgeagents.inference.folder import ModelFolder
@@ -29,17 +30,38 @@ _BEGIN, _END = "\ue000", "\ue001"  # of a stand-in; private use, so no template 
 class _File(BaseModel):
     template: str
     special_tokens: dict[str, int]
+    bos_id: int | None = Field(None, ge=0, lt=1 << 32)  # None: no token is wanted before every text
+    eos_ids: tuple[int, ...] = ()
+    bos_token: str | None = None  # what templates are given; None: a folder made before this was written down
+    eos_token: str | None = None
+
+    def word(self, said: str | None, number: int | None) -> str:
+        """Return what the template is given for a token: what is said, else the text of its number."""
+        if said is not None:
+            return said
+        return next((word for word, found in self.special_tokens.items() if found == number), "")
 
 
 class Chat:
     """A model's way to write a conversation down."""
 
-    def __init__(self, template: str, special: dict[str, int], vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, template: str, special: Mapping[str, int], vocabulary: Vocabulary, *, bos_id: int | None = None,
+        bos: str = "", eos: str = "",
+    ) -> None:  # fmt: skip
         """Compile a template.
 
+        Args:
+            template: Jinja.
+            special: its special tokens by their text.
+            vocabulary: of the model.
+            bos_id: the token that every text begins with; None: the model wants none.
+            bos: text of the token at the beginning, for the template; empty: there is none.
+            eos: that of the token at the end.
+
         Raises:
-            InvalidInputError: it is none.
-            ModelFileError: it is empty: then whatever is said would be a prompt of no tokens.
+            ModelFileError: it is no template, one nested too deeply, or empty: then whatever is said would be a prompt of
+                no tokens.
         """
         if not template.strip():
             raise ModelFileError(
@@ -47,12 +69,13 @@ class Chat:
                 "folder with a chat_template.jinja"
             )
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
-        environment.globals["raise_exception"] = _refuse
+        environment.globals |= {"raise_exception": _refuse, "bos_token": bos, "eos_token": eos}
         try:
             self._template = environment.from_string(template)
-        except TemplateError as error:
-            raise InvalidInputError(f"chat template: {error}") from error
-        self._special, self._vocabulary = special, vocabulary
+        # It becomes Python, whose own compiler has limits of depth: each is told in its way.
+        except (TemplateError, RecursionError, SyntaxError, MemoryError) as error:
+            raise ModelFileError(f"chat template: {str(error)[:200] or 'nested too deeply'}") from error
+        self._special, self._vocabulary, self._bos_id = special, vocabulary, bos_id
         # Longest first: one special token may begin like another.
         words = "|".join(re.escape(word) for word in sorted(special, key=len, reverse=True) if word)
         self._parts = re.compile(f"({_BEGIN}\\d+{_END}{'|' if words else ''}{words})")
@@ -73,7 +96,13 @@ class Chat:
         for word, number in found.special_tokens.items():
             if vocabulary.tokenizer.token_to_id(word) != number:
                 raise InvalidInputError(f"{file}: {word!r} is not token {number} of this tokenizer")
-        return cls(found.template, found.special_tokens, vocabulary)
+        bos = found.word(found.bos_token, found.bos_id)
+        eos = found.word(found.eos_token, found.eos_ids[0] if found.eos_ids else None)
+        if unknown := {bos, eos} - {"", *found.special_tokens}:
+            raise InvalidInputError(f"{file}: {sorted(unknown)[0]!r} is no special token of this tokenizer")
+        if found.bos_id is not None and vocabulary.tokenizer.id_to_token(found.bos_id) is None:
+            raise InvalidInputError(f"{file}: bos_id {found.bos_id} is no token of this tokenizer")
+        return cls(found.template, found.special_tokens, vocabulary, bos_id=found.bos_id, bos=bos, eos=eos)
 
     def tokens(self, messages: Sequence[Message], *, is_answered: bool = True) -> list[int]:
         """Return a conversation as tokens, with the beginning of an answer if one is to follow.
@@ -86,9 +115,7 @@ class Chat:
             raise TooLargeError(f"a conversation of more than {MOST_CHARACTERS} characters")
         standing = [{"role": message.role, "content": f"{_BEGIN}{at}{_END}"} for at, message in enumerate(messages)]
         try:
-            text = self._template.render(
-                messages=standing, add_generation_prompt=is_answered, bos_token="", eos_token=""
-            )
+            text = self._template.render(messages=standing, add_generation_prompt=is_answered)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             raise InvalidInputError(f"the model's chat template cannot write this down: {error}") from error
         found, plain = list[int](), ""
@@ -100,7 +127,10 @@ class Chat:
                 plain += messages[int(part[1:-1])].content
             else:
                 plain += part
-        return [*found, *self._vocabulary.encode(plain)]
+        found += self._vocabulary.encode(plain)
+        if self._bos_id is not None and found[:1] != [self._bos_id]:
+            found.insert(0, self._bos_id)
+        return found
 
     def prompt(self, messages: Sequence[Message], constant: int = 0) -> tuple[list[int], int]:
         """Return a conversation that is to be answered, and how many of its tokens are those of its constant part.

@@ -104,13 +104,14 @@ class Engine:
     def load(
         cls, folder: Path, now: Callable[[], float], *, rows: int = 4, length: int = 2048, threads: int = 0,
         prefix_bytes: int = PREFIX_BYTES, most_waiting: int = MOST_WAITING, most_of_client: int = MOST_OF_CLIENT,
+        digest: str = "",
     ) -> Self:  # fmt: skip
         """Return an engine for the model of a folder, every file of which is checked first; takes seconds.
 
         Raises:
             EdgeAgentsError: the folder is missing or changed, or the model cannot be loaded; see `open_folder`.
         """
-        found = open_folder(folder)
+        found = open_folder(folder, digest)
         model = LanguageModel.load(found, rows=rows, length=length, threads=threads, spins=False)
         chat = Chat.of(found, model.vocabulary)
         grammars = Grammars.of(model.vocabulary, model.config.eos_ids)

@@ -9,6 +9,7 @@ Source: design.md section 6.
 
 import hashlib
 import json
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ class ModelFolder:
         if file.stat().st_size > MOST_GRAPH_BYTES:
             raise InvalidInputError(f"{file}: larger than an ONNX file can be")
         try:
-            wanted = external_files(file.read_bytes())
+            wanted = external_files(_mapped(file))
         except MalformedMessageError as error:
             raise MalformedMessageError(f"{file}: {error}", error.cause_kind) from error
         for other in sorted(wanted):
@@ -132,6 +133,14 @@ def entry_of(file: Path) -> Entry:
     """Return a file's SHA-256 and size."""
     with file.open("rb") as opened:
         return Entry(sha256=hashlib.file_digest(opened, "sha256").hexdigest(), size_bytes=file.stat().st_size)
+
+
+def _mapped(file: Path) -> mmap.mmap | bytes:
+    """Return a file of which only the pages that are looked at take memory."""
+    with file.open("rb") as opened:
+        if not file.stat().st_size:
+            return b""  # nothing cannot be mapped
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _manifest_bytes(path: Path) -> bytes:

@@ -28,6 +28,7 @@ from edgeagents.errors import InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.inference import machine
 from edgeagents.inference.folder import ModelFolder
 from edgeagents.inference.session import ORT_ERRORS, Port, Session
+from edgeagents.inference.vocabulary import METADATA, vocabulary_digest
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Block: TypeAlias = Floats  # keys and values of some tokens of a row: (layers, 2, kv_heads, tokens, head_dim)
@@ -65,17 +66,21 @@ class Vocabulary:
         """Return the vocabulary of a model.
 
         Raises:
-            InvalidInputError: it cannot be read, or knows another number of tokens than the model.
+            InvalidInputError: it cannot be read, or its tokens are not numbered as the rows of the model.
         """
         file = folder.file(TOKENIZER)
         try:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises bare Exception
             raise InvalidInputError(f"{file}: not a tokenizer: {str(error)[:200]}") from error
-        if tokenizer.get_vocab_size() != size:
+        if sorted(tokenizer.get_vocab().values()) != list(range(size)):
             raise InvalidInputError(
-                f"{file}: knows {tokenizer.get_vocab_size()} tokens, the model {size}: it is another model's"
+                f"{file}: knows {tokenizer.get_vocab_size()} tokens, not 0 to {size - 1} as the model: it is another "
+                "model's"
             )
+        # How a text was once cut or filled up for training is no way to read one.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
         return cls(tokenizer)
 
@@ -260,11 +265,19 @@ class LanguageModel:
         cls, folder: ModelFolder, *, rows: int = 4, length: int = 2048, threads: int = 0, spins: bool = True,
         steady: bool = True,
     ) -> Self:  # fmt: skip
-        """Load a language model; raises what `Session`, `Vocabulary.of` and `Decoder` raise."""
+        """Load a language model; raises what `Session`, `Vocabulary.of` and `Decoder` raise.
+
+        Raises:
+            InvalidInputError: the graph was made with another vocabulary, or not for so long a context.
+        """
         config = read_config(folder)
         vocabulary = Vocabulary.of(folder, config.vocab)
         session = Session(folder, threads=threads, spins=spins)
+        words = session.metadata.get(METADATA)  # older graphs do not say it
+        if words is not None and words != vocabulary_digest(vocabulary.tokenizer):
+            raise InvalidInputError(f"{folder.file(TOKENIZER)}: the graph was made with other tokens: another model's")
         decoder = Decoder(session, config, rows=rows, length=min(length, config.context), steady=steady)
+        _check_context(session, config)
         return cls(folder, config, vocabulary, decoder)
 
 
@@ -293,6 +306,41 @@ def _ports(config: LanguageConfig) -> tuple[list[Port], list[Port]]:
         [*inputs, *(Port(f"past_key_values.{part}", real, memory) for part in parts)],
         [Port("logits", real, ("batch", 1, config.vocab)), *(Port(f"present.{part}", real, memory) for part in parts)],
     )
+
+
+def _check_context(session: Session, config: LanguageConfig) -> None:
+    """Compute one token of a row that may become as long as the context: else only a long prompt would find out.
+
+    Raises:
+        InvalidInputError: the graph, as a rule its table of rotations, does not go so far.
+        UnavailableError: there is not enough memory.
+    """
+    try:
+        _compute_one(session, config)
+    except (MemoryError, OSError) as error:
+        raise UnavailableError("no memory left to compute a token") from error
+    except ORT_ERRORS as error:
+        raise InvalidInputError(
+            f"model {session.folder.path}: its context is {config.context}, which its graph does not reach: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def _compute_one(session: Session, config: LanguageConfig) -> None:
+    """Compute a token for nobody: all layers keep their keys and values at one place."""
+    shape = (1, config.kv_heads, config.context, config.head_dim)
+    memory = np.frombuffer(_pages(4 * math.prod(shape)), np.float32).reshape(shape)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "input_ids": np.zeros((1, 1), np.int64), "query_seqlens": np.ones(1, np.int32),
+        "seqlens_k": np.zeros(1, np.int32), "total_sequence_length": np.array(config.context, np.int32),
+        "last": np.zeros(1, np.int64), "logits": np.zeros((1, 1, config.vocab), np.float32),
+    }  # fmt: skip
+    binding = session.ort.io_binding()
+    for name in session.inputs:
+        binding.bind_ortvalue_input(name, _value(arrays.get(name, memory)))
+    for name in session.outputs:
+        binding.bind_ortvalue_output(name, _value(arrays.get(name, memory)))
+    session.ort.run_with_iobinding(binding)
 
 
 def _pages(size: int) -> mmap.mmap:

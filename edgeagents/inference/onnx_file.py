@@ -7,6 +7,7 @@ Source: onnx.proto (ONNX IR 10), TensorProto.external_data; protobuf encoding.
 """
 
 from collections.abc import Iterator
+from mmap import mmap
 from typing import Final
 
 from edgeagents.errors import MalformedMessageError
@@ -16,7 +17,7 @@ _MODEL: Final = {7: "graph", 20: "training", 25: "function"}
 _WAYS: Final[dict[str, dict[int, str]]] = {
     "model": _MODEL,
     "training": {1: "graph", 2: "graph"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
@@ -24,10 +25,11 @@ _WAYS: Final[dict[str, dict[int, str]]] = {
     "tensor": {13: "entry"},
 }
 _VARINT, _LONG, _BYTES, _SHORT = 0, 1, 2, 5
+_MOST_TAG: Final = 0xFFFFFFFF  # readers keep 32 bits of a longer one, and would find another field than was found here
 MOST_DEPTH: Final = 64
 
 
-def external_files(data: bytes) -> set[str]:
+def external_files(data: bytes | mmap) -> set[str]:
     """Return the names of all files that hold tensors of a serialised ONNX model, as it writes them.
 
     Raises:
@@ -56,6 +58,8 @@ def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
     while at < len(view):
         tag, at = _varint(view, at)
         number, kind = tag >> 3, tag & 7
+        if tag > _MOST_TAG or number == 0:
+            raise MalformedMessageError("the file is no ONNX model: a field has no number of one", "not-onnx")
         if kind == _VARINT:
             _, at = _varint(view, at)
         elif kind == _BYTES:

@@ -72,8 +72,8 @@ class Session:
         """
         self.folder = folder
         self.threads = threads or machine.cpus()
+        _has_room(folder)  # first: walking the graph is work, too
         file = folder.graph(graph)
-        _has_room(folder)
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -84,6 +84,7 @@ class Session:
             self.ort = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
             self.inputs = _ports(self.ort.get_inputs())
             self.outputs = _ports(self.ort.get_outputs())
+            self.metadata: Mapping[str, str] = dict(self.ort.get_modelmeta().custom_metadata_map)
         except MemoryError as error:
             raise UnavailableError(f"model {file}: no memory left to load it") from error
         except ORT_ERRORS as error:
@@ -154,8 +155,11 @@ def _check_shape(port: Port, shape: tuple[int, ...], sizes: dict[str, int]) -> N
 
 def _ports(found: Sequence[Any]) -> dict[str, Port]:
     ports = {}
-    for number, item in enumerate(found):
-        shape = tuple(size if isinstance(size, int) else size or f"free{number}" for size in item.shape)
+    for item in found:
+        # What has no name is free by itself: two such sizes need not be the same.
+        shape = tuple(
+            size if isinstance(size, int) else size or f"{item.name}.{axis}" for axis, size in enumerate(item.shape)
+        )
         ports[item.name] = Port(item.name, np.dtype(_TYPES[item.type]), shape)
     return ports
 

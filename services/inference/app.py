@@ -49,6 +49,9 @@ class InferenceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=f"{PREFIX}INFERENCE_", frozen=True, protected_namespaces=())
 
     model: Path = Field(ROOT / "models" / "smollm2-135m-instruct", description="folder of the model (make model)")
+    model_digest: str = Field(
+        "", pattern=r"^([0-9a-f]{64})?$", description="SHA-256 of its manifest.json that is wanted; empty: any"
+    )
     rows: int = Field(4, ge=1, le=16, description="texts written at once")
     length: int = Field(2048, ge=64, le=1 << 20, description="tokens of a prompt and its answer together")
     threads: int = Field(0, ge=0, le=256, description="0: as many CPUs as the container may use")
@@ -63,6 +66,7 @@ class InferenceSettings(BaseSettings):
         return Engine.load(
             folder, time.monotonic, rows=self.rows, length=self.length, threads=self.threads,
             prefix_bytes=self.prefix_mb << 20, most_waiting=self.most_waiting, most_of_client=self.most_of_client,
+            digest=self.model_digest,
         )  # fmt: skip
 
 

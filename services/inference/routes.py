@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -19,19 +19,18 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ValidationError
 
-from edgeagents.adapters.inference_local import LocalInference, Progress
+from edgeagents.adapters.inference_local import LocalInference, Progress, in_turn, no_time, within
 from edgeagents.adapters.web_pages import shows, takes
 from edgeagents.errors import (
     EdgeAgentsError,
     InvalidInputError,
     NotFoundError,
-    TooManyAttemptsError,
     UnavailableError,
     meaning_of,
 )
 from edgeagents.inference.engine import Engine, Prepared
 from edgeagents.inference.generate import Finished, Written
-from edgeagents.model.completion import Completion
+from edgeagents.model.completion import Completion, CompletionRequest
 from services.inference import openai_form as form
 from services.inference.shelf import Shelf
 from services.inference.shown import ChatCompletion, ModelList, ModelShown, OpenAiError
@@ -50,6 +49,7 @@ class _Asked:
     model: str
     id: str
     created_s: int
+    budget_s: float  # from the first byte on; that of `prepared` is what is left of it
 
     @property
     def names(self) -> frozenset[str]:
@@ -111,30 +111,37 @@ def add_routes(app: FastAPI, shelf: Shelf, longest_s: float) -> None:
         """Write an answer, whole or as a stream."""
         body = await request.body()
         client = f"http {request.client.host if request.client else 'unknown'}"
+        began_s, turn = time.monotonic(), preparing.setdefault(client, asyncio.Lock())
         # Beside the loop, and of one client one at a time: a flood of long prompts holds up its sender alone.
-        async with preparing.setdefault(client, asyncio.Lock()):
-            engine, wanted, prepared = await asyncio.to_thread(_prepared, body, shelf, longest_s)
+        async with within(longest_s, began_s):
+            wanted, asking = await in_turn(turn, _read, body, longest_s)
+        engine = shelf.engine()
+        _check_name(wanted.model, shelf)
+        async with within(asking.budget_s, began_s):
+            prepared = await in_turn(turn, _prepared, engine, wanted, asking)
+        prepared = replace(prepared, budget_s=began_s + asking.budget_s - time.monotonic())
         asked = _Asked(
             wanted, engine, prepared, LocalInference(shelf.engine, client), shelf.name,
-            f"chatcmpl-{secrets.token_hex(12)}", int(time.time()),
+            f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), asking.budget_s,
         )  # fmt: skip
         if not wanted.stream:
             return await _while_there(request, _whole(asked))
         return await _while_there(request, _begun(asked))
 
 
-def _prepared(body: bytes, shelf: Shelf, longest_s: float) -> tuple[Engine, form.ChatRequest, Prepared]:
+def _read(body: bytes, longest_s: float) -> tuple[form.ChatRequest, CompletionRequest]:
     try:
-        wanted = form.ChatRequest.model_validate_json(body)
+        found = form.ChatRequest.model_validate_json(body)
     except ValidationError as error:
         raise InvalidInputError(form.first_problem(error)) from error
-    engine = shelf.engine()
-    _check_name(wanted.model, shelf)
-    prepared = engine.prepare(
-        wanted.wanted(longest_s), tools=[(tool.function.name, tool.function.parameters) for tool in wanted.called],
+    return found, found.wanted(longest_s)
+
+
+def _prepared(engine: Engine, wanted: form.ChatRequest, asking: CompletionRequest) -> Prepared:
+    return engine.prepare(
+        asking, tools=[(tool.function.name, tool.function.parameters) for tool in wanted.called],
         is_tool_required=wanted.is_tool_required, top_p=wanted.least_share,
     )  # fmt: skip
-    return engine, wanted, prepared
 
 
 def _model(shelf: Shelf) -> dict[str, Any]:
@@ -184,8 +191,7 @@ def _check_begun(item: Written | Finished, asked: _Asked) -> None:
     if not isinstance(item, Finished) or item.tokens or item.reason in ("stop", "length"):
         return
     if item.reason == "budget":
-        budget_s = asked.prepared.budget_s
-        raise TooManyAttemptsError(f"the language model had no time for it within {budget_s:g} s", max(1.0, budget_s))
+        raise no_time(asked.budget_s)
     raise UnavailableError(f"the language model could not answer: {item.error or item.reason}")
 
 

@@ -180,6 +180,7 @@ def test_a_model_is_read_from_a_folder_that_may_be_replaced_and_not_written() ->
     folder = service["environment"]["EDGEAGENTS_INFERENCE_MODEL"]
     usual = InferenceSettings.model_fields["model"].default
     assert folder == "/models/${MODEL_NAME:-" + usual.name + "}", "a folder below it: one made anew is seen"
+    assert service["environment"]["EDGEAGENTS_INFERENCE_MODEL_DIGEST"] == "${MODEL_DIGEST:-}", "any, if none is named"
     assert (ROOT / "models" / "README.md").is_file(), "Docker makes a folder that is missing, as root's"
 
 

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError
 from edgeagents.inference.folder import MANIFEST, entry_of, open_folder
-from edgeagents.inference.onnx_file import external_files
+from edgeagents.inference.onnx_file import _WAYS, external_files
 from tests.unit.inference.graphs import constant_inside, linear
 
 
@@ -93,6 +94,66 @@ def test_whatever_an_onnx_file_was_changed_into_it_is_read_or_refused(place: int
         external_files(changed)
     except MalformedMessageError:
         return
+
+
+def varint(number: int) -> bytes:
+    """Return a number as protobuf writes it."""
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
+
+
+def field(tag: int, content: bytes) -> bytes:
+    return varint(tag) + varint(len(content)) + content
+
+
+@pytest.mark.parametrize("tag", [1 << 32 | 42, 1 << 35 | 42, 1 << 63 | 42, 2, 0], ids=hex)
+def test_a_field_whose_number_readers_cut_to_another_one_is_refused(tag: int) -> None:
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="elsewhere.bin")
+    assert external_files(field(58, field(42, tensor.SerializeToString()))) == {"elsewhere.bin"}
+    with pytest.raises(MalformedMessageError) as refused:
+        external_files(field(58, field(tag, tensor.SerializeToString())))
+    assert refused.value.cause_kind == "not-onnx"
+
+
+def test_all_ways_to_a_tensor_that_the_format_has_are_walked() -> None:
+    ways, waiting = dict[str, dict[int, str]](), [onnx.ModelProto.DESCRIPTOR]
+    while waiting:
+        if (kind := waiting.pop()).name not in ways:
+            inner = [(part.number, part.message_type) for part in kind.fields if part.message_type]
+            ways[kind.name] = {number: message.name for number, message in inner}
+            waiting += [message for _, message in inner]
+    leading, more = set[str](), {"TensorProto"}
+    while more - leading:
+        leading |= more
+        more = {kind for kind, parts in ways.items() if leading & set(parts.values())}
+    words = {
+        "ModelProto": "model", "TrainingInfoProto": "training", "FunctionProto": "function", "GraphProto": "graph",
+        "NodeProto": "node", "AttributeProto": "attribute", "SparseTensorProto": "sparse", "TensorProto": "tensor",
+    }  # fmt: skip
+    expected = {
+        words[kind]: {number: words[part] for number, part in ways[kind].items() if part in leading}
+        for kind in leading - {"TensorProto"}
+    }
+    assert {kind: parts for kind, parts in _WAYS.items() if kind != "tensor"} == expected
+
+
+def test_a_function_that_gives_an_attribute_a_tensor_is_looked_into() -> None:
+    tensor = onnx.TensorProto(name="c", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="given.bin")
+    given = onnx.helper.make_attribute("value", tensor)
+    model = onnx.ModelProto(functions=[onnx.FunctionProto(name="f", attribute_proto=[given])])
+    assert external_files(model.SerializeToString()) == {"given.bin"}
+
+
+def test_a_graph_of_no_bytes_names_no_files(tmp_path: Path) -> None:
+    linear(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"")
+    rewritten(tmp_path, files={"model.onnx": entry_of(tmp_path / "model.onnx").model_dump()})
+    assert open_folder(tmp_path).graph("model.onnx") == tmp_path / "model.onnx"
 
 
 def test_names_of_files_are_found_wherever_a_tensor_can_be() -> None:

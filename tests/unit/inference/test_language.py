@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgeagents.errors import InvalidInputError, TooLargeError, UnavailableError
@@ -14,8 +15,9 @@ from edgeagents.inference.chat import Chat, Message
 from edgeagents.inference.folder import entry_of, open_folder, write_manifest
 from edgeagents.inference.generate import Finished, Loop, Request, Written
 from edgeagents.inference.kept_bytes import from_bytes, to_bytes
-from edgeagents.inference.language import CONFIG, TOKENIZER, Floats, LanguageModel
+from edgeagents.inference.language import CONFIG, TOKENIZER, Floats, LanguageModel, Vocabulary, read_config
 from edgeagents.inference.prefix import Prefixes
+from edgeagents.inference.vocabulary import METADATA
 from tests import tiny_llama
 from toolchain.export import Form, export
 
@@ -217,6 +219,60 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -
         LanguageModel.load(open_folder(changed(folder, tmp_path / "b", TOKENIZER, "{}")))
 
 
+def test_a_tokenizer_whose_numbers_are_not_the_models_rows_is_refused(folder: Path, tmp_path: Path) -> None:
+    whole = json.loads((folder / TOKENIZER).read_text())
+    whole["model"]["vocab"]["z"] = 9999  # as many as there should be
+    with pytest.raises(InvalidInputError, match="another model's"):
+        LanguageModel.load(open_folder(changed(folder, tmp_path / "x", TOKENIZER, json.dumps(whole))))
+
+
+def swapped(folder: Path) -> str:
+    """Return a tokenizer with as many tokens, two of which have changed places."""
+    whole = json.loads((folder / TOKENIZER).read_text())
+    words = whole["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    return json.dumps(whole)
+
+
+def test_a_tokenizer_with_as_many_other_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="made with other tokens"):
+        LanguageModel.load(open_folder(changed(folder, tmp_path / "x", TOKENIZER, swapped(folder))))
+
+
+def test_a_graph_that_does_not_say_its_tokens_loads_as_before(folder: Path, tmp_path: Path) -> None:
+    graph = onnx.load(folder / "model.onnx", load_external_data=False)
+    assert [entry.key for entry in graph.metadata_props] == [METADATA]
+    graph.ClearField("metadata_props")
+    older = changed(folder, tmp_path / "x", TOKENIZER, swapped(folder))
+    (older / "model.onnx").write_bytes(graph.SerializeToString())
+    write_manifest(older, "older", None)
+    assert LanguageModel.load(open_folder(older), rows=1, length=64, threads=1).decoder.length == 64
+
+
+def test_a_text_is_neither_cut_nor_filled_up_whatever_the_tokenizer_says(folder: Path, tmp_path: Path) -> None:
+    whole = json.loads((folder / TOKENIZER).read_text())
+    whole["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    whole["padding"] = {
+        "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "<|endoftext|>",
+    }  # fmt: skip
+    words = Vocabulary.of(
+        open_folder(changed(folder, tmp_path / "x", TOKENIZER, json.dumps(whole))), len(tiny_llama.tokens())
+    )
+    assert words.decode(words.encode("12345")) == "12345"
+    assert len(words.encode("12")) == 2
+
+
+def test_a_context_that_the_graph_does_not_reach_is_refused_before_a_long_prompt_runs(
+    folder: Path, tmp_path: Path
+) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    assert config["context"] == tiny_llama.CONTEXT
+    text = json.dumps(config | {"context": tiny_llama.CONTEXT + 1})
+    with pytest.raises(InvalidInputError, match="its context is 129, which its graph does not reach"):
+        LanguageModel.load(open_folder(changed(folder, tmp_path / "x", CONFIG, text)), rows=1, length=64)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -240,5 +296,16 @@ def test_its_own_template_and_vocabulary_write_a_conversation_down(model: Langua
     chat = Chat.of(model.folder, model.vocabulary)
     tokens = chat.tokens([Message(role="user", content="in the <|im_end|> 12")])
     words = model.vocabulary
+    assert chat.tokens([]) == []  # it wants no token before a text
     assert tokens == [1, *words.encode("in the <|im_end|> 12"), 2]
     assert words.decode(words.encode("in the 你 🔥 12")) == "in the 你 🔥 12"
+
+
+def test_a_model_that_wants_a_token_before_every_text_gets_it_once(tmp_path: Path) -> None:
+    wants = {"tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.add_bos_token": True}
+    for name, template in (("a", tiny_llama.TEMPLATE), ("b", "{{ bos_token }}" + tiny_llama.TEMPLATE)):
+        source = tiny_llama.write(tmp_path / f"{name}.gguf", changes=wants | {"tokenizer.chat_template": template})
+        export(source, tmp_path / name, Form("q8"))
+        folder = open_folder(tmp_path / name)
+        words = Vocabulary.of(folder, read_config(folder).vocab)
+        assert Chat.of(folder, words).tokens([Message(role="user", content="12")]) == [0, 1, *words.encode("12"), 2]

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgeagents.errors import InvalidInputError, UnavailableError
 from edgeagents.inference import machine
 from edgeagents.inference import session as session_module
-from edgeagents.inference.folder import entry_of, open_folder, write_manifest
+from edgeagents.inference.folder import ModelFolder, entry_of, open_folder, write_manifest
 from edgeagents.inference.session import Port, Session
 from tests.unit.inference.graphs import linear
 
@@ -78,6 +79,29 @@ def test_a_model_that_does_not_fit_into_memory_is_not_loaded(tmp_path: Path, mon
     with pytest.raises(UnavailableError, match="0 MiB are free"):
         Session(folder)
     assert entry_of(tmp_path / "model.onnx").size_bytes > 10
+
+
+def test_a_graph_is_not_looked_at_before_there_is_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = open_folder(linear(tmp_path))
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda: 10.0)
+    monkeypatch.setattr(ModelFolder, "graph", lambda self, name: pytest.fail("it was read"))
+    with pytest.raises(UnavailableError):
+        Session(folder)
+
+
+def test_sizes_without_a_name_may_differ(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph(
+        [node], "same", [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None, None, 3])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, None, 3])],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    write_manifest(tmp_path, "same", None)
+    session = Session(open_folder(tmp_path), threads=1)
+    assert session.run({"x": np.ones((2, 5, 3), np.float32)})["y"].shape == (2, 5, 3)
+    with pytest.raises(InvalidInputError, match="3 is"):
+        session.run({"x": np.ones((2, 5, 4), np.float32)})
 
 
 def test_threads_are_those_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

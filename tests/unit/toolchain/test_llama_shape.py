@@ -41,6 +41,12 @@ def test_the_shape_is_what_the_file_says(tmp_path: Path) -> None:
         ("llama.rope.freq_base", -1.0),
         ("llama.rope.freq_base", float("nan")),
         ("llama.rope.scaling.type", "yarn"),
+        ("llama.rope.scaling.factor", 4.0),
+        ("llama.rope.scaling.factor", float("nan")),
+        ("llama.rope.scaling.factor", "4"),
+        ("llama.rope.scaling.attn_factor", 1.5),
+        ("llama.rope.scale_linear", 2.0),
+        ("llama.rope.scale_linear", 2),
         ("llama.expert_count", 8),
         ("llama.attention.layer_norm_rms_epsilon", float("inf")),
         ("llama.vocab_size", 10),
@@ -50,6 +56,13 @@ def test_metadata_that_cannot_be_or_does_not_fit_is_refused(tmp_path: Path, key:
     path = tiny_llama.write(tmp_path / "tiny.gguf", changes={key: value})
     with pytest.raises(ModelFileError):
         llama_shape(read_gguf(path))
+
+
+@pytest.mark.parametrize("key", ["llama.rope.scaling.factor", "llama.rope.scale_linear"])
+@pytest.mark.parametrize("value", [0.0, 1.0, 1])
+def test_a_scale_that_changes_nothing_is_none(tmp_path: Path, key: str, value: float) -> None:
+    path = tiny_llama.write(tmp_path / "tiny.gguf", changes={key: value, "llama.rope.scaling.type": "none"})
+    assert llama_shape(read_gguf(path)).layers == tiny_llama.LAYERS
 
 
 @pytest.mark.parametrize(

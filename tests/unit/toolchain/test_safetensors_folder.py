@@ -101,11 +101,36 @@ def test_newer_and_older_ways_to_say_the_same_are_understood(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("own", "bos", "eos"),
+    [
+        ({}, "<|im_start|>", "<|im_end|>"),
+        ({"bos_token": None, "eos_token": "<|endoftext|>"}, "", "<|endoftext|>"),
+        ({"bos_token": {"content": "<|endoftext|>"}}, "<|endoftext|>", "<|im_end|>"),
+        ({"bos_token": "<s>"}, "", "<|im_end|>"),
+    ],
+)
+def test_the_template_is_given_the_tokens_that_the_tokenizer_names(
+    hub: Path, own: dict[str, Any], bos: str, eos: str
+) -> None:
+    (hub / "tokenizer_config.json").write_text(json.dumps({"chat_template": tiny_llama.TEMPLATE} | own))
+    chat = read_folder(hub)[1].chat()
+    assert (chat["bos_id"], chat["bos_token"], chat["eos_token"]) == (None, bos, eos)
+    (hub / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ bos_token }}", "bos_token": "<s>"}))
+    with pytest.raises(ModelFileError, match="'<s>', which is no special token"):
+        read_folder(hub)
+    (hub / "tokenizer_config.json").write_text(json.dumps({"bos_token": 7}))
+    with pytest.raises(ModelFileError, match="bos_token is no text"):
+        read_folder(hub)
+
+
+@pytest.mark.parametrize(
     ("config", "text"),
     [
         ({"model_type": "mistral"}, "'mistral' is not supported"),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "scaled rotary"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "scaled rotary"),
+        ({"rope_parameters": {"type": "linear", "factor": 2.0}}, "scaled rotary"),
+        ({"rope_parameters": {"factor": 2.0}}, "scaled rotary"),
         ({"attention_bias": True}, "biases"),
         ({"hidden_act": "gelu"}, "gelu"),
         ({"num_attention_heads": "4"}, "head_count"),

@@ -91,7 +91,23 @@ def test_the_template_comes_with_its_special_tokens_and_ends() -> None:
         "eos_ids": [2, 0],
         "bos_id": None,
         "pad_id": None,
+        "bos_token": "",
+        "eos_token": "<|im_end|>",
     }
+
+
+def test_a_token_before_every_text_is_wanted_only_where_the_file_says_so() -> None:
+    named = {"tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.add_bos_token": None}
+    for wants, bos_id in ((None, None), (False, None), (True, 1)):
+        found = vocabulary(**named | {"tokenizer.ggml.add_bos_token": wants}).chat()
+        assert (found["bos_id"], found["bos_token"]) == (bos_id, "<|im_start|>")
+
+
+def test_a_template_that_writes_a_token_which_is_text_is_refused() -> None:
+    plain = {"tokenizer.ggml.bos_token_id": 70, "tokenizer.ggml.add_bos_token": True}
+    assert vocabulary(**plain).chat()["bos_token"] == ""
+    with pytest.raises(ModelFileError, match="writes bos_token"):
+        vocabulary(**plain, **{"tokenizer.chat_template": "{{ bos_token }}"})
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def asked_of(local: Any = None, **changes: Any) -> routes._Asked:
     engine = cast(Engine, SimpleNamespace(digest="d" * 64, grammars=GRAMMARS))
     return routes._Asked(
         ChatRequest.model_validate(values), engine, Prepared((), 3, 1.0), cast(LocalInference, local), "m",
-        "chatcmpl-" + "0" * 24, 0,
+        "chatcmpl-" + "0" * 24, 0, 1.0,
     )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """The service answers before its model is there, and says why it is not."""
 
 import asyncio
+import hashlib
+import threading
 import weakref
 from pathlib import Path
 from typing import Any, cast
@@ -8,10 +10,13 @@ from typing import Any, cast
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import ValidationError
 
 from edgeagents.adapters.web import WebContext, make_app
-from edgeagents.errors import InvalidInputError, UnavailableError
-from edgeagents.inference.engine import Engine
+from edgeagents.errors import InvalidInputError, NotFoundError, UnavailableError
+from edgeagents.inference.engine import Engine, Prepared
+from edgeagents.inference.folder import MANIFEST, write_manifest
+from edgeagents.model.completion import CompletionRequest
 from services.inference.app import InferenceSettings
 from services.inference.error_pages import OpenAiErrors
 from services.inference.routes import add_routes
@@ -32,6 +37,25 @@ class Standing:
         self.is_closed = True
 
 
+class Slow(Standing):
+    """Stands for an engine that is slow to prepare, and then is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on, self.now, self.most, self.budgets = threading.Event(), 0, 0, list[float]()
+
+    def prepare(self, request: CompletionRequest, **_: Any) -> Prepared:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        assert self.goes_on.wait(30)
+        self.now -= 1
+        return Prepared((), 3, request.budget_s)
+
+    def submit(self, client: str, prepared: Prepared, tell: Any) -> None:
+        self.budgets.append(prepared.budget_s)
+        raise UnavailableError("it is away")
+
+
 def no_secret(*_: Any) -> Any:
     raise AssertionError("no secret is stored here")
 
@@ -41,6 +65,48 @@ def app_of(shelf: Shelf) -> FastAPI:
     app.add_middleware(OpenAiErrors)
     add_routes(app, shelf, 10.0)
     return app
+
+
+def test_only_the_model_whose_digest_the_owner_names_is_loaded(tmp_path: Path) -> None:
+    write_manifest(tmp_path, "empty", None)
+    digest = hashlib.sha256((tmp_path / MANIFEST).read_bytes()).hexdigest()
+    with pytest.raises(InvalidInputError, match=f"is {digest[:12]}…, wanted is 000000000000…"):
+        InferenceSettings(model=tmp_path, model_digest="0" * 64).load(tmp_path)
+    for wanted in ("", digest):
+        with pytest.raises(NotFoundError, match=r"names no file 'config\.json'"):
+            InferenceSettings(model=tmp_path, model_digest=wanted).load(tmp_path)
+
+
+def test_a_digest_comes_from_the_environment_and_must_be_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEAGENTS_INFERENCE_MODEL_DIGEST", "ab" * 32)
+    assert InferenceSettings().model_digest == "ab" * 32
+    for wrong in ("ab", "AB" * 32, "xy" * 32, "ab" * 32 + "\n"):
+        monkeypatch.setenv("EDGEAGENTS_INFERENCE_MODEL_DIGEST", wrong)
+        with pytest.raises(ValidationError, match="model_digest"):
+            InferenceSettings()
+
+
+async def test_what_cannot_be_prepared_in_time_is_too_late(tmp_path: Path) -> None:
+    engine = Slow()
+    shelf = Shelf(tmp_path / "tiny", lambda folder: cast(Engine, engine), look_again_s=60)
+    keeping = asyncio.create_task(shelf.keep())
+    await until(lambda: not shelf.why_not)
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "budget_s": 0.05}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app_of(shelf)), base_url="http://here") as http:
+        async with asyncio.timeout(20):
+            # The second one waits for the first, whose thread goes on.
+            answers = await asyncio.gather(*[http.post("/v1/chat/completions", json=body) for _ in range(2)])
+        assert [answer.status_code for answer in answers] == [429, 429]
+        assert "no time for it within 0.05 s" in answers[0].json()["error"]["message"]
+        assert answers[0].headers["Retry-After"] == "1"
+        assert engine.most == 1
+        engine.goes_on.set()
+        # What is left of the budget is all that the engine gets.
+        answer = await http.post("/v1/chat/completions", json=body | {"budget_s": 30.0})
+        assert (answer.status_code, engine.most) == (503, 1)
+        assert 20.0 < engine.budgets[0] < 30.0
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def test_a_model_that_is_missing_or_changed_is_a_503_with_the_reason(tmp_path: Path) -> None:
