@@ -60,8 +60,7 @@ class Chat:
             eos: that of the token at the end.
 
         Raises:
-            ModelFileError: it is no template, one nested too deeply, or empty: then whatever is said would be a prompt of
-                no tokens.
+            ModelFileError: it is no template, one nested too deeply, or empty: whatever is said would be no tokens.
         """
         if not template.strip():
             raise ModelFileError(

@@ -205,7 +205,10 @@ class Rule(OwnerModel):
 class Thinks(OwnerModel):
     """Which language model an agent may ask, and when; its answers are proposals like any other."""
 
-    by: str = Field("gateway", description="`gateway`: the shared one; or the URL of an OpenAI-compatible server")
+    by: str = Field(
+        "gateway",
+        description="`gateway`: the shared one; `process`: the agent's own; or the URL of an OpenAI-compatible server",
+    )
     model: str = Field("", max_length=256, description="name of the model at such a server")
     budget: float = Field(8.0, gt=0, le=60, description="an answer that takes longer counts for nothing, wall time")
     when: tuple[Literal["asked", "silent"], ...] = Field(
@@ -219,8 +222,8 @@ class Thinks(OwnerModel):
     @field_validator("by")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value != "gateway" and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
-            raise ValueError(f"{value!r}: write gateway, or http://host:port/v1")
+        if value not in ("gateway", "process") and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
+            raise ValueError(f"{value!r}: write gateway, process, or http://host:port/v1")
         return value
 
 

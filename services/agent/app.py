@@ -57,6 +57,7 @@ from services.agent.trigger import add_event_route, is_by_http
 
 log = logging.getLogger(__name__)
 
+ROOT: Final = Path(__file__).resolve().parents[2]
 AGENT_PORTS: Final = range(59750, 59800)
 SHORTEST_HISTORY_S: Final = 3600.0
 CLOCK_LOOK_S: Final = 0.25
@@ -66,9 +67,13 @@ METRICS: Final = ("AgentDecisions", "AgentCommands", "AgentCommandsHeldBack", "A
 class AgentSettings(BaseSettings):
     """Which agent this process is."""
 
-    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}AGENT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}AGENT_", frozen=True, protected_namespaces=())
 
     file: Path = Field(description="the agent's YAML file")
+    model: Path = Field(
+        ROOT / "models" / "smollm2-135m-instruct",
+        description="folder of the language model for `thinks: {by: process}` (make model)",
+    )
     words_file: Path | None = Field(
         None, description="what people call rooms and devices; unset: words.yaml in the folder above the agent's file's"
     )
@@ -192,6 +197,8 @@ async def thinker_of(service: EdgexService, agent: AgentDefinition, thinks: Thin
     """Return what asks the model that an agent's file names; the key for a server is the secret `language-model`."""
     if thinks.by == "gateway":
         client: LanguageClient = NatsInference(service.bus, agent.name)
+    elif thinks.by == "process":
+        client = _in_process(service, agent.name)
     else:
         key = (await service.secret("language-model")).get("key")
         client = HttpInference(service.http, thinks.by, thinks.model, SecretStr(key) if key else None)
@@ -200,6 +207,21 @@ async def thinker_of(service: EdgexService, agent: AgentDefinition, thinks: Thin
         thinks, client, answers.options, lambda data, headers: service.bus.store(subject, data, headers),
         lambda work: service.tasks.create_task(work, name="thinking"), time.monotonic, answers.give_up,
     )  # fmt: skip
+
+
+def _in_process(service: EdgexService, agent: str) -> LanguageClient:
+    """Return a model in this process, loaded beside all else; until it is there, and without it, rules decide."""
+    try:  # an agent that asks others needs neither the code nor the memory
+        from edgeagents.adapters.inference_local import LocalInference
+        from edgeagents.adapters.model_shelf import Shelf
+        from edgeagents.inference.engine import Engine
+    except ImportError as error:
+        raise ConfigurationError(
+            f"thinks: {{by: process}}: {error.name} is missing: pip install 'edgeagents[agent,inference]'"
+        ) from error
+    shelf = Shelf(AgentSettings().model, lambda folder: Engine.load(folder, time.monotonic, rows=1))
+    service.tasks.create_task(shelf.keep(), name="model")
+    return LocalInference(shelf.engine, f"agent {agent}")
 
 
 def _follow_pipeline(service: EdgexService, loop: AgentLoop) -> None:

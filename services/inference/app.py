@@ -21,6 +21,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bootstrap import EdgexService, ServiceSpec
 from edgeagents.adapters.metrics import Metrics
 from edgeagents.adapters.micro import Endpoint
+from edgeagents.adapters.model_shelf import Shelf
 from edgeagents.adapters.objects import Objects
 from edgeagents.adapters.web_pages import shows
 from edgeagents.errors import UnavailableError
@@ -30,7 +31,6 @@ from edgeagents.settings import PREFIX
 from services.inference.desk import Desk
 from services.inference.error_pages import OpenAiErrors
 from services.inference.routes import add_routes
-from services.inference.shelf import Shelf
 from services.inference.shown import InferenceState, Ready
 from services.inference.stored_prefixes import StoredPrefixes
 

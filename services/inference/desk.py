@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.inference_local import LocalInference
+from edgeagents.adapters.model_shelf import Shelf
 from edgeagents.errors import (
     UNEXPECTED,
     EdgeAgentsError,
@@ -22,7 +23,6 @@ from edgeagents.errors import (
 )
 from edgeagents.model.completion import MOST_REQUEST_BYTES, CompletionFailure, CompletionRequest
 from edgeagents.permissions import agent_user, inbox
-from services.inference.shelf import Shelf
 
 log = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ValidationError
 
 from edgeagents.adapters.inference_local import LocalInference, Progress, in_turn, no_time, within
+from edgeagents.adapters.model_shelf import Shelf
 from edgeagents.adapters.web_pages import shows, takes
 from edgeagents.errors import (
     EdgeAgentsError,
@@ -32,7 +33,6 @@ from edgeagents.inference.engine import Engine, Prepared
 from edgeagents.inference.generate import Finished, Written
 from edgeagents.model.completion import Completion, CompletionRequest
 from services.inference import openai_form as form
-from services.inference.shelf import Shelf
 from services.inference.shown import ChatCompletion, ModelList, ModelShown, OpenAiError
 
 CLIENT_GONE: Final = 499  # nginx's; nobody reads it

@@ -12,12 +12,12 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from edgeagents.adapters.model_shelf import Shelf
 from edgeagents.adapters.objects import Objects
 from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.inference import kept_bytes
 from edgeagents.inference.engine import Engine
 from edgeagents.inference.prefix import KeptPiece
-from services.inference.shelf import Shelf
 
 log = logging.getLogger(__name__)
 

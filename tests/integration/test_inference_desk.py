@@ -12,6 +12,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.inference_client import NatsInference
 from edgeagents.adapters.inference_local import LocalInference
+from edgeagents.adapters.model_shelf import Shelf
 from edgeagents.adapters.objects import Objects
 from edgeagents.embedded.nats import find_nats_server, write_config
 from edgeagents.errors import TooManyAttemptsError, UnavailableError
@@ -24,7 +25,6 @@ from edgeagents.settings import BusSettings
 from services.guard.streams import ensure_prefixes
 from services.inference import desk as desk_module
 from services.inference.desk import Desk
-from services.inference.shelf import Shelf
 from services.inference.stored_prefixes import StoredPrefixes
 from tests.nats import free_port, until
 from tests.tiny_model import tiny_model

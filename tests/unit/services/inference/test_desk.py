@@ -10,12 +10,12 @@ import pytest
 
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus, BusMessage
+from edgeagents.adapters.model_shelf import Shelf
 from edgeagents.inference.engine import Engine, Prepared
 from edgeagents.model.completion import MOST_REQUEST_BYTES, CompletionRequest
 from edgeagents.permissions import agent_user, inbox
 from services.inference import desk as desk_module
 from services.inference.desk import Desk
-from services.inference.shelf import Shelf
 
 
 class Answers:

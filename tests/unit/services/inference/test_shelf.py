@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from edgeagents.adapters.model_shelf import Shelf
 from edgeagents.adapters.web import WebContext, make_app
 from edgeagents.errors import InvalidInputError, NotFoundError, UnavailableError
 from edgeagents.inference.engine import Engine, Prepared
@@ -20,7 +21,6 @@ from edgeagents.model.completion import CompletionRequest
 from services.inference.app import InferenceSettings
 from services.inference.error_pages import OpenAiErrors
 from services.inference.routes import add_routes
-from services.inference.shelf import Shelf
 from tests.nats import until
 
 
