@@ -6,6 +6,7 @@ import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from services.inference.app import InferenceSettings
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 PAGE = (ROOT / "docs" / "compose.md").read_text()
+ENV = (ROOT / ".env").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "IMAGE_PREFIX" in service["image"]}
@@ -223,6 +225,17 @@ def blocks(heading: str) -> list[str]:
     """Return the indented blocks of a part of docs/compose.md."""
     part = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return [textwrap.dedent(text) for text in re.findall(r"(?:^    .*\n|^\n(?=    ))+", part, flags=re.MULTILINE)]
+
+
+def test_beside_an_edgex_with_a_broker_of_its_own_ours_takes_another_name_and_the_guard_brings_events_over() -> None:
+    chosen = dict(line.split("=", 1) for line in blocks("EdgeX is there already")[0].split())
+    assert all(f"${{{name}:-" in TEXT or name == "COMPOSE_PROFILES" for name in chosen)
+    name = "${MQTT_NAME:-edgex-mqtt-broker}"
+    assert OURS["nats"]["networks"]["edgex"]["aliases"] == [name]
+    assert chosen["MQTT_NAME"] not in name
+    assert OURS["guard"]["environment"]["EDGEAGENTS_MQTT_URL"] == "${EDGEX_MQTT_URL:-}"
+    assert urlsplit(chosen["EDGEX_MQTT_URL"]).hostname in name, "theirs keeps the name that EdgeX knows"
+    assert all(f"# {name}={value}\n" in ENV for name, value in chosen.items() if value)
 
 
 def test_the_page_leaves_out_just_the_homes_agents() -> None:
