@@ -199,6 +199,16 @@ def test_the_owners_command_line_finds_everything() -> None:
     assert {told["EDGEAGENTS_GUARD_SITE_FILE"], told["EDGEAGENTS_GUARD_AGENTS_DIR"]} <= places
 
 
+def test_the_owners_command_line_sees_both_volumes_and_writes_neither() -> None:
+    told = OURS["edgeagents"]["environment"]
+    guard, store = told["EDGEAGENTS_GUARD_STATE_DIR"], told["EDGEAGENTS_BROKER_STORE"]
+    seen = [entry for entry in mounts(OURS["edgeagents"]) if entry[0].endswith("-state")]
+    assert seen == [["guard-state", guard, "ro"], ["nats-state", store, "ro"]]
+    assert f"doctor --store-dir {store}\n" in PAGE
+    recipe = (ROOT / "services" / "Dockerfile").read_text()
+    assert all(f"/folders{place}" in recipe for _, place, _ in seen), "mounted first, a volume is not root's"
+
+
 def test_a_model_is_read_from_a_folder_that_may_be_replaced_and_not_written() -> None:
     service = OURS["inference"]
     assert ["MODELS_DIR", "/models", "ro"] in mounts(service)
