@@ -161,6 +161,18 @@ def test_the_databases_password_reaches_all_that_use_it() -> None:
     assert SERVICES["core-common-config-bootstrapper"]["environment"][f"ALL_SERVICES_{key}"] == password
 
 
+def test_no_other_password_stands_in_an_environment_and_the_page_tells_of_this_one() -> None:
+    shown = {
+        name
+        for name, service in SERVICES.items()
+        for key, value in service.get("environment", {}).items()
+        if re.search("PASSWORD|TOKEN|SECRETDATA", key) and not re.search("_FILE$|TOKENS", key) and value
+    }
+    assert shown == {"database", "core-keeper", "core-common-config-bootstrapper"}
+    assert "of the database, of keeper and of the bootstrapper" in PAGE
+    assert "ports" not in SERVICES["database"]
+
+
 def test_the_ui_asks_keeper_what_services_there_are() -> None:
     asked = SERVICES["ui"]["environment"]
     assert (asked["REGISTRY_TYPE"], asked["REGISTRY_SERVICEVERSION"]) == ("keeper", "v4")
