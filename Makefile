@@ -88,8 +88,9 @@ model-package: setup
 model: model-package ## import the default language model, every weight exact (ARGS="--quantise q8", or f32; more with --help)
 	$(BIN)/python -m toolchain.export --to $(MODEL) $(ARGS)
 
-images: setup ## container images of all services, at the project's version: BASE_IMAGE=python:3.11-slim-bookworm
-	@services/images.sh
+# BASE counts only on the command line: some shells export one of their own.
+images: setup ## container images of all services, at the project's version: BASE_IMAGE=python:3.11-slim-bookworm, or BASE=new
+	@BASE="$(if $(findstring command,$(origin BASE)),$(BASE))" services/images.sh
 
 test-compose: setup ## the gateway in containers: up, proven, fenced, restarted, killed, paused (builds images first)
 	$(BIN)/pytest tests/docker -m "docker and not long" -n 0 -q $(ARGS)

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Builds all images, tagged with the project's version, and tells their sizes. Nothing is fetched inside a build.
 # BASE_IMAGE: the base; unset: the Dockerfile's where a registry answers, else one made here with debootstrap.
+# BASE=new: that base is fetched or made anew, though there is one: it has the packages of the day it was made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
 uv=.venv/bin/uv
 wheels=build/wheels
 own_base=edgeagents-base:bookworm
+made=edgeagents.base.made # label of a base made here: the day; what is built on it bears it, too
 services=(nats core guard agent coordinator inference world)
 version=$($python -c 'import edgeagents; print(edgeagents.__version__)')
 # The machine that the engine runs on, which may not be this one.
@@ -31,14 +33,16 @@ fill_base() {
   (cd "$1/root" && rm -rf var/cache/apt var/cache/debconf/*-old var/lib/apt/lists/* var/log/* usr/share/doc/* \
     usr/share/man/* usr/share/locale/* usr/share/info/* usr/share/lintian usr/lib/python3*/ensurepip \
     && mkdir -p var/cache/apt/archives/partial var/lib/apt/lists/partial)
-  tar -C "$1/root" -c . | docker import - "$own_base" >/dev/null
+  tar -C "$1/root" -c . | docker import --change "LABEL $made=$(date -u +%F)" - "$own_base" >/dev/null
 }
 
 choose_base() { # prints nothing, sets `base`
   local published; published=$(sed -n 's/^ARG BASE_IMAGE=//p' services/Dockerfile)
-  for base in "$published" "$own_base"; do
-    if docker image inspect "$base" >/dev/null 2>&1; then return; fi
-  done
+  if [ "${BASE:-}" != new ]; then
+    for base in "$published" "$own_base"; do
+      if docker image inspect "$base" >/dev/null 2>&1; then return; fi
+    done
+  fi
   base=$published
   if timeout 60 docker pull --quiet "$base" >/dev/null 2>&1; then return; fi
   base=$own_base
@@ -78,6 +82,9 @@ fetch_wheels() { # what uv.lock pins, hashes checked, for the engine's machine a
 megabytes() { awk '{ printf "%.0f", $1 / 1e6 }' <<< "$1"; }
 size_of() { docker image inspect --format '{{.Size}}' "$1"; }
 
+case ${BASE:-}:${BASE_IMAGE:-} in : | new: | :*) ;;
+  new:*) echo "BASE=new is for the base that is chosen here: leave BASE_IMAGE out" >&2; exit 2 ;;
+  *) echo "BASE=$BASE: write new, or leave it out" >&2; exit 2 ;; esac
 mkdir -p build
 if [ -n "${BASE_IMAGE:-}" ]; then base=$BASE_IMAGE; else choose_base; fi
 fetch_wheels
@@ -88,7 +95,8 @@ for service in "${services[@]}"; do
     || { cat build/image.log >&2; exit 1; }
 done
 under=$(size_of "$base")
-printf '%-26s %8s %14s   base %s: %s MB\n' image 'MB' 'above the base' "$base" "$(megabytes "$under")"
+day=$(docker image inspect --format "{{with .Config}}{{index .Labels \"$made\"}}{{end}}" "$base" || true)
+printf '%-26s %8s %14s   base %s: %s MB\n' image 'MB' 'above the base' "$base${day:+ of $day}" "$(megabytes "$under")"
 for service in "${services[@]}"; do
   all=$(size_of "edgeagents-$service:$version")
   printf '%-26s %8s %14s\n' "edgeagents-$service:$version" "$(megabytes "$all")" "$(megabytes $((all - under)))"

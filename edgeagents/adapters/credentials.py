@@ -12,6 +12,8 @@
 What a consumer does not need is not in its folder, so each may be a volume that nobody else mounts. Files are
 replaced whole; the broker's comes last, so whoever it puts out finds the new password in its own file.
 
+Whose agent file cannot be read keeps what it had (`_Kept`): one wrong file puts nobody out, and stops no rotation.
+
 Source: design.md section 2.
 """
 
@@ -21,7 +23,7 @@ import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from edgeagents.adapters.nats_server import user_entry, write_private
 from edgeagents.errors import ConfigurationError
@@ -42,6 +44,16 @@ PASSWORD: Final = "nats.password"  # noqa: S105  # a file name
 TOKEN_BYTES: Final = 24
 EVERYBODY: Final = "all"
 WORLDS: Final = ("device-world-home",)  # device services of ours, which answer as NATS micro services
+Users: TypeAlias = Mapping[str, tuple[str, Permissions]]  # by name
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What an agent has that no readable file declares: password and rights at the broker, token at the door."""
+
+    password: str
+    permissions: Permissions
+    token: str
 
 
 @dataclass(slots=True)
@@ -57,6 +69,8 @@ class Credentials:
         peers: names of the gateways that it is linked to.
         coming: those of them that come to us, and so need a password of ours.
         leaders: names of the agents that may lead tasks while no coordinator is there.
+        all_known: whether `agents` are all there are; else some file cannot be read, and nobody knows whose it is: the
+            agents that have credentials and are not in `agents` keep them, with the rights they had.
     """
 
     folder: Path
@@ -66,7 +80,9 @@ class Credentials:
     peers: Collection[str] = ()
     coming: Collection[str] = ()
     leaders: Collection[str] = ()
+    all_known: bool = True
     made: list[str] = field(default_factory=list)  # what is new, as `consumer/file`
+    kept: list[str] = field(default_factory=list)  # agents that no readable file declares, and keep what they had
     _fresh: dict[str, str] = field(default_factory=dict)
 
     def write(self) -> None:
@@ -75,9 +91,22 @@ class Credentials:
         Raises:
             ConfigurationError: nobody of a rotated name; a folder that cannot be written.
         """
-        self._check_names()
+        kept = {} if self.all_known else self._former()
+        self._check_names(kept)
+        users = self._users(kept)
+        doors = self._doors(kept)
+        commands = {name: self._secret(name, name, "command.token") for name in ("guard", "owner")}
+        approver = self._secret("owner", "owner", "approver.token")
+        self._put("core", "command.tokens", _lines(commands))
+        self._put("guard", "approvers", _lines({"owner": approver}))
+        self._put("guard", "door.tokens", _lines(doors))
+        leaves = {name: self._secret(peer(name), "owner", f"{peer(name)}.password") for name in sorted(self.coming)}
+        self._put("nats", "users.json", users_text(users, leaves))
+        self.kept = sorted(kept)
+
+    def _users(self, kept: Mapping[str, _Kept]) -> Users:
         agents = sorted(self.agents)
-        users = {
+        return {
             "owner": (self._password("owner", "owner"), for_everything()),
             "guard": (self._password("guard", "guard"), for_everything()),
             "edgex": (self._password("edgex", "core", "world"), for_edgex(self.gateway, services=WORLDS)),
@@ -90,19 +119,41 @@ class Credentials:
                 )
                 for name in agents
             },
+            **{
+                agent_user(name): (self._kept_secret(name, PASSWORD, had.password), had.permissions)
+                for name, had in kept.items()
+            },
         }
-        consumers = {**{name: name for name in BEHIND_DOOR}, **{name: agent_user(name) for name in agents}}
-        doors = {name: self._secret(name, consumer, "door.token") for name, consumer in consumers.items()}
-        commands = {name: self._secret(name, name, "command.token") for name in ("guard", "owner")}
-        approver = self._secret("owner", "owner", "approver.token")
-        self._put("core", "command.tokens", _lines(commands))
-        self._put("guard", "approvers", _lines({"owner": approver}))
-        self._put("guard", "door.tokens", _lines(doors))
-        leaves = {name: self._secret(peer(name), "owner", f"{peer(name)}.password") for name in sorted(self.coming)}
-        self._put("nats", "users.json", users_text(users, leaves))
 
-    def _check_names(self) -> None:
-        known = {EVERYBODY, "guard", "owner", "edgex", *BEHIND_DOOR, *self.agents, *map(peer, self.coming)}
+    def _doors(self, kept: Mapping[str, _Kept]) -> dict[str, str]:
+        consumers = {**{name: name for name in BEHIND_DOOR}, **{name: agent_user(name) for name in sorted(self.agents)}}
+        doors = {name: self._secret(name, consumer, "door.token") for name, consumer in consumers.items()}
+        return doors | {
+            name: self._kept_secret(name, "door.token", had.token) for name, had in kept.items() if had.token
+        }
+
+    def _former(self) -> dict[str, _Kept]:
+        """Return, by name, what agents have that are not in `agents`; what nobody can read counts as nothing."""
+        lines = (line.partition(": ") for line in _read(self._at("guard", "door.tokens")).splitlines())
+        tokens = {name: token for name, _, token in lines}
+        prefix, known = agent_user(""), {agent_user(name) for name in self.agents}
+        found: dict[str, _Kept] = {}
+        try:
+            for entry in json.loads(_read(self._at("nats", "users.json")) or "{}").get("users", []):
+                if entry["user"].startswith(prefix) and entry["user"] not in known:
+                    name = entry["user"].removeprefix(prefix)
+                    found[name] = _Kept(entry["password"], _permissions(entry), tokens.get(name, ""))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return {}
+        return dict(sorted(found.items()))
+
+    def _kept_secret(self, name: str, file: str, had: str) -> str:
+        """Return a kept agent's secret, rotated when asked; where its folder is gone, what the others have of it."""
+        consumer = agent_user(name)
+        return self._secret(name, consumer, file) if _read(self._at(consumer, file)) else had
+
+    def _check_names(self, kept: Collection[str]) -> None:
+        known = {EVERYBODY, "guard", "owner", "edgex", *BEHIND_DOOR, *self.agents, *kept, *map(peer, self.coming)}
         unknown = sorted(set(self.rotated) - known)
         if unknown:
             raise ConfigurationError(f"nobody is called {', '.join(unknown)}: known are {', '.join(sorted(known))}")
@@ -145,10 +196,19 @@ def peer(gateway: str) -> str:
     return f"peer-{token(gateway)}"
 
 
-def users_text(users: Mapping[str, tuple[str, Permissions]], peers: Mapping[str, str] | None = None) -> str:
+def users_text(users: Users, peers: Mapping[str, str] | None = None) -> str:
     """Return the broker's users as the file has them, and the passwords of peers that come to us."""
     entries = [user_entry(name, *found) for name, found in users.items()]
     return json.dumps({"users": entries, **({"peers": dict(peers)} if peers else {})}, indent=1)
+
+
+def _permissions(entry: Mapping[str, Any]) -> Permissions:
+    """Return what a user of the broker's file may do; the other way round: `user_entry`."""
+    publish, subscribe = entry["permissions"]["publish"], entry["permissions"]["subscribe"]
+    return Permissions(
+        tuple(publish["allow"]), tuple(subscribe["allow"]), tuple(publish.get("deny", ())),
+        tuple(subscribe.get("deny", ())),
+    )  # fmt: skip
 
 
 def _lines(tokens: Mapping[str, str]) -> str:

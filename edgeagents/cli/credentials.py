@@ -3,14 +3,16 @@
 Source: docs/compose.md.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.text import Text
 
 from edgeagents.adapters.credentials import EVERYBODY, Credentials
-from edgeagents.adapters.files import load_agents
+from edgeagents.adapters.files import AgentFiles, agent_files
 from edgeagents.adapters.leaf_nodes import gateways_if_any
 from edgeagents.settings import PREFIX
 
@@ -45,19 +47,31 @@ def credentials(
     """Make what credentials are missing, and the broker's users with what each may do; says what is new.
 
     A running broker of ours takes its new users over by itself, within a second; guard, agents and peers reconnect.
-    `owner/peer-NAME.password` is for the owner of that gateway.
+    `owner/peer-NAME.password` is for the owner of that gateway. Files that cannot be read, and two that declare one
+    agent, are told on stderr; the others' credentials are made all the same.
     """
     names = [EVERYBODY] if rotate == [] else rotate or []
     linked = gateways_if_any(gateways, gateway)
-    declared = load_agents(agents)
+    files = agent_files(agents)
     found = Credentials(
-        folder, gateway, list(declared), names,
+        # A name that two files declare is one agent's all the same; the guard gives it no permission.
+        folder, gateway, [*files.agents, *files.doubled], names,
         peers=linked.peers if linked else (), coming=linked.coming if linked else (),
-        leaders=[name for name, agent in declared.items() if agent.leads],
+        leaders=[name for name, agent in files.agents.items() if agent.leads], all_known=not files.wrong,
     )  # fmt: skip
     found.write()
+    _warn(files, found.kept)
     new = ", ".join(found.made)
+    count = len(found.agents) + len(found.kept)
     Console(soft_wrap=True, highlight=False).print(
-        f"credentials of {len(found.agents)} agents in {folder}: " + (f"new are {new}" if new else "nothing is new"),
-        markup=False,
+        f"credentials of {count} agents in {folder}: " + (f"new are {new}" if new else "nothing is new"), markup=False
     )
+
+
+def _warn(files: AgentFiles, kept: Sequence[str]) -> None:
+    """Say on stderr which files are wrong, and who keeps credentials though no file declares them."""
+    problems = [*files.wrong.values(), *files.doubled.values()]
+    if kept:
+        problems.append(f"until all files can be read, nobody's credentials are taken away: kept are {', '.join(kept)}")
+    for problem in problems:
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("warning: ", "yellow"), problem))

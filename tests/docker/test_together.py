@@ -224,13 +224,14 @@ class TestModel:
 
 def test_doctor_and_status_know_both(gateway: Gateway) -> None:
     wait_serving(gateway)
-    out = gateway.compose("run", "--rm", "--entrypoint", "sh", "edgeagents", "-c",
-                          "edgeagents doctor --json; edgeagents status --json", timeout_s=90)  # fmt: skip
+    both = "edgeagents doctor --store-dir /volumes/nats --json; edgeagents status --json"
+    out = gateway.compose("run", "--rm", "--entrypoint", "sh", "edgeagents", "-c", both, timeout_s=90)
     found, status = (json.loads(line) for line in out.splitlines() if line.startswith("{"))
     levels = {item["check"]: item["level"] for item in found["findings"]}
     assert levels["coordinator"] == "ok"
     assert levels["language model"] == ("ok" if MODEL.exists() else "warning")
     assert "stream of tasks" not in levels
+    assert {levels["disk of the guard"], levels["disk of the broker's store"]} <= {"ok", "warning"}
     assert [item for item in found["findings"] if item["level"] == "failed"] == []
     assert status["coordinator"]["state"] == "up"
     assert MODEL.parent.name in status["model"]["text"]

@@ -1,9 +1,12 @@
 """docker-compose.yml as it is written: what needs no engine to be seen."""
 
 import inspect
+import re
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -17,6 +20,8 @@ from services.inference.app import InferenceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
+PAGE = (ROOT / "docs" / "compose.md").read_text()
+ENV = (ROOT / ".env").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "IMAGE_PREFIX" in service["image"]}
@@ -25,9 +30,11 @@ AGENTS = sorted(path.stem for path in (ROOT / "edgex-profiles" / "home" / "agent
 
 
 def mounts(service: dict[str, Any]) -> list[list[str]]:
-    """Return source, target and mode of each volume of a service."""
+    """Return source, target and mode of each volume of a service, and of each of the owner's files."""
+    texts = [*service.get("volumes", [])]
+    texts += [f"{FILE['secrets'][item['source']]['file']}:{item['target']}:ro" for item in service.get("secrets", [])]
     found = []
-    for text in service.get("volumes", []):
+    for text in texts:
         for word, usual in (("SITE_DIR", "./edgex-profiles/home"), ("MODELS_DIR", "./models")):
             text = text.replace(f"${{{word}:-{usual}}}", word)
         found.append([*text.split(":"), "rw"][:3])
@@ -72,6 +79,24 @@ def test_every_agent_of_the_home_has_a_service_of_its_own() -> None:
         service = OURS[f"agent-{name}"]
         assert service["environment"]["EDGEAGENTS_NATS_USER"] == f"agent-{name}"
         assert [f"SITE_DIR/agents/{name}.yaml", "/etc/edgeagents/agent.yaml", "ro"] in mounts(service)
+
+
+def test_an_owners_file_that_is_missing_is_an_error_and_no_folder_that_docker_makes() -> None:
+    used = {item["source"] for service in SERVICES.values() for item in service.get("secrets", [])}
+    assert used == set(FILE["secrets"])
+    home = ROOT / "edgex-profiles" / "home"
+    for service in OURS.values():
+        secret = [source for source, *_ in mounts({"secrets": service.get("secrets", [])})]
+        bound = [source for source, *_ in mounts(service) if source.startswith("SITE_DIR") and source not in secret]
+        assert all((home / source.removeprefix("SITE_DIR/")).is_file() for source in secret)
+        assert all((home / source.removeprefix("SITE_DIR/")).is_dir() for source in bound)
+
+
+def test_an_agent_sees_no_file_of_another() -> None:
+    for name in AGENTS:
+        seen = {source for source, *_ in mounts(OURS[f"agent-{name}"])}
+        own = {f"SITE_DIR/agents/{name}.yaml", f"SITE_DIR/preferences/{name}.yaml", f"agent-{name}-credentials"}
+        assert seen <= own | {"SITE_DIR/words.yaml"}
 
 
 def test_agents_are_on_no_network_of_edgex_and_have_no_way_out() -> None:
@@ -136,6 +161,18 @@ def test_the_databases_password_reaches_all_that_use_it() -> None:
     assert SERVICES["core-common-config-bootstrapper"]["environment"][f"ALL_SERVICES_{key}"] == password
 
 
+def test_no_other_password_stands_in_an_environment_and_the_page_tells_of_this_one() -> None:
+    shown = {
+        name
+        for name, service in SERVICES.items()
+        for key, value in service.get("environment", {}).items()
+        if re.search("PASSWORD|TOKEN|SECRETDATA", key) and not re.search("_FILE$|TOKENS", key) and value
+    }
+    assert shown == {"database", "core-keeper", "core-common-config-bootstrapper"}
+    assert "of the database, of keeper and of the bootstrapper" in PAGE
+    assert "ports" not in SERVICES["database"]
+
+
 def test_the_ui_asks_keeper_what_services_there_are() -> None:
     asked = SERVICES["ui"]["environment"]
     assert (asked["REGISTRY_TYPE"], asked["REGISTRY_SERVICEVERSION"]) == ("keeper", "v4")
@@ -174,6 +211,16 @@ def test_the_owners_command_line_finds_everything() -> None:
     assert {told["EDGEAGENTS_GUARD_SITE_FILE"], told["EDGEAGENTS_GUARD_AGENTS_DIR"]} <= places
 
 
+def test_the_owners_command_line_sees_both_volumes_and_writes_neither() -> None:
+    told = OURS["edgeagents"]["environment"]
+    guard, store = told["EDGEAGENTS_GUARD_STATE_DIR"], told["EDGEAGENTS_BROKER_STORE"]
+    seen = [entry for entry in mounts(OURS["edgeagents"]) if entry[0].endswith("-state")]
+    assert seen == [["guard-state", guard, "ro"], ["nats-state", store, "ro"]]
+    assert f"doctor --store-dir {store}\n" in PAGE
+    recipe = (ROOT / "services" / "Dockerfile").read_text()
+    assert all(f"/folders{place}" in recipe for _, place, _ in seen), "mounted first, a volume is not root's"
+
+
 def test_a_model_is_read_from_a_folder_that_may_be_replaced_and_not_written() -> None:
     service = OURS["inference"]
     assert ["MODELS_DIR", "/models", "ro"] in mounts(service)
@@ -195,3 +242,39 @@ def test_every_image_of_the_file_is_built() -> None:
     built = (ROOT / "services" / "images.sh").read_text().partition("services=(")[2].partition(")")[0].split()
     named = {service["image"].partition("}-")[2].partition(":")[0] for service in OURS.values()}
     assert named == set(built)
+
+
+def blocks(heading: str) -> list[str]:
+    """Return the indented blocks of a part of docs/compose.md."""
+    part = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return [textwrap.dedent(text) for text in re.findall(r"(?:^    .*\n|^\n(?=    ))+", part, flags=re.MULTILINE)]
+
+
+def test_beside_an_edgex_with_a_broker_of_its_own_ours_takes_another_name_and_the_guard_brings_events_over() -> None:
+    chosen = dict(line.split("=", 1) for line in blocks("EdgeX is there already")[0].split())
+    assert all(f"${{{name}:-" in TEXT or name == "COMPOSE_PROFILES" for name in chosen)
+    name = "${MQTT_NAME:-edgex-mqtt-broker}"
+    assert OURS["nats"]["networks"]["edgex"]["aliases"] == [name]
+    assert chosen["MQTT_NAME"] not in name
+    assert OURS["guard"]["environment"]["EDGEAGENTS_MQTT_URL"] == "${EDGEX_MQTT_URL:-}"
+    assert urlsplit(chosen["EDGEX_MQTT_URL"]).hostname in name, "theirs keeps the name that EdgeX knows"
+    assert all(f"# {name}={value}\n" in ENV for name, value in chosen.items() if value)
+
+
+def test_the_page_leaves_out_just_the_homes_agents() -> None:
+    found = yaml.safe_load(blocks("The owner's files")[0])
+    assert found == {"services": {f"agent-{name}": {"profiles": ["home"]} for name in AGENTS}}
+
+
+def test_an_agent_more_is_confined_and_mounted_as_the_homes_are() -> None:
+    found = yaml.safe_load(blocks("An agent more")[0])
+    mine, usual = found["services"]["agent-night"], OURS["agent-air"]
+    for key in ("user", "read_only", "tmpfs", "cap_drop", "security_opt", "networks", "dns", "depends_on"):
+        assert mine[key] == usual[key], key
+    assert set(mine["environment"]) == set(usual["environment"]) - {
+        f"EDGEAGENTS_SITE_TIME_{name}" for name in ("START_S", "WALL_START_S", "FACTOR")
+    }
+    assert mine["secrets"] == [{"source": "agent-night", "target": usual["environment"]["EDGEAGENTS_AGENT_FILE"]}]
+    assert found["secrets"]["agent-night"]["file"] == FILE["secrets"]["agent-air"]["file"].replace("air", "night")
+    assert found["services"]["credentials"]["volumes"] == ["agent-night-credentials:/credentials/agent-night"]
+    assert mine["volumes"] == ["agent-night-credentials:/run/credentials:ro"]

@@ -83,7 +83,8 @@ def broker_findings(facts: BrokerFacts, expected: Mapping[str, Sequence[str]]) -
     if facts.state == "refused":
         remedy = (
             "check --user and --password-file (EDGEAGENTS_NATS_USER, EDGEAGENTS_NATS_PASSWORD_FILE) against the "
-            "broker's users; credentials that were rotated or have expired are made anew, then restart who uses them"
+            "broker's users; what has expired is made anew by `edgeagents credentials --rotate NAME`, in containers "
+            "`docker compose run --rm credentials --rotate NAME`; who runs takes it over by itself"
         )
         rest = (skipped(name, "the broker refuses us") for name in ("jetstream", "streams"))
         return [ok("broker", f"{facts.url} answers"), failed("credentials", facts.text, remedy), *rest]

@@ -26,6 +26,7 @@ class DiskFacts:
         total_bytes: of the disk.
         problem: why nothing can be written; empty when it can.
         is_there: whether the folder exists.
+        is_shown: whether it is mounted read-only for us alone, so that nobody tried to write.
     """
 
     name: str
@@ -34,6 +35,7 @@ class DiskFacts:
     total_bytes: int = 0
     problem: str = ""
     is_there: bool = True
+    is_shown: bool = False
 
 
 def clock_finding(whose: str, ahead_s: float) -> Finding:
@@ -56,6 +58,8 @@ def disk_finding(facts: DiskFacts) -> Finding:
         remedy = "mount it writable, for the user the service runs as: without it nothing is commanded"
         return failed(check, f"{facts.path}: {facts.problem}", remedy)
     text = f"{facts.path}: {size(facts.free_bytes)} of {size(facts.total_bytes)} free"
+    if facts.is_shown:
+        text += " (read-only for us: writing was not tried)"
     remedy = "free the disk, or move the volume to a larger one"
     if facts.free_bytes < LEAST_BYTES:
         return failed(check, text, f"{remedy}: a broker whose store was full must be restarted afterwards")

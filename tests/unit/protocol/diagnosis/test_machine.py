@@ -37,6 +37,13 @@ def test_a_read_only_volume_fails_with_its_remedy() -> None:
     assert "writable" in finding.remedy
 
 
+def test_a_volume_that_is_only_shown_to_us_tells_its_room_and_claims_no_more() -> None:
+    finding = disk_finding(DiskFacts("the guard", "/v", 50 * GB, 100 * GB, is_shown=True))
+    assert finding.level == "ok"
+    assert "writing was not tried" in finding.found
+    assert disk_finding(DiskFacts("the guard", "/v", 1 << 20, 2 * GB, is_shown=True)).level == "failed"
+
+
 @pytest.mark.parametrize("facts", [DiskFacts("x"), DiskFacts("x", "/v", is_there=False)])
 def test_a_volume_that_lies_elsewhere_is_skipped(facts: DiskFacts) -> None:
     assert disk_finding(facts).level == "skipped"
