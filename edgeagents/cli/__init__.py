@@ -19,6 +19,7 @@ from edgeagents.cli.conflict import conflict
 from edgeagents.cli.credentials import credentials
 from edgeagents.cli.doctor import doctor
 from edgeagents.cli.events import events
+from edgeagents.cli.lines import LONGEST_ERROR, clean
 from edgeagents.cli.orders import add_orders
 from edgeagents.cli.overview import add_overview
 from edgeagents.cli.preferences import explain_preferences
@@ -51,5 +52,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         app(sys.argv[1:] if argv is None else argv)
     except EdgeAgentsError as error:
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "red"), str(error)))
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "red"), clean(str(error), LONGEST_ERROR)))
         sys.exit(1)

@@ -13,10 +13,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from edgeagents.adapters.backup_archive import Manifest
 from edgeagents.adapters.gateway_backup import Place, Told, back_up
 from edgeagents.adapters.gateway_backup import restore as put_back
+from edgeagents.cli.lines import clean
 from edgeagents.errors import ConfigurationError
 from edgeagents.settings import BusSettings
 
@@ -73,14 +75,14 @@ def _summary(manifest: Manifest) -> str:
 
 
 def _say(text: str) -> None:
-    Console(soft_wrap=True).print(text, highlight=False, markup=False)
+    Console(soft_wrap=True).print(Text(clean(text)))
 
 
 @contextlib.contextmanager
 def _shown(what: str) -> Iterator[Told]:
     """Yield what shows the next thing that is done, on a terminal as a bar that comes and goes."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda name: progress.update(task, description=f"{what}: {name}", advance=1)
+        yield lambda name: progress.update(task, description=clean(f"{what}: {name}"), advance=1)

@@ -1,8 +1,7 @@
-"""What the command line makes of services that are away, odd or slow, and of words that cannot be sent: never a trace."""
+"""What the command line makes of services that are away, odd or slow, and of words that cannot be sent."""
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def answer(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A list whose last entry every service answers with."""
     answers: list[Any] = [{}]
 
@@ -45,7 +44,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         return httpx.Response(200, content=json.dumps(answers[-1]))
 
     monkeypatch.setattr(service, "exchange", exchange)
-    yield answers
+    return answers
 
 
 def refused(done: Done) -> str:
