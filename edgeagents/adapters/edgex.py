@@ -196,7 +196,8 @@ class MetadataClient:
                 return found
             page = _list(answer, word, path)
             found += [_parse(cls, item, path) for item in page]
-            if not page or len(found) >= int(answer.get("totalCount", 0)):
+            total = _member(answer, "totalCount", path, int) if "totalCount" in answer else 0
+            if not page or len(found) >= total:
                 return found
 
 

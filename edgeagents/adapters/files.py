@@ -3,6 +3,7 @@
 Source: design.md sections 2 and 3.8.
 """
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +44,13 @@ def load_yaml(path: Path) -> Any:
     """Return what a YAML file holds.
 
     Raises:
-        ConfigurationError: it cannot be read, is too large or is no YAML.
+        ConfigurationError: it cannot be read, is no file, is too large or is no YAML.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would hold us up until somebody writes into it
+            raise ConfigurationError(f"{path}: no regular file: write one, or take this away")
+        if found.st_size > MAX_FILE_BYTES:
             raise ConfigurationError(f"{path}: larger than {MAX_FILE_BYTES} bytes: is this the right file?")
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader
     except OSError as error:
@@ -121,6 +125,8 @@ def agent_files(folder: Path) -> AgentFiles:
     declared: dict[str, list[tuple[Path, AgentDefinition]]] = {}
     wrong: dict[Path, str] = {}
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        if path.is_dir():
+            continue
         try:
             agent = load_agent(path)
         except ConfigurationError as error:
@@ -142,10 +148,10 @@ def looks_of(folder: Path) -> Looks:
     found = {}
     for path in (*folder.glob("*.yaml"), *folder.glob("*.yml")):
         try:
-            stat = path.stat()
+            look = path.stat()
         except OSError:  # gone meanwhile
             continue
-        found[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        found[path] = (look.st_mtime_ns, look.st_size, look.st_ino)
     return found
 
 

@@ -161,10 +161,16 @@ class KeeperClient:
         return _registration(answer.get("registration") if isinstance(answer, dict) else answer)
 
     async def registrations(self, *, halted: bool = False) -> list[Registration]:
-        """Return all registered services, those that ended in order (`HALT`) only with `halted`."""
+        """Return all registered services, those that ended in order (`HALT`) only with `halted`.
+
+        Raises:
+            UpstreamError: what came is no list of registrations.
+        """
         answer = await self._rest.call("GET", f"{REGISTRY}/all", query={"deregistered": str(halted).lower()})
-        items = answer.get("registrations") if isinstance(answer, dict) else None
-        return [_registration(item) for item in items or []]
+        items = (answer.get("registrations") if isinstance(answer, dict) else answer) or []
+        if not isinstance(items, list):
+            raise UpstreamError(f"core-keeper: registrations are no list: {str(items)[:200]}: is it a keeper?")
+        return [_registration(item) for item in items]
 
     async def add(self, registration: Registration) -> None:
         """Register a service that is not registered.

@@ -17,7 +17,7 @@ from rich.text import Text
 from edgeagents import subjects
 from edgeagents.adapters.bus import Bus
 from edgeagents.cli.doctor import Json
-from edgeagents.cli.lines import clean
+from edgeagents.cli.lines import clean, json_of
 from edgeagents.cli.place import DEFAULT_PLACE, Place
 from edgeagents.errors import UnavailableError, UpstreamError, error_for_status
 from edgeagents.permissions import MICRO_INBOX
@@ -49,7 +49,7 @@ def ask(
     body = {"text": " ".join(text), "requestId": request_id or str(uuid.uuid4()), "waitSeconds": wait}
     answer = asyncio.run(_ask(where, agent, body, wait))
     if json_:
-        print(json.dumps(answer, ensure_ascii=False))
+        print(json_of(answer))
     else:
         for line in lines(answer):
             Console(soft_wrap=True, highlight=False).print(line)
@@ -84,7 +84,7 @@ def answer_of(answers: list[bytes], agent: str, gateway: str) -> dict[str, Any]:
     try:
         found = json.loads(answers[0])
         status = int(found["statusCode"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise UpstreamError(f"agent {agent!r} sent no answer: {error}") from error
     if status >= 400:
         raise error_for_status(status, str(found.get("message", found)))

@@ -74,7 +74,7 @@ def export(path: Path, /, *, broker: Broker = DEFAULT) -> None:
         path: the file; replaced when it is there.
     """
     count, problems = asyncio.run(_export(broker, path))
-    Console().print(f"{count} records written to {path}", highlight=False, soft_wrap=True)
+    Console().print(Text(clean(f"{count} records written to {path}")), soft_wrap=True)
     if problems:
         for problem in problems:
             Console(stderr=True, soft_wrap=True).print(Text(clean(str(problem)), style="red"))
@@ -177,6 +177,6 @@ def is_wanted(record: AuditRecord, kinds: Sequence[str], agents: Sequence[str]) 
 
 
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -13,12 +13,14 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from edgeagents.adapters.backup_archive import Manifest
 from edgeagents.adapters.gateway_backup import Place, Told, back_up
 from edgeagents.adapters.gateway_backup import restore as put_back
+from edgeagents.cli.lines import clean
+from edgeagents.cli.source import broker_settings
 from edgeagents.errors import ConfigurationError
-from edgeagents.settings import BusSettings
 
 Folder = Annotated[Path | None, Parameter(help='folder of a gateway of `make demo ARGS="--keep FOLDER"`')]
 GuardDir = Annotated[Path | None, Parameter(help="the guard's volume, where there is no such folder; with --nats")]
@@ -58,7 +60,7 @@ def _place(folder: Path | None, guard_dir: Path | None, url: str, user: str, pas
     if folder is not None and guard_dir is None:
         return Place.of_folder(folder)
     if folder is None and guard_dir is not None and url:
-        broker = BusSettings(nats_url=url, nats_user=user, nats_password_file=password, connect_timeout_s=5.0)
+        broker = broker_settings(nats_url=url, nats_user=user, nats_password_file=password, connect_timeout_s=5.0)
         return Place.of_volume(guard_dir, broker)
     raise ConfigurationError("whose state? give --folder, or --guard-dir together with --nats")
 
@@ -73,14 +75,14 @@ def _summary(manifest: Manifest) -> str:
 
 
 def _say(text: str) -> None:
-    Console(soft_wrap=True).print(text, highlight=False, markup=False)
+    Console(soft_wrap=True).print(Text(clean(text)))
 
 
 @contextlib.contextmanager
 def _shown(what: str) -> Iterator[Told]:
     """Yield what shows the next thing that is done, on a terminal as a bar that comes and goes."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda name: progress.update(task, description=f"{what}: {name}", advance=1)
+        yield lambda name: progress.update(task, description=clean(f"{what}: {name}"), advance=1)

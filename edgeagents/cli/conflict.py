@@ -5,7 +5,6 @@ Source: docs/conflicts.md; cyclopts 5.
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -13,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeagents.cli.lines import clean, shown
-from edgeagents.cli.task import DEFAULT, Coordinator, call
+from edgeagents.cli.service import objects, segment
+from edgeagents.cli.task import DEFAULT, Coordinator, call, understood
 
 Id = Annotated[str, Parameter(help="the conflict's id")]
 conflict = App(name="conflict", help="Look at conflicts between agents, and how they were settled.")
@@ -22,18 +22,23 @@ conflict = App(name="conflict", help="Look at conflicts between agents, and how 
 @conflict.command(name="list")
 def list_(*, limit: int = 20, coordinator: Coordinator = DEFAULT) -> None:
     """List conflicts settled since the coordinator's start, the newest first; `edgeagents why` knows older ones."""
-    found = call("GET", coordinator, f"/api/v3/conflict/all?limit={limit}")["conflicts"]
+    found = call("GET", coordinator, f"/api/v3/conflict/all?limit={limit}")
+    with understood(coordinator):
+        rows = [_cells(item) for item in objects(found, "conflicts")]
     table = Table("id", "about", "between", "settled by", "outcome", box=None, header_style="dim")
-    for item in found:
-        table.add_row(*(Text(clean(text)) for text in _cells(item)))
-    Console().print(table if found else "no conflict yet")
+    for row in rows:
+        table.add_row(*(Text(clean(text)) for text in row))
+    Console().print(table if rows else "no conflict yet")
 
 
 @conflict.command
 def show(name: Id, /, *, coordinator: Coordinator = DEFAULT) -> None:
     """Show how a conflict was settled: what options were worth to whom, the runner-up, and the reasons."""
+    found = call("GET", coordinator, f"/api/v3/conflict/id/{segment(name)}")
+    with understood(coordinator):
+        lines = list(described(found["conflict"]))
     console = Console(soft_wrap=True)
-    for line in described(call("GET", coordinator, f"/api/v3/conflict/id/{quote(name, safe='')}")["conflict"]):
+    for line in lines:
         console.print(Text(clean(line)))
 
 

@@ -81,6 +81,9 @@ async def _limited(name: str, check: Awaitable[list[Finding]], limit_s: float) -
         return [failed(name, f"no answer in {limit_s:g} s", "it hangs: see its log, and this machine's load")]
     except EdgeAgentsError as error:
         return [failed(name, str(error), "see the message")]
+    except Exception as error:  # noqa: BLE001  # whatever one answer breaks, the other checks are told
+        found = f"this check broke: {type(error).__name__}: {error}"
+        return [failed(name, found, "tell whoever maintains edgeagents; what it looks at may be well")]
 
 
 async def _broker(place: Place) -> list[Finding]:

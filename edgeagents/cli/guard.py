@@ -1,19 +1,21 @@
-"""How the command line talks to a guard: its address, an approver's token, and answers turned into errors.
+"""How the command line talks to a guard: its address, and an approver's token.
 
 Source: design.md section 3.6.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-import httpx
 from cyclopts import Parameter
 
-from edgeagents.errors import UnavailableError, UpstreamError, error_for_status
+from edgeagents.cli import service
+from edgeagents.errors import ConfigurationError
 from edgeagents.settings import read_secret
 
-Guard = Annotated[str, Parameter(name="--guard", env_var="EDGEAGENTS_GUARD_URL", help="address of the guard")]
+OPTION: Final = "--guard"
+Guard = Annotated[str, Parameter(name=OPTION, env_var="EDGEAGENTS_GUARD_URL", help="address of the guard")]
 TokenFile = Annotated[
     Path, Parameter(name="--token-file", env_var="EDGEAGENTS_TOKEN_FILE", help="file with your approver's token")
 ]
@@ -27,19 +29,26 @@ def call(
     """Return a guard's answer; `token_file` holds the approver's token where one is needed.
 
     Raises:
-        UnavailableError: it cannot be reached.
-        UpstreamError: what answers is no guard.
-        EdgeAgentsError: what its error answer means, or the token cannot be read.
+        EdgeAgentsError: as `service.call`, or the token cannot be read.
     """
-    headers = {"Authorization": f"Bearer {read_secret(token_file).get_secret_value()}"} if token_file else {}
-    try:
-        answer = httpx.request(method, f"{guard.rstrip('/')}{path}", headers=headers, json=body, timeout=10.0)
-    except httpx.HTTPError as error:
-        raise UnavailableError(f"guard {guard}: {error}: is it up, is --guard right?") from error
-    try:
-        content = answer.json()
-    except ValueError as error:
-        raise UpstreamError(f"guard {guard}: answered {answer.status_code} without JSON: is it a guard?") from error
-    if answer.is_error:
-        raise error_for_status(answer.status_code, str(content.get("message", content)))
-    return dict(content)
+    return service.call(_guard(guard), method, path, headers=_headers(token_file), body=body)
+
+
+def understood(guard: str) -> AbstractContextManager[None]:
+    """Read a guard's answer within; raises as `service.understood`."""
+    return service.understood(_guard(guard), "guard")
+
+
+def _guard(url: str) -> service.Service:
+    return service.Service("guard", OPTION, url)
+
+
+def _headers(token_file: Path | None) -> dict[str, str]:
+    if token_file is None:
+        return {}
+    token = read_secret(token_file).get_secret_value()
+    if not (token.isascii() and token.isprintable()):
+        raise ConfigurationError(
+            f"secret file {token_file}: a token has neither umlauts nor lines: write it there alone"
+        )
+    return {"Authorization": f"Bearer {token}"}

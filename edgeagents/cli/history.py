@@ -215,7 +215,8 @@ def _objects(items: object) -> list[Body]:
 
 def _filled(rules: object) -> Iterator[Body]:
     for rule in _objects(rules):
-        words = rule.get("for_each") or {}
+        said = rule.get("for_each")
+        words = {name: item for name, item in said.items() if isinstance(item, list)} if isinstance(said, dict) else {}
         for combination in itertools.product(*words.values()):
             yield {name: _with(value, dict(zip(words, combination, strict=True))) for name, value in rule.items()}
 

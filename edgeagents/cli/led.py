@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from edgeagents import subjects
+from edgeagents.cli.service import understood
 from edgeagents.cli.source import Broker
 from edgeagents.errors import UnavailableError, UpstreamError, error_for_status
 from edgeagents.model.task import ENDED_STATES
@@ -44,7 +45,7 @@ def answer_of(answers: list[bytes], leader: str) -> dict[str, Any]:
     try:
         found = json.loads(answers[0])
         status = int(found["statusCode"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise UpstreamError(f"agent {leader!r} sent no answer: {error}") from error
     if status >= 400:
         raise error_for_status(status, str(found.get("message", found)))
@@ -59,9 +60,11 @@ def changes(broker: Broker, leader: str, task: str, deadline_s: float) -> Iterat
     """
     state, until_s = "", time.monotonic() + deadline_s + WAIT_S
     while time.monotonic() < until_s:
-        found = ask(broker, leader, "get", {"id": task})["task"]
-        if found["state"] != state:
-            state = found["state"]
+        answer = ask(broker, leader, "get", {"id": task})
+        with understood(f"agent {leader!r}", "leader"):
+            found, now = answer["task"], str(answer["task"]["state"])
+        if now != state:
+            state = now
             yield found
         if state in ENDED_STATES:
             return

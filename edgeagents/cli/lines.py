@@ -16,6 +16,7 @@ from rich.text import Text
 from edgeagents.model.message import AuditRecord
 
 LONGEST: Final = 400
+LONGEST_ERROR: Final = 4000  # one names every wrong field of a file
 STATUS_STYLES: Final = {
     "proven": "green", "unproven": "yellow", "refused": "red", "failed": "red", "expired": "red", "uncertain": "red",
 }  # fmt: skip
@@ -74,10 +75,17 @@ def shown(value: object) -> str:
     return str(value)
 
 
-def clean(text: str) -> str:
+def clean(text: str, longest: int = LONGEST) -> str:
     """Return a text that moves no cursor and ends some day."""
-    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return "".join(letter if letter.isprintable() else "·" for letter in text)
+
+
+def json_of(body: object) -> str:
+    """Return a body as one line of JSON that can be read in any language, and moves no cursor either."""
+    text = json.dumps(body, ensure_ascii=False)
+    # What cannot be printed stands within strings alone, where JSON has a word for it.
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 def place_of(body: Body) -> str:

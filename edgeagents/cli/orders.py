@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from edgeagents.cli.guard import DEFAULT_GUARD, Guard, Reason, TokenFile, call
+from edgeagents.cli.guard import DEFAULT_GUARD, Guard, Reason, TokenFile, call, understood
+from edgeagents.cli.lines import clean
+from edgeagents.cli.service import objects
 
 Scope = Annotated[Literal["agent", "device", "all"], Parameter(help="an agent, a device, or everything")]
 Name = Annotated[str, Parameter(help="of the agent or device")]
@@ -42,12 +44,13 @@ def mode(
     reason: Reason = "",
 ) -> None:
     """Let an agent act, or only observe, whatever its file says; until its file is changed."""
-    _show(call("POST", guard, "/api/v3/mode", token_file, {"name": agent, "mode": mode, "reason": reason}))
+    body = {"name": agent, "mode": mode, "reason": reason}
+    _show(guard, call("POST", guard, "/api/v3/mode", token_file, body))
 
 
 def orders(*, guard: Guard = DEFAULT_GUARD) -> None:
     """Show what is paused, and each agent's mode."""
-    _show(call("GET", guard, "/api/v3/guard"))
+    _show(guard, call("GET", guard, "/api/v3/guard"))
 
 
 def add_orders(app: App) -> None:
@@ -57,23 +60,40 @@ def add_orders(app: App) -> None:
 
 
 def _place(verb: str, scope: str, name: str, token_file: Path, guard: str, reason: str) -> None:
-    _show(call("POST", guard, f"/api/v3/{verb}", token_file, {"scope": scope, "name": name, "reason": reason}))
+    body = call("POST", guard, f"/api/v3/{verb}", token_file, {"scope": scope, "name": name, "reason": reason})
+    _show(guard, body)
 
 
-def _show(body: Mapping[str, Any]) -> None:
+def _show(guard: str, body: Mapping[str, Any]) -> None:
+    with understood(guard):
+        lines = [*_paused(body), *_modes(body), *_overrides(body)]
     console = Console(soft_wrap=True, highlight=False)
-    for item in body["paused"]:
+    for line in lines:
+        console.print(Text(clean(line)))
+
+
+def _paused(body: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for item in objects(body, "paused"):
         what = "everything" if item["scope"] == "all" else f"{item['scope']} {item['name']}"
-        console.print(escape(f"paused: {what}, {_by(item)}"))
-    if not body["paused"]:
-        console.print("nothing is paused")
-    ordered = {item["agent"]: item for item in body.get("modeOrders", [])}
-    for name, now in body["modes"].items():
-        console.print(escape(f"{name}: {now}" + (f", {_by(ordered[name])}" if name in ordered else "")))
-    for item in body.get("overrides", []):
+        lines.append(f"paused: {what}, {_by(item)}")
+    return lines or ["nothing is paused"]
+
+
+def _modes(body: Mapping[str, Any]) -> list[str]:
+    ordered = {item["agent"]: item for item in (objects(body, "modeOrders") if "modeOrders" in body else ())}
+    return [
+        f"{name}: {now}" + (f", {_by(ordered[name])}" if name in ordered else "") for name, now in body["modes"].items()
+    ]
+
+
+def _overrides(body: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for item in objects(body, "overrides") if "overrides" in body else ():
         until = datetime.fromtimestamp(item["untilSite"], UTC)
         what = f"{item['deviceName']}/{item['resourceName']} was set by hand to {item['value']}"
-        console.print(escape(f"{what}: agents stand back until {until:%Y-%m-%d %H:%M} (site time)"))
+        lines.append(f"{what}: agents stand back until {until:%Y-%m-%d %H:%M} (site time)")
+    return lines
 
 
 def _by(item: Mapping[str, Any]) -> str:

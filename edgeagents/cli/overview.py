@@ -84,7 +84,8 @@ def _parts(body: Mapping[str, Any]) -> Table:
         is_up = body[name]["state"] == "up"
         table.add_row(name, Text(clean(body[name]["text"]), style="" if is_up else "bold red"))
     for link in body["links"]:
-        table.add_row(link["link"], Text(clean(link["text"]), style="" if link["state"] == "up" else "yellow"))
+        style = "" if link["state"] == "up" else "yellow"
+        table.add_row(Text(clean(link["link"])), Text(clean(link["text"]), style=style))
     for name, word in (("coordinator", "tasks"), ("model", "model")):
         table.add_row(word, Text(clean(body[name]["text"]), style=SHARED_STYLES.get(body[name]["state"], "bold red")))
     guard = body["guard"]
@@ -95,7 +96,7 @@ def _parts(body: Mapping[str, Any]) -> Table:
     table.add_row("guard", Text(clean(words)))
     outcomes = Text()
     for name, count in sorted(guard["outcomes"].items()):
-        outcomes.append(f"{clean(name)} {count}  ", style=STATUS_STYLES.get(name, ""))
+        outcomes.append(clean(f"{name} {count}  "), style=STATUS_STYLES.get(name, ""))
     table.add_row("commands", outcomes if outcomes.plain else Text("none ended since the guard started"))
     return table
 
@@ -103,11 +104,12 @@ def _parts(body: Mapping[str, Any]) -> Table:
 def _orders(guard: Mapping[str, Any]) -> list[str]:
     lines = ["the guard's volume is full: only safety commands are taken"] if guard["volume_full"] else []
     for item in guard["paused"]:
-        what = "everything" if item["scope"] == "all" else f"{item['scope']} {item['name']}"
-        lines.append(f"paused: {what}, by {item['by']}")
+        what = "everything" if item.get("scope") == "all" else f"{item.get('scope')} {item.get('name')}"
+        lines.append(f"paused: {what}, by {item.get('by')}")
     lines += [f"blocked: {name}: {why}" for name, why in guard["blocked"].items()]
     lines += [
-        f"set by hand: {item['deviceName']}/{item['resourceName']} = {item['value']}" for item in guard["overrides"]
+        f"set by hand: {item.get('deviceName')}/{item.get('resourceName')} = {item.get('value')}"
+        for item in guard["overrides"]
     ]
     return lines
 

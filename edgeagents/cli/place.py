@@ -13,6 +13,8 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from edgeagents.cli.guard import DEFAULT_GUARD
+from edgeagents.cli.service import checked_url
+from edgeagents.cli.source import broker_settings
 from edgeagents.errors import ConfigurationError
 from edgeagents.settings import PREFIX, BusSettings
 
@@ -57,14 +59,20 @@ class Place:
         """Return the place with what its folder says, where it has one; addresses as URLs.
 
         Raises:
-            ConfigurationError: the folder is no gateway's.
+            ConfigurationError: the folder is no gateway's, an address is none, or the gateway has no name.
         """
         found = self if self.folder is None else replace(self, **_from_folder(self.folder))
-        return replace(found, keeper=found.keeper.removeprefix("keeper.").rstrip("/"), guard=found.guard.rstrip("/"))
+        found = replace(
+            found, keeper=checked_url("--keeper", found.keeper.removeprefix("keeper.")),
+            guard=checked_url("--guard", found.guard), coordinator=checked_url("--coordinator", found.coordinator),
+            inference=checked_url("--inference", found.inference),
+        )  # fmt: skip
+        found.bus_settings()  # what cannot be is told before anything is looked at
+        return found
 
     def bus_settings(self, connect_timeout_s: float = 3.0) -> BusSettings:
-        """Return how to reach the broker."""
-        return BusSettings(
+        """Return how to reach the broker; raises as `broker_settings`."""
+        return broker_settings(
             gateway=self.gateway, nats_url=self.nats, nats_user=self.user, nats_password_file=self.password_file,
             connect_timeout_s=connect_timeout_s,
         )  # fmt: skip

@@ -65,7 +65,7 @@ def explained(preferences: Preferences, moment: Moment, outcome: dict[str, float
     """Yield a chart for each part, and what an outcome is worth when one is given."""
     weights = {part.of: weight_of(part, moment) for part in preferences.parts}
     total = sum(weights.values())
-    yield Text(f"{preferences.agent}: no agreement is worth {preferences.disagreement:g} of 1", style="bold")
+    yield Text(clean(f"{preferences.agent}: no agreement is worth {preferences.disagreement:g} of 1"), style="bold")
     for part in preferences.parts:
         share = weights[part.of] / total if total else 0.0
         unit = f" in {part.unit}" if part.unit else ""

@@ -7,14 +7,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
+from pydantic import ValidationError
 
 from edgeagents.adapters.bus import Bus
-from edgeagents.errors import NotFoundError
+from edgeagents.errors import ConfigurationError, NotFoundError
 from edgeagents.settings import PREFIX, BusSettings
 from edgeagents.trail import FileTrail, StreamTrail, Trail
+
+
+def broker_settings(**said: Any) -> BusSettings:
+    """Return how to reach a broker, by options and, for what has none, by the environment.
+
+    Raises:
+        ConfigurationError: one of them cannot be.
+    """
+    try:
+        return BusSettings(**said)
+    except ValidationError as error:
+        problems = [
+            f"{item['loc'][0]}: {item['msg']}: correct the option, or {PREFIX}{str(item['loc'][0]).upper()}"
+            for item in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigurationError("; ".join(problems)) from error
 
 
 @Parameter(name="*")
@@ -37,9 +54,9 @@ class Broker:
 
         Raises:
             UnavailableError: the broker is away, or refuses user or password.
-            ConfigurationError: the address is none, or the password file cannot be read.
+            ConfigurationError: the address is none, the gateway has no name, or the password file cannot be read.
         """
-        settings = BusSettings(
+        settings = broker_settings(
             gateway=self.gateway, nats_url=self.nats, nats_user=self.user, nats_password_file=self.password_file
         )
         bus = await Bus.connect(settings, "edgeagents-cli")

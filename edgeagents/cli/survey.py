@@ -8,9 +8,9 @@ Source: design.md sections 2 and 3.
 import asyncio
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import httpx
 
@@ -33,10 +33,15 @@ from edgeagents.protocol.diagnosis.edgex import ServiceFacts
 from edgeagents.protocol.diagnosis.files import FileFacts
 from edgeagents.protocol.diagnosis.links import LinksFacts, link_findings
 from edgeagents.protocol.diagnosis.services import AgentFacts, GuardFacts
+from edgeagents.protocol.diagnosis.shapes import items, mapping, strings
 from edgeagents.protocol.diagnosis.together import SharedFacts, coordinator_findings, model_findings
 
-CLIENT = "edgeagents-cli"
+CLIENT: Final = "edgeagents-cli"
+LOOK_S: Final = 10.0
+READ_S: Final = 30.0  # for the newest reading of each of some thousand resources
+_SILENT: Final = LinksFacts(problem=f"the broker does not tell of its links in {LOOK_S:g} s")
 Newest = dict[tuple[str, str], Reading]
+T = TypeVar("T")
 
 
 async def read_status(place: Place) -> dict[str, Any]:
@@ -46,11 +51,11 @@ async def read_status(place: Place) -> dict[str, Any]:
             look_at_files(http, place.keeper, place.site_file, place.agents_dir),
             look_at_guard(http, place.guard),
             look_at_keeper(http, place.keeper),
-            _broker(place),
-            look_at_links(place.bus_settings(), place.gateways_file),
+            _in_time(_broker(place), {"state": "away", "text": f"{place.nats} does not answer in {LOOK_S:g} s"}),
+            _in_time(look_at_links(place.bus_settings(), place.gateways_file), _SILENT),
             look_at_both(http, place),
         )
-        names = sorted({*files.agents, *_strings(guard.state.get("sessions"))})
+        names = sorted({*files.agents, *strings(guard.state.get("sessions"))})
         agents = await look_at_agents(http, place.keeper, names, None)
     return {
         "gateway": place.gateway, "broker": broker, "edgex": _edgex(keeper[0], files), "guard": guard_body(guard),
@@ -66,6 +71,15 @@ async def look_at_both(http: httpx.AsyncClient, place: Place) -> tuple[SharedFac
         look_at_shared(http, subjects.COORDINATOR, place.coordinator, place.keeper),
         look_at_shared(http, INFERENCE_USER, place.inference, place.keeper),
     )
+
+
+async def _in_time(look: Awaitable[T], otherwise: T) -> T:
+    """Return what a look found, or the word for one that takes too long: a server may answer one byte at a time."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            return await look
+    except TimeoutError:
+        return otherwise
 
 
 async def _broker(place: Place) -> dict[str, str]:
@@ -112,24 +126,24 @@ def guard_body(facts: GuardFacts) -> dict[str, Any]:
     state = facts.state
     return {
         "url": facts.url, "problem": facts.problem, "generation": state.get("generation", 0),
-        "waiting": state.get("waiting", 0), "outcomes": _mapping(state.get("outcomes")),
-        "blocked": _mapping(state.get("blocked")), "paused": _items(state.get("paused")),
-        "overrides": _items(state.get("overrides")), "volume_full": bool(state.get("volumeFull")),
+        "waiting": state.get("waiting", 0), "outcomes": mapping(state.get("outcomes")),
+        "blocked": mapping(state.get("blocked")), "paused": items(state.get("paused")),
+        "overrides": items(state.get("overrides")), "volume_full": bool(state.get("volumeFull")),
     }  # fmt: skip
 
 
 def agent_body(facts: AgentFacts, guard: GuardFacts) -> dict[str, Any]:
     """Return what is told of one agent."""
-    state, modes = facts.state, _mapping(guard.state.get("modes"))
-    counts, commands = _mapping(state.get("counts")), _mapping(state.get("commands"))
+    state, modes = facts.state, mapping(guard.state.get("modes"))
+    counts, commands = mapping(state.get("counts")), mapping(state.get("commands"))
     problem = facts.problem or ("" if facts.url else "not registered in keeper: is it up?")
     return {
         "name": facts.name, "url": facts.url, "problem": problem,
         "mode": str(modes.get(facts.name) or state.get("mode") or "unknown"),
-        "session": facts.name in _strings(guard.state.get("sessions")), "events": counts.get("events", 0),
+        "session": facts.name in strings(guard.state.get("sessions")), "events": counts.get("events", 0),
         "decisions": counts.get("decisions", 0), "commands": commands.get("published", 0),
         "heldBack": commands.get("held_back", 0), "pending": state.get("pending", 0),
-        "waitsFor": _strings(state.get("waitsFor")),
+        "waitsFor": strings(state.get("waitsFor")),
     }  # fmt: skip
 
 
@@ -169,12 +183,13 @@ async def _newest(place: Place) -> Newest:
     try:
         edgex = EdgexBus(NatsTransport(bus), settings.edgex_base, kind=settings.edgex_bus)
         name = f"{CLIENT}-{secrets.token_hex(4)}"  # two may look at once
-        async for stored in bus.read(subjects.EVENTS_STREAM, [], name=name, last_per_subject=True):
-            topic = subjects.subject_to_topic(stored.subject, settings.edgex_bus)
-            message = await edgex.decode(topic, stored.data, stored.headers)
-            if isinstance(message, EventMessage):
-                _take(found, message)
-    except EdgeAgentsError:
+        async with asyncio.timeout(READ_S):
+            async for stored in bus.read(subjects.EVENTS_STREAM, [], name=name, last_per_subject=True):
+                topic = subjects.subject_to_topic(stored.subject, settings.edgex_bus)
+                message = await edgex.decode(topic, stored.data, stored.headers)
+                if isinstance(message, EventMessage):
+                    _take(found, message)
+    except (EdgeAgentsError, TimeoutError):
         return found  # what was read so far is told; `doctor` says what is wrong with the stream
     finally:
         await bus.close()
@@ -193,8 +208,8 @@ def _take(found: Newest, message: EventMessage) -> None:
 def device_rows(facts: DeviceFacts) -> list[dict[str, Any]]:
     """Return one row for each readable or writable resource of each device, as `devices --json` prints them."""
     leases = {
-        (item.get("deviceName"), item.get("resourceName")): str(item.get("agent", ""))
-        for item in _items(facts.guard.state.get("leases"))
+        (str(item.get("deviceName")), str(item.get("resourceName"))): str(item.get("agent", ""))
+        for item in items(facts.guard.state.get("leases"))
     }
     rows = []
     for name, device in sorted((facts.files.devices or {}).items()):
@@ -227,15 +242,3 @@ def value_of(reading: Reading) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return f"{len(value)} bytes" if isinstance(value, bytes) else value
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _items(value: Any) -> list[dict[str, Any]]:
-    return [dict(item) for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def _strings(value: Any) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []

@@ -6,8 +6,8 @@ Source: docs/tasks.md; cyclopts 5.
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote
 
 import httpx
 from cyclopts import App, Parameter
@@ -15,15 +15,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgeagents.cli import led
+from edgeagents.cli import led, service
 from edgeagents.cli.lines import clean
 from edgeagents.cli.source import DEFAULT as DEFAULT_BROKER
 from edgeagents.cli.source import Broker
-from edgeagents.errors import InvalidInputError, UnavailableError, UpstreamError, error_for_status
+from edgeagents.errors import InvalidInputError, UnavailableError
 
 DEFAULT: Final = "http://127.0.0.1:59741"
+OPTION: Final = "--coordinator"
+LIMIT_S: Final = 15.0
 Coordinator = Annotated[
-    str, Parameter(name="--coordinator", env_var="EDGEAGENTS_COORDINATOR_URL", help="address of the coordinator")
+    str, Parameter(name=OPTION, env_var="EDGEAGENTS_COORDINATOR_URL", help="address of the coordinator")
 ]
 Leader = Annotated[
     str, Parameter(help="an agent that leads it while no coordinator is there, asked over NATS; none: the coordinator")
@@ -58,12 +60,13 @@ def submit(
         body |= {"deviceName": device, "resourceName": resource, "value": value}
     given = {"task": body | ({"id": id_} if id_ else {})}
     answer = led.ask(broker, leader, "submit", given) if leader else call("POST", coordinator, "/api/v3/task", given)
-    name = str(answer["id"])
+    with understood(coordinator, leader):
+        name = str(answer["id"])
     if not wait:
-        print(name)
+        print(clean(name))
         return
     changes = led.changes(broker, leader, name, deadline) if leader else _changes(coordinator, _watch_path(name))
-    if _followed(changes) != "done":
+    if _followed(changes, coordinator, leader) != "done":
         sys.exit(1)
 
 
@@ -76,9 +79,11 @@ def list_(
     path = f"/api/v3/task/all?limit={limit}" + (f"&state={state}" if state else "")
     found = led.ask(broker, leader, "list", {"state": state}) if leader else call("GET", coordinator, path)
     table = Table("id", "state", "what", "winner", "why", box=None, header_style="dim")
-    for item in found["tasks"][:limit]:
-        table.add_row(*(Text(clean(text), style=style) for text, style in _cells(item)))
-    Console().print(table if found["tasks"] else "no task yet")
+    with understood(coordinator, leader):
+        rows = [_cells(item) for item in service.objects(found, "tasks")[:limit]]
+    for row in rows:
+        table.add_row(*(Text(clean(text), style=style) for text, style in row))
+    Console().print(table if rows else "no task yet")
 
 
 @task.command
@@ -87,7 +92,7 @@ def show(
 ) -> None:
     """Show where a task stands, and why."""
     found = led.ask(broker, leader, "get", {"id": name}) if leader else call("GET", coordinator, _path(name))
-    _print(found["task"])
+    _print(found, coordinator, leader)
 
 
 @task.command
@@ -96,76 +101,65 @@ def cancel(
 ) -> None:
     """End a task, whoever has it; a command that is under way is not called back."""
     found = led.ask(broker, leader, "cancel", {"id": name}) if leader else call("DELETE", coordinator, _path(name))
-    _print(found["task"])
+    _print(found, coordinator, leader)
 
 
 @task.command
 def watch(name: Id = "", /, *, coordinator: Coordinator = DEFAULT) -> None:
     """Follow a task to its end, or all tasks until Ctrl-C."""
     try:
-        _followed(_changes(coordinator, _watch_path(name)))
+        _followed(_changes(coordinator, _watch_path(name)), coordinator)
     except KeyboardInterrupt:
         return
 
 
 def call(method: str, coordinator: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return a coordinator's answer.
-
-    Raises:
-        UnavailableError: it cannot be reached.
-        UpstreamError: what answers is no coordinator.
-        EdgeAgentsError: what its error answer means.
-    """
-    try:
-        answer = httpx.request(method, f"{coordinator.rstrip('/')}{path}", json=body, timeout=15.0)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise UnavailableError(f"coordinator {coordinator}: {error}: is it up, is --coordinator right?") from error
-    return _content(coordinator, answer)
+    """Return a coordinator's answer; raises as `service.call`."""
+    return service.call(_coordinator(coordinator), method, path, body=body, limit_s=LIMIT_S)
 
 
-def _content(coordinator: str, answer: httpx.Response) -> dict[str, Any]:
-    try:
-        content = answer.json()
-    except ValueError as error:
-        text = f"coordinator {coordinator}: answered {answer.status_code} without JSON: is it a coordinator?"
-        raise UpstreamError(text) from error
-    if not isinstance(content, dict):
-        raise UpstreamError(f"coordinator {coordinator}: answered {answer.status_code} with no object")
-    if answer.is_error:
-        raise error_for_status(answer.status_code, str(content.get("message", content)))
-    return content
+def understood(coordinator: str, leader: str = "") -> AbstractContextManager[None]:
+    """Read an answer of a coordinator, or of the agent that leads, within; raises as `service.understood`."""
+    if leader:
+        return service.understood(f"agent {leader!r}", "leader")
+    return service.understood(_coordinator(coordinator), "coordinator")
+
+
+def _coordinator(url: str) -> service.Service:
+    return service.Service("coordinator", OPTION, url)
 
 
 def _path(name: str) -> str:
-    return f"/api/v3/task/id/{quote(name, safe='')}"
+    return f"/api/v3/task/id/{service.segment(name)}"
 
 
 def _watch_path(name: str) -> str:
     return f"{_path(name)}/watch" if name else "/api/v3/task/watch"
 
 
-def _followed(changes: Iterator[dict[str, Any]]) -> str:
+def _followed(changes: Iterator[dict[str, Any]], coordinator: str, leader: str = "") -> str:
     """Print changes as they come; return the state the last one told."""
     state, console = "", Console(soft_wrap=True)
     for item in changes:
-        state = str(item["state"])
-        cells = _cells(item)
-        console.print(Text("  ").join(Text(clean(text), style=style) for text, style in cells))
+        with understood(coordinator, leader):
+            state, line = str(item["state"]), _line(item)
+        console.print(line)
     return state
 
 
 def _changes(coordinator: str, path: str) -> Iterator[dict[str, Any]]:
+    asked = _coordinator(coordinator)
     timeout = httpx.Timeout(30.0, connect=5.0)  # it says every ten seconds that it is there
     try:
-        with httpx.stream("GET", f"{coordinator.rstrip('/')}{path}", timeout=timeout) as answer:
+        with httpx.stream("GET", f"{asked.base}{path}", timeout=timeout) as answer:
             if answer.is_error:
                 answer.read()
-                _content(coordinator, answer)
+                service.content_of(asked, answer)
             for line in answer.iter_lines():
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: "))
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise UnavailableError(f"coordinator {coordinator}: {error}: is it up, is --coordinator right?") from error
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, OverflowError) as error:
+        raise UnavailableError(f"{asked}: {error}: is it up, is {OPTION} right?") from error
 
 
 def _cells(item: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -174,19 +168,30 @@ def _cells(item: Mapping[str, Any]) -> list[tuple[str, str]]:
     if wanted.get("deviceName"):
         what += f" {wanted['deviceName']}/{wanted.get('resourceName', '')} = {wanted.get('value', '')}"
     state = str(item["state"])
-    return [(item["id"], "bold"), (state, STYLES.get(state, "")), (what, ""), (item["winner"], ""),
-            (item["reason"], "dim")]  # fmt: skip
+    return [(str(item["id"]), "bold"), (state, STYLES.get(state, "")), (what, ""), (str(item["winner"]), ""),
+            (str(item["reason"]), "dim")]  # fmt: skip
 
 
-def _print(item: Mapping[str, Any]) -> None:
-    console = Console(soft_wrap=True)
-    console.print(Text("  ").join(Text(clean(text), style=style) for text, style in _cells(item)))
-    console.print(Text(clean(f"given by {item['giver']}"), style="dim"))
+def _line(item: Mapping[str, Any]) -> Text:
+    return Text("  ").join(Text(clean(text), style=style) for text, style in _cells(item))
+
+
+def _lines(item: Mapping[str, Any]) -> Iterator[Text]:
+    yield _line(item)
+    yield Text(clean(f"given by {item['giver']}"), style="dim")
     for award in item["awards"]:
         bids = ", ".join(f"{agent} {cost:g}" for agent, cost in sorted(award["bids"].items(), key=lambda pair: pair[1]))
-        console.print(Text(clean(f"award {award['epoch']}: {award['winner']}; bids: {bids}")))
+        yield Text(clean(f"award {award['epoch']}: {award['winner']}; bids: {bids}"))
     for reason in item["reasons"]:
-        console.print(Text(clean(f"- {reason}")))
+        yield Text(clean(f"- {reason}"))
+
+
+def _print(found: Mapping[str, Any], coordinator: str, leader: str) -> None:
+    with understood(coordinator, leader):
+        lines = list(_lines(found["task"]))
+    console = Console(soft_wrap=True)
+    for line in lines:
+        console.print(line)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -190,7 +190,7 @@ def _matching(ids: Iterable[str], subject: str) -> list[str]:
 def _told(lines: Sequence[Line]) -> Iterator[Text]:
     for word, text in lines:
         style = STATUS_STYLES.get(text.partition(":")[0], "") if word == "outcome" else ""
-        yield Text.assemble((f"{word:<10} ", "bold"), (clean(text), style))
+        yield Text.assemble((f"{clean(word):<10} ", "bold"), (clean(text), style))
 
 
 def _newest(facts: Sequence[Fact], last: int, title: str) -> Iterator[Text]:

@@ -29,6 +29,9 @@ RULE_DEVICE: Final = "rule"
 PERSON: Final = "person"  # stands where a device's name would, in a decision on what somebody said
 
 NAME: Final = r"^[a-z0-9][a-z0-9-]{0,40}$"  # of an agent
+# Users of the broker and words of `credentials --rotate` (`adapters/credentials.py`), and who gives tasks over HTTP.
+_TAKEN: Final = frozenset(("all", "coordinator", "edgex", "guard", "http", "inference", "owner"))
+_PEER: Final = "peer-"  # so the users of other gateways begin
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _HELD_TOPIC = re.compile(r"rules/agents|events/device(/[^/]+){4}")  # what the stream of events captures
 _LONGEST_S = 1e9  # some 30 years: keeps infinities and absurd numbers out of sums of times
@@ -351,8 +354,11 @@ class AgentDefinition(OwnerModel):
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, value: str) -> str:
-        if value in ("guard", "coordinator", "inference", "owner", "http"):
-            raise ValueError(f"the name {value!r} is taken")
+        if value in _TAKEN or value.startswith(_PEER):
+            raise ValueError(
+                f"the name {value!r} is taken: services, users of the broker and words of `edgeagents credentials` are "
+                f"called {', '.join(sorted(_TAKEN))} or {_PEER}…: give the agent another"
+            )
         return value
 
     @field_validator("rules")

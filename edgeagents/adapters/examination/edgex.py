@@ -6,7 +6,7 @@ Source: edgex-wire.md sections 3.1, 3.2 and 4.
 import asyncio
 import time
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -15,15 +15,20 @@ from edgeagents.adapters.keeper import KeeperClient, Registration
 from edgeagents.errors import EdgeAgentsError, NotFoundError
 from edgeagents.protocol.diagnosis.edgex import CORE, ServiceFacts
 
+LOOK_S: Final = 5.0  # for ping and version together
+
 
 async def look_at_service(http: httpx.AsyncClient, key: str, url: str, registry: str | None = None) -> ServiceFacts:
     """Return what answers at an address, asked as EdgeX services are asked: ping, then version."""
     base = url.rstrip("/")
     try:
-        began_s = time.time()
-        ping = await http.get(f"{base}/api/v3/ping", timeout=3.0)
-        ahead_s = _ahead_s(ping, (began_s + time.time()) / 2)
-        version = await http.get(f"{base}/api/v3/version", timeout=3.0)
+        async with asyncio.timeout(LOOK_S):  # httpx counts each read anew: one byte a second would go on for ever
+            began_s = time.time()
+            ping = await http.get(f"{base}/api/v3/ping", timeout=3.0)
+            ahead_s = _ahead_s(ping, (began_s + time.time()) / 2)
+            version = await http.get(f"{base}/api/v3/version", timeout=3.0)
+    except TimeoutError:
+        return ServiceFacts(key, base, "away", f"{key} at {base}: no whole answer in {LOOK_S:g} s", registry=registry)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         text = f"{key} at {base}: {str(error) or type(error).__name__}"
         return ServiceFacts(key, base, "away", text, registry=registry)
@@ -48,7 +53,7 @@ def _ahead_s(answer: httpx.Response, now_s: float) -> float | None:
     """Return how far the clock behind an answer is ahead of ours; its Date tells whole seconds, cut off."""
     try:
         there_s = parsedate_to_datetime(answer.headers["date"]).timestamp()
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return None
     return there_s + 0.5 - now_s
 

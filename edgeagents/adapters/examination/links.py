@@ -13,6 +13,7 @@ from edgeagents.adapters.leaf_nodes import LINKS, account_of, gateways_if_any
 from edgeagents.errors import ConfigurationError, EdgeAgentsError, UnavailableError
 from edgeagents.model.gateways import Gateways
 from edgeagents.protocol.diagnosis.links import CopyFacts, LinkFacts, LinksFacts
+from edgeagents.protocol.diagnosis.shapes import items, mapping, whole
 from edgeagents.settings import BusSettings
 
 ANSWER_S = 3.0
@@ -41,11 +42,10 @@ async def look_at_links(settings: BusSettings, gateways_file: Path | None) -> Li
 
 async def _links(bus: Bus, gateways: Gateways) -> dict[str, LinkFacts]:
     body = await _asked(bus, LINKS)
-    rows = (body.get("data") or {}).get("leafs") or []
-    by_account = {row.get("account"): row for row in rows if isinstance(row, dict)}
+    by_account = {str(row.get("account")): row for row in items(mapping(body.get("data")).get("leafs"))}
     found = {name: by_account.get(account_of(name)) for name in gateways.peers}
     return {
-        name: LinkFacts(str(row.get("rtt", "")), int(row.get("in_msgs", 0)), int(row.get("out_msgs", 0)))
+        name: LinkFacts(str(row.get("rtt", "")), whole(row.get("in_msgs")), whole(row.get("out_msgs")))
         for name, row in found.items()
         if row is not None
     }
@@ -57,15 +57,15 @@ async def _copies(bus: Bus, gateways: Gateways) -> dict[str, CopyFacts]:
 
 
 def _copy(body: dict[str, Any]) -> CopyFacts:
-    mirror = body.get("mirror") or {}
-    problem = (body.get("error") or mirror.get("error") or {}).get("description", "")
-    return CopyFacts(int((body.get("state") or {}).get("messages", 0)), int(mirror.get("lag", 0)), str(problem))
+    mirror = mapping(body.get("mirror"))
+    problem = mapping(body.get("error") or mirror.get("error")).get("description", "")
+    return CopyFacts(whole(mapping(body.get("state")).get("messages")), whole(mirror.get("lag")), str(problem))
 
 
 async def _asked(bus: Bus, subject: str) -> dict[str, Any]:
     answer = await bus.request(subject, b"", timeout_s=ANSWER_S)
     try:
         body = json.loads(answer.data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnavailableError(f"{subject}: no JSON came back") from error
     return body if isinstance(body, dict) else {}

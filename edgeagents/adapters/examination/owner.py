@@ -5,6 +5,7 @@ Source: docs/agents.md, docs/site.md.
 
 import asyncio
 from pathlib import Path
+from typing import Final
 
 import httpx
 
@@ -16,6 +17,8 @@ from edgeagents.errors import ConfigurationError, EdgeAgentsError
 from edgeagents.model.device import Device, Profile
 from edgeagents.model.site import Site
 from edgeagents.protocol.diagnosis.files import FileFacts
+
+ALL_S: Final = 8.0  # for all pages of all devices and profiles
 
 
 async def look_at_files(http: httpx.AsyncClient, keeper_url: str, site_file: Path, agents_dir: Path) -> FileFacts:
@@ -46,7 +49,8 @@ async def known_devices(
         Rest("core-metadata", RegistryAddress(KeeperClient(keeper_url, http), "core-metadata"), http)
     )
     try:
-        devices, profiles = await asyncio.gather(metadata.devices(), metadata.profiles())
-    except EdgeAgentsError:
+        async with asyncio.timeout(ALL_S):
+            devices, profiles = await asyncio.gather(metadata.devices(), metadata.profiles())
+    except (EdgeAgentsError, TimeoutError):
         return None, {}
     return {item.name: item for item in devices}, {item.name: item for item in profiles}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeagents.model.finding import Finding, failed, ok, skipped, warning
+from edgeagents.protocol.diagnosis.shapes import items, mapping, strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +54,22 @@ def guard_findings(facts: GuardFacts) -> list[Finding]:
                 "guard", "its volume is full: only safety commands are taken", "make room on it: it goes on by itself"
             )
         )
-    for name, why in dict(state.get("blocked", {})).items():
+    for name, why in mapping(state.get("blocked")).items():
         remedy = "see whether it answers at all; it takes commands again once two reads agree"
         found.append(warning("guard", f"device {name} takes no command: {why}", remedy))
-    for item in state.get("paused", []):
+    for item in items(state.get("paused")):
         what = "everything" if item.get("scope") == "all" else f"{item.get('scope')} {item.get('name')}"
         found.append(
             warning("guard", f"paused: {what}, by {item.get('by')}", "resume it when it is time: `edgeagents resume`")
         )
     remedy = "the guard sees it some seconds later: until then this agent may command nothing"
-    found += [failed("guard", str(text), remedy) for text in dict(state.get("doubledAgents", {})).values()]
+    found += [failed("guard", str(text), remedy) for text in mapping(state.get("doubledAgents")).values()]
     remedy = "correct the file: until then what it said before counts"
-    found += [failed("guard", str(text), remedy) for text in dict(state.get("wrongFiles", {})).values()]
-    for stream, names in dict(state.get("notTaken", {})).items():
+    found += [failed("guard", str(text), remedy) for text in mapping(state.get("wrongFiles")).values()]
+    for stream, names in mapping(state.get("notTaken")).items():
         remedy = "see what makes it write so much; it is taken again after a while: docs/operations.md"
-        found.append(warning("guard", f"stream {stream} takes nothing of {', '.join(names)}: a flood", remedy))
-    overrides = len(state.get("overrides", []))
+        found.append(warning("guard", f"stream {stream} takes nothing of {', '.join(strings(names))}: a flood", remedy))
+    overrides = len(items(state.get("overrides")))
     if overrides:
         found.append(ok("guard", f"{overrides} resources were set by hand and are left alone: `edgeagents orders`"))
     return found
@@ -76,7 +77,7 @@ def guard_findings(facts: GuardFacts) -> list[Finding]:
 
 def agent_findings(agents: Sequence[AgentFacts], guard: GuardFacts) -> list[Finding]:
     """Return how each agent stands."""
-    sessions = list(guard.state.get("sessions", []))
+    sessions = strings(guard.state.get("sessions"))
     found = [finding for facts in agents for finding in _agent(facts, sessions, is_guard_up=not guard.problem)]
     return found or [skipped("agents", "no agent file names one")]
 
@@ -88,7 +89,7 @@ def _agent(facts: AgentFacts, sessions: Sequence[str], *, is_guard_up: bool) -> 
     if facts.problem:
         return [failed(check, facts.problem, "see its log")]
     found = []
-    mode, waits = str(facts.state.get("mode", "")), list(facts.state.get("waitsFor", []))
+    mode, waits = str(facts.state.get("mode", "")), strings(facts.state.get("waitsFor"))
     if is_guard_up and (facts.name not in sessions or mode == "no session"):
         remedy = "see its log, and the guard's: a wrong file, wrong credentials, or another --gateway than the guard's"
         found.append(failed(check, "has no session with the guard", remedy))
@@ -99,10 +100,10 @@ def _agent(facts: AgentFacts, sessions: Sequence[str], *, is_guard_up: bool) -> 
         remedy = "is it on another broker, or do its NATS permissions lack $SRV?"
         found.append(warning(check, "does not answer by its name on the broker", remedy))
     if waits:
-        found.append(warning(check, f"waits for {', '.join(map(str, waits))}", "add it in EdgeX, or correct its file"))
+        found.append(warning(check, f"waits for {', '.join(waits)}", "add it in EdgeX, or correct its file"))
     return found or [ok(check, f"mode {mode}, {_counts(facts.state)}")]
 
 
 def _counts(state: Mapping[str, Any]) -> str:
-    decisions = dict(state.get("counts", {})).get("decisions", 0)
-    return f"{decisions} decisions, {dict(state.get('commands', {})).get('published', 0)} commands"
+    decisions = mapping(state.get("counts")).get("decisions", 0)
+    return f"{decisions} decisions, {mapping(state.get('commands')).get('published', 0)} commands"

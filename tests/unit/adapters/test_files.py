@@ -1,6 +1,7 @@
 """The owner's files: every mistake is told with file, field and remedy."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,14 @@ def test_good_doubled_and_wrong_agent_files_are_told_apart(tmp_path: Path) -> No
     assert files.wrong[bad].startswith(f"{bad}: ")
     with pytest.raises(ConfigurationError, match=r"bad\.yaml"):
         load_agents(tmp_path)
+
+
+def test_a_pipe_is_refused_instead_of_waited_for_and_a_folder_is_no_agent_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    (tmp_path / "old.yaml").mkdir()
+    files = agent_files(tmp_path)
+    assert files.wrong == {pipe: f"{pipe}: no regular file: write one, or take this away"}
 
 
 def test_a_wrong_site_file_is_told(tmp_path: Path) -> None:

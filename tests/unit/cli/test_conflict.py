@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from edgeagents.cli import service
 from edgeagents.cli.conflict import described
 from edgeagents.cli.history import History
 from edgeagents.cli.lines import in_words
@@ -95,11 +96,11 @@ def test_a_conflict_that_settled_nothing_says_so() -> None:
 def test_list_and_show_ask_the_coordinator(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[str] = []
 
-    def request(method: str, url: str, **options: object) -> httpx.Response:
+    async def exchange(method: str, url: str, *_: object) -> httpx.Response:
         asked.append(f"{method} {url}")
         return httpx.Response(200, json={"conflicts": [SHOWN], "conflict": SHOWN})
 
-    monkeypatch.setattr(httpx, "request", request)
+    monkeypatch.setattr(service, "exchange", exchange)
     listed = run(capsys, "conflict", "list", "--coordinator", "http://c:1")
     shown = run(capsys, "conflict", "show", "conflict-1", "--coordinator", "http://c:1")
     assert asked == ["GET http://c:1/api/v3/conflict/all?limit=20", "GET http://c:1/api/v3/conflict/id/conflict-1"]

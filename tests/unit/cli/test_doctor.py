@@ -87,6 +87,33 @@ async def test_a_check_that_hangs_is_a_finding_and_holds_up_nobody(
     assert any(finding.check == "guard" for finding in findings)
 
 
+async def test_a_check_that_breaks_is_a_finding_and_the_others_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def broken(*_: object) -> object:
+        raise ZeroDivisionError("an odd answer")
+
+    monkeypatch.setattr(DOCTOR, "look_at_keeper", broken)
+    url = f"http://127.0.0.1:{free_port()}"
+    place = Place(
+        nats=url.replace("http", "nats"), keeper=url, guard=url, coordinator=url, inference=url, agents_dir=tmp_path
+    )  # fmt: skip
+    findings = await diagnose(place)
+    [keeper] = [finding for finding in findings if finding.check == "keeper"]
+    assert (keeper.level, keeper.found) == ("failed", "this check broke: ZeroDivisionError: an odd answer")
+    assert any(finding.check == "guard" for finding in findings)
+
+
+@pytest.mark.parametrize("command", ["doctor", "status", "agents", "devices", "events", "ask"])
+@pytest.mark.parametrize("words", [["--gateway", ""], ["--keeper", "http://127.0.0.1:598900"]])
+def test_a_mistyped_option_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], command: str, words: list[str]
+) -> None:
+    done = run(capsys, command, *words)
+    assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
+    assert done.err.startswith("error: ")
+
+
 def test_a_text_from_outside_moves_no_cursor(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +132,17 @@ def test_each_command_says_how_it_is_used(capsys: pytest.CaptureFixture[str], co
     assert done.code == 0
     for option in ("--nats", "--keeper", "--guard", "--folder", "--json", "EDGEAGENTS_NATS_URL"):
         assert option in done.out
+
+
+def test_a_completion_script_that_cannot_be_written_says_where(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "home").write_text("no folder")  # as unwritable for root, too
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    done = run(capsys, "--install-completion", "--shell", "bash")
+    assert done.code == 1
+    assert done.err.startswith("error: the completion script cannot be written: ")
+    assert "--output" in done.err
 
 
 def test_a_completion_script_for_bash_is_installed(

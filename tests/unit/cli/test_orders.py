@@ -8,8 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from edgeagents.cli import guard as guard_module
-from edgeagents.cli import main
+from edgeagents.cli import main, service
 
 BODY = {
     "paused": [{"scope": "device", "name": "valve", "by": "ann", "reason": "[painting]", "sinceUnixNs": 0}],
@@ -23,8 +22,11 @@ class FakeGuard:
         self.asked: list[tuple[str, str, str, Any]] = []
         self.answer = httpx.Response(200, json=BODY)
 
-    def request(self, method: str, url: str, *, headers: dict[str, str], json: Any, timeout: float) -> httpx.Response:
-        self.asked.append((method, url, headers.get("Authorization", ""), json))
+    async def exchange(
+        self, method: str, url: str, headers: dict[str, str], content: bytes | None, limit_s: float
+    ) -> httpx.Response:
+        body = None if content is None else json.loads(content)
+        self.asked.append((method, url, headers.get("Authorization", ""), body))
         return self.answer
 
 
@@ -34,7 +36,7 @@ def guard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeGuard
     (tmp_path / "token").write_text("a-token-of-ann-000\n")
     monkeypatch.setenv("EDGEAGENTS_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("EDGEAGENTS_GUARD_URL", "http://guard:1")
-    monkeypatch.setattr(guard_module.httpx, "request", found.request)
+    monkeypatch.setattr(service, "exchange", found.exchange)
     return found
 
 

@@ -1,6 +1,7 @@
 """`status`, `agents`, `devices`: one shape for people and programs, whatever is away."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,25 @@ def test_a_guard_that_is_away_has_every_field_all_the_same() -> None:
     body = guard_body(GuardFacts("http://g", "cannot be reached"))
     assert body.keys() == guard_body(GUARD).keys()
     assert (body["problem"], body["paused"], body["outcomes"]) == ("cannot be reached", [], {})
+
+
+@pytest.mark.parametrize("odd", [{}, {"scope": 3}])
+def test_a_guard_that_answers_in_another_shape_is_shown_all_the_same(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, odd: dict[str, Any]
+) -> None:
+    facts = GuardFacts("http://g", state={"paused": [odd], "overrides": [odd], "outcomes": {"\x1b[2J": "\x1b[1A"}})
+
+    async def status(place: Place) -> dict[str, Any]:
+        return {**STATUS, "guard": guard_body(facts), "links": [{"link": "link to [/b]", "state": "up", "text": ""}]}
+
+    monkeypatch.setattr(overview, "read_status", status)
+    done = run(capsys, "status")
+    assert (done.code, "paused: " in done.out, "link to [/b]" in done.out, "\x1b" in done.out) == (0, True, True, False)
+
+
+def test_a_lease_of_another_shape_is_nobodys() -> None:
+    odd = GuardFacts("http://g", state={"leases": [{"deviceName": []}, 3]})
+    assert {row["lease"] for row in device_rows(replace(facts(), guard=odd))} == {""}
 
 
 @pytest.mark.usefixtures("told")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeagents.cli.place import PLACE_FILE, Place
+from edgeagents.cli.source import Broker
 from edgeagents.embedded import gateway
 from edgeagents.errors import ConfigurationError
 
@@ -37,3 +38,30 @@ def test_a_folder_that_is_no_gateways_is_told(tmp_path: Path, text: str) -> None
 
 def test_keepers_address_may_be_written_as_edgex_services_are_given_it() -> None:
     assert Place(keeper="keeper.http://k:59890/").resolved().keeper == "http://k:59890"
+
+
+ADDRESSES = ["keeper", "guard", "coordinator", "inference"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:598900", "http://a..b:80", "http://[::1", "h:1", "", "http://h:0"])
+@pytest.mark.parametrize("option", ADDRESSES)
+def test_an_address_that_is_none_names_its_option_and_what_to_write(option: str, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"--{option} .* write http://host:port, port 1 to 65535"):
+        Place(**{option: url}).resolved()
+
+
+def test_a_gateway_needs_a_name() -> None:
+    with pytest.raises(ConfigurationError, match=r"gateway: .* correct the option, or EDGEAGENTS_GATEWAY"):
+        Place(gateway="").resolved()
+
+
+async def test_the_audits_broker_needs_one_too() -> None:
+    with pytest.raises(ConfigurationError, match="EDGEAGENTS_GATEWAY"):
+        async with Broker(gateway="").connected():
+            pass
+
+
+def test_a_variable_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEAGENTS_EDGEX_BUS", "pigeons")
+    with pytest.raises(ConfigurationError, match="EDGEAGENTS_EDGEX_BUS"):
+        Place().resolved()

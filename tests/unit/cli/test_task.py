@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from edgeagents.cli import led
+from edgeagents.cli import led, service
 from edgeagents.cli.history import History
 from edgeagents.cli.source import Broker
 from edgeagents.cli.why import answer, task_lines
@@ -29,8 +29,10 @@ class Coordinator:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, status: int, body: Any) -> None:
         self.asked: list[tuple[str, str, Any]] = []
 
-        def request(method: str, url: str, **options: Any) -> httpx.Response:
-            self.asked.append((method, url, options.get("json")))
+        async def exchange(
+            method: str, url: str, headers: dict[str, str], content: bytes | None, limit_s: float
+        ) -> httpx.Response:
+            self.asked.append((method, url, None if content is None else json.loads(content)))
             if isinstance(body, Exception):
                 raise body
             return (
@@ -39,7 +41,7 @@ class Coordinator:
                 else httpx.Response(status, content=body)
             )
 
-        monkeypatch.setattr(httpx, "request", request)
+        monkeypatch.setattr(service, "exchange", exchange)
 
 
 def test_submit_sends_the_task_and_prints_its_id(

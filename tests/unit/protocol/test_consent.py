@@ -44,9 +44,9 @@ def rule(**changes: Any) -> ResourceRule:
 def test_the_others_that_may_set_it_are_asked_and_the_proposer_is_not() -> None:
     rules = rules_of([
         agent("air", KEY), agent("heat", KEY), agent("eye", KEY, mode="observe"), agent("fan", ("fan", "Open")),
-        agent("save", ("valve", "Setpoint")), agent("all", ("*", "Open")),
+        agent("save", ("valve", "Setpoint")), agent("any", ("*", "Open")),
     ])  # fmt: skip
-    assert members_of(rule(), rules, KEY, "air") == ("all", "heat")
+    assert members_of(rule(), rules, KEY, "air") == ("any", "heat")
     assert poll_of(rule(), rules, KEY, "air").quorum == 2
     assert poll_of(rule(quorum=1), rules, KEY, "air").quorum == 1
 

@@ -9,7 +9,9 @@ import httpx
 import pytest
 
 from edgeagents.adapters.config import READY
+from edgeagents.adapters.examination import edgex as module
 from edgeagents.adapters.examination.edgex import look_at_core, look_at_keeper, look_at_service
+from tests.dripping import dripping
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -51,6 +53,20 @@ async def test_what_is_no_such_service_is_told(answer: Answer, state: str, words
     facts = await look_at_service(http(answer), "core-data", "http://d")
     assert facts.state == state
     assert words in facts.text
+
+
+async def test_one_that_sends_a_byte_now_and_then_is_away_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.2)
+    with dripping() as url:
+        async with httpx.AsyncClient() as client:
+            facts = await look_at_service(client, "core-data", url)
+    assert (facts.state, "no whole answer in 0.2 s" in facts.text) == ("away", True)
+
+
+@pytest.mark.parametrize("odd", [3, "x", {"a": 1}, [3], True])
+async def test_a_registry_of_another_shape_tells_of_no_core_service(odd: object) -> None:
+    answers = http(lambda request: httpx.Response(200, json={"registrations": odd}))
+    assert {item.registry for item in await look_at_core(answers, "http://k")} == {None}
 
 
 async def test_nobody_there_is_away() -> None:

@@ -74,6 +74,25 @@ def test_what_ails_an_agent_is_told(changes: dict[str, Any], level: str, words: 
     assert words in finding.found
 
 
+ODD: list[Any] = [7, "x", [1], [[]], {"a": 7}, None, True, 1.5]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize(
+    "key", ["blocked", "paused", "doubledAgents", "wrongFiles", "notTaken", "overrides", "waiting"]
+)
+def test_a_guard_that_answers_in_another_shape_breaks_no_check(key: str, odd: Any) -> None:
+    assert guard(**{key: odd})[0].check == "guard"
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("key", ["counts", "commands", "waitsFor", "mode"])
+def test_an_agent_that_answers_in_another_shape_breaks_no_check(key: str, odd: Any) -> None:
+    assert agent(state={key: odd}).check == "agent air"
+    odd_guard = GuardFacts("http://g", state={"sessions": odd})
+    assert agent_findings([AgentFacts("air", "http://a", state={})], odd_guard)[0].check == "agent air"
+
+
 def test_two_sessions_of_one_agent_are_told_although_the_broker_was_not_asked() -> None:
     twice = GuardFacts("http://g", state={"sessions": ["air", "air"]})
     [finding] = agent_findings([AgentFacts("air", "http://a", state={"mode": "act"})], twice)
