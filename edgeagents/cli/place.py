@@ -53,7 +53,9 @@ class Place:
     agents_dir: Annotated[Path, _option("folder of agent files", f"{PREFIX}GUARD_AGENTS_DIR")] = Path("agents")
     gateways_file: Annotated[Path | None, _option("the owner's gateways.yaml", f"{PREFIX}GUARD_GATEWAYS_FILE")] = None
     guard_dir: Annotated[Path | None, _option("the guard's volume", f"{PREFIX}GUARD_STATE_DIR")] = None
-    store_dir: Annotated[Path | None, _option("JetStream's store, where it lies on this machine")] = None
+    store_dir: Annotated[
+        Path | None, _option("JetStream's store, where it lies on this machine", f"{PREFIX}BROKER_STORE")
+    ] = None
 
     def resolved(self) -> "Place":
         """Return the place with what its folder says, where it has one; addresses as URLs.

@@ -224,7 +224,7 @@ class TestModel:
 
 def test_doctor_and_status_know_both(gateway: Gateway) -> None:
     wait_serving(gateway)
-    both = "edgeagents doctor --store-dir /volumes/nats --json; edgeagents status --json"
+    both = "edgeagents doctor --json; edgeagents status --json"
     out = gateway.compose("run", "--rm", "--entrypoint", "sh", "edgeagents", "-c", both, timeout_s=90)
     found, status = (json.loads(line) for line in out.splitlines() if line.startswith("{"))
     levels = {item["check"]: item["level"] for item in found["findings"]}

@@ -15,6 +15,7 @@ import edgeagents
 from edgeagents.model.task import MOST_TASK_BYTES
 from edgeagents.protocol.task_book import Book
 from edgeagents.protocol.task_ledger import MOST_TASKS
+from services.agent import phrases
 from services.guard.roads import SERVICES_ROADS
 from services.inference.app import InferenceSettings
 
@@ -216,9 +217,15 @@ def test_the_owners_command_line_sees_both_volumes_and_writes_neither() -> None:
     guard, store = told["EDGEAGENTS_GUARD_STATE_DIR"], told["EDGEAGENTS_BROKER_STORE"]
     seen = [entry for entry in mounts(OURS["edgeagents"]) if entry[0].endswith("-state")]
     assert seen == [["guard-state", guard, "ro"], ["nats-state", store, "ro"]]
-    assert f"doctor --store-dir {store}\n" in PAGE
+    assert "run --rm edgeagents doctor\n" in PAGE
     recipe = (ROOT / "services" / "Dockerfile").read_text()
     assert all(f"/folders{place}" in recipe for _, place, _ in seen), "mounted first, a volume is not root's"
+
+
+def test_the_images_keep_the_sentences_of_every_language_that_agents_understand() -> None:
+    recipe = (ROOT / "services" / "Dockerfile").read_text()
+    kept = next(line for line in recipe.splitlines() if "home_assistant_intents/data" in line)
+    assert {name for name in phrases._FILES.values() if f"! -name {name} " in kept} == set(phrases._FILES.values())
 
 
 def test_a_model_is_read_from_a_folder_that_may_be_replaced_and_not_written() -> None:
