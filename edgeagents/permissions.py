@@ -3,7 +3,9 @@
 Lists of what is allowed; all else is denied by the server. Agents have no way to EdgeX's commands, to other agents'
 subjects or to streams as a whole. Neither may they get messages directly (`$JS.API.DIRECT.GET`): the server sends
 the answer, whose bytes an agent has chosen, to whatever reply subject it is given, `edgex.core.command.…` included,
-and asks no permission for that. What a consumer delivers keeps the subject it was stored under, so that is harmless.
+and asks no permission for that. A consumer, too, may have its messages delivered to any subject. They keep the one they
+were stored under, and so does a stream that takes them in; whoever subscribes has to look at it, as `Bus.subscribe`
+does for all of ours.
 
 Who asks an agent what it is (`$SRV`) has the answer sent below `MICRO_INBOX`, where every agent may publish and nobody
 hears but who asked. The server's `allow_responses` would let it answer anywhere, but also publish wherever a reply
@@ -216,17 +218,12 @@ def for_inference(gateway: str, base: str = "edgex") -> Permissions:
 
 
 def _bucket(name: str) -> list[str]:
-    """Return what it takes to read and write one bucket of the object store, which somebody else has made."""
+    """Return what it takes to read and write one bucket of the object store, made by somebody else; no consumer."""
     stream = f"OBJ_{name}"
     return [
         f"$O.{name}.C.*",
         f"$O.{name}.M.*",
         *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("INFO", "MSG.GET", "PURGE")),
-        "$JS.API.STREAM.NAMES",  # nats-py asks which stream a subject belongs to before it reads
-        f"$JS.API.CONSUMER.CREATE.{stream}",
-        f"$JS.API.CONSUMER.CREATE.{stream}.>",
-        f"$JS.API.CONSUMER.DELETE.{stream}.*",
-        f"$JS.FC.{stream}.>",
     ]
 
 

@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 from edgeagents.adapters import telemetry
 from edgeagents.adapters.nats_client import HardenedClient, finished
 from edgeagents.adapters.streams import BROKER_ERRORS, StoredMessage, Streams
+from edgeagents.adapters.subject_filters import matcher
 from edgeagents.errors import (
     ConfigurationError,
     CredentialsRefusedError,
@@ -332,6 +333,9 @@ class Bus(Streams):
     ) -> Subscription:
         """Call `handler` for every message, one after the other; it is resubscribed after a reconnect.
 
+        A consumer may have the broker deliver to any subject, whatever its maker may publish; what comes that way keeps
+        the subject it was stored under, and is dropped where that is none of ours.
+
         Args:
             subject: a filter.
             handler: gets each message.
@@ -344,8 +348,15 @@ class Bus(Streams):
             UnavailableError: the connection is closed.
         """
 
+        is_ours, is_told = matcher(subject), False
+
         async def deliver(message: Msg) -> None:
-            await handler(_received(message))
+            nonlocal is_told
+            if is_ours(message.subject):
+                await handler(_received(message))
+            elif not is_told:
+                is_told = True
+                log.warning("dropped what a stream delivers to %s: it is of %s", subject, message.subject[:200])
 
         try:
             found = await self.client.subscribe(

@@ -75,19 +75,24 @@ class Shelf:
         if engine is not None:
             await asyncio.to_thread(engine.close)
 
+    def _tell(self, text: str) -> None:
+        why = f"no language model: {text}"
+        if why != self._why:
+            log.warning("%s; looking again every %g s", why, self._look_again_s)
+        self._why = why
+
     async def _try(self) -> None:
         if self._engine is not None:
             await self._let_go()
             give_back()
         try:
             engine = await asyncio.to_thread(self._load, self.folder)
-        except (EdgeAgentsError, MemoryError, RecursionError, OSError) as error:
-            # Whatever this machine or that folder lacks, the service answers on.
-            text = str(error) if isinstance(error, EdgeAgentsError) else f"{type(error).__name__}: {error}"
-            why = f"no language model: {text.removesuffix(': ')}"
-            if why != self._why:
-                log.warning("%s; looking again every %g s", why, self._look_again_s)
-            self._why = why
+        except EdgeAgentsError as error:
+            self._tell(str(error))
+            return
+        except Exception as error:  # whatever this machine or that folder lacks, its owner answers on
+            log.debug("loading %s", self.folder, exc_info=True)
+            self._tell(f"{type(error).__name__}: {error}".removesuffix(": "))
             return
         give_back()  # a load leaves much behind
         engine.start()

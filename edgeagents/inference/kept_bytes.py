@@ -21,8 +21,8 @@ _DIGEST_BYTES: Final = 32
 
 
 def name_of(path: tuple[Piece, ...], model: str) -> str:
-    """Return the name of a piece: what it was computed with, then what it is; `model` is its folder's digest."""
-    return f"{model_name(model)}.{hashlib.sha256(json.dumps(path).encode()).hexdigest()[:40]}"
+    """Return the name of a piece: what computed it, how deep it lies, what it is; `model` is the folder's digest."""
+    return f"{model_name(model)}.{len(path):05d}.{hashlib.sha256(json.dumps(path).encode()).hexdigest()[:40]}"
 
 
 def model_name(model: str) -> str:

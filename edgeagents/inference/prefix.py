@@ -92,15 +92,15 @@ class Prefixes:
         self.misses += len(wanted) - len(found)
         return found
 
-    def keep(self, path: Sequence[Piece], block: Block, *, question: int | None = None) -> bool:
+    def keep(self, path: Sequence[Piece], block: Block, *, question: int | None = None, hits: int = 0) -> bool:
         """Keep the last piece of a path whose other pieces are kept; return whether there was room.
 
-        What is kept must not be written to any more. `question` as in `find`.
+        What is kept must not be written to any more. `question` as in `find`; `hits`: how often it was found elsewhere.
         """
         with self._lock:
-            return self._keep(path, block, question)
+            return self._keep(path, block, question, hits)
 
-    def _keep(self, path: Sequence[Piece], block: Block, question: int | None) -> bool:
+    def _keep(self, path: Sequence[Piece], block: Block, question: int | None, hits: int) -> bool:
         node = self._root
         for piece in path[:-1]:
             below = node.below.get(piece)
@@ -115,7 +115,7 @@ class Prefixes:
             above.used, above = self._turn, above.above
         if not self._make_room(block.nbytes, node):
             return False
-        node.below[path[-1]] = _Node(path[-1], block, node, used=self._turn, question=question)
+        node.below[path[-1]] = _Node(path[-1], block, node, used=self._turn, hits=hits, question=question)
         self.size_bytes += block.nbytes
         return True
 

@@ -1,7 +1,7 @@
 """How long the texts of a JSON schema are at least: what is endless or very long is refused before it is begun.
 
-Letters that follow in any case are computed at one go, during which nothing else in the process runs. So a schema of
-three thousand equal items, or of an object that needs itself, would hold up everybody for seconds.
+Letters that follow in any case are computed without being asked for. So a schema of three thousand equal items, or of
+an object that needs itself, would take the model's time from everybody for seconds.
 
 About right is enough: texts of a pattern count as long as its least repetitions make them, values as they are written.
 

@@ -107,13 +107,13 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     service.micro.endpoints.append(Endpoint("completions", subject, lambda: desk.requests))
     await desk.open()
     keeping = service.tasks.create_task(shelf.keep(), name="model")
-    storing = [service.tasks.create_task(stored.keep(), name="kept prefixes")] if settings.prefix_store else []
+    work = stored.keep() if settings.prefix_store else stored.forget()
+    storing = service.tasks.create_task(work, name="kept prefixes")
     try:
         yield
     finally:
-        for task in storing:  # before the engine and the bus go
-            task.cancel()
-        await asyncio.gather(*storing, return_exceptions=True)
+        storing.cancel()
+        await asyncio.gather(storing, return_exceptions=True)  # before the engine and the bus go
         keeping.cancel()
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from edgeagents.adapters.model_shelf import Shelf
 from edgeagents.adapters.objects import Objects
-from edgeagents.errors import EdgeAgentsError, InvalidInputError, TooLargeError, UnavailableError
+from edgeagents.errors import EdgeAgentsError, InvalidInputError, NotFoundError, TooLargeError, UnavailableError
 from edgeagents.inference import kept_bytes
 from edgeagents.inference.engine import Engine
 from edgeagents.inference.prefix import KeptPiece
@@ -75,21 +75,35 @@ class StoredPrefixes:
             await self._write(engine)
             self._problem = ""
         except EdgeAgentsError as error:
-            if str(error) != self._problem:
-                log.warning("kept beginnings of prompts stay in memory only: %s", error)
-            self._problem = str(error)
+            self._tell(str(error))
+        except Exception as error:  # the model answers without it
+            log.exception("kept beginnings of prompts")
+            self._tell(f"{type(error).__name__}: {error}"[:300])
+
+    def _tell(self, problem: str) -> None:
+        if problem != self._problem:
+            log.warning("kept beginnings of prompts stay in memory only: %s", problem)
+        self._problem = problem
+
+    async def forget(self) -> None:
+        """Take out all that is stored, for an owner who wants no prompt on the disk."""
+        try:
+            for name in sorted(await self._objects.names()):
+                await self._objects.delete(name)
+            await self._objects.tidy()
+        except EdgeAgentsError as error:
+            log.info("kept beginnings of prompts: nothing taken out: %s", error)
 
     async def _read(self, engine: Engine) -> None:
         """Take over what is stored of this model, the shortest paths first, and take out all else."""
-        names = await self._objects.names()
-        own = {name for name in names if name.startswith(f"{kept_bytes.model_name(engine.digest)}.")}
-        found = dict[str, KeptPiece]()
-        for name in sorted(own):
-            piece = await self._piece(name, engine)
-            if piece is not None:
-                found[name] = piece
-        ordered = sorted(found, key=lambda name: len(found[name].path))
-        self._stored = {name for name in ordered if engine.prefixes.keep(found[name].path, found[name].block)}
+        await self._objects.tidy()
+        names, self._stored = await self._objects.names(), set()
+        for name in sorted(names):
+            if name.startswith(f"{kept_bytes.model_name(engine.digest)}."):
+                piece = await self._piece(name, engine)
+                # Stored is only what was found again: it must not be pushed out by prompts that come once.
+                if piece is not None and engine.prefixes.keep(piece.path, piece.block, hits=1):
+                    self._stored.add(name)
         self.restored = len(self._stored)
         for name in sorted(names - self._stored):
             await self._objects.delete(name)
@@ -102,7 +116,7 @@ class StoredPrefixes:
         try:
             data = await self._objects.get(name, engine.prefixes.budget_bytes + ROOM_BYTES)
             return await asyncio.to_thread(kept_bytes.from_bytes, data, engine.digest, shape)
-        except (InvalidInputError, TooLargeError) as error:
+        except (InvalidInputError, NotFoundError, TooLargeError) as error:
             log.warning("%s", error)
             return None
 
@@ -112,11 +126,14 @@ class StoredPrefixes:
         for name in sorted(self._stored - here.keys()):
             await self._objects.delete(name)
             self._stored.discard(name)
-        for name, piece in here.items():
-            if piece.hits and name not in self._stored:
-                data = await asyncio.to_thread(kept_bytes.to_bytes, piece, engine.digest)
-                await self._objects.put(name, data)
-                self._stored.add(name)
+        new = [name for name, piece in here.items() if piece.hits and name not in self._stored]
+        room_bytes = await self._objects.room_bytes() if new else 0
+        for name in new:
+            room_bytes -= here[name].block.nbytes + ROOM_BYTES
+            if room_bytes < 0:  # what does not fit is not written in vain again and again
+                break
+            await self._objects.put(name, await asyncio.to_thread(kept_bytes.to_bytes, here[name], engine.digest))
+            self._stored.add(name)
 
 
 def _named(pieces: Sequence[KeptPiece], model: str) -> dict[str, KeptPiece]:

@@ -13,7 +13,7 @@ from edgeagents.adapters.bus import Bus, BusMessage
 from edgeagents.adapters.inference_client import NatsInference
 from edgeagents.adapters.inference_local import LocalInference
 from edgeagents.adapters.model_shelf import Shelf
-from edgeagents.adapters.objects import Objects
+from edgeagents.adapters.objects import Objects, object_stream
 from edgeagents.embedded.nats import find_nats_server, write_config
 from edgeagents.errors import TooManyAttemptsError, UnavailableError
 from edgeagents.inference.engine import Engine
@@ -187,6 +187,44 @@ async def test_beginnings_that_are_used_again_outlive_the_service_and_no_other_d
         await until(lambda: second.stored.stored < len(names), 30)
         await asyncio.sleep(0.3)
         assert len(await store.names()) == second.stored.stored, "what left memory leaves the store"
+
+
+async def test_what_was_taken_over_is_not_pushed_out_by_prompts_that_come_once(rig: Rig) -> None:
+    folder, bus = tiny_model(rig.folder), await rig.connect(INFERENCE_USER)
+    await ensure_prefixes(await rig.connect("owner"))
+    async with Served(folder, bus) as first:
+        for text in ("it is dark", "it is bright"):
+            await first.ask(text)
+        await until(lambda: first.stored.stored > 0, 30)
+    async with Served(folder, bus) as second:
+        await until(lambda: second.stored.restored > 0, 30)
+        second.engine.prefixes.budget_bytes = 3 * second.engine.prefixes.size_bytes
+        for number in range(8):
+            await second.ask("x", role=f"Of this nobody hears again: {number}. " * 12)
+        assert second.engine.prefixes.evicted > 0
+        assert (await second.ask("it is dark")).cached_tokens > 300
+
+
+async def test_a_full_bucket_is_not_written_to_in_vain(rig: Rig) -> None:
+    folder, owner = tiny_model(rig.folder), await rig.connect("owner")
+    await Objects(owner, subjects.PREFIXES_BUCKET).ensure(64 << 10)
+    async with Served(folder, await rig.connect(INFERENCE_USER)) as served:
+        for text in ("it is dark", "it is bright"):
+            await served.ask(text)
+        await asyncio.sleep(0.5)
+        assert served.stored.stored == 0
+        last = (await owner.js.stream_info(object_stream(subjects.PREFIXES_BUCKET))).state.last_seq
+        assert last == 0, "nothing was tried"
+
+
+async def test_an_owner_who_wants_no_prompt_on_the_disk_has_what_was_there_taken_out(rig: Rig) -> None:
+    owner = await rig.connect("owner")
+    await ensure_prefixes(owner)
+    store = Objects(await rig.connect(INFERENCE_USER), subjects.PREFIXES_BUCKET)
+    await store.put("a", b"x" * 1_000)
+    stored = StoredPrefixes(store, Shelf(rig.folder, lambda path: pytest.fail("no model is needed")))
+    await stored.forget()
+    assert (await owner.js.stream_info(object_stream(subjects.PREFIXES_BUCKET))).state.messages == 0
 
 
 async def test_without_a_bucket_the_model_answers_and_the_bucket_is_found_when_it_comes(rig: Rig) -> None:

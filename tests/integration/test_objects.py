@@ -1,5 +1,6 @@
 """Objects in a bucket of a real broker: whole or not at all, gone without a trace, by its owner alone."""
 
+import base64
 import secrets
 
 import pytest
@@ -50,12 +51,36 @@ async def test_what_is_too_long_or_changed_or_cut_is_not_given(bus: Bus) -> None
     stream = object_stream("prefixes")
     first = await bus.js.get_msg(stream, seq=1)
     await bus.js.delete_msg(stream, 1)
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match="not all of it"):
         await store.get("a", 1 << 20)
     assert first.subject is not None
     await bus.js.publish(first.subject, b"y" * 128 * 1024)
+    with pytest.raises(InvalidInputError, match="not what was put there"):
+        await store.get("a", 1 << 20)
+    await bus.js.purge_stream(stream, subject=first.subject)
     with pytest.raises(InvalidInputError):
         await store.get("a", 1 << 20)
+    assert await bus.js.consumers_info(stream) == [], "nothing waits there"
+
+
+async def test_what_a_stop_in_the_middle_leaves_is_tidied_away(bus: Bus) -> None:
+    store, stream = await store_of(bus), object_stream("prefixes")
+    await store.put("a", b"x" * 300_000)
+    await store.put("b", b"x" * 1_000)
+    await bus.js.publish("$O.prefixes.C.nobodys", b"z" * 1_000)
+    note = base64.urlsafe_b64encode(b"a").decode()
+    await bus.js.purge_stream(stream, subject=f"$O.prefixes.M.{note}")
+    assert await store.tidy() == 2
+    assert await store.tidy() == 0
+    assert await store.get("b", 1_000) == b"x" * 1_000
+    assert (await bus.js.stream_info(stream)).state.messages == 2
+
+
+async def test_it_tells_how_much_it_takes(bus: Bus) -> None:
+    store = await store_of(bus)
+    assert await store.room_bytes() == 4 << 20
+    await store.put("a", b"x" * (1 << 20))
+    assert 2 << 20 < await store.room_bytes() < 3 << 20
 
 
 async def test_a_full_bucket_and_one_that_is_not_there_are_said(bus: Bus) -> None:

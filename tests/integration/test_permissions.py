@@ -11,6 +11,7 @@ from typing import Any
 
 import nats.errors
 import pytest
+from nats.aio.msg import Msg
 
 from edgeagents import subjects
 from edgeagents.adapters import wire
@@ -20,7 +21,16 @@ from edgeagents.audit import Audit, verify
 from edgeagents.embedded.nats import find_nats_server, write_config
 from edgeagents.errors import ConflictError, MalformedMessageError, NotFoundError, UnavailableError
 from edgeagents.model.message import AuditRecord, LeaseRecord, LeaseReply
-from edgeagents.permissions import Permissions, agent_user, for_agent, for_edgex, for_everything, inbox
+from edgeagents.permissions import (
+    INFERENCE_USER,
+    Permissions,
+    agent_user,
+    for_agent,
+    for_edgex,
+    for_everything,
+    for_inference,
+    inbox,
+)
 from edgeagents.settings import BusSettings
 from tests.contract.waiting import until
 from tests.nats import free_port
@@ -45,6 +55,7 @@ class Users:
         return {
             "owner": for_everything(),
             "edgex": for_edgex("gw"),
+            INFERENCE_USER: for_inference("gw"),
             **{agent_user(name): for_agent("gw", name) for name in ("air", "heat")},
         }
 
@@ -337,6 +348,56 @@ class TestMayNot:
         await owner.request("$JS.API.INFO", b"", timeout_s=5)  # what the server had to send before is sent
         assert (target, evil) not in seen
         assert not [data for subject, data in seen if subject == target and not data.startswith(b"{")]
+
+
+@pytest.mark.parametrize("target", ["gw.acts.heat.coordinator", "gw.coordinator", "gw.commands.dev.heat"])
+async def test_what_a_consumer_delivers_to_anothers_subject_is_not_heard_there(
+    owner: Bus, air: Bus, target: str
+) -> None:
+    """The broker asks nobody whether a consumer may deliver there; what it delivers keeps its own subject."""
+    seen, raw, own = list[str](), list[str](), subjects.trigger("gw", "air")
+
+    async def note(message: BusMessage) -> None:
+        seen.append(message.subject)
+
+    async def note_raw(message: Msg) -> None:
+        raw.append(message.subject)
+
+    await owner.subscribe(target, note)
+    await owner.client.subscribe(target, cb=note_raw)
+    await owner.flush()
+    await air.store(own, b"EVIL")
+    config = {
+        "name": "agent-air", "deliver_subject": target, "ack_policy": "none", "deliver_policy": "all",
+        "filter_subject": own,
+    }  # fmt: skip
+    body = json.dumps({"stream_name": "triggers", "config": config}).encode()
+    await air.request("$JS.API.CONSUMER.DELETE.triggers.agent-air", b"", timeout_s=5)
+    answer = json.loads(
+        (await air.request("$JS.API.CONSUMER.CREATE.triggers.agent-air.gw.triggers.air", body, timeout_s=5)).data
+    )
+    assert "error" not in answer, "the broker refuses it now: the note in permissions.py can go"
+    await until(lambda: own in raw, "it is delivered")
+    await owner.flush()
+    assert seen == []
+    await owner.publish(target, b"of the owner's")
+    await until(lambda: seen, "what is the owner's is heard")
+    assert seen == [target]
+    await air.request("$JS.API.CONSUMER.DELETE.triggers.agent-air", b"", timeout_s=5)
+
+
+async def test_the_language_models_user_makes_no_consumer(users: Users, owner: Bus) -> None:
+    inference = await users.connect(INFERENCE_USER)
+    try:
+        users.errors.clear()
+        for stream in ("OBJ_prefixes", "triggers"):
+
+            async def attempt(stream: str = stream) -> None:
+                await inference.request(f"$JS.API.CONSUMER.CREATE.{stream}", b"{}", timeout_s=0.5)
+
+            assert await refused(users, inference, attempt)
+    finally:
+        await inference.close()
 
 
 async def test_what_the_server_says_of_a_request_is_no_start_of_a_guard(owner: Bus, air: Bus) -> None:

@@ -44,6 +44,8 @@ def test_names_tell_pieces_and_models_apart() -> None:
     }
     assert len(names) == 6
     assert sum(name.startswith(model_name(MODEL)) for name in names) == 3
+    deep = tuple((number,) for number in range(12))
+    assert sorted([name_of(deep, MODEL), name_of(deep[:2], MODEL)])[0] == name_of(deep[:2], MODEL), "those above first"
 
 
 def test_bytes_of_another_model_or_shape_or_changed_ones_are_refused() -> None:
