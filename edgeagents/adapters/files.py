@@ -125,8 +125,6 @@ def agent_files(folder: Path) -> AgentFiles:
     declared: dict[str, list[tuple[Path, AgentDefinition]]] = {}
     wrong: dict[Path, str] = {}
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        if path.is_dir():
-            continue
         try:
             agent = load_agent(path)
         except ConfigurationError as error:

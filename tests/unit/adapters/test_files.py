@@ -110,12 +110,13 @@ def test_good_doubled_and_wrong_agent_files_are_told_apart(tmp_path: Path) -> No
         load_agents(tmp_path)
 
 
-def test_a_pipe_is_refused_instead_of_waited_for_and_a_folder_is_no_agent_file(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_instead_of_waited_for_and_a_folder_is_told_where_a_file_is_wanted(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.yaml"
     os.mkfifo(pipe)
-    (tmp_path / "old.yaml").mkdir()
+    folder = tmp_path / "old.yaml"
+    folder.mkdir()
     files = agent_files(tmp_path)
-    assert files.wrong == {pipe: f"{pipe}: no regular file: write one, or take this away"}
+    assert files.wrong == {path: f"{path}: no regular file: write one, or take this away" for path in (folder, pipe)}
 
 
 def test_a_wrong_site_file_is_told(tmp_path: Path) -> None:
