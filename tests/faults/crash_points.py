@@ -53,7 +53,7 @@ class Points:
             return
         self._passes += 1
         if self._passes >= int(count):
-            self._armed.unlink()
+            self._armed.unlink(missing_ok=True)  # the order may have been taken back in this moment
             os.kill(os.getpid(), signal.SIGKILL if word == "die" else signal.SIGSTOP)
 
 
