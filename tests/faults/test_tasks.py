@@ -77,8 +77,7 @@ async def ends_well(
 async def test_every_task_ends_once_while_processes_are_killed(tmp_path: Path, seed: int, score: Score) -> None:
     async with society(tmp_path, score, seed) as (rig, clients, watcher):
         problems = await under_fire(rig, clients, 60, rig.random.sample(KILLED, len(KILLED)))
-        # Where the guard is killed first, some thirty commands wait in it and expire, since nobody knows their age.
-        assert problems + await ends_well(rig, clients, watcher, "60 tasks under fire", least=1 / 4) == []
+        assert problems + await ends_well(rig, clients, watcher, "60 tasks under fire") == []
         assert watcher.heard > 60
 
 
