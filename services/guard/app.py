@@ -33,6 +33,7 @@ from edgeagents.model.gateways import Gateways
 from edgeagents.model.message import Outcome, OutcomeStatus
 from edgeagents.protocol.gate import Key, NeedsApproval, locked_options
 from edgeagents.settings import PREFIX
+from services.guard.actuator import recovered
 from services.guard.alone import Alone
 from services.guard.approvals import Approvals, read_approvers
 from services.guard.bridge import METRICS as BRIDGE_METRICS
@@ -48,7 +49,7 @@ from services.guard.group_commit import GroupCommit
 from services.guard.intake import Intake, Teller
 from services.guard.jobs import Job, Means, end
 from services.guard.lanes import Lanes
-from services.guard.ledger import Ledger
+from services.guard.ledger import Entry, Ledger
 from services.guard.mirrors import keep_mirrors
 from services.guard.notices import SERVICE, Notices, NotificationsAddress
 from services.guard.orders import Orders
@@ -265,12 +266,14 @@ class Guard:
         await self.steps.catch_up()
         service.devices.on_change(lambda change: self._on_devices())
         self._load()
-        await self._settle()
+        waiting = await self._settle()
         means.picture.on_event = self.lanes.seen
         self.concerns = Concerns(means.owner, service.devices, means.overrides.resources())
         await means.picture.follow(service.edgex, self.concerns)
         await means.picture.read_back(service.bus, service.edgex)
         self._check_site()
+        for job in waiting:  # before what came meanwhile, and when the gate knows what devices show
+            await self.lanes.put(job)
         self.start(self.intake.run(last_before, past), "intake")
         self.start(self._housekeeping(), "housekeeping")
         self.start(self.room.run(), "room")
@@ -331,14 +334,17 @@ class Guard:
                 self._told.add(problem)
                 log.error("%s: %s", self._site_file, problem)
 
-    async def _settle(self) -> None:
-        unfinished = await self.means.on_disk(self.means.ledger.unfinished)
+    async def _settle(self) -> list[Job]:
+        """Begin with what went out, or may have; return what did not, and still may."""
+        waiting, unfinished = [], await self.means.on_disk(self.means.ledger.unfinished)
         for entry in (*await self.means.on_disk(self.means.ledger.quarantined), *unfinished):
             if entry.phase in ("intent", "done"):
                 await self.lanes.put(entry)
+            elif problem := _late(entry, self.means.clocks.now()):
+                await end(self.means, recovered(entry), "expired", problem, "late")
             else:
-                job = Job(entry.command, entry.agent, entry.sequence, 0.0, 0.0)
-                await end(self.means, job, "expired", "waited while the guard was restarted: age unknown", "late")
+                waiting.append(recovered(entry))
+        return waiting
 
     async def _housekeeping(self) -> None:
         next_forget_s = 0.0
@@ -357,6 +363,15 @@ class Guard:
                 # A day at least: a file that comes tomorrow may have a rate that looks back that far.
                 sets_before_s = self.means.clocks.site() - max(self.means.owner.longest_s, DAY_S)
                 await self.means.on_disk(self.means.ledger.forget, before_s, sets_before_s)
+
+
+def _late(entry: Entry, now_s: float) -> str:
+    """Return why a command that had not gone out when the guard was restarted does not any more."""
+    if entry.phase == "waiting":
+        return "waited for somebody's consent while the guard was restarted"
+    if not entry.intent.deadline_s:
+        return "waited while the guard was restarted: age unknown"
+    return "deadline passed while the guard was restarted" if entry.intent.deadline_s < now_s else ""
 
 
 def _measure(metrics: Metrics, guard: Guard) -> None:

@@ -25,6 +25,7 @@ from edgeagents.model.message import Command, CommandId, Outcome
 from services.guard.reserve import Reserve
 
 Phase: TypeAlias = Literal["received", "waiting", "intent", "done"]
+Clock: TypeAlias = Literal["clock", "broker_clock"]  # whose wall clock: this machine's, the broker's
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -87,7 +88,7 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What is written down right before a command goes out.
+    """What is written down of a command when it is received, and right before it goes out.
 
     Args:
         approver: who let it pass; empty when nobody had to.
@@ -200,11 +201,15 @@ class Ledger:
 
     # --- commands --------------------------------------------------------------------------------
 
-    def receive(self, command: Command, agent: str, sequence: int, now_s: float, is_safety: bool = False) -> bool:
+    def receive(
+        self, command: Command, agent: str, sequence: int, now_s: float, is_safety: bool = False, until: Intent = _NONE
+    ) -> bool:
         """Write a command and its place in the stream down; False when this agent's id is known already.
 
         Args:
             is_safety: it may use the room that is kept.
+            until: its deadline, and the time of its data. Not kept of one that came after a later command: it is not
+                to go out after a restart, when nobody knows any more which of them did.
 
         Raises:
             VolumeFullError: there is no room for a command that may not, or none at all; nothing was written.
@@ -216,11 +221,14 @@ class Ledger:
             if not is_safety and self.entry(agent, command.id) is None:
                 raise
         text = command.model_dump_json()
+        known = (until.deadline_s, _boot_id(), until.data_site_s)
+        if sequence <= self.number("last_sequence"):
+            known = (0.0, "", 0.0)
         with self._whole():
             cursor = self._write(
-                "INSERT OR IGNORE INTO commands (id, agent, sequence, phase, command, changed_s) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (command.id, agent, sequence, "received", text, now_s),
+                "INSERT OR IGNORE INTO commands (id, agent, sequence, phase, command, changed_s, deadline_s, boot, "
+                "data_site_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (command.id, agent, sequence, "received", text, now_s, *known),
             )
             self.saw(sequence)
         return cursor.rowcount == 1
@@ -346,17 +354,18 @@ class Ledger:
         with self._whole():
             self._write("UPDATE sets SET site_s = site_s + ?", (by_site_s,))
             self._write(moves, (by_site_s, by_site_s))
-            self.remember_clock(offset_ms)
+            self.remember_clock("clock", offset_ms)
 
-    def remember_clock(self, offset_ms: int) -> None:
-        """Keep what the wall clock is ahead of the monotonic one, which begins anew with each boot."""
-        self.remember("clock_offset_ms", offset_ms)
-        self.remember("clock_boot", _boot_number())
+    def remember_clock(self, clock: Clock, offset_ms: int) -> None:
+        """Keep what a wall clock is ahead of our monotonic one, which begins anew with each boot."""
+        with self._whole():
+            self.remember(f"{clock}_offset_ms", offset_ms)
+            self.remember(f"{clock}_boot", _boot_number())
 
-    def clock_offset_ms(self) -> int | None:
-        """Return what the wall clock was ahead of the monotonic one, None when that was before this boot."""
-        row = self._db.execute("SELECT value FROM meta WHERE name = 'clock_offset_ms'").fetchone()
-        return int(row[0]) if row and self.number("clock_boot") == _boot_number() else None
+    def clock_offset_ms(self, clock: Clock) -> int | None:
+        """Return what a wall clock was ahead of our monotonic one, None when that was before this boot."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (f"{clock}_offset_ms",)).fetchone()
+        return int(row[0]) if row and self.number(f"{clock}_boot") == _boot_number() else None
 
     def _keep(self, table: _Kept, device: str, resource: str, fields: tuple[object, ...] | None) -> None:
         delete, insert = _KEEP[table]

@@ -281,15 +281,43 @@ async def test_leases_survive_a_restart_of_the_guard(gateway: Gateway, client: C
     assert (await air.outcome(command)).status == "proven"
 
 
-async def test_what_was_sent_while_the_guard_was_away_expires(gateway: Gateway, client: Client, air: Agent) -> None:
+async def test_what_was_sent_while_the_guard_was_away_goes_out_in_its_time_and_never_late(
+    gateway: Gateway, client: Client, air: Agent
+) -> None:
     epoch = (await air.lease("valve-6")).epoch
     before = await client.effects("valve-6")
     gateway.kill_guard()
-    command = air.command("valve-6", "28", epoch)
-    await air.send(command)
+    late, in_time = air.command("valve-6", "28", epoch, ttl_s=0.2), air.command("valve-6", "29", epoch)
+    await air.send(late)
+    await air.send(in_time)
+    await asyncio.sleep(0.3)
     await client.start_guard()
-    assert (await air.outcome(command)).status == "expired"
-    assert await client.effects("valve-6") == before
+    assert (await air.outcome(late)).status == "expired"
+    assert (await air.outcome(in_time)).status == "proven"
+    assert await client.effects("valve-6") == [*before, ("Setpoint", 29)]
+
+
+async def test_what_waited_for_its_device_when_the_guard_was_killed_goes_out_once(
+    gateway: Gateway, client: Client, air: Agent
+) -> None:
+    await client.control(device="valve-9", hang=True)
+    epoch = (await air.lease("valve-9")).epoch
+    before = await client.effects("valve-9")
+    first, waits = air.command("valve-9", "18", epoch), air.command("valve-9", "19", epoch)
+    brief = air.command("valve-9", "20", epoch, ttl_s=0.5)
+    for command in (first, waits, brief):
+        await air.send(command)
+
+    async def all_waiting() -> bool:
+        return bool((await client.control())["hanging"]) and (await client.state())["waiting"] == 3
+
+    await until(all_waiting, "the valve has got one SET, two wait")
+    gateway.kill_guard()
+    await client.control(device="valve-9", hang=False)
+    await asyncio.sleep(0.5)
+    await client.start_guard()
+    assert [(await air.outcome(command)).status for command in (first, waits, brief)] == ["proven", "proven", "expired"]
+    assert await client.effects("valve-9") == [*before, ("Setpoint", 18), ("Setpoint", 19)]
 
 
 async def test_malformed_commands_are_set_aside_and_the_guard_goes_on(client: Client, air: Agent) -> None:
