@@ -42,12 +42,6 @@ class BrokerClock:
             age_s = self._age_s(stored_ns)
         return None if age_s is None or age_s < -AHEAD_S else max(0.0, age_s)
 
-    async def offset_ms(self) -> int | None:
-        """Return what the broker's clock is ahead of our monotonic one, None when nobody knows; asked at most now."""
-        if self._asked_s is None:
-            await self._ask()
-        return None if self._asked_s is None else round(self._broker_ns / 1e6 - self._asked_s * 1e3)
-
     def _age_s(self, stored_ns: int) -> float | None:
         if self._asked_s is None:
             return None

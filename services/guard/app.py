@@ -33,7 +33,6 @@ from edgeagents.model.gateways import Gateways
 from edgeagents.model.message import Outcome, OutcomeStatus
 from edgeagents.protocol.gate import Key, NeedsApproval, locked_options
 from edgeagents.settings import PREFIX
-from services.guard.actuator import recovered
 from services.guard.alone import Alone
 from services.guard.approvals import Approvals, read_approvers
 from services.guard.bridge import METRICS as BRIDGE_METRICS
@@ -62,6 +61,7 @@ from services.guard.room import Room
 from services.guard.shown import GuardState
 from services.guard.streams import DAY_S, LIMITS, ensure_streams
 from services.guard.task_fence import TaskFence
+from services.guard.waiting import still_due
 
 log = logging.getLogger(__name__)
 
@@ -313,6 +313,8 @@ class Guard:
         wall_ms = means.clocks.wall_ns() // 1_000_000
         generation = await means.desk.read_back(ledger.number("generation"), last_sequence, wall_ms, floor)
         last_before = await bus.last_sequence(subjects.COMMANDS_STREAM)
+        if means.desk.is_lost:
+            await means.on_disk(ledger.forget_deadlines)  # first: to the next start nothing looks lost any more
         await means.on_disk(ledger.remember, "generation", generation)
         past = NOTHING_LOST
         if means.desk.is_lost:
@@ -336,15 +338,14 @@ class Guard:
 
     async def _settle(self) -> list[Job]:
         """Begin with what went out, or may have; return what did not, and still may."""
-        waiting, unfinished = [], await self.means.on_disk(self.means.ledger.unfinished)
+        unfinished = await self.means.on_disk(self.means.ledger.unfinished)
+        waited: list[Entry] = []
         for entry in (*await self.means.on_disk(self.means.ledger.quarantined), *unfinished):
             if entry.phase in ("intent", "done"):
                 await self.lanes.put(entry)
-            elif problem := _late(entry, self.means.clocks.now()):
-                await end(self.means, recovered(entry), "expired", problem, "late")
             else:
-                waiting.append(recovered(entry))
-        return waiting
+                waited.append(entry)
+        return await still_due(self.service.bus, self.means, waited)
 
     async def _housekeeping(self) -> None:
         next_forget_s = 0.0
@@ -363,15 +364,6 @@ class Guard:
                 # A day at least: a file that comes tomorrow may have a rate that looks back that far.
                 sets_before_s = self.means.clocks.site() - max(self.means.owner.longest_s, DAY_S)
                 await self.means.on_disk(self.means.ledger.forget, before_s, sets_before_s)
-
-
-def _late(entry: Entry, now_s: float) -> str:
-    """Return why a command that had not gone out when the guard was restarted does not any more."""
-    if entry.phase == "waiting":
-        return "waited for somebody's consent while the guard was restarted"
-    if not entry.intent.deadline_s:
-        return "waited while the guard was restarted: age unknown"
-    return "deadline passed while the guard was restarted" if entry.intent.deadline_s < now_s else ""
 
 
 def _measure(metrics: Metrics, guard: Guard) -> None:

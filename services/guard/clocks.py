@@ -52,13 +52,13 @@ class ClockSteps:
     async def catch_up(self) -> None:
         """Take in what was done to the clock while no guard ran, if the machine was not started anew; on disk then."""
         means, offset_ms = self._means, self._clocks.wall.offset_ms
-        known_ms = await means.on_disk(means.ledger.clock_offset_ms, "clock")
+        known_ms = await means.on_disk(means.ledger.clock_offset_ms)
         by_s = (offset_ms - known_ms) / 1000 if known_ms is not None else 0.0
         if abs(by_s) >= LEAST_STEP_S:
             log.warning("the wall clock was set by %.1f s while no guard ran: past times move with it", by_s)
             await means.on_disk(means.ledger.shift, self._clocks.site_time.factor * by_s, offset_ms)
             means.audit.append("clock-step", by_s=by_s)
-        await means.on_disk(means.ledger.remember_clock, "clock", offset_ms)
+        await means.on_disk(means.ledger.remember_clock, offset_ms)
 
     def look(self) -> None:
         """Look at the clock, also when nothing else does."""

@@ -1,9 +1,9 @@
 """The command stream into the ledger and the lanes, and outcomes out of the ledger into the stream.
 
 A command counts as received once it is in the ledger; then its delivery is acknowledged. A redelivered one is known
-by its id and changes nothing. What waited while the guard was away goes on if nobody set the broker's clock meanwhile,
-so that its age is known; else it expires, reported. One for which the ledger has no room, nor the reserve if it is for
-safety, is refused, and acknowledged only once that is told.
+by its id and changes nothing. What came while the guard was away is of unknown age and expires, reported; what a guard
+had taken in and not begun with may go on after a restart (`waiting.py`). One for which the ledger has no room, nor the
+reserve if it is for safety, is refused, and acknowledged only once that is told.
 
 Source: design.md sections 3.5 to 3.8.
 """
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 KNOWN_SUBJECTS: Final = 4096
 KNOWN_TURNED_AWAY: Final = 4096
 BATCH: Final = 64  # commands asked for at a time
-STEADY_MS: Final = 500  # by so much the broker's clock seems to move when its answers take long
 
 
 class Intake:
@@ -53,9 +52,6 @@ class Intake:
         self._site_time = site_time
         self._dead_letter = dead_letter
         self._known = 0
-        self._seen_before = 0
-        self._is_steady = False  # whether the broker's clock stands where an earlier guard of this boot saw it
-        self._offset_ms: int | None = None  # of the broker's clock, as the ledger has it
         self._past = NOTHING_LOST
         self._told: set[str] = set()
         self._turned_away: dict[Key, None] = {}  # oldest first: in no ledger, so they are known from here
@@ -66,13 +62,10 @@ class Intake:
 
         Args:
             past: what a lost or an old ledger has to be told.
-            last_before: place in the stream of what was there before this guard read it. Its time of storage tells
-                how old that is only if the broker's clock is where an earlier guard saw it: clocks of gateways are
-                set after they have started.
+            last_before: place in the stream of what was there before this guard read it; nobody knows how old that
+                is. (Its time of storage does not tell either: clocks of gateways are set after they have started.)
         """
         self._known, self._past = last_before, past
-        self._seen_before = await self._means.on_disk(self._means.ledger.number, "last_sequence")
-        self._is_steady = await self._keep_clock()
         pattern = [subjects.commands(self._bus.settings.gateway)]
         async for stored in self._bus.consume(subjects.COMMANDS_STREAM, "guard", pattern, batch=BATCH):
             try:
@@ -100,12 +93,11 @@ class Intake:
         wall_ns = means.clocks.wall_ns()
         is_safety = means.owner.is_safety(agent)
         age_s = await self._clock.age_s(stored.time_ns, command.ttl_s)
-        await self._keep_clock()
         deadline_s = means.clocks.now() + command.ttl_s - (age_s or 0.0)
         data_site_s = self._site_time.at_ns(command.data_origin_ns)
         may_be_out = stored.sequence <= self._past.taken
         problem = self._problem(stored.sequence, age_s, command.ttl_s)
-        # Without a deadline it cannot go out either if this guard dies before it has told why it does not.
+        # Without a deadline it does not go out either if this guard dies before it has told why it does not.
         until = Intent(deadline_s=0.0 if problem or may_be_out else deadline_s, data_site_s=data_site_s)
         try:
             is_new = await means.on_disk(
@@ -130,27 +122,11 @@ class Intake:
 
     def _problem(self, sequence: int, age_s: float | None, ttl_s: float) -> str:
         """Return why a command counts as late, empty when it does not."""
-        if sequence <= self._known and (not self._is_steady or sequence <= self._seen_before):
-            why = "a later command was taken in before" if self._is_steady else "age unknown"
-            return f"waited while the guard was not running: {why}"
+        if sequence <= self._known:
+            return "waited while the guard was not running: age unknown"
         if age_s is None:
             return "age unknown: a clock was set while it was on its way"
         return f"received {age_s:.1f} s after it was stored" if age_s > ttl_s else ""
-
-    async def _keep_clock(self) -> bool:
-        """Have the ledger know where the broker's clock stands; return whether it stands where the ledger had it."""
-        means, offset_ms = self._means, await self._clock.offset_ms()
-        if offset_ms is None:
-            return False
-        if self._offset_ms is None:
-            self._offset_ms = await means.on_disk(means.ledger.clock_offset_ms, "broker_clock")
-        is_there = self._offset_ms is not None and abs(offset_ms - self._offset_ms) <= STEADY_MS
-        if not is_there:
-            # Without room the ledger has the old place, so that ages are unknown after a restart: the safe side.
-            with contextlib.suppress(VolumeFullError):
-                await means.on_disk(means.ledger.remember_clock, "broker_clock", offset_ms)
-            self._offset_ms = offset_ms
-        return is_there
 
     async def _turn_away(self, job: Job, problem: str) -> None:
         """Refuse a command that the ledger does not hold; on return its outcome is in the stream."""

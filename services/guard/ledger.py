@@ -25,7 +25,6 @@ from edgeagents.model.message import Command, CommandId, Outcome
 from services.guard.reserve import Reserve
 
 Phase: TypeAlias = Literal["received", "waiting", "intent", "done"]
-Clock: TypeAlias = Literal["clock", "broker_clock"]  # whose wall clock: this machine's, the broker's
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -83,6 +82,7 @@ _ONE_MORE: Final = (
     "INSERT INTO late (device, resource, value, is_newest) VALUES (?, ?, ?, ?) ON CONFLICT (device, resource, value) "
     "DO UPDATE SET times = times + 1, is_newest = MAX(is_newest, excluded.is_newest)"
 )
+ALL: Final = (1 << 63) - 1  # the highest place in a stream that SQLite holds
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -259,6 +259,10 @@ class Ledger:
         row = self._db.execute(f"{_SELECT} WHERE c.agent = ? AND c.id = ?", (agent, command_id)).fetchone()
         return _entry(row) if row else None
 
+    def forget_deadlines(self) -> None:
+        """Have nothing that waits now go out after a restart: it is not certain any more that it may."""
+        self._write("UPDATE commands SET deadline_s = 0 WHERE phase != 'done' AND phase = 'received'", ())
+
     def unfinished(self) -> list[Entry]:
         """Return commands without an outcome, in stream order."""
         return [_entry(row) for row in self._db.execute(f"{_SELECT} WHERE phase != 'done' ORDER BY sequence")]
@@ -349,23 +353,26 @@ class Ledger:
         return [Held(*row) for row in self._db.execute("SELECT * FROM overrides")]
 
     def shift(self, by_site_s: float, offset_ms: int) -> None:
-        """Move all kept site times at once: the clock behind them was set, and is now `offset_ms` ahead."""
+        """Move all kept site times at once: the clock behind them was set, and is now `offset_ms` ahead.
+
+        The machine may have slept, too: then our monotonic clock stood still, and deadlines tell nothing.
+        """
         moves = "UPDATE overrides SET since_site_s = since_site_s + ?, until_site_s = until_site_s + ?"
         with self._whole():
             self._write("UPDATE sets SET site_s = site_s + ?", (by_site_s,))
             self._write(moves, (by_site_s, by_site_s))
-            self.remember_clock("clock", offset_ms)
+            self.forget_deadlines()
+            self.remember_clock(offset_ms)
 
-    def remember_clock(self, clock: Clock, offset_ms: int) -> None:
-        """Keep what a wall clock is ahead of our monotonic one, which begins anew with each boot."""
-        with self._whole():
-            self.remember(f"{clock}_offset_ms", offset_ms)
-            self.remember(f"{clock}_boot", _boot_number())
+    def remember_clock(self, offset_ms: int) -> None:
+        """Keep what the wall clock is ahead of the monotonic one, which begins anew with each boot."""
+        self.remember("clock_offset_ms", offset_ms)
+        self.remember("clock_boot", _boot_number())
 
-    def clock_offset_ms(self, clock: Clock) -> int | None:
-        """Return what a wall clock was ahead of our monotonic one, None when that was before this boot."""
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (f"{clock}_offset_ms",)).fetchone()
-        return int(row[0]) if row and self.number(f"{clock}_boot") == _boot_number() else None
+    def clock_offset_ms(self) -> int | None:
+        """Return what the wall clock was ahead of the monotonic one, None when that was before this boot."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = 'clock_offset_ms'").fetchone()
+        return int(row[0]) if row and self.number("clock_boot") == _boot_number() else None
 
     def _keep(self, table: _Kept, device: str, resource: str, fields: tuple[object, ...] | None) -> None:
         delete, insert = _KEEP[table]
@@ -381,8 +388,14 @@ class Ledger:
         self._write("INSERT OR REPLACE INTO pauses VALUES (?, ?, ?, ?, ?)", (scope, name, approver, reason, since_ns))
 
     def resume(self, scope: str, name: str) -> None:
-        """Note that a scope is not paused any more."""
-        self._write("DELETE FROM pauses WHERE scope = ? AND name = ?", (scope, name))
+        """Note that a scope is not paused any more; whatever waits counts as given before, until `resumed`."""
+        with self._whole():
+            self._write("DELETE FROM pauses WHERE scope = ? AND name = ?", (scope, name))
+            self.remember("given_before_resume", ALL)
+
+    def resumed(self, last: int) -> None:
+        """Note up to which place in the command stream everything was given before the newest resume."""
+        self.remember("given_before_resume", last)
 
     def pauses(self) -> list[tuple[str, str, str, str, int]]:
         """Return (scope, name, approver, reason, since in wall ns) of what is paused, oldest first."""

@@ -9,13 +9,14 @@ Source: design.md section 3.8, "the owner wins".
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
-from edgeagents.errors import NotFoundError
+from edgeagents.errors import NotFoundError, StoreError
 from edgeagents.model.message import Mode
 from services.guard.ledger import Ledger
 from services.guard.owner import Owner
@@ -180,6 +181,8 @@ class Orders:
             if self._paused.get(pause.place) is pause:
                 self._lifted[pause.place] = pause, until
                 del self._paused[pause.place]
+            with contextlib.suppress(StoreError):  # then nothing that waits now goes out after a restart
+                await self._on_disk(self._ledger.resumed, until)
 
     async def order_mode(self, agent: str, mode: Mode, approver: str, reason: str, since_ns: int) -> None:
         """Put an agent into a mode: `observe` at once, `act` as soon as it is on disk.

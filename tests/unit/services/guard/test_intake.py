@@ -103,76 +103,23 @@ async def test_what_was_there_before_the_start_expires_whatever_the_clock_says(s
     assert told["new"][0] == "proven"
 
 
-async def test_what_waited_while_no_guard_ran_goes_out_in_its_time_if_the_brokers_clock_was_not_set(
-    source: Source,
-) -> None:
-    await source.run()  # an earlier guard, which took a command in
-    source.add(command("before"))
-    await source.run()
-    source.bus.deliver.clear()
-    source.add(command("in-time"))
-    source.add(command("late", ttl_s=3))
-    source.later(4)
-    source.rig.clocks.now_s += 4
-    told = await source.run(last_before=4)
-    assert told["in-time"][0] == "proven"
-    assert told["late"] == ("expired", "received 4.0 s after it was stored")
-
-
-@pytest.mark.parametrize("step_s", [-60, -2, 2, 60])
-async def test_what_waited_while_the_brokers_clock_was_set_and_no_guard_ran_expires(
-    source: Source, step_s: float
-) -> None:
-    source.add(command("before"))
-    await source.run()
-    source.bus.deliver.clear()
-    source.add(command("old"))
-    source.later(step_s)  # and no time passed
-    told = await source.run(last_before=3)
-    assert told["old"] == ("expired", "waited while the guard was not running: age unknown")
-    source.add(command("new"))
-    source.bus.stored_ns = source.bus.broker_ns or 0
-    source.bus.deliver = [4]
-    assert (await source.run(last_before=3))["new"][0] == "proven"
-
-
-async def test_what_waited_expires_if_a_later_command_was_taken_in_before(source: Source) -> None:
-    source.add(command("earlier"))
-    source.add(command("later"))
-    source.bus.deliver = [3]
-    assert (await source.run())["later"][0] == "proven"
-    source.bus.deliver = [2]  # its first delivery got lost with the guard
-    text = "waited while the guard was not running: a later command was taken in before"
-    assert (await source.run(last_before=3))["earlier"] == ("expired", text)
-    assert source.rig.commands.sets == ["later"]
-
-
-async def test_without_room_for_where_the_brokers_clock_stands_commands_go_on(
+async def test_only_what_goes_into_its_lane_may_go_out_after_a_restart(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: Any) -> None:
-        raise VolumeFullError("the guard's volume is full")
-
-    monkeypatch.setattr(source.rig.ledger, "remember_clock", full)
-    source.add(command("new"))
-    source.add(command("newer"))
-    assert {status for status, _ in (await source.run()).values()} == {"proven"}
-
-
-async def test_nothing_says_until_when_a_command_may_go_out_that_does_not(source: Source, monkeypatch: Any) -> None:
-    kept: list[float] = []
+    kept: dict[str, float] = {}
     receive = source.rig.ledger.receive
 
-    def keep(*arguments: Any) -> bool:
-        kept.append(arguments[-1].deadline_s)
-        return receive(*arguments)
+    def keep(sent: Command, *arguments: Any) -> bool:
+        kept[sent.id] = arguments[-1].deadline_s
+        return receive(sent, *arguments)
 
     monkeypatch.setattr(source.rig.ledger, "receive", keep)
+    source.add(command("away"))
     source.add(command("late", ttl_s=1))
-    source.later(2)
     source.add(command("good"))
-    await source.run()
-    assert [deadline_s > 0 for deadline_s in kept] == [False, True]
+    source.later(2)
+    await source.run(last_before=2)
+    assert kept == {"away": 0.0, "late": 0.0, "good": 108.0}
 
 
 async def test_what_came_too_late_expires(source: Source) -> None:

@@ -167,17 +167,15 @@ def test_what_devices_should_show_and_what_may_still_come_is_kept_by_resource(le
 def test_a_clock_that_was_set_moves_what_is_kept_and_is_known_until_the_next_boot(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ledger.clock_offset_ms("clock") is None
-    ledger.remember_clock("broker_clock", 12)
+    assert ledger.clock_offset_ms() is None
     ledger.went_out("valve", "Setpoint", "air", "21", 5000.0)
     ledger.override("valve", "Setpoint", Held("valve", "Setpoint", "17", 5100.0, 6900.0))
     ledger.shift(-3600.0, 77)
     assert list(ledger.past_sets(0)) == [("valve", "Setpoint", "air", "21", 1400.0)]
     assert ledger.overrides() == [Held("valve", "Setpoint", "17", 1500.0, 3300.0)]
-    assert (ledger.clock_offset_ms("clock"), ledger.clock_offset_ms("broker_clock")) == (77, 12)
+    assert ledger.clock_offset_ms() == 77
     monkeypatch.setattr("services.guard.ledger._boot_id", lambda: "another boot")
-    assert ledger.clock_offset_ms("clock") is None
-    assert ledger.clock_offset_ms("broker_clock") is None
+    assert ledger.clock_offset_ms() is None
 
 
 def test_until_when_a_command_may_go_out_is_kept_for_this_boot_unless_a_later_one_came_before(
@@ -191,6 +189,17 @@ def test_until_when_a_command_may_go_out_is_kept_for_this_boot_unless_a_later_on
     assert kept == {"in-turn": until, "redelivered": Intent(), "later": until}
     monkeypatch.setattr("services.guard.ledger._boot_id", lambda: "another boot")
     assert {entry.intent.deadline_s for entry in ledger.unfinished()} == {0.0}, "its clock began anew"
+
+
+def test_deadlines_of_what_waits_can_be_forgotten_and_those_of_what_is_under_way_stay(ledger: Ledger) -> None:
+    until = Intent(deadline_s=90.0, data_site_s=5000.0)
+    for sequence, name in enumerate(("waits", "under-way"), 7):
+        ledger.receive(command(name), "air", sequence, 1.0, until=until)
+    ledger.enter("air", CommandId("under-way"), "intent", 2.0, until)
+    ledger.forget_deadlines()
+    assert {entry.command.id: entry.intent.deadline_s for entry in ledger.unfinished()} == {
+        "waits": 0.0, "under-way": 90.0,
+    }  # fmt: skip
 
 
 def test_a_volume_of_the_version_before_is_taken_over(tmp_path: Path) -> None:

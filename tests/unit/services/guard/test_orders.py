@@ -49,6 +49,13 @@ async def test_pauses_survive_a_restart_and_end_one_by_one(rig: Rig) -> None:
     assert rig.orders.paused == (pause("agent", "air"),)
 
 
+async def test_what_was_given_before_a_resume_is_known_after_a_restart_too(rig: Rig) -> None:
+    await rig.orders.pause(pause("device", "valve"))
+    await rig.orders.resume(rig.orders.paused_at(("device", "valve")), ends_at(7))
+    rig.restart()
+    assert rig.ledger.number("given_before_resume") == 7
+
+
 def test_what_is_not_paused_cannot_be_resumed_and_the_answer_says_what_is(rig: Rig) -> None:
     with pytest.raises(NotFoundError, match="everything is not paused: paused is nothing"):
         rig.orders.paused_at(("all", ""))
