@@ -30,7 +30,6 @@ from tests.docker.engine import Engine, Gateway, busy_home
 PROJECT: Final = "edgeagents-faults"
 STORE_SIZE: Final = "192m"
 STORE_BYTES: Final = str(1 << 34)  # what the broker takes its store for: by the disk it would refuse our streams
-AGENTS: Final = ("air", "comfort", "energy")
 
 
 class Watched:
@@ -40,6 +39,7 @@ class Watched:
         """Prepare it in a folder; `running` starts it."""
         self.folder = folder
         self.site = busy_home(folder)
+        self.agents = load_agents(self.site / "agents")  # each has a container of its own
         self.journals, self.store = folder / "journals", folder / "store"
         for path in (self.journals, self.store):
             path.mkdir()
@@ -53,7 +53,7 @@ class Watched:
         written = {
             "environment": {"EDGEAGENTS_JOURNAL_DIR": "/journals"}, "volumes": [f"{self.journals}:/journals"],
         }  # fmt: skip
-        names = ("world", *(f"agent-{name}" for name in AGENTS))
+        names = ("world", *(f"agent-{name}" for name in self.agents))
         nats = {"volumes": [f"{self.store}:/state"]}
         return {"version": "3.8", "services": {**dict.fromkeys(names, written), "nats": nats}}
 
@@ -75,7 +75,7 @@ class Watched:
         return asyncio.run(self._judged())
 
     async def _judged(self) -> Tally:
-        for name in AGENTS:
+        for name in self.agents:
             await asyncio.to_thread(self._stop_deciding, name)
         until_ns = time.time_ns()
         bus = await Bus.connect(self._owner(), "owner")
@@ -83,8 +83,8 @@ class Watched:
             await self._settled(bus)
             found = self.gateway.get("core", "http://127.0.0.1:59881/api/v3/device/all?limit=-1")
             devices = {item["name"]: Device.model_validate(item) for item in found["devices"]}
-            agents, site = load_agents(self.site / "agents"), load_site(self.site / "site.yaml")
-            return tally(await collect(bus, agents, devices, self.journals, until_ns, site))
+            site = load_site(self.site / "site.yaml")
+            return tally(await collect(bus, self.agents, devices, self.journals, until_ns, site))
         finally:
             await bus.close()
 
@@ -111,7 +111,7 @@ class Watched:
 
     async def _settled(self, bus: Bus) -> None:
         """Wait until agents have handled all there was, and the guard has ended all it took; at most `SETTLE_S`."""
-        until_s, late = time.monotonic() + SETTLE_S, set(AGENTS)
+        until_s, late = time.monotonic() + SETTLE_S, set(self.agents)
         while time.monotonic() < until_s:
             with contextlib.suppress(TheirError):
                 for name in sorted(late):
