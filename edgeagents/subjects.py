@@ -118,6 +118,14 @@ def outcome(gateway: str, agent: str, device: str) -> str:
     return f"{token(gateway)}.outcomes.{token(agent)}.{token(device)}"
 
 
+def agent_of_outcome(subject: str) -> str:
+    """Return whom an outcome's subject tells; raises like `parse_command`."""
+    parts = subject.split(".")
+    if len(parts) != 4 or parts[1] != "outcomes":
+        raise InvalidInputError(f"{subject!r} is no subject of outcomes")
+    return name_of(parts[2])
+
+
 def outcomes(gateway: str, agent: str | None = None) -> str:
     """Return the filter for the outcomes of one agent, or of all."""
     return f"{token(gateway)}.outcomes.{'*' if agent is None else token(agent)}.*"

@@ -245,6 +245,15 @@ class Streams:
             return StoredMessage(subject, raw.data or b"", dict(raw.headers or {}), stream, int(raw.seq or 0), 0)
         return None
 
+    async def newest(self, stream: str, pattern: str) -> StoredMessage | None:
+        """Return the newest message of any subject of a pattern; else like `last`."""
+        with _translated(f"newest message of {pattern}"), contextlib.suppress(nats.js.errors.NotFoundError):
+            raw = await finished(self.js.get_last_msg(stream, pattern))
+            return StoredMessage(
+                raw.subject or "", raw.data or b"", dict(raw.headers or {}), stream, int(raw.seq or 0), 0
+            )
+        return None
+
     async def last_sequence(self, stream: str) -> int:
         """Return the sequence of a stream's newest message, 0 when it never held one.
 

@@ -82,7 +82,7 @@ _ONE_MORE: Final = (
     "INSERT INTO late (device, resource, value, is_newest) VALUES (?, ?, ?, ?) ON CONFLICT (device, resource, value) "
     "DO UPDATE SET times = times + 1, is_newest = MAX(is_newest, excluded.is_newest)"
 )
-ALL: Final = (1 << 63) - 1  # the highest place in a stream that SQLite holds
+_ALL: Final = (1 << 63) - 1  # the highest place in a stream that SQLite holds
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -391,7 +391,13 @@ class Ledger:
         """Note that a scope is not paused any more; whatever waits counts as given before, until `resumed`."""
         with self._whole():
             self._write("DELETE FROM pauses WHERE scope = ? AND name = ?", (scope, name))
-            self.remember("given_before_resume", ALL)
+            self.remember("given_before_resume", _ALL)
+
+    def end_resume(self) -> None:
+        """Bound what was given before a resume that a kill cut short, before anything new is taken in."""
+        if self.number("given_before_resume") == _ALL:
+            row = self._db.execute("SELECT MAX(sequence) FROM commands WHERE phase != 'done'").fetchone()
+            self.resumed(row[0] or 0)
 
     def resumed(self, last: int) -> None:
         """Note up to which place in the command stream everything was given before the newest resume."""

@@ -82,6 +82,7 @@ class Orders:
         self._paused: dict[Place, Pause] = {}
         self._lifted: dict[Place, tuple[Pause, int]] = {}
         self._modes: dict[str, ModeOrder] = {}
+        ledger.end_resume()
         for scope, name, approver, reason, since_ns in ledger.pauses():
             pause = Pause(cast(Scope, scope), name, approver, reason, since_ns)
             self._paused[pause.place] = pause

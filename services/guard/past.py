@@ -77,7 +77,7 @@ async def _read(bus: Bus, wanted: set[Key]) -> tuple[set[Key], set[Key], dict[Ke
     async for stored in bus.read(subjects.COMMANDS_STREAM, [], name="guard-past"):
         with contextlib.suppress(MalformedMessageError, InvalidInputError):  # set aside by whoever read it first
             if stored.subject.startswith(own):
-                agent = subjects.name_of(stored.subject.removeprefix(own).partition(".")[0])
+                agent = subjects.agent_of_outcome(stored.subject)
                 outcome = wire.decode(Outcome, stored.data, _type(stored))
                 ended.add((agent, outcome.command_id))
                 if (agent, outcome.command_id) in wanted:

@@ -136,6 +136,15 @@ async def test_the_last_message_of_a_subject_or_none(stream: Bus) -> None:
     assert await stream.last_sequence("s") == 3
 
 
+async def test_the_newest_message_of_all_subjects_of_a_pattern_or_none(stream: Bus) -> None:
+    assert await stream.newest("s", "s.*.level") is None
+    for subject in ("s.a.level", "s.b.level", "s.b.other"):
+        await stream.store(subject, subject.encode())
+    found = await stream.newest("s", "s.*.level")
+    assert found is not None
+    assert (found.data, found.sequence, found.subject, found.stream) == (b"s.b.level", 2, "s.b.level", "s")
+
+
 async def test_reading_ends_with_what_the_stream_holds(stream: Bus) -> None:
     assert await everything(stream.read("s", [], name="r")) == []
     await asyncio.gather(*(stream.store(f"s.{number % 2}", b"%d" % number) for number in range(1203)))

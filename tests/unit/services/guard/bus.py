@@ -64,19 +64,24 @@ class MemoryBus:
         what = self.plan.pop(0) if self.plan else "ok"
         if what == "lost":
             raise UnavailableError("no acknowledgement")
-        if expected_last is not None and self.newest(subject) != expected_last:
+        if expected_last is not None and self.newest_of(subject) != expected_last:
             raise ConflictError("wrong last sequence")
         self.held.append((subject, data, dict(headers or {})))
         if what == "unheard":
             raise UnavailableError("no acknowledgement")
         return await self.last_sequence("commands")
 
-    def newest(self, subject: str) -> int:
+    def newest_of(self, subject: str) -> int:
         return max((at for at, (name, _, _) in enumerate(self.held, self.first) if name == subject), default=0)
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
-        sequence = self.newest(subject)
+        sequence = self.newest_of(subject)
         return self.message(sequence) if sequence else None
+
+    async def newest(self, stream: str, pattern: str) -> StoredMessage | None:
+        assert (stream, pattern) == ("commands", "gw.outcomes.*.*")
+        told = [at for at, (name, _, _) in enumerate(self.held, self.first) if name.startswith("gw.outcomes.")]
+        return self.message(told[-1]) if told else None
 
     async def server_time_ns(self, stream: str) -> int:
         assert stream == "commands"
