@@ -61,7 +61,7 @@ from services.guard.room import Room
 from services.guard.shown import GuardState
 from services.guard.streams import DAY_S, LIMITS, ensure_streams
 from services.guard.task_fence import TaskFence
-from services.guard.waiting import still_due
+from services.guard.waiting import forget_unsure, still_due
 
 log = logging.getLogger(__name__)
 
@@ -313,8 +313,8 @@ class Guard:
         wall_ms = means.clocks.wall_ns() // 1_000_000
         generation = await means.desk.read_back(ledger.number("generation"), last_sequence, wall_ms, floor)
         last_before = await bus.last_sequence(subjects.COMMANDS_STREAM)
-        if means.desk.is_lost:
-            await means.on_disk(ledger.forget_deadlines)  # first: to the next start nothing looks lost any more
+        # First: to the next start nothing looks lost any more.
+        await forget_unsure(bus, means, is_lost=means.desk.is_lost)
         await means.on_disk(ledger.remember, "generation", generation)
         past = NOTHING_LOST
         if means.desk.is_lost:
@@ -345,7 +345,7 @@ class Guard:
                 await self.lanes.put(entry)
             else:
                 waited.append(entry)
-        return await still_due(self.service.bus, self.means, waited)
+        return await still_due(self.means, waited)
 
     async def _housekeeping(self) -> None:
         next_forget_s = 0.0

@@ -22,28 +22,38 @@ from services.guard.ledger import Entry
 log = logging.getLogger(__name__)
 
 MOST_S: Final = 30.0  # since it was received; who wanted it longer ago decides anew, on what is so now
-_WAITED: Final = "waited while the guard was restarted"
 
 
-async def still_due(bus: Bus, means: Means, waited: Sequence[Entry]) -> list[Job]:
-    """Return the commands that still may go out, in stream order; the others have ended then.
+async def forget_unsure(bus: Bus, means: Means, *, is_lost: bool) -> None:
+    """Have nothing that waits go out if the ledger may be older than the stream: it may have gone out already.
+
+    To be called before anything is told, which makes an old ledger look new; for the same reason it is on disk then.
 
     Args:
-        bus: connected as the guard; its command stream tells what has ended.
+        bus: connected as the guard; its command stream tells what ended last.
+        means: the guard's.
+        is_lost: whether state was found lost or restored.
+    """
+    if not any(entry.phase == "received" for entry in await means.on_disk(means.ledger.unfinished)):
+        return
+    problem = "state was lost or restored" if is_lost else await _older(bus, means)
+    if problem:
+        log.warning("commands that waited when the guard was stopped expire: %s", problem)
+        await means.on_disk(means.ledger.forget_deadlines)
+
+
+async def still_due(means: Means, waited: Sequence[Entry]) -> list[Job]:
+    """Return the commands that still may go out, in their order; the others have ended then.
+
+    Args:
         means: the guard's, its clock caught up.
         waited: commands of the ledger without an intent, in stream order.
     """
-    if not waited:
-        return []
     resumed_at = await means.on_disk(means.ledger.number, "given_before_resume")
-    unsure = await _unsure(bus, means)
-    if unsure:
-        log.warning("%d commands that waited expire: %s", len(waited), unsure)
-        await means.on_disk(means.ledger.forget_deadlines)  # first: what ends below makes the ledger look new
     due: list[Job] = []
     for entry in waited:
         job = recovered(entry)
-        if problem := unsure or _late(entry, means.clocks.now()):
+        if problem := _late(entry, means.clocks.now()):
             await end(means, job, "expired", problem, "late")
         elif entry.sequence <= resumed_at:
             await end(means, job, "refused", "given before a pause was lifted, and the guard was restarted", "order")
@@ -57,15 +67,15 @@ def _late(entry: Entry, now_s: float) -> str:
         return "waited for somebody's consent while the guard was restarted"
     deadline_s = entry.intent.deadline_s
     if not deadline_s:
-        return f"{_WAITED}: age unknown"
+        return "waited while the guard was restarted: age unknown"
     if deadline_s < now_s:
         return "deadline passed while the guard was restarted"
     waited_s = now_s - (deadline_s - entry.command.ttl_s)
     return f"waited {waited_s:.0f} s until the guard was started again" if waited_s > MOST_S else ""
 
 
-async def _unsure(bus: Bus, means: Means) -> str:
-    """Return why the ledger may be older than the stream, so that what waits there may have been carried out."""
+async def _older(bus: Bus, means: Means) -> str:
+    """Return why the ledger may be older than the stream; empty when it knows the newest outcome there."""
     try:
         last = await bus.newest(subjects.COMMANDS_STREAM, subjects.outcomes(bus.settings.gateway))
         if last is None:
@@ -73,6 +83,7 @@ async def _unsure(bus: Bus, means: Means) -> str:
         outcome = wire.decode(Outcome, last.data, last.headers.get(CONTENT_TYPE, wire.PROTOBUF))
         agent = subjects.agent_of_outcome(last.subject)
     except (UnavailableError, MalformedMessageError, InvalidInputError) as error:
-        return f"{_WAITED}, and whether it went out is not known: {error}"
+        return str(error)
     entry = await means.on_disk(means.ledger.entry, agent, outcome.command_id)
-    return "" if entry is not None and entry.phase == "done" else f"{_WAITED} with an older state"
+    is_known = entry is not None and entry.phase == "done"
+    return "" if is_known else f"the guard's state does not know the newest outcome, of command {outcome.command_id}"
