@@ -8,6 +8,7 @@ Source: design.md section 3.5; docs/decisions/0030-commands-that-wait-over-a-res
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from edgeagents import subjects
@@ -21,7 +22,7 @@ from services.guard.ledger import Entry
 
 log = logging.getLogger(__name__)
 
-MOST_S: Final = 30.0  # since it was received; who wanted it longer ago decides anew, on what is so now
+MOST_S: Final = 30.0  # from receipt until it goes out; who wanted it longer ago decides anew, on what is so now
 
 
 async def forget_unsure(bus: Bus, means: Means, *, is_lost: bool) -> None:
@@ -53,25 +54,34 @@ async def still_due(means: Means, waited: Sequence[Entry]) -> list[Job]:
     due: list[Job] = []
     for entry in waited:
         job = recovered(entry)
-        if problem := _late(entry, means.clocks.now()):
+        received_s = job.deadline_s - entry.command.ttl_s
+        job = replace(job, deadline_s=min(job.deadline_s, received_s + MOST_S))
+        if problem := _late(entry, job, means.clocks.now()):
             await end(means, job, "expired", problem, "late")
         elif entry.sequence <= resumed_at:
             await end(means, job, "refused", "given before a pause was lifted, and the guard was restarted", "order")
+        elif problem := _lease_problem(means, job):
+            await end(means, job, "refused", problem, "lease")
         else:
             due.append(job)
     return due
 
 
-def _late(entry: Entry, now_s: float) -> str:
+def _lease_problem(means: Means, job: Job) -> str:
+    """Return why its lease is not the same one still: its place in the stream alone does not tell that."""
+    table = means.desk.table
+    held = table.current(job.key)
+    return table.problem(job.key, job.session, job.command.epoch, held.epoch.revision + 1 if held else 0)
+
+
+def _late(entry: Entry, job: Job, now_s: float) -> str:
     if entry.phase == "waiting":
         return "waited for somebody's consent while the guard was restarted"
-    deadline_s = entry.intent.deadline_s
-    if not deadline_s:
+    if not entry.intent.deadline_s:
         return "waited while the guard was restarted: age unknown"
-    if deadline_s < now_s:
+    if entry.intent.deadline_s < now_s:
         return "deadline passed while the guard was restarted"
-    waited_s = now_s - (deadline_s - entry.command.ttl_s)
-    return f"waited {waited_s:.0f} s until the guard was started again" if waited_s > MOST_S else ""
+    return f"received more than {MOST_S:g} s before the guard was started again" if job.deadline_s < now_s else ""
 
 
 async def _older(bus: Bus, means: Means) -> str:

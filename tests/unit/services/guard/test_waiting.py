@@ -56,6 +56,7 @@ class Restart:
 @pytest.fixture
 def restart(rig: Rig) -> Restart:
     """Nothing waits yet."""
+    rig.grant(sequence=1)
     return Restart(rig)
 
 
@@ -74,7 +75,6 @@ async def test_carried_out_after_a_restart_it_passes_the_gate_and_expires_in_its
     restart: Restart,
 ) -> None:
     rig = restart.rig
-    rig.grant(sequence=1)
     restart.took_in("first", 5, value="21")
     restart.took_in("forbidden", 6, value="99")
     restart.took_in("last", 7, value="22")
@@ -90,7 +90,25 @@ async def test_carried_out_after_a_restart_it_passes_the_gate_and_expires_in_its
 async def test_what_was_received_long_ago_expires_however_long_it_may_live(restart: Restart) -> None:
     restart.took_in("long", 5, ttl_s=3600.0)
     restart.rig.clocks.now_s += MOST_S + 1
-    assert await restart.starts() == ([], {"long": ("expired", "waited 31 s until the guard was started again")})
+    assert await restart.starts() == (
+        [],
+        {"long": ("expired", "received more than 30 s before the guard was started again")},
+    )
+
+
+async def test_what_may_live_long_goes_out_soon_after_the_restart_or_not_at_all(restart: Restart) -> None:
+    restart.took_in("long", 5, ttl_s=3600.0)
+    restart.rig.clocks.now_s += 10
+    assert await restart.starts() == (["long"], {})
+    restart.rig.clocks.now_s += MOST_S
+    assert (await restart.rig.run(*restart.jobs))["long"][0] == "expired"
+
+
+async def test_a_lease_that_has_ended_since_or_is_anothers_by_now_lets_nothing_out(restart: Restart) -> None:
+    restart.took_in("waits", 5)
+    restart.rig.grant("heat", sequence=9)
+    went_on, told = await restart.starts()
+    assert (went_on, told["waits"][0], restart.rig.causes()) == ([], "refused", {"waits": "lease"})
 
 
 async def test_of_another_boot_or_after_a_clock_that_was_set_every_age_is_unknown(
