@@ -180,7 +180,7 @@ class Broker(MemoryBus):
         self.places[subject] = len(self.held)
         return len(self.held)
 
-    def newest(self, subject: str) -> int:
+    def newest_of(self, subject: str) -> int:
         return self.places.get(subject, 0)
 
     async def ensure_stream(self, name: str, captured: list[str], **options: Any) -> None:
