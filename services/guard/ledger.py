@@ -82,6 +82,7 @@ _ONE_MORE: Final = (
     "INSERT INTO late (device, resource, value, is_newest) VALUES (?, ?, ?, ?) ON CONFLICT (device, resource, value) "
     "DO UPDATE SET times = times + 1, is_newest = MAX(is_newest, excluded.is_newest)"
 )
+_MAY_BE_OUT: Final = -1.0  # in place of a deadline
 _ALL: Final = (1 << 63) - 1  # the highest place in a stream that SQLite holds
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -122,6 +123,11 @@ class Entry:
     def approver(self) -> str:
         """Who let it pass; empty when nobody had to."""
         return self.intent.approver
+
+    @property
+    def may_be_out(self) -> bool:
+        """Whether it may have gone out although the ledger, an older copy, says nothing of it."""
+        return self.intent.deadline_s < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +265,17 @@ class Ledger:
         row = self._db.execute(f"{_SELECT} WHERE c.agent = ? AND c.id = ?", (agent, command_id)).fetchone()
         return _entry(row) if row else None
 
-    def forget_deadlines(self) -> None:
-        """Have nothing that waits now go out after a restart: it is not certain any more that it may."""
-        self._write("UPDATE commands SET deadline_s = 0 WHERE phase != 'done' AND phase = 'received'", ())
+    def forget_deadlines(self, *, may_be_out: bool = False) -> None:
+        """Have nothing that waits now go out after a restart: it is not certain any more that it may.
+
+        Args:
+            may_be_out: it may have gone out already, since this ledger is a copy from before.
+        """
+        self._write(
+            "UPDATE commands SET deadline_s = MIN(COALESCE(deadline_s, 0), ?) "
+            "WHERE phase != 'done' AND phase IN ('received', 'waiting')",
+            (_MAY_BE_OUT if may_be_out else 0.0,),
+        )
 
     def unfinished(self) -> list[Entry]:
         """Return commands without an outcome, in stream order."""
@@ -463,7 +477,7 @@ _SELECT: Final = (
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     command, agent, sequence, phase, outcome, approver, before, deadline_s, boot, data_site_s, blocked = row
-    is_of_this_boot = deadline_s is not None and boot == _boot_id()
+    is_of_this_boot = deadline_s is not None and (boot == _boot_id() or deadline_s < 0)
     return Entry(
         Command.model_validate_json(command),
         agent,

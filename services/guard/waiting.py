@@ -35,12 +35,17 @@ async def forget_unsure(bus: Bus, means: Means, *, is_lost: bool) -> None:
         means: the guard's.
         is_lost: whether state was found lost or restored.
     """
-    if not any(entry.phase == "received" for entry in await means.on_disk(means.ledger.unfinished)):
+    if not any(entry.phase in ("received", "waiting") for entry in await means.on_disk(means.ledger.unfinished)):
         return
-    problem = "state was lost or restored" if is_lost else await _older(bus, means)
-    if problem:
-        log.warning("commands that waited when the guard was stopped expire: %s", problem)
+    try:
+        if not is_lost and await _knows_newest(bus, means):
+            return
+    except (UnavailableError, MalformedMessageError, InvalidInputError) as error:
+        log.warning("commands that waited when the guard was stopped expire: %s", error)
         await means.on_disk(means.ledger.forget_deadlines)
+        return
+    log.warning("commands that waited when the guard was stopped may have gone out: its state is older than the stream")
+    await means.on_disk(lambda: means.ledger.forget_deadlines(may_be_out=True))
 
 
 async def still_due(means: Means, waited: Sequence[Entry]) -> list[Job]:
@@ -56,7 +61,11 @@ async def still_due(means: Means, waited: Sequence[Entry]) -> list[Job]:
         job = recovered(entry)
         received_s = job.deadline_s - entry.command.ttl_s
         job = replace(job, deadline_s=min(job.deadline_s, received_s + MOST_S))
-        if problem := _late(entry, job, means.clocks.now()):
+        if entry.may_be_out:
+            await end(
+                means, job, "uncertain", "taken in before state was lost or restored: nobody knows whether it went out"
+            )
+        elif problem := _late(entry, job, means.clocks.now()):
             await end(means, job, "expired", problem, "late")
         elif entry.sequence <= resumed_at:
             await end(means, job, "refused", "given before a pause was lifted, and the guard was restarted", "order")
@@ -84,16 +93,17 @@ def _late(entry: Entry, job: Job, now_s: float) -> str:
     return f"received more than {MOST_S:g} s before the guard was started again" if job.deadline_s < now_s else ""
 
 
-async def _older(bus: Bus, means: Means) -> str:
-    """Return why the ledger may be older than the stream; empty when it knows the newest outcome there."""
-    try:
-        last = await bus.newest(subjects.COMMANDS_STREAM, subjects.outcomes(bus.settings.gateway))
-        if last is None:
-            return ""
-        outcome = wire.decode(Outcome, last.data, last.headers.get(CONTENT_TYPE, wire.PROTOBUF))
-        agent = subjects.agent_of_outcome(last.subject)
-    except (UnavailableError, MalformedMessageError, InvalidInputError) as error:
-        return str(error)
-    entry = await means.on_disk(means.ledger.entry, agent, outcome.command_id)
-    is_known = entry is not None and entry.phase == "done"
-    return "" if is_known else f"the guard's state does not know the newest outcome, of command {outcome.command_id}"
+async def _knows_newest(bus: Bus, means: Means) -> bool:
+    """Say whether the ledger knows the newest outcome of the stream, so that it is no older copy.
+
+    Raises:
+        UnavailableError: the broker does not tell.
+        MalformedMessageError: what it tells is none.
+        InvalidInputError: nor its subject.
+    """
+    last = await bus.newest(subjects.COMMANDS_STREAM, subjects.outcomes(bus.settings.gateway))
+    if last is None:
+        return True
+    outcome = wire.decode(Outcome, last.data, last.headers.get(CONTENT_TYPE, wire.PROTOBUF))
+    entry = await means.on_disk(means.ledger.entry, subjects.agent_of_outcome(last.subject), outcome.command_id)
+    return entry is not None and entry.phase == "done"
