@@ -240,18 +240,17 @@ class Streams:
         Raises:
             UnavailableError: the broker did not answer.
         """
-        with _translated(f"last message of {subject}"), contextlib.suppress(nats.js.errors.NotFoundError):
-            raw = await finished(self.js.get_last_msg(stream, subject, direct=True))
-            return StoredMessage(subject, raw.data or b"", dict(raw.headers or {}), stream, int(raw.seq or 0), 0)
-        return None
+        return await self._last(stream, subject, direct=True)
 
     async def newest(self, stream: str, pattern: str) -> StoredMessage | None:
         """Return the newest message of any subject of a pattern; else like `last`."""
-        with _translated(f"newest message of {pattern}"), contextlib.suppress(nats.js.errors.NotFoundError):
-            raw = await finished(self.js.get_last_msg(stream, pattern))
-            return StoredMessage(
-                raw.subject or "", raw.data or b"", dict(raw.headers or {}), stream, int(raw.seq or 0), 0
-            )
+        return await self._last(stream, pattern, direct=False)  # directly only one subject can be asked for
+
+    async def _last(self, stream: str, subject: str, *, direct: bool) -> StoredMessage | None:
+        with _translated(f"last message of {subject}"), contextlib.suppress(nats.js.errors.NotFoundError):
+            raw = await finished(self.js.get_last_msg(stream, subject, direct=direct))
+            own = raw.subject or subject
+            return StoredMessage(own, raw.data or b"", dict(raw.headers or {}), stream, int(raw.seq or 0), 0)
         return None
 
     async def last_sequence(self, stream: str) -> int:

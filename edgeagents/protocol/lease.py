@@ -64,9 +64,12 @@ class LeaseTable:
         """Return the lease that holds for a command of this stream sequence, None when there was none yet."""
         return next((lease for lease in reversed(self.leases.get(key, ())) if lease.epoch.revision < sequence), None)
 
-    def problem(self, key: Key, session: Session, epoch: Epoch, sequence: int) -> str:
-        """Return why a command of this session, epoch and place in the stream is not covered; empty when it is."""
-        lease = self.at(key, sequence)
+    def problem(self, key: Key, session: Session, epoch: Epoch, sequence: int | None) -> str:
+        """Return why a command of this session, epoch and place in the stream is not covered; empty when it is.
+
+        `sequence` None: it has waited, and the lease that holds now must be the same one still.
+        """
+        lease = self.current(key) if sequence is None else self.at(key, sequence)
         if lease is None or lease.session is None:
             return f"nobody holds the lease of {key[0]}/{key[1]}: ask for it first"
         if lease.session != session:

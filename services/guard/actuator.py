@@ -172,10 +172,8 @@ class Actuator:
 
     def _lease_problem(self, job: Job) -> Objection | None:
         table = self._means.desk.table
-        # Where somebody took their time, the lease must be the same one still.
-        held = table.current(job.key) if job.has_waited else None
-        last = job.sequence if not job.has_waited else held.epoch.revision + 1 if held else 0
-        return _objection("lease", table.problem(job.key, job.session, job.command.epoch, last))
+        at = None if job.has_waited else job.sequence
+        return _objection("lease", table.problem(job.key, job.session, job.command.epoch, at))
 
     # --- after a crash -----------------------------------------------------------------------------
 

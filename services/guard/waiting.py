@@ -69,18 +69,11 @@ async def still_due(means: Means, waited: Sequence[Entry]) -> list[Job]:
             await end(means, job, "expired", problem, "late")
         elif entry.sequence <= resumed_at:
             await end(means, job, "refused", "given before a pause was lifted, and the guard was restarted", "order")
-        elif problem := _lease_problem(means, job):
+        elif problem := means.desk.table.problem(job.key, job.session, entry.command.epoch, None):
             await end(means, job, "refused", problem, "lease")
         else:
             due.append(job)
     return due
-
-
-def _lease_problem(means: Means, job: Job) -> str:
-    """Return why its lease is not the same one still: its place in the stream alone does not tell that."""
-    table = means.desk.table
-    held = table.current(job.key)
-    return table.problem(job.key, job.session, job.command.epoch, held.epoch.revision + 1 if held else 0)
 
 
 def _late(entry: Entry, job: Job, now_s: float) -> str:
