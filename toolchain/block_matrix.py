@@ -80,6 +80,8 @@ def matrix_of(tensor: Tensor, name: str, quantise: Quantise) -> Matrix:
     if quantise == "exact":
         matrix = _exact(tensor, name)
         _check_finite(matrix.scales if isinstance(matrix, BlockMatrix) else matrix, name)
+        if isinstance(matrix, BlockMatrix) and matrix.offsets is not None:
+            _check_finite(matrix.offsets, name)
         return matrix
     dense = dense_of(tensor, name)
     if quantise == "f32":

@@ -40,6 +40,7 @@ from toolchain.tokenizer import Vocabulary, vocabulary_of
 from toolchain.weights_file import WeightsFile
 
 Activations = Literal["int8", "float32"]
+MOST_NAME = 200  # characters, as a manifest allows
 LEVELS: dict[Activations, int] = {"int8": INT8_ACTIVATIONS, "float32": FLOAT_ACTIVATIONS}
 
 
@@ -63,9 +64,9 @@ def export(source: Path, target: Path, form: Form, told: Callable[[float], None]
     weights = weights_of(source)
     if source.is_dir() or source.suffix == ".safetensors":
         file, vocabulary = read_folder(source)
-        shape, name = llama_shape(file), weights.parent.resolve().name
+        shape, name = llama_shape(file), weights.parent.resolve().name[:MOST_NAME]
     else:
-        file, name = read_gguf(source), source.stem
+        file, name = read_gguf(source), source.stem[:MOST_NAME]
         shape = llama_shape(file)
         vocabulary = vocabulary_of(file.metadata, shape.vocab)
     with new_folder(target) as folder:

@@ -12,6 +12,7 @@ Source: GGUF specification, version 3 (ggml, docs/gguf.md).
 import mmap
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,7 +116,12 @@ class _Cursor:
                 raise _BadFile(f"tensor {name!r} is there twice")
             heads[name] = self.head(name)
         start = -(-self.at // alignment) * alignment
-        return {name: self.tensor(name, *head, start, alignment) for name, head in heads.items()}
+        found = {name: self.tensor(name, *head, start, alignment) for name, head in heads.items()}
+        places = sorted((head[2], head[2] + found[name].data.nbytes, name) for name, head in heads.items())
+        for (_, end, name), (begin, _, other) in pairwise(places):
+            if begin < end:
+                raise _BadFile(f"tensors {name!r} and {other!r} lie over each other")
+        return found
 
     def head(self, name: str) -> tuple[GGMLQuantizationType, tuple[int, ...], int]:
         dimensions = self.scalar("<I")

@@ -15,8 +15,9 @@ from toolchain.gguf_file import GgufFile
 MOST = 1 << 20  # no dimension of a model that a gateway runs is above this
 MOST_CONTEXT = 1 << 17  # its table of rotations must fit a gateway
 SCALES = ("llama.rope.scaling.factor", "llama.rope.scale_linear", "llama.rope.scaling.attn_factor")  # with no type, too
+USUAL = {"llama.attention.causal": True, "llama.attention.sliding_window": 0, "llama.logit_scale": 0.0}
 UNSCALED = (1, 0)  # 0: none is given
-HEAD_STEP = 8  # the attention kernel takes head sizes in steps of 8
+HEAD_STEP = 16  # the attention kernel takes head sizes in steps of 16
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def llama_shape(file: GgufFile) -> LlamaShape:
     )
     if is_scaled or "llama.expert_count" in file.metadata:
         raise ModelFileError("scaled rotary embeddings and experts are not supported: take a plain Llama-type model")
+    if any(file.metadata.get(key, usual) != usual for key, usual in USUAL.items()):
+        raise ModelFileError(f"{', '.join(USUAL)}: a model that sets one of them is not supported")
     shape = _read(file.metadata, file)
     _check_heads(shape, int_of(file.metadata, "llama.rope.dimension_count", default=shape.head_dim))
     _check_tensors(file, shape)

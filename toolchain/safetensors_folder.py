@@ -12,7 +12,7 @@ Source: safetensors format; Hugging Face transformers, LlamaConfig; llama.cpp, c
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,9 +22,11 @@ from gguf.constants import GGMLQuantizationType as Kind
 from tokenizers import Tokenizer
 
 from edgeagents.errors import ModelFileError, NotFoundError
+from edgeagents.inference.language import PROBE
+from edgeagents.inference.vocabulary import panics_told
 from toolchain.gguf_file import GgufFile, Tensor
 from toolchain.llama_shape import int_of
-from toolchain.tokenizer import Vocabulary, given
+from toolchain.tokenizer import Vocabulary, given, is_special
 
 WEIGHTS: Final = "model.safetensors"
 MOST_WEIGHTS_BYTES: Final = 4 << 30  # they are in memory twice while they are read
@@ -91,6 +93,9 @@ def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     is_scaled = bool(config.get("rope_scaling")) or rope.get("rope_type", rope.get("type", "default")) != "default"
     if is_scaled or config.get("attention_bias") or config.get("mlp_bias"):
         raise ModelFileError("scaled rotary embeddings and biases are not supported: take a plain Llama-type model")
+    part = config.get("partial_rotary_factor", rope.get("partial_rotary_factor"))
+    if part not in (None, 1) or (config.get("sliding_window") and config.get("use_sliding_window") is not False):
+        raise ModelFileError("heads rotated in part and attention to the nearest tokens alone are not supported")
     if config.get("hidden_act", "silu") != "silu":
         raise ModelFileError(f"hidden_act {config['hidden_act']!r} is not supported: only 'silu' is")
     found: dict[str, Any] = {"general.architecture": "llama"}
@@ -182,24 +187,35 @@ def _vocabulary(folder: Path, config: Mapping[str, Any], size: int) -> Vocabular
     decoder = description.get("decoder")
     if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
         raise ModelFileError(f"{path}: only byte-level tokenizers are supported")
+    own, generation = _json(folder / "tokenizer_config.json"), _json(folder / "generation_config.json", needed=False)
+    ends, template = _ids(generation.get("eos_token_id", config.get("eos_token_id")), size), _template(folder, own)
+    bos, pad = _ids(config.get("bos_token_id"), size), _ids(config.get("pad_token_id"), size)
+    _keep_from_texts(description, {*ends, *bos}, template)
     try:
-        tokenizer = Tokenizer.from_str(json.dumps(description))
+        with panics_told():
+            tokenizer = Tokenizer.from_str(json.dumps(description))
+            tokenizer.decode(tokenizer.encode(PROBE, add_special_tokens=False).ids)
     except Exception as error:  # tokenizers raises bare Exception
         raise ModelFileError(f"{path}: not a tokenizer: {str(error)[:200]}") from error
     if sorted(tokenizer.get_vocab().values()) != list(range(size)):
         raise ModelFileError(f"{path}: its {tokenizer.get_vocab_size()} tokens are not the {size} of the model")
     special = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    own, generation = _json(folder / "tokenizer_config.json"), _json(folder / "generation_config.json", needed=False)
-    ends = _ids(generation.get("eos_token_id", config.get("eos_token_id")), size)
     if not ends:
         raise ModelFileError(f"{folder}: eos_token_id is missing: nothing would end an answer")
-    bos, pad = _ids(config.get("bos_token_id"), size), _ids(config.get("pad_token_id"), size)
-    wants_bos, template = own.get("add_bos_token") is True, _template(folder, own)
+    wants_bos = own.get("add_bos_token") is True
     return Vocabulary(
         tokenizer, template, special, ends, bos[0] if bos and wants_bos else None, pad[0] if pad else None,
         given("bos_token", _word(own, "bos_token", tokenizer, bos), special, template),
         given("eos_token", _word(own, "eos_token", tokenizer, ends), special, template),
     )  # fmt: skip
+
+
+def _keep_from_texts(description: Mapping[str, Any], ids: Collection[int], template: str) -> None:
+    """Make special, in place, what ends an answer or parts a conversation: other added tokens are found in texts."""
+    added = description.get("added_tokens")
+    for token in added if isinstance(added, list) else ():
+        if isinstance(token, dict) and isinstance(word := token.get("content"), str):
+            token["special"] = bool(token.get("special")) or token.get("id") in ids or is_special(word, template)
 
 
 def _word(own: Mapping[str, Any], name: str, tokenizer: Tokenizer, ids: Sequence[int]) -> str:

@@ -15,9 +15,10 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from edgeagents.errors import ModelFileError
+from edgeagents.inference.vocabulary import parts_a_conversation
 from toolchain.llama_shape import int_of
 
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types of GGUF; nothing else is in byte-level vocabularies
+KINDS = NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types of GGUF; nothing else is in byte-level vocabularies
 ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>")  # llama.cpp stops at each of them
 MOST_MERGE_PARTS = 2
 
@@ -71,18 +72,24 @@ def vocabulary_of(metadata: dict[str, Any], size: int) -> Vocabulary:
     kinds = metadata.get("tokenizer.ggml.token_type")
     if len(tokens) != size or len(set(tokens)) != size:
         raise ModelFileError(f"{len(tokens)} tokens, {len(set(tokens))} of them different: the model has {size}")
-    if not isinstance(kinds, list) or len(kinds) != size or not set(kinds) <= {NORMAL, CONTROL, USER_DEFINED}:
+    if "" in tokens:
+        raise ModelFileError(f"token {tokens.index('')} is empty: any text would be full of it")
+    if not isinstance(kinds, list) or len(kinds) != size or any(kind not in KINDS for kind in kinds):
         raise ModelFileError(f"tokenizer.ggml.token_type must say normal, control or user-defined of {size} tokens")
     tokenizer = _tokenizer(metadata, tokens)
-    special = {token: number for number, token in enumerate(tokens) if kinds[number] == CONTROL}
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    own = [token for number, token in enumerate(tokens) if kinds[number] == USER_DEFINED]
-    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in own])
-    eos = _id(metadata, "eos", size)
+    eos, bos, template = _id(metadata, "eos", size), _id(metadata, "bos", size), _template(metadata)
     if eos is None:
         raise ModelFileError("tokenizer.ggml.eos_token_id is missing: nothing would end an answer")
+    # Some files have their roles and ends among the user-defined: those are found in any text, and must not be.
+    own = [token for number, token in enumerate(tokens) if kinds[number] == USER_DEFINED]
+    kept = {token for token in own if is_special(token, template)} | {tokens[at] for at in (eos, bos) if at is not None}
+    special = {
+        token: number for number, token in enumerate(tokens)
+        if kinds[number] == CONTROL or (kinds[number] == USER_DEFINED and token in kept)
+    }  # fmt: skip
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in own if token not in special])
     ends = (eos, *(special[end] for end in ENDS if end in special and special[end] != eos))
-    bos, template = _id(metadata, "bos", size), _template(metadata)
     # llama.cpp adds one unasked for other kinds of tokenizers only.
     wants_bos = metadata.get("tokenizer.ggml.add_bos_token", False) is True
     return Vocabulary(
@@ -90,6 +97,11 @@ def vocabulary_of(metadata: dict[str, Any], size: int) -> Vocabulary:
         given("bos_token", "" if bos is None else tokens[bos], special, template),
         given("eos_token", tokens[eos], special, template),
     )  # fmt: skip
+
+
+def is_special(word: str, template: str) -> bool:
+    """Return whether an added token is kept from what people write, even if its file does not call it special."""
+    return word in ENDS or parts_a_conversation(word, template)
 
 
 def given(name: str, word: str, special: Mapping[str, int], template: str) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 from edgeagents.errors import EdgeAgentsError, UnavailableError
 from edgeagents.inference.engine import Engine
+from edgeagents.inference.vocabulary import panics_told
 from edgeagents.memory import give_back
 
 log = logging.getLogger(__name__)
@@ -81,12 +82,16 @@ class Shelf:
             log.warning("%s; looking again every %g s", why, self._look_again_s)
         self._why = why
 
+    def _loaded(self) -> Engine:
+        with panics_told():
+            return self._load(self.folder)
+
     async def _try(self) -> None:
         if self._engine is not None:
             await self._let_go()
             give_back()
         try:
-            engine = await asyncio.to_thread(self._load, self.folder)
+            engine = await asyncio.to_thread(self._loaded)
         except EdgeAgentsError as error:
             self._tell(str(error))
             return

@@ -19,12 +19,19 @@ from pydantic import BaseModel, Field, ValidationError
 from edgeagents.errors import InvalidInputError, ModelFileError, TooLargeError
 from edgeagents.inference.folder import ModelFolder
 from edgeagents.inference.language import Vocabulary
+from edgeagents.inference.vocabulary import parts_a_conversation
 from edgeagents.model.completion import ChatMessage
 
 CHAT: Final = "chat_template.json"
 MOST_CHARACTERS: Final = 1 << 20
 Message: TypeAlias = ChatMessage
 _BEGIN, _END = "\ue000", "\ue001"  # of a stand-in; private use, so no template writes them
+# What is left of one that was cut, or written as JSON or for URLs.
+_BROKEN: Final = (_BEGIN, _END, "\\ue000", "%EE%80%80")
+_LOST: Final = "the model's chat template cuts, encodes or leaves out what is said: it cannot be used"
+_RENDER_ERRORS: Final = (
+    TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError,
+)  # fmt: skip
 
 
 class _File(BaseModel):
@@ -84,7 +91,8 @@ class Chat:
         """Return the chat of a model.
 
         Raises:
-            InvalidInputError: its file cannot be read, or names tokens that its vocabulary does not have.
+            InvalidInputError: its file cannot be read, names tokens that its vocabulary does not have, or not one that
+                parts a conversation: then whoever writes it in a text could speak for somebody else.
             ModelFileError: it has no template.
         """
         file = folder.file(CHAT)
@@ -95,6 +103,12 @@ class Chat:
         for word, number in found.special_tokens.items():
             if vocabulary.tokenizer.token_to_id(word) != number:
                 raise InvalidInputError(f"{file}: {word!r} is not token {number} of this tokenizer")
+        for number, token in vocabulary.tokenizer.get_added_tokens_decoder().items():
+            is_one = number in found.eos_ids or parts_a_conversation(token.content, found.template)
+            if is_one and found.special_tokens.get(token.content) != number:
+                raise InvalidInputError(
+                    f"{file}: {token.content!r:.80} parts a conversation, but is no special token: import it again"
+                )
         bos = found.word(found.bos_token, found.bos_id)
         eos = found.word(found.eos_token, found.eos_ids[0] if found.eos_ids else None)
         if unknown := {bos, eos} - {"", *found.special_tokens}:
@@ -112,11 +126,16 @@ class Chat:
         """
         if sum(len(message.content) for message in messages) > MOST_CHARACTERS:
             raise TooLargeError(f"a conversation of more than {MOST_CHARACTERS} characters")
-        standing = [{"role": message.role, "content": f"{_BEGIN}{at}{_END}"} for at, message in enumerate(messages)]
+        standing = [
+            {"role": message.role, "content": f"{_BEGIN}{at}{_END}" if message.content else ""}
+            for at, message in enumerate(messages)
+        ]
         try:
             text = self._template.render(messages=standing, add_generation_prompt=is_answered)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-            raise InvalidInputError(f"the model's chat template cannot write this down: {error}") from error
+        except _RENDER_ERRORS as error:
+            raise InvalidInputError(f"the model's chat template cannot write this down: {error!r:.300}") from error
+        if text.strip() and standing and standing[-1]["content"] not in text:
+            raise InvalidInputError(_LOST)
         found, plain = list[int](), ""
         for part in self._parts.split(text):
             if part in self._special:
@@ -124,6 +143,8 @@ class Chat:
                 plain = ""
             elif part.startswith(_BEGIN) and part.endswith(_END):
                 plain += messages[int(part[1:-1])].content
+            elif any(sign in part for sign in _BROKEN):
+                raise InvalidInputError(_LOST)
             else:
                 plain += part
         found += self._vocabulary.encode(plain)
@@ -141,7 +162,10 @@ class Chat:
         whole = self.tokens(messages)
         if not constant:
             return whole, 0
-        first = self.tokens(messages[:constant], is_answered=False)
+        try:
+            first = self.tokens(messages[:constant], is_answered=False)
+        except InvalidInputError:  # some templates write no beginning alone: nothing of it is kept then
+            return whole, 0
         same = next((at for at, pair in enumerate(zip(first, whole, strict=False)) if pair[0] != pair[1]), len(first))
         return whole, min(same, len(whole))
 

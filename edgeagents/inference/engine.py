@@ -243,7 +243,7 @@ class Engine:
                 began_s = self._now()
                 found = self._loop.step()
                 self._measure(found, began_s, self._now())
-        except Exception as error:  # whatever it was, those who wait must hear of it
+        except BaseException as error:  # whatever it was, a panic too: those who wait must hear of it
             log.exception("the language model has stopped")
             self.failure = f"{type(error).__name__}: {error}"[:300]
         with self._changed:

@@ -10,10 +10,12 @@ Source: design.md section 6.
 import hashlib
 import json
 import mmap
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,6 +26,8 @@ MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
 MOST_MANIFEST_BYTES: Final = 1 << 20
 MOST_GRAPH_BYTES: Final = 2 << 30  # what protobuf allows
+MOST_ZERO: Final = 1 << 32  # no integer of an output is above this
+Mark: TypeAlias = tuple[int, int, int, int]  # what tells a file from another one, or from itself after a change
 
 
 class Entry(BaseModel):
@@ -41,7 +45,7 @@ class Quantised(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     scale: float = Field(gt=0, allow_inf_nan=False)
-    zero_point: int = 0
+    zero_point: int = Field(0, ge=-MOST_ZERO, le=MOST_ZERO)
 
 
 class Manifest(BaseModel):
@@ -58,21 +62,35 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder whose files are what its manifest says; `digest` names the model, whatever the folder is called."""
+    """A folder whose files are what its manifest says; `digest` names the model, whatever the folder is called.
+
+    Who replaces a model in use puts another folder in its place: weights are mapped, and what is written into them is
+    computed with, or ends the process when it makes them shorter.
+    """
 
     path: Path
     manifest: Manifest
     digest: str
+    marks: Mapping[str, Mark]
 
     def file(self, name: str) -> Path:
         """Return where a file of the model lies.
 
         Raises:
             NotFoundError: the manifest does not name it.
+            InvalidInputError: it was changed since it was checked.
         """
         if name not in self.manifest.files:
             raise NotFoundError(f"model {self.path}: {MANIFEST} names no file {name!r}")
-        return self.path / name
+        file = self.path / name
+        if _mark(file) != self.marks[name]:
+            raise InvalidInputError(f"{file}: was changed while the model was being loaded; try again")
+        return file
+
+    def check_unchanged(self) -> None:
+        """Return if all files are those that were checked; InvalidInputError: one was changed since."""
+        for name in self.manifest.files:
+            self.file(name)
 
     def graph(self, name: str) -> Path:
         """Return where an ONNX file lies whose tensors are all within this folder, and of this model.
@@ -116,9 +134,8 @@ def open_folder(path: Path, digest: str = "") -> ModelFolder:
         raise InvalidInputError(f"{path / MANIFEST}: not a manifest: {str(error)[:300]}") from error
     if manifest.format != FORMAT:
         raise InvalidInputError(f"{path / MANIFEST}: format {manifest.format}, this version reads {FORMAT}")
-    for name, entry in manifest.files.items():
-        _check(path, name, entry)
-    return ModelFolder(path, manifest, found)
+    marks = {name: _check(path, name, entry) for name, entry in manifest.files.items()}
+    return ModelFolder(path, manifest, found, marks)
 
 
 def write_manifest(path: Path, name: str, source: Any, more: Mapping[str, Any] | None = None) -> Manifest:
@@ -146,21 +163,36 @@ def _mapped(file: Path) -> mmap.mmap | bytes:
 def _manifest_bytes(path: Path) -> bytes:
     file = path / MANIFEST
     try:
-        if file.stat().st_size > MOST_MANIFEST_BYTES:
+        if not stat.S_ISREG(file.lstat().st_mode):
+            raise InvalidInputError(f"{file}: no plain file")
+        with file.open("rb") as opened:
+            raw = opened.read(MOST_MANIFEST_BYTES + 1)
+        if len(raw) > MOST_MANIFEST_BYTES:
             raise InvalidInputError(f"{file}: larger than {MOST_MANIFEST_BYTES} bytes: not a manifest")
-        return file.read_bytes()
+        return raw
     except FileNotFoundError as error:
         raise NotFoundError(f"no model in {path}: make one with `make model`") from error
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}: may this service read it?") from error
 
 
-def _check(path: Path, name: str, entry: Entry) -> None:
-    if not name or name != Path(name).name or name in (".", ".."):
+def _mark(file: Path) -> Mark | None:
+    """Return what tells a file from another one; None: there is none, or no plain one."""
+    try:
+        found = os.lstat(file)
+    except (OSError, ValueError):  # a name with a NUL is none
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _check(path: Path, name: str, entry: Entry) -> Mark:
+    """Return a file's mark, taken before it was read: what is written into it meanwhile, or later, changes it."""
+    if not name or name != Path(name).name or name in (".", "..") or "\0" in name:
         raise InvalidInputError(f"{path / MANIFEST}: {name!r} is no name of a file in this folder")
     file = path / name
     try:
-        if file.is_symlink() or not file.is_file():
+        mark = _mark(file)
+        if mark is None:
             raise InvalidInputError(f"{file}: missing, or no plain file")
         size = file.stat().st_size
         if size != entry.size_bytes:
@@ -171,3 +203,4 @@ def _check(path: Path, name: str, entry: Entry) -> None:
     if found != entry.sha256:
         raise InvalidInputError(f"{file}: its SHA-256 is {found[:12]}…, its manifest says {entry.sha256[:12]}…: "
                                 "it was changed since it was made; make it again")  # fmt: skip
+    return mark

@@ -287,6 +287,9 @@ class Loop:
     def _write(self, text: _Text, logits: Floats, found: list[Written | Finished]) -> None:
         """Choose the token that follows; with it comes what follows it in any case."""
         request, rule = text.request, text.request.constraint
+        if not np.isfinite(logits.max()):
+            self._finish(text, "failed", found, "what the model gives are no numbers: its weights are damaged")
+            return
         if request.spelled:
             token = request.spelled[len(text.tokens)]
             self._take(text, [token], log_probability(logits, token), found)

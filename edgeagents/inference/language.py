@@ -5,8 +5,9 @@ extends in place, so nothing is copied between tokens; the rows in use are alway
 `n` texts is one run over the first `n` rows. Copying a row, or a part of one, costs 45 KiB a token for SmolLM2-135M.
 
 onnxruntime multiplies one row of activations by 4-bit weights in another order than several rows, so what a text says
-could hang on how many others are written with it. A steady decoder never computes a token of one row alone: an idle
-one goes along. That costs some speed where only one text is written, and makes decisions repeatable.
+could hang on how many others are written with it. A steady decoder never writes a token of one row alone: an idle
+one goes along. That costs some speed where only one text is written, and makes decisions repeatable. Attention, too,
+reads one token in another order than several: no piece of a prompt is one token (`prefix.py`).
 
 Source: onnxruntime contrib operator GroupQueryAttention, past and present in one buffer; IO binding.
 """
@@ -28,13 +29,14 @@ from edgeagents.errors import InvalidInputError, TooLargeError, UnavailableError
 from edgeagents.inference import machine
 from edgeagents.inference.folder import ModelFolder
 from edgeagents.inference.session import ORT_ERRORS, Port, Session
-from edgeagents.inference.vocabulary import METADATA, vocabulary_digest
+from edgeagents.inference.vocabulary import METADATA, panics_told, vocabulary_digest
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Block: TypeAlias = Floats  # keys and values of some tokens of a row: (layers, 2, kv_heads, tokens, head_dim)
 CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer.json"
 MOST_ROWS: Final = 16
+PROBE: Final = "On 21.5 °C, 开"  # a tokenizer that is damaged may load, and fail at its first text
 
 
 class LanguageConfig(BaseModel):
@@ -66,11 +68,13 @@ class Vocabulary:
         """Return the vocabulary of a model.
 
         Raises:
-            InvalidInputError: it cannot be read, or its tokens are not numbered as the rows of the model.
+            InvalidInputError: it cannot be read or takes no text, or its tokens are not numbered as the model's rows.
         """
         file = folder.file(TOKENIZER)
         try:
-            tokenizer = Tokenizer.from_file(str(file))
+            with panics_told():
+                tokenizer = Tokenizer.from_file(str(file))
+                tokenizer.decode(tokenizer.encode(PROBE, add_special_tokens=False).ids)
         except Exception as error:  # tokenizers raises bare Exception
             raise InvalidInputError(f"{file}: not a tokenizer: {str(error)[:200]}") from error
         if sorted(tokenizer.get_vocab().values()) != list(range(size)):
@@ -78,15 +82,25 @@ class Vocabulary:
                 f"{file}: knows {tokenizer.get_vocab_size()} tokens, not 0 to {size - 1} as the model: it is another "
                 "model's"
             )
-        # How a text was once cut or filled up for training is no way to read one.
+        # How a text was once cut, filled up or parted by chance for training is no way to read one.
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        if getattr(tokenizer.model, "dropout", None) is not None:
+            tokenizer.model.dropout = None
         tokenizer.encode_special_tokens = True
         return cls(tokenizer)
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of plain text: what reads like a special token in it is text like any other."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        """Return the tokens of plain text: what reads like a special token in it is text like any other.
+
+        Raises:
+            InvalidInputError: the tokenizer cannot take it.
+        """
+        try:
+            with panics_told():
+                return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise InvalidInputError(f"the model's tokenizer cannot take this text: {str(error)[:200]}") from error
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, special ones left out."""
@@ -347,8 +361,14 @@ def _pages(size: int) -> mmap.mmap:
     """Return zeros of which only the pages that are written to take memory.
 
     numpy asks the kernel for pages of 2 MiB: then the first tokens of a row, 64 KiB in each layer, take all of it.
+
+    Raises:
+        UnavailableError: there are not so many.
     """
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise UnavailableError(f"no memory left: {size >> 20} MiB for keys and values: {error.strerror}") from error
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memory

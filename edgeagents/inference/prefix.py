@@ -26,9 +26,17 @@ SPARED_SHARE: Final = 0.5  # of the budget; the rest is what new constant parts 
 
 
 def pieces(tokens: Sequence[int], kept: int, size: int = PIECE_TOKENS) -> list[Piece]:
-    """Return a prompt in pieces, with bounds at each `size` tokens and at `kept`, where its constant part ends."""
-    bounds = sorted({*range(0, len(tokens), size), min(max(kept, 0), len(tokens)), len(tokens)})
-    return [tuple(tokens[start:stop]) for start, stop in pairwise(bounds)]
+    """Return a prompt in pieces, with bounds at each `size` tokens and at `kept`, where its constant part ends.
+
+    No piece but that of a whole prompt is one token, which would be computed in another order than among others: a
+    bound before a single token goes one token back.
+    """
+    bounds = [len(tokens)]
+    for bound in sorted({*range(size, len(tokens), size), min(kept, len(tokens))}, reverse=True):
+        before = bound - 1 if bounds[-1] - bound == 1 else bound
+        if before > 1 and bounds[-1] > before:
+            bounds.append(before)
+    return [tuple(tokens[start:stop]) for start, stop in pairwise([0, *reversed(bounds)]) if stop]
 
 
 @dataclass(slots=True, eq=False)

@@ -65,5 +65,5 @@ def _by_chance(values: npt.NDArray[np.float32], how: Sampling, chance: np.random
     if how.top_p < 1:
         falling = np.argsort(-likely, kind="stable")
         before = np.cumsum(likely[falling]) - likely[falling]
-        likely[falling[before >= how.top_p * likely.sum()]] = 0.0
+        likely[falling[1:][before[1:] >= how.top_p * likely.sum()]] = 0.0  # never the first: one must be left
     return int(order[chance.choice(len(order), p=likely / likely.sum())])

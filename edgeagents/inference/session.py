@@ -91,6 +91,10 @@ class Session:
             raise InvalidInputError(f"model {file}: cannot be loaded: {_short(error)}") from error
         except KeyError as error:
             raise InvalidInputError(f"model {file}: has an input or output of type {error}: not supported") from error
+        folder.check_unchanged()  # onnxruntime opened the files by their names, after they were checked
+        for name in folder.manifest.outputs:
+            if (port := self.outputs.get(name)) is None or not np.issubdtype(port.dtype, np.integer):
+                raise InvalidInputError(f"model {folder.path}: a scale is given for {name!r}, no output of integers")
 
     def expect(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         """Check that the graph has these, named, typed and shaped so; free sizes may have any name.
@@ -141,7 +145,7 @@ class Session:
 
 def dequantised(values: npt.NDArray[Any], scale: float, zero_point: int) -> npt.NDArray[np.float32]:
     """Return the real numbers that integers stand for: (values - zero_point) * scale, shaped like `values`."""
-    return ((values.astype(np.int64) - zero_point) * scale).astype(np.float32)
+    return ((values.astype(np.float64) - zero_point) * scale).astype(np.float32)
 
 
 def _check_shape(port: Port, shape: tuple[int, ...], sizes: dict[str, int]) -> None:

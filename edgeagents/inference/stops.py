@@ -20,10 +20,11 @@ class StopWords:
         if self.is_met:
             return ""
         held = self._held + text
-        found = [at for at in (held.find(word) for word in self._words) if at >= 0]
+        # The one that is whole first, whatever else may have begun before it: so it does not hang on how text comes.
+        found = [(at + len(word), at) for word in self._words if (at := held.find(word)) >= 0]
         if found:
             self.is_met, self._held = True, ""
-            return held[: min(found)]
+            return held[: min(found)[1]]
         keep = max((_begun(held, word) for word in self._words), default=0)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]

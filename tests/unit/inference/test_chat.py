@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from edgeagents.errors import InvalidInputError, ModelFileError, TooLargeError
 from edgeagents.inference import chat as chat_module
@@ -63,6 +64,20 @@ def test_the_constant_part_is_what_does_not_change_with_what_follows() -> None:
     assert CHAT.prompt(first)[1] == 0
 
 
+def test_a_template_sees_which_contents_are_empty() -> None:
+    template = (
+        "{% for message in messages %}{% if message.content %}{{ '<user>' + message.content }}{% endif %}{% endfor %}"
+    )
+    chat = Chat(template, SPECIAL, WORDS)
+    assert chat.tokens(said(("user", ""), ("user", "x"))) == [SPECIAL["<user>"], *b"x"]
+
+
+def test_a_template_that_writes_no_beginning_alone_still_writes_the_whole() -> None:
+    refuses = "{% if messages[-1].role == 'system' %}{{ raise_exception('no question') }}{% endif %}"
+    messages = said(("system", "brief"), ("user", "cold"))
+    assert Chat(refuses + TEMPLATE, SPECIAL, WORDS).prompt(messages, 1) == (CHAT.prompt(messages)[0], 0)
+
+
 @pytest.mark.parametrize(
     ("template", "text"),
     [
@@ -73,6 +88,12 @@ def test_the_constant_part_is_what_does_not_change_with_what_follows() -> None:
         ("{{ messages.__class__.__mro__ }}", "cannot write this down"),
         ("{{ missing.name }}", "cannot write this down"),
         ("{{ 1 / 0 }}", "cannot write this down"),
+        ("{{ 5 | xmlattr }}", "cannot write this down"),
+        ("{{ 'a' * 99999999999999 }}", "cannot write this down"),
+        ("{% for message in messages %}{{ message.content | tojson }}{% endfor %}", "cuts, encodes or leaves out"),
+        ("{% for message in messages %}{{ message.content | urlencode }}{% endfor %}", "cuts, encodes or leaves out"),
+        ("{% for message in messages %}{{ message.content[:2] }}{% endfor %}", "cuts, encodes or leaves out"),
+        ("{% for message in messages %}{{ message.content | length }}{% endfor %}", "cuts, encodes or leaves out"),
     ],
 )
 def test_a_template_that_fails_or_reaches_out_is_refused(template: str, text: str) -> None:
@@ -140,6 +161,19 @@ def test_the_first_token_and_the_texts_come_from_the_folder_and_older_ones_have_
     for name, wrong in enumerate(({"bos_token": "<s>"}, {"eos_token": "x"}, {"bos_id": VOCAB}, {"bos_id": -1})):
         with pytest.raises(InvalidInputError):
             chat_of(tmp_path / str(name), special_tokens=SPECIAL, **wrong)
+
+
+@pytest.mark.parametrize("ends", [[VOCAB], []], ids=["an end", "a role"])
+def test_tokens_that_part_a_conversation_and_are_found_in_any_text_are_refused(tmp_path: Path, ends: list[int]) -> None:
+    words = vocabulary()
+    words.tokenizer.add_tokens([AddedToken("<stop>", special=False), AddedToken("  ", special=False)])
+    assert words.encode("<stop>") == [VOCAB]
+    template = "{{ messages[0].content }}" + ("" if ends else "<stop>")
+    content = {"template": template, "special_tokens": SPECIAL, "eos_ids": ends}
+    (tmp_path / CHAT_FILE).write_text(json.dumps(content))
+    write_manifest(tmp_path, "chat", None)
+    with pytest.raises(InvalidInputError, match="'<stop>' parts a conversation"):
+        Chat.of(open_folder(tmp_path), words)
 
 
 @needs_model

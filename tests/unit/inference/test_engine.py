@@ -207,11 +207,16 @@ async def test_an_engine_that_ends_tells_all_who_wait(folder: Path) -> None:
         await client(engine).complete(asked())
 
 
+class Panic(BaseException):
+    """As packages in Rust raise: no `except Exception` sees it."""
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, Panic])
 async def test_a_fault_of_the_loop_reaches_all_who_wait_and_is_remembered(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, fault: type[BaseException]
 ) -> None:
     def broken() -> list[Written | Finished]:
-        raise RuntimeError("a bug")
+        raise fault("a bug")
 
     monkeypatch.setattr(engine._loop, "step", broken)
     with pytest.raises(UnavailableError, match="a bug"):

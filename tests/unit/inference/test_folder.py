@@ -1,6 +1,7 @@
 """A model folder is what its manifest says, or it is refused before anything of it runs."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeagents.errors import InvalidInputError, MalformedMessageError, NotFoundError
-from edgeagents.inference.folder import MANIFEST, entry_of, open_folder
+from edgeagents.inference.folder import MANIFEST, MOST_MANIFEST_BYTES, entry_of, open_folder
 from edgeagents.inference.onnx_file import _WAYS, external_files
 from tests.unit.inference.graphs import constant_inside, linear
 
@@ -49,7 +50,44 @@ def test_a_file_that_is_not_as_its_manifest_says_is_named(tmp_path: Path, file: 
         open_folder(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "", ".."])
+def test_a_manifest_is_a_plain_file_of_bounded_length(tmp_path: Path) -> None:
+    manifest = linear(tmp_path) / MANIFEST
+    content = manifest.read_bytes()
+    manifest.rename(tmp_path / "elsewhere")
+    manifest.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InvalidInputError, match="no plain file"):
+        open_folder(tmp_path)
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(InvalidInputError, match="no plain file"):
+        open_folder(tmp_path)
+    manifest.unlink()
+    manifest.write_bytes(content + b" " * MOST_MANIFEST_BYTES)
+    with pytest.raises(InvalidInputError, match="larger than"):
+        open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["written", "replaced", "linked", "gone"])
+def test_a_file_that_changes_after_it_was_checked_is_not_read(tmp_path: Path, how: str) -> None:
+    found = open_folder(linear(tmp_path, external="weights.bin"))
+    place, other = tmp_path / "weights.bin", tmp_path / "elsewhere"
+    other.write_bytes(place.read_bytes())
+    match how:
+        case "written":
+            place.write_bytes(bytes(len(place.read_bytes())))
+        case "replaced":
+            other.rename(place)
+        case "linked":
+            place.unlink()
+            place.symlink_to(other)
+        case "gone":
+            place.unlink()
+    for ask in (lambda: found.file("weights.bin"), found.check_unchanged):
+        with pytest.raises(InvalidInputError, match=r"weights\.bin: was changed"):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "", "..", "a\0b"])
 def test_a_manifest_names_only_files_of_its_folder(tmp_path: Path, name: str) -> None:
     linear(tmp_path)
     rewritten(tmp_path, files={name: entry_of(tmp_path / "model.onnx").model_dump()})

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -147,7 +148,7 @@ def test_a_given_answer_is_measured_token_by_token() -> None:
         logits = logits_of([*prompt(1), *given[:place]])
         total = math.log(sum(math.exp(value - logits.max()) for value in logits))
         assert chance == pytest.approx(float(logits[given[place]] - logits.max()) - total, rel=1e-5)
-    assert run.ended()["b"].cached == len(prompt(1)) - 1
+    assert run.ended()["b"].cached == len(prompt(1)) - 2, "its last piece is two tokens, and computed anew"
 
 
 def test_questions_that_are_scored_once_push_out_no_constant_part_that_is_used_again() -> None:
@@ -160,7 +161,22 @@ def test_questions_that_are_scored_once_push_out_no_constant_part_that_is_used_a
         for place in range(4):
             run.loop.submit(Request(f"s{number}-{place}", whole, 1, kept=23, spelled=(65 + place,)))
         run.finish()
-        assert run.rows.computed - computed == 23 + 4, "it is computed once for all its texts"
+        assert run.rows.computed - computed == 22 + 4 * 2, "it is computed once for all its texts"
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("spelled", [(), (70, 71)])
+def test_a_model_whose_numbers_are_none_fails_its_text_and_the_loop_goes_on(
+    wrong: float, spelled: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, sampling = Run(), Sampling(temperature=1.0)
+    with monkeypatch.context() as damaged:
+        damaged.setattr(run.rows, "_logits", lambda row, length: np.full(VOCAB, wrong, np.float32))
+        run.loop.submit(Request("a", prompt(1), most_tokens=3, spelled=spelled, sampling=sampling))
+        ended = run.finish()["a"]
+    assert (ended.reason, ended.tokens, "no numbers" in ended.error) == ("failed", (), True)
+    run.loop.submit(Request("b", prompt(1), most_tokens=3))
+    assert run.finish()["b"].reason in ("length", "stop")
 
 
 def test_what_cannot_be_computed_fails_those_it_was_for_and_the_loop_goes_on() -> None:

@@ -16,12 +16,12 @@ from edgeagents.inference.folder import entry_of, open_folder, write_manifest
 from edgeagents.inference.generate import Finished, Loop, Request, Written
 from edgeagents.inference.kept_bytes import from_bytes, to_bytes
 from edgeagents.inference.language import CONFIG, TOKENIZER, Floats, LanguageModel, Vocabulary, read_config
-from edgeagents.inference.prefix import Prefixes
+from edgeagents.inference.prefix import Prefixes, pieces
 from edgeagents.inference.vocabulary import METADATA
 from tests import tiny_llama
 from toolchain.export import Form, export
 
-PIECE = 8
+PIECE, KEPT = 8, 21
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def model(folder: Path) -> LanguageModel:
 
 def prompts() -> list[tuple[int, ...]]:
     chance = np.random.default_rng(3)
-    constant = chance.integers(3, 270, 21).tolist()
+    constant = chance.integers(3, 270, KEPT).tolist()
     return [tuple(constant + chance.integers(3, 270, length).tolist()) for length in (2, 5, 17, 9, 30, 1)]
 
 
@@ -51,7 +51,7 @@ def written(
     found: dict[str, Finished] = {}
     for begin in range(0, len(texts), at_once):
         for number, text in enumerate(texts[begin : begin + at_once], begin):
-            loop.submit(Request(str(number), text, most_tokens=40, kept=21))
+            loop.submit(Request(str(number), text, most_tokens=40, kept=KEPT))
         while not loop.is_idle:
             found |= {item.name: item for item in loop.step() if isinstance(item, Finished)}
     assert all(item.reason == "length" for item in found.values()), found
@@ -127,18 +127,40 @@ def test_kept_and_cold_prompts_give_the_same_also_after_a_restart(model: Languag
     for piece in prefixes.kept():
         carried = from_bytes(to_bytes(piece, model.folder.digest), again.folder.digest, shape)
         assert kept.keep(carried.path, carried.block)
-    assert len(kept.kept()) == 3
+    cuts = [pieces(text, KEPT, PIECE) for text in prompts()]
+    ends = [np.cumsum([len(piece) for piece in cut]) for cut in cuts]
+    assert len(kept.kept()) == len({
+        tuple(cut[:number]) for cut, end in zip(cuts, ends, strict=True) for number in range(1, 1 + (end <= KEPT).sum())
+    })  # fmt: skip
     assert written(again, prompts(), kept) == cold
-    assert kept.misses == sum(-(-len(text) // PIECE) for text in prompts()) - kept.hits
+    assert kept.misses == sum(len(cut) - 1 for cut in cuts) - kept.hits
+
+
+def test_where_the_constant_part_ends_changes_nothing(model: LanguageModel) -> None:
+    text = prompts()[4][: 4 * PIECE + 1]  # a token behind four whole pieces
+    whole = loop_of(model, text, kept=0)
+    for kept in range(len(text) + 1):
+        assert loop_of(model, text, kept=kept) == whole, kept
+
+
+def loop_of(model: LanguageModel, text: tuple[int, ...], kept: int) -> list[float]:
+    """Return what a model says of each token of an answer, to the last bit."""
+    loop, found = Loop(model.decoder, model.vocabulary, (), Prefixes(1 << 20), lambda: 0.0, PIECE), list[float]()
+    for name in ("cold", "kept"):
+        loop.submit(Request(name, text, most_tokens=6, kept=kept))
+        while not loop.is_idle:
+            found += [item.log_probability for item in loop.step() if isinstance(item, Written)]
+    assert found[:6] == found[6:]
+    return found
 
 
 def test_a_prompt_is_the_same_in_one_piece_and_in_many(model: LanguageModel) -> None:
     text = prompts()[4]
     whole = model.decoder.prefill(0, text, 0).copy()
     for begin in range(0, len(text), 5):
-        pieces = model.decoder.prefill(1, text[begin : begin + 5], begin)
-    np.testing.assert_allclose(pieces, whole, atol=1e-3)
-    assert pieces.argmax() == whole.argmax()
+        last = model.decoder.prefill(1, text[begin : begin + 5], begin)
+    np.testing.assert_allclose(last, whole, atol=1e-3)
+    assert last.argmax() == whole.argmax()
 
 
 def test_rows_that_are_read_written_and_moved_go_on_as_before(model: LanguageModel) -> None:
@@ -261,6 +283,41 @@ def test_a_text_is_neither_cut_nor_filled_up_whatever_the_tokenizer_says(folder:
     )
     assert words.decode(words.encode("12345")) == "12345"
     assert len(words.encode("12")) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": ""}},
+        {"normalizer": {"type": "Prepend", "prepend": ""}},
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+    ],
+    ids=str,
+)
+def test_a_tokenizer_that_panics_is_refused_like_any_other(
+    folder: Path, tmp_path: Path, damage: dict[str, object]
+) -> None:
+    whole = json.loads((folder / TOKENIZER).read_text()) | damage
+    model = open_folder(changed(folder, tmp_path / "x", TOKENIZER, json.dumps(whole)))
+    with pytest.raises(InvalidInputError, match="not a tokenizer"):
+        Vocabulary.of(model, len(tiny_llama.tokens()))
+
+
+def test_no_chance_parts_a_text_whatever_the_tokenizer_says(folder: Path, tmp_path: Path) -> None:
+    whole = json.loads((folder / TOKENIZER).read_text())
+    whole["model"]["dropout"] = 0.5
+    model = open_folder(changed(folder, tmp_path / "x", TOKENIZER, json.dumps(whole)))
+    words = Vocabulary.of(model, len(tiny_llama.tokens()))
+    assert len({tuple(words.encode("the thing in the thin inn")) for _ in range(30)}) == 1
+
+
+def test_weights_that_change_while_they_are_loaded_are_refused(folder: Path, tmp_path: Path) -> None:
+    model = open_folder(changed(folder, tmp_path / "x", CONFIG, (folder / CONFIG).read_text()))
+    weights = model.path / "model.onnx.data"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-4096] + bytes(4096))
+    with pytest.raises(InvalidInputError, match=r"model\.onnx\.data: was changed"):
+        LanguageModel.load(model, rows=1, length=64)
 
 
 def test_a_context_that_the_graph_does_not_reach_is_refused_before_a_long_prompt_runs(

@@ -37,6 +37,7 @@ def test_at_temperature_one_tokens_come_as_often_as_they_are_likely() -> None:
         ({"top_k": 99}, {0, 1, 2, 3}),
         ({"top_p": 0.6}, {0, 1}),
         ({"top_p": 0.05}, {0}),
+        ({"top_p": 5e-324, "min_p": 0.9}, {0}),
         ({"min_p": 0.4}, {0, 1, 2}),
         ({"min_p": 1.0}, {0}),
     ],

@@ -1,5 +1,6 @@
 """Any ONNX model: named inputs and outputs, checked, and real numbers where the manifest says how."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from edgeagents.errors import InvalidInputError, UnavailableError
 from edgeagents.inference import machine
 from edgeagents.inference import session as session_module
-from edgeagents.inference.folder import ModelFolder, entry_of, open_folder, write_manifest
+from edgeagents.inference.folder import MANIFEST, ModelFolder, entry_of, open_folder, write_manifest
 from edgeagents.inference.session import Port, Session
 from tests.unit.inference.graphs import linear
 
@@ -32,6 +33,21 @@ def test_outputs_with_a_scale_come_as_real_numbers(tmp_path: Path) -> None:
     folder = linear(tmp_path, outputs={"z": {"scale": 0.5, "zero_point": 3}})
     found = Session(open_folder(folder), threads=1).run({"x": THREE})["z"]
     assert (found.dtype, found.tolist()) == (np.float32, [[2.0, 4.0, 6.0]])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        ({"y": {"scale": 0.5}}, "'y', no output of integers"),
+        ({"other": {"scale": 0.5}}, "'other', no output of integers"),
+        ({"z": {"scale": 0.5, "zero_point": 10**30}}, "not a manifest"),
+    ],
+)
+def test_a_scale_of_no_integers_is_refused(tmp_path: Path, outputs: dict[str, Any], text: str) -> None:
+    manifest = linear(tmp_path) / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"outputs": outputs}))
+    with pytest.raises(InvalidInputError, match=text):
+        Session(open_folder(tmp_path), threads=1)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (headed(head("w", 1 << 40, 1 << 40), bytes(999), tensors=1, keys=0), "cut short"),
         (headed(head("w", 4, offset=1 << 63), bytes(999), tensors=1, keys=0), "cut short"),
         (headed(head("w", 4), head("w", 4), bytes(999), tensors=2, keys=0), "twice"),
+        (
+            headed(head("w", 40), head("v", 4, offset=32), bytes(999), tensors=2, keys=0),
+            "lie over each other",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, bad: bytes, words: str) -> None:

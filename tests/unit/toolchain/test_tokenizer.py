@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeagents.errors import ModelFileError
 from tests import tiny_llama
-from toolchain.tokenizer import vocabulary_of
+from toolchain.tokenizer import CONTROL, USER_DEFINED, vocabulary_of
 
 # GPT-2's pattern, with what Python's `re` has for letters and numbers; digits stand alone before it is used.
 WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?[^\W\d_]+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
@@ -118,7 +118,9 @@ def test_a_template_that_writes_a_token_which_is_text_is_refused() -> None:
         ("tokenizer.ggml.tokens", ["a", "b"], "2 tokens"),
         ("tokenizer.ggml.tokens", 7, "no list"),
         ("tokenizer.ggml.tokens", ["a"] * len(tiny_llama.tokens()), "1 of them different"),
+        ("tokenizer.ggml.tokens", ["", *tiny_llama.tokens()[1:]], "token 0 is empty"),
         ("tokenizer.ggml.token_type", [1, 1], "token_type"),
+        ("tokenizer.ggml.token_type", [[1]] * len(tiny_llama.tokens()), "token_type"),
         ("tokenizer.ggml.token_type", [9] * len(tiny_llama.tokens()), "token_type"),
         ("tokenizer.ggml.merges", ["t"], "merge"),
         ("tokenizer.ggml.merges", ["t q"], "merge"),
@@ -129,3 +131,14 @@ def test_a_template_that_writes_a_token_which_is_text_is_refused() -> None:
 def test_lists_that_do_not_fit_are_refused(key: str, value: object, text: str) -> None:
     with pytest.raises(ModelFileError, match=text):
         vocabulary(**{key: value})
+
+
+def test_ends_and_roles_that_a_file_calls_user_defined_are_kept_from_texts_and_other_words_are_not() -> None:
+    kinds = [CONTROL, USER_DEFINED, USER_DEFINED, *[1] * (len(tiny_llama.tokens()) - 3)]
+    kinds[-1] = USER_DEFINED
+    found = vocabulary(**{"tokenizer.ggml.token_type": kinds})
+    assert found.special == vocabulary().special
+    found.tokenizer.encode_special_tokens = True
+    assert not {0, 1, 2} & set(found.tokenizer.encode("<|im_end|><|im_start|>", add_special_tokens=False).ids)
+    last = tiny_llama.tokens()[-1]
+    assert last not in found.special

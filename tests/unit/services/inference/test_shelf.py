@@ -24,6 +24,12 @@ from services.inference.routes import add_routes
 from tests.nats import until
 
 
+class Panic(BaseException):
+    """As packages in Rust raise: no `except Exception` sees it."""
+
+    __module__ = "pyo3_runtime"
+
+
 class Standing:
     """Stands for an engine."""
 
@@ -172,11 +178,12 @@ async def test_an_engine_that_stopped_is_gone_before_another_one_is_loaded(tmp_p
     [
         (MemoryError(), "no language model: MemoryError"), (OSError(12, "Cannot allocate memory"), "Cannot allocate"),
         (RecursionError("too deep"), "RecursionError: too deep"), (InvalidInputError("changed"), "model: changed"),
+        (Panic("index out of bounds"), "Panic: index out of bounds"),
     ],
     ids=repr,
 )  # fmt: skip
 async def test_a_load_that_fails_for_want_of_anything_says_why_and_is_tried_again(
-    tmp_path: Path, error: Exception, why: str
+    tmp_path: Path, error: BaseException, why: str
 ) -> None:
     loads = 0
 
