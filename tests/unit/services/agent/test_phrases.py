@@ -99,6 +99,59 @@ def test_an_off_heating_keeps_the_rooms_from_getting_cold() -> None:
     assert sets("turn off the heating in the kitchen") == {"radiator-kitchen/Setpoint=17.0"}
 
 
+WARM, COOL = "radiator-bedroom/Setpoint=21.0", "radiator-bedroom/Setpoint=19.0"
+LIT, SHUT = "light-bedroom/Switch=true", "blind-bedroom/Position=100"
+MEANT = {
+    WARM: ("卧室不够热", "卧室不够暖", "卧室还不够暖和", "我在卧室不够热", "the bedroom is not warm enough",
+           "it's not quite warm enough in the bedroom", "it isn't warm enough in the bedroom",
+           "not hot enough in the bedroom"),
+    COOL: ("卧室不够凉", "卧室不够凉快了", "卧室不够冷", "the bedroom isn't cool enough",
+           "not cold enough in the bedroom"),
+    LIT: ("卧室不够亮", "卧室的光线不够亮", "卧室里的灯光不够强", "卧室阳光不够强", "the bedroom isn't bright enough",
+          "it is not light enough in the bedroom"),
+    SHUT: ("卧室不够暗", "the bedroom doesn't feel dark enough", "卧室的阳光太强"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("want", "text"), [(want, text) for want, texts in MEANT.items() for text in texts])
+def test_not_enough_wishes_for_more_of_it(want: str, text: str) -> None:
+    assert sets(text) == {want}
+
+
+def test_not_enough_without_a_room_asks_for_one() -> None:
+    assert understood("不够热") == understood("not warm enough") == understood("太冷")
+
+
+@pytest.mark.parametrize("text", [
+    "卧室不够闷", "卧室没那么热", "卧室不太热", "卧室不太冷", "卧室不是很亮", "卧室不热", "卧室不冷", "卧室不闷",
+    "卧室一点也不热", "卧室不再亮", "卧室太不够热", "the bedroom is not too cold", "not too cold in the bedroom",
+    "the bedroom is not very warm", "the bedroom is not so bright", "not so bright in the bedroom",
+    "less cold in the bedroom", "make the bedroom less cold", "less bright in the bedroom",
+    "the bedroom isn't too warm",
+    "the bedroom is warm enough", "it is cool enough in the bedroom", "the bedroom is no longer cold",
+])  # fmt: skip
+def test_no_other_not_and_no_less_does_what_it_would_without(text: str) -> None:
+    assert not getattr(understood(text), "intents", ())
+
+
+@pytest.mark.parametrize("text", [
+    "卧室暖和", "卧室暖", "卧室暖了", "卧室凉快", "卧室亮", "卧室亮了", "卧室变热", "卧室变冷", "卧室温度升高",
+    "卧室的温度降低",
+])  # fmt: skip
+def test_what_a_room_is_like_is_no_wish_for_more_or_less_of_it(text: str) -> None:
+    assert not getattr(understood(text), "intents", ())
+
+
+@pytest.mark.parametrize(("text", "want"), [
+    ("卧室暖和一点", WARM), ("把卧室变热", WARM), ("把卧室的温度升高", WARM), ("卧室温度升高一点", WARM),
+    ("卧室凉快点", COOL),
+    ("让卧室变得凉快", COOL), ("卧室温度降低一些", COOL), ("卧室太暖了", COOL), ("卧室再亮一点", LIT),
+    ("卧室很亮", SHUT),
+])  # fmt: skip
+def test_a_wish_is_told_from_it_by_its_words(text: str, want: str) -> None:
+    assert sets(text) == {want}
+
+
 def test_questions_name_the_things_that_know() -> None:
     found = understood("which lights are on")
     assert isinstance(found, Tell)
