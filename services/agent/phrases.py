@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
@@ -54,6 +54,21 @@ _OTHERWISE: Final = {
 }  # fmt: skip
 _LEFT_OUT: Final = ("floor", "color", "scene", "script", "button", "media", "vacuum", "lawn", "lock", "person")
 _FILES: Final[Mapping[Language, str]] = {"en": "en.json", "zh": "zh-CN.json"}
+_ANSWERED: Final[frozenset[Action]] = frozenset(("query", "help"))  # what a question may mean without being a request
+# "It is too cold?" asks; "could you turn it on?" and "turn it on?" ask for something to be done.
+_REQUESTS: Final[Mapping[Language, re.Pattern[str]]] = {
+    "en": re.compile(
+        r"\b(?:can|could|would|will) you\b|\bplease\b|\bi(?:'d| would) like\b"
+        r"|^(?:(?:hey|hello|assistant|just|thanks|thank you) )*"
+        r"(?:activate|adjust|air|change|close|cut|deactivate|decrease|dim|disable|enable|get|give|heat|increase|kill|let|"
+        r"lift|lower|make|move|open|pull|put|raise|set|shut|start|stop|switch|turn|ventilate|warm)\b",
+        re.IGNORECASE,
+    ),
+    "zh": re.compile(
+        r"请(?!问)|帮|替我|给我|麻烦|拜托|能不能|能否|可不可以|可以"
+        r"|^(?:把|将|让|给|打开|开|启动|点亮|关|熄灭|停|拉开|升起|拉上|放下|设|调)"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +114,39 @@ def language_of(text: str) -> Language:
 
 
 def plain(text: str) -> str:
-    """Return a text as it is matched: full-width letters and digits as usual ones, no end marks, single blanks."""
+    """Return a text as it is matched: full-width letters and digits as usual ones, no end marks, single blanks.
+
+    No number becomes another: "10,000" is written "10'000" and "2²" keeps its square, and no template has either.
+    """
     degrees = "度" if language_of(text) == "zh" else "°c"
-    usual = unicodedata.normalize("NFKC", text.replace("℃", degrees)).replace("’", "'")
+    usual = _usual(text.replace("℃", degrees)).replace("’", "'")
     marks = {ord(mark): " " for mark in '!?.,;:"。，！？；、'}
-    # A point between digits stays: 21.5 degrees.
-    kept = re.sub(r"(?<=\d)[.,](?=\d)", "\ue000", usual)
+    # A point between digits stays: 21.5 degrees. A comma before three digits parts thousands: it is no point.
+    grouped = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "'", usual)
+    kept = re.sub(r"(?<=\d)[.,](?=\d)", "\ue000", grouped)
     return " ".join(kept.translate(marks).replace("\ue000", ".").split())
+
+
+def _usual(text: str) -> str:
+    """Return a text in the form NFKC, but for what would become digits of another number there."""
+    runs = groupby(range(len(text)), key=lambda at: _is_apart(text, at))
+    parts = ((is_apart, "".join(text[at] for at in run)) for is_apart, run in runs)
+    return "".join(part if is_apart else unicodedata.normalize("NFKC", part) for is_apart, part in parts)
+
+
+def _is_apart(text: str, at: int) -> bool:
+    """Say whether a letter is a number that may not run into what is beside it: the square in "2²", no 2 of CO₂."""
+    if unicodedata.category(text[at]) != "No":
+        return False
+    before, after = text[max(0, at - 1) : at], text[at + 1 : at + 2]
+    is_raised = unicodedata.decomposition(text[at]).startswith(("<super>", "<sub>"))
+    is_in_number = any(unicodedata.category(letter) in ("Nd", "No") for letter in before + after)
+    return is_in_number or (is_raised and not (before.isascii() and before.isalpha()))
+
+
+def _is_question(text: str, asked: str) -> bool:
+    """Say whether a text, of which `asked` is the plain form, asks: with a question mark or 吗 nothing is stated."""
+    return any(mark in text for mark in "?？") or asked.endswith("吗")
 
 
 class Phrasebook:
@@ -128,11 +169,13 @@ class Phrasebook:
         }  # fmt: skip
 
     def match(self, text: str) -> Phrase | None:
-        """Return what a sentence means, None when no template fits it."""
+        """Return what a sentence means, None when no template fits it, or when it only asks whether something is so."""
         asked = plain(text)
         if not asked or len(asked) > MOST_CHARS:
             return None
         found = list(islice(self._phrases(asked), _MOST_MATCHES))
+        if _is_question(text, asked) and not _REQUESTS[self._language].search(asked):
+            found = [item for item in found if item.action in _ANSWERED]
         return max(found, key=lambda item: item.rank) if found else None
 
     def _phrases(self, text: str) -> Iterator[Phrase]:

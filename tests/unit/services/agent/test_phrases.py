@@ -152,6 +152,57 @@ def test_a_wish_is_told_from_it_by_its_words(text: str, want: str) -> None:
     assert sets(text) == {want}
 
 
+@pytest.mark.parametrize("text", [
+    "nobody is at home?", "nobody is at home? now", "it is too cold in the bedroom?", "too cold in the bedroom ?",
+    "the bedroom is too bright?", "the air in the bedroom is stale?", "we are leaving?", "everybody is gone?",
+    "it is dark in the bedroom?", "the bedroom is warm?", "warmer in the bedroom?", "lights on in the kitchen?",
+    "all lights off?", "nobody needs the living room light?", "the bedroom isn't warm enough?",
+    "卧室太冷了？", "卧室太冷了吗", "卧室太冷了?!", "卧室太暗了？", "卧室太闷了？", "家里没人了？", "我们出门了？",
+    "卧室不够亮吗？",
+    "请问卧室太冷了？", "卧室亮一点？",
+])  # fmt: skip
+def test_who_only_asks_whether_it_is_so_has_nothing_done(text: str) -> None:
+    assert not isinstance(understood(text), Act | AskBack)
+
+
+@pytest.mark.parametrize(("text", "want"), [
+    ("can you turn on the bedroom light?", LIT), ("turn on the bedroom light?", LIT),
+    ("hello, would you please switch the bedroom light on?", LIT), ("could you make the bedroom warmer?", WARM),
+    ("turn up the heat in the bedroom?", WARM), ("I'd like the bedroom light on?", LIT),
+    ("能不能把卧室的灯打开？", LIT), ("请帮我把卧室的灯打开？", LIT), ("打开卧室的灯？", LIT),
+    ("把卧室弄暖和一点？", WARM),
+])  # fmt: skip
+def test_a_request_may_end_in_a_question_mark(text: str, want: str) -> None:
+    assert sets(text) == {want}
+
+
+def test_questions_for_readings_are_answered_with_or_without_their_mark() -> None:
+    for text in ("is it cold in the bedroom", "卧室冷吗", "how warm is it in the bedroom"):
+        assert understood(text) == understood(f"{text}?")
+        assert isinstance(understood(text), Tell)
+
+
+@pytest.mark.parametrize("text", [
+    "set the bedroom to 10,000 degrees", "set the bedroom to 21,000 degrees", "set the bedroom to 21,500.5 degrees",
+    "set the bedroom to 0,020 degrees", "set the bedroom to 2² degrees", "set the bedroom to ²1 degrees",
+    "set the bedroom to 2₁ degrees", "set the bedroom to ①⑧ degrees", "set the fan to level ²",
+    "set the bedroom to 21½ degrees",
+    "把卧室调到10,000度", "把卧室调到21，000度", "把卧室调到2²度", "新风调到²档",
+])  # fmt: skip
+def test_no_number_is_taken_for_another(text: str) -> None:
+    assert understood(text) is None
+
+
+def test_a_comma_before_other_than_three_digits_is_a_point() -> None:
+    for text in ("set the kitchen to 21,5 degrees", "set the kitchen to 21,50 degrees", "把厨房调到21，5度"):
+        assert sets(text) == {"radiator-kitchen/Setpoint=21.5"}
+
+
+def test_a_small_two_after_a_letter_is_a_two() -> None:
+    assert plain("CO₂ m² Ｌａｍｐ　①") == "CO2 m2 Lamp 1"
+    assert understood("卧室的CO₂浓度") == understood("卧室的CO2浓度")
+
+
 def test_questions_name_the_things_that_know() -> None:
     found = understood("which lights are on")
     assert isinstance(found, Tell)
