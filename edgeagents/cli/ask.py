@@ -19,7 +19,7 @@ from edgeagents.adapters.bus import Bus
 from edgeagents.cli.doctor import Json
 from edgeagents.cli.lines import clean, json_of
 from edgeagents.cli.place import DEFAULT_PLACE, Place
-from edgeagents.errors import UnavailableError, UpstreamError, error_for_status
+from edgeagents.errors import InvalidInputError, UnavailableError, UpstreamError, error_for_status
 from edgeagents.permissions import MICRO_INBOX
 
 CLIENT: Final = "edgeagents-ask"
@@ -47,7 +47,7 @@ def ask(
     """
     where = place.resolved()
     body = {"text": " ".join(text), "requestId": request_id or str(uuid.uuid4()), "waitSeconds": wait}
-    answer = asyncio.run(_ask(where, agent, body, wait))
+    answer = asyncio.run(_ask(where, agent, written(body), wait))
     if json_:
         print(json_of(answer))
     else:
@@ -57,16 +57,29 @@ def ask(
         sys.exit(1)
 
 
-async def _ask(place: Place, agent: str, body: Mapping[str, Any], wait_s: float) -> dict[str, Any]:
+async def _ask(place: Place, agent: str, body: bytes, wait_s: float) -> dict[str, Any]:
     bus = await Bus.connect(place.bus_settings(), CLIENT)
     try:
         answers = await bus.gather(
-            subjects.ask(place.gateway, agent), json.dumps(body, ensure_ascii=False).encode(), inbox=MICRO_INBOX,
-            wait_s=wait_s + LEEWAY_S, most=1,
-        )  # fmt: skip
+            subjects.ask(place.gateway, agent), body, inbox=MICRO_INBOX, wait_s=wait_s + LEEWAY_S, most=1
+        )
     finally:
         await bus.close()
     return answer_of(answers, agent, place.gateway)
+
+
+def written(body: Mapping[str, Any]) -> bytes:
+    """Return a question as it is sent.
+
+    Raises:
+        InvalidInputError: bytes of the command line that are no UTF-8, or a wait that JSON cannot hold.
+    """
+    for name, value in body.items():
+        try:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError as error:  # UnicodeEncodeError is one
+            raise InvalidInputError(f"{name}: {value!r} cannot be sent: {error}") from error
+    return json.dumps(body, ensure_ascii=False).encode()
 
 
 def answer_of(answers: list[bytes], agent: str, gateway: str) -> dict[str, Any]:

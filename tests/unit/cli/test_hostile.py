@@ -98,6 +98,23 @@ def test_json_for_people_says_the_same_as_any_json() -> None:
     assert json_of(body).isprintable()
 
 
+@pytest.mark.parametrize(("words", "name"), [
+    (["\udcff\udcfe turn"], "text"), (["turn", "--request-id", "\udcff"], "requestId"),
+    (["turn", "--wait", "nan"], "waitSeconds"),
+])  # fmt: skip
+def test_a_question_that_cannot_be_sent_is_told_before_anybody_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], name: str
+) -> None:
+    async def asked(*_: object) -> dict[str, Any]:
+        raise AssertionError("nobody is to be asked")
+
+    monkeypatch.setattr(ASK, "_ask", asked)
+    done = run(capsys, "ask", *words)
+    assert (done.code, is_harmless(done)) == (1, True)
+    assert name in done.err
+    assert "cannot be sent" in done.err
+
+
 def test_a_tasks_id_that_was_made_elsewhere_is_printed_as_a_word(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
