@@ -36,7 +36,16 @@ from services.agent.commands import Commander, Given
 from services.agent.house import House, house_of
 from services.agent.perception import Twin
 from services.agent.phrases import Phrase, Phrasebook
-from services.agent.questions import ACTED_ON_WITHIN_S, MOST_OPEN, Conversation, Question, Questions, question_of
+from services.agent.questions import (
+    ACTED_ON_WITHIN_S,
+    MOST_OPEN,
+    NOT_SURE,
+    Conversation,
+    Question,
+    Questions,
+    Why,
+    question_of,
+)
 from services.agent.replies import reply_of
 from services.agent.shown import AskAnswer
 from services.agent.thinking import TROUBLES, Thinker, Thought, intent_of, read_thought, words_of
@@ -126,7 +135,7 @@ class Answers:
             return None
         age_s = (self._wall_ns() - stored_ns) / 1e9
         if age_s > ACTED_ON_WITHIN_S:
-            self.questions.decided(conversation, "phrase", problem=f"it is {age_s:.0f} s old: ask again")
+            self.questions.decided(conversation, "phrase", problem=_too_old(age_s))
             return None
         if phrase is None:
             if self.thinker is None or not self.thinker.begin(question, self.house, self._view):
@@ -188,9 +197,9 @@ class Answers:
 
     def unsure(self, conversation: Conversation, asked: Asked) -> None:
         """Answer a question on which no stage is sure enough to decide: nothing is done."""
-        self.questions.decided(conversation, asked.stage, problem="not sure enough")
+        self.questions.decided(conversation, asked.stage, problem=NOT_SURE)
 
-    def give_up(self, question: str, problem: str) -> None:
+    def give_up(self, question: str, problem: Why) -> None:
         """Answer the question of an id with why nothing was done, unless it is answered already."""
         self.questions.give_up(question, problem)
 
@@ -207,6 +216,10 @@ class Answers:
     def reply(self, conversation: Conversation) -> dict[str, Any]:
         """Return the answer as it is now."""
         return reply_of(conversation, self.house, self._view, self._site_now(), self._agent.name, self._wall_s)
+
+
+def _too_old(age_s: float) -> Why:
+    return f"it is {age_s:.0f} s old: ask again", f"这是{age_s:.0f}秒前说的，请再说一遍"
 
 
 def stored_question(message: StoredMessage) -> Question | None:

@@ -33,7 +33,7 @@ from services.agent.decision import DecisionStage, decide
 from services.agent.perception import Twin
 from services.agent.phrases import Phrase
 from services.agent.pipeline import Pipeline
-from services.agent.questions import Conversation, Question
+from services.agent.questions import FAILED_ON_IT, SWITCHED_OFF, Conversation, Question
 from services.agent.record import decision_body
 from services.agent.thinking import Thought
 from services.agent.view import SeenView
@@ -275,7 +275,7 @@ class AgentLoop:
         if answers is None:
             return None
         if not self.deciding or not self.pipeline.stages:
-            answers.give_up(question, "deciding is switched off")
+            answers.give_up(question, SWITCHED_OFF)
             return None
         try:
             found = meaning(answers)
@@ -283,7 +283,7 @@ class AgentLoop:
         except Exception as error:
             self.counts["not_worked_out"] += 1
             log.exception("agent %s: question %r came to nothing", self._agent.name, question)
-            answers.give_up(question, str(error) if isinstance(error, EdgeAgentsError) else "the agent failed on it")
+            answers.give_up(question, str(error) if isinstance(error, EdgeAgentsError) else FAILED_ON_IT)
             return None
 
     def _answer(

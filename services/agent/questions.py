@@ -40,6 +40,11 @@ Fate: TypeAlias = Literal[
 ]  # fmt: skip
 Waits: TypeAlias = Mapping[tuple[str, str], bool]
 """Of a device resource: whether a human has to approve its commands."""
+Why: TypeAlias = str | tuple[str, str]
+"""Why nothing was done: in English and Chinese; words of others as they came."""
+NOT_SURE: Final = ("not sure enough", "把握不够")
+SWITCHED_OFF: Final = ("deciding is switched off", "决策已关闭")
+FAILED_ON_IT: Final = ("the agent failed on it", "处理时出错")
 
 
 class Question(BaseModel):
@@ -112,7 +117,7 @@ class Conversation:
     stage: Stage | None = None
     understood: Understood | None = None
     said: str = ""  # what a model said to the person
-    problem: str = ""  # why it was not decided on
+    problem: Why = ""  # why it was not decided on
     wanted: list[Wanted] = field(default_factory=list)
     is_decided: bool = False
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -170,7 +175,7 @@ class Questions:
         """Forget a question that could not be stored: asked again, it is new."""
         self._known.pop(question.id, None)
 
-    def give_up(self, name: str, problem: str) -> None:
+    def give_up(self, name: str, problem: Why) -> None:
         """Answer a question that was not decided on with why nothing was done; nothing follows from it any more."""
         conversation = self._known.get(name)
         if conversation is not None and not conversation.is_decided:
@@ -183,7 +188,8 @@ class Questions:
             if conversation.done.is_set() or conversation.since_s >= latest_s:
                 continue
             self.counts["overdue"] += 1
-            self.give_up(name, f"it was not decided on in {self._patience_s:g} s")
+            limit_s = f"{self._patience_s:g}"
+            self.give_up(name, (f"it was not decided on in {limit_s} s", f"{limit_s}秒内没有作出决定"))
             for item in conversation.wanted:
                 if item.fate is None:  # an outcome that comes after all still counts
                     item.fate, item.reason = "uncertain", f"no outcome came in {self._patience_s:g} s"
@@ -191,7 +197,7 @@ class Questions:
 
     def decided(
         self, conversation: Conversation, stage: Stage | None, understood: Understood | None = None, *, said: str = "",
-        problem: str = "", settled: Iterable[Intent] = (),
+        problem: Why = "", settled: Iterable[Intent] = (),
     ) -> None:  # fmt: skip
         """Note how a question was understood; without commands it is answered with that."""
         conversation.stage, conversation.understood = stage, understood

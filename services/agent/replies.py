@@ -15,7 +15,7 @@ from edgeagents.model.agent import Intent, Sample
 from edgeagents.model.values import Value
 from edgeagents.model.words import Language, Role
 from services.agent.house import House, Thing
-from services.agent.questions import Conversation, Fate, Wanted, described
+from services.agent.questions import Conversation, Fate, Wanted, Why, described
 from services.agent.understanding import AskBack, Cannot, Help, Tell
 from services.agent.view import View
 
@@ -117,9 +117,10 @@ class _Speech:
         if not conversation.is_decided:
             return "pending", self._say("I have not got to it yet; nothing was done.", "还没有处理，什么都没有做。"), {}
         if conversation.stage is None:  # nobody could decide on it
-            text = self._say(f"Nothing was done: {conversation.problem}.", f"什么都没有做：{conversation.problem}。")
-            return "refused", text, {}
-        why = f" ({conversation.problem})" if conversation.problem else ""
+            why = self._why(conversation.problem)
+            return "refused", self._say(f"Nothing was done: {why}.", f"什么都没有做：{why}。"), {}
+        why = self._why(conversation.problem)
+        why = why and self._say(f" ({why})", f"（{why}）")
         text = self._say(
             f"I did not understand that{why}. Nothing was done. {self._help()}",
             f"没听懂{why}，什么都没有做。{self._help()}",
@@ -131,6 +132,9 @@ class _Speech:
 
     def _pair(self, pair: tuple[str, str]) -> str:
         return pair[0] if self._language == "en" else pair[1]
+
+    def _why(self, why: Why) -> str:
+        return why if isinstance(why, str) else self._pair(why)
 
     def _done(self, conversation: Conversation) -> tuple[str, str, dict[str, Any]]:
         parts = []

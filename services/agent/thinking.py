@@ -26,7 +26,7 @@ from edgeagents.model.completion import Completion, CompletionRequest
 from edgeagents.model.options import Options
 from services.agent.house import House
 from services.agent.prompts import question_prompt, situation_prompt
-from services.agent.questions import Question
+from services.agent.questions import Question, Why
 from services.agent.view import View
 
 log = logging.getLogger(__name__)
@@ -37,13 +37,16 @@ MOST_AT_ONCE: Final = 4
 LEEWAY_S: Final = 0.5  # the client's own word, which says more, comes before ours
 Store: TypeAlias = Callable[[bytes, dict[str, str]], Awaitable[object]]
 Spawn: TypeAlias = Callable[[Coroutine[None, None, None]], object]
-GiveUp: TypeAlias = Callable[[str, str], None]
+GiveUp: TypeAlias = Callable[[str, Why], None]
 Trouble: TypeAlias = Literal["", "away", "busy", "late", "capped", "illegal", "failed"]
-TROUBLES: Final[dict[Trouble, str]] = {
-    "away": "the language model is away", "busy": "the language model is busy",
-    "late": "the language model was not ready in time", "capped": "the language model did not come to an end",
-    "illegal": "the language model said what is not possible here", "failed": "the language model failed",
+TROUBLES: Final[dict[Trouble, tuple[str, str]]] = {  # in English and Chinese
+    "away": ("the language model is away", "语言模型不在"), "busy": ("the language model is busy", "语言模型正忙"),
+    "late": ("the language model was not ready in time", "语言模型没有及时回答"),
+    "capped": ("the language model did not come to an end", "语言模型没有说完"),
+    "illegal": ("the language model said what is not possible here", "语言模型说的在这里做不到"),
+    "failed": ("the language model failed", "语言模型出错"),
 }  # fmt: skip
+NOT_STORED: Final = ("what the model answered could not be stored", "语言模型的回答没能存下来")
 
 
 class Thought(BaseModel):
@@ -168,7 +171,7 @@ class Thinker:
             await self._store(thought.model_dump_json().encode(), {KIND: THOUGHT})
         except TheirError as error:
             log.warning("what a model answered is not stored, so nothing follows from it: %s", error)
-            self._give_up(question, "what the model answered could not be stored")
+            self._give_up(question, NOT_STORED)
 
     async def _ask(self, request: CompletionRequest, options: Options, question: str, said: str) -> Thought:
         def thought(trouble: Trouble = "", done: Completion | None = None) -> Thought:

@@ -1,22 +1,25 @@
 """Questions: taken, bounded, asked again; and what a person is told of what became of them."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeagents.errors import ConflictError, InvalidInputError, TooLargeError, TooManyAttemptsError
-from edgeagents.model.agent import Intent
+from edgeagents.model.agent import Intent, Stage
 from edgeagents.model.message import CommandId, Outcome, OutcomeStatus
 from edgeagents.model.values import Value
 from services.agent.commands import Given
-from services.agent.phrases import Phrasebook
+from services.agent.phrases import Phrasebook, language_of
 from services.agent.questions import (
+    FAILED_ON_IT,
     MOST_BYTES,
     MOST_KNOWN,
     MOST_OPEN,
+    NOT_SURE,
+    SWITCHED_OFF,
     Conversation,
     Fate,
     Question,
@@ -25,6 +28,7 @@ from services.agent.questions import (
     question_of,
 )
 from services.agent.replies import reply_of
+from services.agent.thinking import NOT_STORED, TROUBLES
 from services.agent.understanding import Act, Understood, understand
 from tests.bench.ask_set import State, home, state
 
@@ -283,3 +287,25 @@ def test_what_was_not_understood_is_said_with_why_and_what_one_may_say() -> None
     answer = told(conversation)
     assert answer["kind"] == "not-understood"
     assert answer["answer"].startswith("I did not understand that (the language model is away). Nothing was done. Say")
+
+
+@pytest.mark.parametrize("why", [*TROUBLES.values(), NOT_SURE, SWITCHED_OFF, FAILED_ON_IT, NOT_STORED])
+def test_why_nothing_was_done_is_said_in_the_language_of_the_question(why: tuple[str, str]) -> None:
+    for text, language in (("sing", 0), ("唱歌", 1)):
+        for stage, kind in (("language-model", "not-understood"), (None, "refused")):
+            questions = Questions()
+            conversation, _ = questions.open(asked(text))
+            questions.decided(conversation, cast(Stage | None, stage), problem=why)
+            answer = told(conversation)
+            assert answer["kind"] == kind
+            assert [word in answer["answer"] for word in why] == [language == 0, language == 1]
+    assert language_of(why[1]) == "zh"
+
+
+def test_a_chinese_question_that_is_closed_is_told_so_in_chinese() -> None:
+    now_s = [0.0]
+    questions = Questions(lambda: now_s[0], patience_s=40.0)
+    conversation, _ = questions.open(asked("唱歌"))
+    now_s[0] = 41.0
+    questions.open(asked(name="next"))
+    assert told(conversation)["answer"] == "什么都没有做：40秒内没有作出决定。"

@@ -15,7 +15,7 @@ from edgeagents.model.completion import Completion, CompletionRequest
 from edgeagents.model.message import Cause
 from edgeagents.model.options import Options
 from services.agent.prompts import question_prompt, situation_prompt
-from services.agent.questions import Question
+from services.agent.questions import Question, Why
 from services.agent.thinking import MOST_AT_ONCE, Thinker, Thought, intent_of, read_thought, thought_of, words_of
 from tests.bench.ask_model import home_options
 from tests.bench.ask_set import HOME, home, state
@@ -56,7 +56,7 @@ class Rig:
         self.tasks: list[asyncio.Task[None]] = []
         self.now_s = 0.0
         settings = Thinks.model_validate({"when": ["asked", "silent"], "budget": 1.0, **thinks})
-        self.given_up: list[tuple[str, str]] = []
+        self.given_up: list[tuple[str, Why]] = []
         self.is_full = self.has_too_many = False
         self.thinker = Thinker(
             settings, self.client, self._options, self._store, self._spawn, lambda: self.now_s,
@@ -129,7 +129,7 @@ async def test_the_person_is_told_when_what_a_model_said_cannot_be_stored() -> N
     rig.is_full = True
     assert rig.ask()
     await asyncio.gather(*rig.tasks)
-    assert rig.given_up == [("q", "what the model answered could not be stored")]
+    assert rig.given_up == [("q", ("what the model answered could not be stored", "语言模型的回答没能存下来"))]
 
 
 async def test_too_many_resources_for_a_model_end_no_later_look_at_news() -> None:
