@@ -134,7 +134,7 @@ async def test_a_model_is_asked_for_the_rest_its_sure_answer_is_proven_and_its_d
     assert (unsure["kind"], unsure["commands"]) == ("not-understood", []), unsure
     assert "5%: light-office/Switch = True?" in unsure["answer"]
     assert (dead["kind"], dead["commands"]) == ("not-understood", []), dead
-    assert "not ready in time" in dead["answer"]
+    assert "语言模型没有及时回答" in dead["answer"]
     assert len(asked) == 3
     assert 'said: "my desk lies' in asked[0]["messages"][1]["content"]
 
