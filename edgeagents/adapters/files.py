@@ -17,12 +17,51 @@ from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.site import Site
 
 MAX_FILE_BYTES: Final = 1_048_576
+MAX_VALUES: Final = MAX_FILE_BYTES  # a value takes a byte at least: only aliases and merges make more
+MAX_NUMBER_CHARS: Final = 1024  # numbers to the base 60 (`1:0:0`) take time and memory by the square of their length
+_NUMBERS: Final = frozenset(("int", "float", "timestamp"))
 Looks: TypeAlias = Mapping[Path, tuple[int, int, int]]  # time of change in ns, size, inode
 M = TypeVar("M", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice: YAML would let the last one win, silently."""
+    """Refuses a key that stands twice, since YAML would let the last one win, silently; and tells each fault's line."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Return what a document holds; refuse it before anything large is built of a few aliases."""
+        if _size(node, {}) > MAX_VALUES:
+            problem = f"more than {MAX_VALUES} values once its aliases are followed: write fewer"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_document(node)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return what a node stands for; what the library trips over is a fault of the file, as any other."""
+        kind = node.tag.rpartition(":")[2]
+        if isinstance(node, yaml.ScalarNode) and kind in _NUMBERS and len(node.value) > MAX_NUMBER_CHARS:
+            problem = f"{node.value[:40]!r}… is too long for a number: put a text into quotes"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from error
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # `!!bool maybe`, `!!int ''`
+            text = node.value[:40] if isinstance(node, yaml.ScalarNode) else str(getattr(node, "id", ""))
+            raise yaml.MarkedYAMLError(problem=f"{text!r} is no {kind}", problem_mark=node.start_mark) from error
+
+
+def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Return how many nodes are below one and itself, what an alias names counted each time; at most one too many."""
+    if sizes.get(id(node)) == 0:  # it is being counted
+        raise yaml.MarkedYAMLError(problem="found unconstructable recursive node", problem_mark=node.start_mark)
+    if id(node) not in sizes:
+        sizes[id(node)] = 0
+        below: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            below = node.value
+        elif isinstance(node, yaml.MappingNode):
+            below = [item for pair in node.value for item in pair]
+        sizes[id(node)] = min(MAX_VALUES + 1, 1 + sum(_size(item, sizes) for item in below))
+    return sizes[id(node)]
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -124,7 +163,7 @@ def agent_files(folder: Path) -> AgentFiles:
         raise ConfigurationError(f"{folder}: no such folder: it holds one YAML file per agent")
     declared: dict[str, list[tuple[Path, AgentDefinition]]] = {}
     wrong: dict[Path, str] = {}
-    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+    for path in sorted(_paths(folder)):
         try:
             agent = load_agent(path)
         except ConfigurationError as error:
@@ -144,13 +183,18 @@ def agent_files(folder: Path) -> AgentFiles:
 def looks_of(folder: Path) -> Looks:
     """Return what tells agent files from what they were when last looked at, by path: time, size and inode."""
     found = {}
-    for path in (*folder.glob("*.yaml"), *folder.glob("*.yml")):
+    for path in _paths(folder):
         try:
             look = path.stat()
         except OSError:  # gone meanwhile
             continue
         found[path] = (look.st_mtime_ns, look.st_size, look.st_ino)
     return found
+
+
+def _paths(folder: Path) -> list[Path]:
+    """Return where agent files are; hidden ones are an editor's or a system's: `.#hall.yaml`, `._hall.yaml`."""
+    return [path for end in ("yaml", "yml") for path in folder.glob(f"*.{end}") if not path.name.startswith(".")]
 
 
 def _problem(location: tuple[int | str, ...], text: str, kind: str, model: type[BaseModel]) -> str:

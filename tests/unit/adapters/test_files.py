@@ -9,7 +9,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagents.adapters.files import MAX_FILE_BYTES, agent_files, load_agent, load_agents, load_site, load_yaml
+from edgeagents.adapters.files import (
+    MAX_FILE_BYTES,
+    MAX_VALUES,
+    agent_files,
+    load_agent,
+    load_agents,
+    load_site,
+    load_yaml,
+    looks_of,
+)
 from edgeagents.adapters.provisioning import load_inventory
 from edgeagents.errors import ConfigurationError
 from edgeagents.protocol.fitting import site_problems
@@ -55,9 +64,18 @@ def complaint(path: Path) -> str:
         ("name: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
         ("[" * 3000, ": not YAML: "),
         ("a: &a [*a]\n", ", line 1: not YAML: found unconstructable recursive node"),
+        ("a: &a {b: 1, <<: [*a, *a]}\n", ", line 1: not YAML: found unconstructable recursive node"),
         ("name: air\nwatches: [{topic: rules/+}]\n", "topic 'rules/+' is not kept: write rules/agents, or events/"),
         ("name: air\nwatches: [{topic: system-events/x}]\n", "topic 'system-events/x' is not kept"),
         ("name: guard\nwatches: [{profile: p}]\n", ": name: the name 'guard' is taken"),
+        (AGENT + "leads: !!bool maybe\n", ", line 4: not YAML: 'maybe' is no bool"),
+        (AGENT + "ttl: !!int ''\n", ", line 4: not YAML: '' is no int"),
+        (AGENT + "ttl: !!float ''\n", ", line 4: not YAML: '' is no float"),
+        (AGENT + "description: !!timestamp foo\n", ", line 4: not YAML: 'foo' is no timestamp"),
+        (AGENT + "goals: {a: 1" + ":0" * 300 + ".5}\n", ", line 4: not YAML: '1:0:0:0"),
+        (AGENT + "ttl: 1" + ":0" * 600 + "\n", "… is too long for a number: put a text into quotes"),
+        (AGENT + "goals: !!map [a]\n", ", line 4: not YAML: 'sequence' is no map"),
+        (AGENT + "ttl: '" + "0" * 70 + "5s'\n", "is no duration: write 90s"),
     ],
 )
 def test_a_wrong_agent_file_is_told_with_place_and_remedy(tmp_path: Path, text: str | bytes, expected: str) -> None:
@@ -78,6 +96,20 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
 def test_a_merged_mapping_may_repeat_what_it_merges(tmp_path: Path) -> None:
     text = "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n"
     assert load_yaml(write(tmp_path, text))["b"] == {"x": 3, "y": 2}
+
+
+def merged(levels: int) -> str:
+    """Return a small file in which each level merges the one before ten times."""
+    lines = [f"x{i}: &x{i} {{<<: [{', '.join([f'*x{i - 1}'] * 10)}]}}\n" for i in range(1, levels)]
+    return "x0: &x0 {a0: 1, a1: 2, a2: 3}\n" + "".join(lines)
+
+
+def test_a_few_aliases_that_make_much_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    assert load_yaml(write(tmp_path, merged(4)))["x3"] == {"a0": 1, "a1": 2, "a2": 3}
+    many = "a: &a [" + "b," * 2000 + "]\n" + "c: [" + "*a," * 2000 + "]\n"
+    for text in (merged(8), merged(100), many):
+        assert len(text) < 20_000
+        assert f"line 1: not YAML: more than {MAX_VALUES} values" in complaint(write(tmp_path, text))
 
 
 def test_files_that_are_absent_or_too_large_are_told(tmp_path: Path) -> None:
@@ -108,6 +140,16 @@ def test_good_doubled_and_wrong_agent_files_are_told_apart(tmp_path: Path) -> No
     assert files.wrong[bad].startswith(f"{bad}: ")
     with pytest.raises(ConfigurationError, match=r"bad\.yaml"):
         load_agents(tmp_path)
+
+
+def test_hidden_files_are_an_editors_or_a_systems_and_no_agents(tmp_path: Path) -> None:
+    air = write(tmp_path, AGENT)
+    write(tmp_path, b"\x00\x05\x16\x07", "._air.yaml")
+    write(tmp_path, AGENT, ".air.yml")
+    (tmp_path / ".#air.yaml").symlink_to("ann@desk.4711:1")
+    files = agent_files(tmp_path)
+    assert (files.paths, files.wrong, files.doubled) == ({"air": air}, {}, {})
+    assert list(looks_of(tmp_path)) == [air]
 
 
 def test_a_pipe_is_refused_instead_of_waited_for_and_a_folder_is_told_where_a_file_is_wanted(tmp_path: Path) -> None:
