@@ -33,6 +33,7 @@ NAME: Final = r"^[a-z0-9][a-z0-9-]{0,40}$"  # of an agent
 _TAKEN: Final = frozenset(("all", "coordinator", "edgex", "guard", "http", "inference", "owner"))
 _PEER: Final = "peer-"  # so the users of other gateways begin
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_MOST_DURATION_CHARS: Final = 64  # looking for `_DURATION` in digits takes time by the square of their number
 _HELD_TOPIC = re.compile(r"rules/agents|events/device(/[^/]+){4}")  # what the stream of events captures
 _LONGEST_S = 1e9  # some 30 years: keeps infinities and absurd numbers out of sums of times
 _DAY_S = 86_400.0
@@ -49,7 +50,7 @@ def parse_duration_s(text: str | int | float) -> float:
     """
     if isinstance(text, (int, float)) and not isinstance(text, bool) and abs(text) < _LONGEST_S:
         return float(text)
-    parts = _DURATION.findall(str(text)) if isinstance(text, str) else []
+    parts = _DURATION.findall(text) if isinstance(text, str) and len(text) <= _MOST_DURATION_CHARS else []
     seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
     if not parts or "".join(number + unit for number, unit in parts) != text or seconds >= _LONGEST_S:
         raise ValueError(f"{str(text)[:40]!r} is no duration: write 90s, 15m, 1h30m, or a number of seconds")

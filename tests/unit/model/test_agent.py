@@ -106,6 +106,7 @@ def test_what_a_rule_sets_keeps_its_type(value: Any) -> None:
         ("ttl", math.inf, "ttl: Value error, 'inf' is no duration"),
         ("ttl", 10**400, "ttl: Value error"),
         ("ttl", "9" * 400 + "s", "ttl: Value error"),
+        ("ttl", "0" * 63 + "5s", "ttl: Value error, '" + "0" * 40 + "' is no duration"),  # 65 characters
         ("may.0.max_data_age", "1 hour", "may.0.max_data_age: Value error, '1 hour' is no duration"),
         ("may.0.rate.per", "1hour", "may.0.rate.per: Value error, '1hour' is no duration"),
         ("may.0.rate.count", 0, "may.0.rate.count: Input should be greater than 0"),
