@@ -69,8 +69,9 @@ class Credentials:
         peers: names of the gateways that it is linked to.
         coming: those of them that come to us, and so need a password of ours.
         leaders: names of the agents that may lead tasks while no coordinator is there.
-        all_known: whether `agents` are all there are; else some file cannot be read, and nobody knows whose it is: the
-            agents that have credentials and are not in `agents` keep them, with the rights they had.
+        all_known: whether `agents` are all there are; else some file cannot be read, and nobody knows whose it is, or
+            there is none, as where a volume is not mounted: the agents that have credentials and are not in `agents`
+            keep them, with the rights they had.
     """
 
     folder: Path

@@ -48,19 +48,22 @@ def credentials(
 
     A running broker of ours takes its new users over by itself, within a second; guard, agents and peers reconnect.
     `owner/peer-NAME.password` is for the owner of that gateway. Files that cannot be read, and two that declare one
-    agent, are told on stderr; the others' credentials are made all the same.
+    agent, are told on stderr; the others' credentials are made all the same. A folder without any agent file takes
+    nobody's credentials away.
     """
     names = [EVERYBODY] if rotate == [] else rotate or []
     linked = gateways_if_any(gateways, gateway)
     files = agent_files(agents)
+    # An empty folder is a volume that is not mounted: not the owner's word that there are no agents.
+    has_any = bool(files.agents or files.doubled or files.wrong)
     found = Credentials(
         # A name that two files declare is one agent's all the same; the guard gives it no permission.
         folder, gateway, [*files.agents, *files.doubled], names,
         peers=linked.peers if linked else (), coming=linked.coming if linked else (),
-        leaders=[name for name, agent in files.agents.items() if agent.leads], all_known=not files.wrong,
+        leaders=[name for name, agent in files.agents.items() if agent.leads], all_known=has_any and not files.wrong,
     )  # fmt: skip
     found.write()
-    _warn(files, found.kept)
+    _warn(files, found.kept, "" if has_any else f"{agents}: no agent file at all: is the volume mounted?")
     new = ", ".join(found.made)
     count = len(found.agents) + len(found.kept)
     Console(soft_wrap=True, highlight=False).print(
@@ -68,10 +71,17 @@ def credentials(
     )
 
 
-def _warn(files: AgentFiles, kept: Sequence[str]) -> None:
-    """Say on stderr which files are wrong, and who keeps credentials though no file declares them."""
+def _warn(files: AgentFiles, kept: Sequence[str], absence: str) -> None:
+    """Say on stderr which files are wrong, and who keeps credentials though no file declares them.
+
+    Args:
+        files: what the folder holds.
+        kept: agents that keep what they had.
+        absence: that the folder holds none, told where somebody keeps credentials: a gateway may have no agents yet.
+    """
     problems = [*files.wrong.values(), *files.doubled.values()]
     if kept:
+        problems += [absence] if absence else []
         problems.append(f"until all files can be read, nobody's credentials are taken away: kept are {', '.join(kept)}")
     for problem in problems:
         Console(stderr=True, soft_wrap=True).print(Text.assemble(("warning: ", "yellow"), problem))

@@ -122,6 +122,29 @@ def test_users_that_nobody_can_read_are_made_anew(owner: Owner, text: str) -> No
     assert "agent-air" in owner.users
 
 
+def test_an_empty_folder_takes_nobodys_credentials_away_and_is_told(owner: Owner) -> None:
+    users, doors = owner.users, owner.doors
+    for file in owner.agents.iterdir():
+        file.unlink()
+    (owner.agents / "._air.yaml").write_text("left behind by a copy: no owner's file")
+    done = owner.run()
+    assert done.code == 0
+    assert f"warning: {owner.agents}: no agent file at all: is the volume mounted?" in done.err
+    assert "kept are air, heat" in done.err
+    assert "credentials of 2 agents" in done.out
+    assert (owner.users, owner.doors) == (users, doors)
+    owner.write("air")
+    assert owner.run().err == ""
+    assert "agent-heat" not in owner.users, "a file is the owner's word again"
+
+
+def test_a_gateway_without_agents_is_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "agents").mkdir()
+    for _ in range(2):
+        done = run(capsys, "credentials", "--folder", tmp_path / "made", "--agents", tmp_path / "agents")
+        assert (done.code, done.err) == (0, "")
+
+
 def test_no_folder_of_agents_is_an_error(owner: Owner) -> None:
     owner.agents.rename(owner.agents.with_name("elsewhere"))
     done = owner.run()
