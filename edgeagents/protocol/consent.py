@@ -4,7 +4,8 @@ The members are the agents that a command concerns, by the owner's files alone: 
 other acting agents that may set the same resource. Not those of a resource that an interlock ties to it: interlocks are
 held by the gate, whatever anybody says, and agents know nothing of them. Who is silent, or is not there, has not
 consented. Each one's first word counts. Nobody consents to its own command, and where there is no member nobody can
-consent: such a command is a person's to let pass. Pure; whose word it is says the subject, above.
+consent: such a command is a person's to let pass. So it is where all others have to consent and an agent file cannot
+be read: it may be that of one of them. Pure; whose word it is says the subject, above.
 
 Source: design.md section 3.6 ("B needs the consent of the affected agents … quorum over the configured members").
 """
@@ -50,7 +51,11 @@ class Poll:
 def poll_of(rule: ResourceRule, rules: Rules, key: Key, proposer: str) -> Poll:
     """Return the poll on a command before anybody has spoken; without members nobody can carry it."""
     members = members_of(rule, rules, key, proposer)
-    return Poll(members, rule.quorum if rule.quorum is not None else len(members))
+    if rule.quorum is not None:
+        return Poll(members, rule.quorum)
+    # All have to consent: a file that nobody can read may be that of one more, whom nobody can ask.
+    is_short = rules.has_unread and not rule.affected
+    return Poll(members, len(members) + is_short)
 
 
 def members_of(rule: ResourceRule, rules: Rules, key: Key, proposer: str) -> tuple[str, ...]:

@@ -54,12 +54,21 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the owner's files and core-metadata say."""
+    """What the owner's files and core-metadata say.
+
+    Args:
+        site: the owner's `site.yaml`.
+        agents: by name, those that count.
+        devices: by name.
+        profiles: by name.
+        has_unread: whether there is an agent file of which nobody knows what it says, so `agents` may not be all.
+    """
 
     site: Site
     agents: Mapping[str, AgentDefinition]
     devices: Mapping[str, Device]
     profiles: Mapping[str, Profile]
+    has_unread: bool = False
 
 
 @dataclass(frozen=True, slots=True)

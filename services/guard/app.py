@@ -116,7 +116,8 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     settings = GuardSettings()
     owner = Owner.read(settings.site_file, settings.agents_dir)
     gateways = gateways_if_any(settings.gateways_file, service.settings.gateway)
-    written = Known(dict(owner.agents), dict(owner.paths), dict(owner.doubled))  # before any mode by order
+    unread = dict(owner.unread)
+    written = Known(dict(owner.agents), dict(owner.paths), dict(owner.doubled), unread, unread)  # before modes by order
     approvals = Approvals(read_approvers(settings.approvers_file), time.monotonic, time.time_ns)
     if settings.command_token_file is not None:
         service.command.use_tokens(FileToken(settings.command_token_file))
@@ -253,7 +254,7 @@ class Guard:
     async def run(self) -> None:
         """Bring streams, leases and the picture up, settle what a crash left open, then serve for ever."""
         service, means = self.service, self.means
-        await ensure_streams(service.bus, service.edgex.base, len(means.owner.agents))
+        await ensure_streams(service.bus, service.edgex.base, len(means.owner.agents) + len(means.owner.unread))
         await self.alone.come()
         if self.gateways is not None:
             self.start(keep_mirrors(service.bus, self.gateways), "mirrors")
@@ -361,8 +362,7 @@ class Guard:
             if self.means.clocks.now() >= next_forget_s:
                 next_forget_s = self.means.clocks.now() + 3600
                 before_s = self.means.clocks.wall_ns() / 1e9 - 7 * DAY_S
-                # A day at least: a file that comes tomorrow may have a rate that looks back that far.
-                sets_before_s = self.means.clocks.site() - max(self.means.owner.longest_s, DAY_S)
+                sets_before_s = self.means.clocks.site() - self.means.owner.keeps_s
                 await self.means.on_disk(self.means.ledger.forget, before_s, sets_before_s)
 
 

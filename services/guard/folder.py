@@ -2,8 +2,9 @@
 
 Looked at every `LOOK_S`, and read once it has kept still for one look, so that a file that is being written is not
 taken for a wrong one. The checks are those of the start. A file that cannot be read leaves in force what it said
-before, which is logged once and shown on the guard's page, where `doctor` finds it. Who may command no longer loses
-its leases. The broker's users are not made here: they are `edgeagents credentials`' business.
+before, which is logged once and shown on the guard's page, where `doctor` finds it; where that is not known, since it
+was wrong when the guard started, it gives nobody anything. Who may command no longer loses its leases. The broker's
+users are not made here: they are `edgeagents credentials`' business.
 
 Source: design.md sections 2 and 3.8.
 """
@@ -11,7 +12,7 @@ Source: design.md sections 2 and 3.8.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from edgeagents.adapters.files import AgentFiles, Looks, agent_files, looks_of
 from edgeagents.errors import ConfigurationError, StoreError, UnavailableError
 from edgeagents.model.agent import AgentDefinition
 from services.guard.jobs import Means
-from services.guard.owner import Owner
+from services.guard.owner import UNREAD, Owner
 from services.guard.streams import fit_streams
 
 log = logging.getLogger(__name__)
@@ -34,15 +35,17 @@ class Known:
 
     Args:
         agents: by name, as written.
-        paths: by name, where.
+        paths: by name, where; also of a file that is wrong now and does not count.
         doubled: names that two files declare, with what to do: neither counts.
         wrong: files that cannot be read, with what is wrong; what they said before counts on.
+        unread: those of them of which nobody knows what they say, or whether it counts.
     """
 
     agents: Mapping[str, AgentDefinition]
     paths: Mapping[str, Path]
     doubled: Mapping[str, str] = field(default_factory=dict)
     wrong: Mapping[Path, str] = field(default_factory=dict)
+    unread: Mapping[Path, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +65,25 @@ def taken_in(known: Known, found: AgentFiles) -> tuple[Known, Change]:
     """Return what counts once a folder was read again, and what is different about it."""
     agents, paths, doubled = dict(found.agents), dict(found.paths), dict(found.doubled)
     for name, path in known.paths.items():
-        if path not in found.wrong or name in doubled:
+        if path not in found.wrong:
             continue
         if name in agents:
             # What is wrong may be a moment's: until the owner mends or removes it, nobody knows which one is meant.
             doubled[name] = (
                 f"{path} declared agent {name!r} and is wrong now, {paths[name]} declares it: keep one of them"
             )
-            del agents[name], paths[name]
-        else:
-            agents[name], paths[name] = known.agents[name], path
+            del agents[name]
+        elif name in known.agents and name not in doubled:
+            agents[name] = known.agents[name]
+        paths[name] = path  # at the next look, too
+    counted = {paths[name] for name in agents}
+    unread = {path: problem for path, problem in found.wrong.items() if path not in counted}
     change = Change(
         tuple(sorted(agents.keys() - known.agents.keys())),
         tuple(sorted(name for name in agents.keys() & known.agents.keys() if agents[name] != known.agents[name])),
         tuple(sorted(known.agents.keys() - agents.keys())),
     )
-    return Known(agents, paths, doubled, found.wrong), change
+    return Known(agents, paths, doubled, found.wrong, unread), change
 
 
 class AgentFolder:
@@ -108,13 +114,14 @@ class AgentFolder:
                 raise ConfigurationError(f"{self._folder}: no agent file at all: is the volume mounted?")
         except ConfigurationError as error:
             # A volume that is not mounted is not the owner's word that there are no agents.
-            known = Known(self.known.agents, self.known.paths, self.known.doubled, {self._folder: str(error)})
+            known = replace(self.known, wrong={self._folder: str(error)})
             change = Change()
         else:
             known, change = taken_in(self.known, found)
         for path, problem in known.wrong.items():
             if self.known.wrong.get(path) != problem:
-                log.error("%s: what was known before counts on", problem)
+                is_unread = path in known.unread
+                log.error("%s: %s", problem, UNREAD if is_unread else "what was known before counts on")
         for name, problem in known.doubled.items():
             if self.known.doubled.get(name) != problem:
                 log.error("%s: until then this agent has no permissions", problem)
@@ -140,7 +147,7 @@ async def have_effect(means: Means, bus: Bus, known: Known, change: Change) -> N
         since_s = means.clocks.site() - wanted.longest_s
         rows = await means.on_disk(lambda: list(means.ledger.past_sets(since_s)))
         means.picture.widen(rows, means.devices, wanted.most_sets)
-    owner.take_over(known.agents, known.doubled)
+    owner.take_over(known.agents, known.doubled, known.unread)
     means.desk.judge_anew()
     try:
         await means.orders.take_over()
@@ -148,7 +155,7 @@ async def have_effect(means: Means, bus: Bus, known: Known, change: Change) -> N
         log.error("agent files: %s", error)
     await means.desk.end_unpermitted()
     try:
-        await fit_streams(bus, len(known.agents))
+        await fit_streams(bus, len(known.agents) + len(known.unread))  # nothing of theirs goes for want of room
     except UnavailableError as error:
         log.error("agent files: %s", error)
     if change:

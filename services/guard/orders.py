@@ -94,8 +94,9 @@ class Orders:
         if written == order.written:
             self._apply(order)
             return
-        if order.agent in self._owner.doubled:
-            return  # what its file says is not known now; the order counts again once it is
+        if self._owner.may_have_file(order.agent):
+            self._modes[order.agent] = order  # what its file says is not known now; the order counts again once it is
+            return
         # The file was changed since, so it is the owner's later word; it may well be `observe`.
         log.warning("mode %s of agent %r by %s is over: its file says %s now", order.mode, order.agent,
                     order.approver, written or "nothing")  # fmt: skip
@@ -220,7 +221,7 @@ class Orders:
             written = self._written.get(order.agent)
             if written == order.written:
                 self._apply(order)
-            elif order.agent not in self._owner.doubled:
+            elif not self._owner.may_have_file(order.agent):
                 del self._modes[order.agent]
                 over.append(order)
                 log.warning("mode %s of agent %r by %s is over: its file says %s now", order.mode, order.agent,

@@ -6,9 +6,11 @@ Source: design.md sections 2 and 3.8.
 """
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from edgeagents.adapters.device_cache import DeviceCache
 from edgeagents.adapters.files import agent_files, load_site
@@ -18,8 +20,12 @@ from edgeagents.model.message import SiteEntry
 from edgeagents.model.site import Site
 from edgeagents.protocol.fitting import file_problems, site_problems
 from edgeagents.protocol.gate import Rules
+from services.guard.streams import DAY_S
 
 log = logging.getLogger(__name__)
+
+MOST_TOLD_CHARS: Final = 300  # of what is wrong with a file, to its agent
+UNREAD: Final = "until then its agent has no permissions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +37,53 @@ class Owner:
         agents: by name.
         doubled: names that two files declare, with what to do: such an agent has no permissions, all others go on.
         paths: by name, which file declares it.
+        unread: files of which nobody knows what they say, with what is wrong: they give nobody anything, and what may
+            hang on them goes the safe way.
     """
 
     site: Site
     agents: dict[str, AgentDefinition]
     doubled: dict[str, str] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
+    unread: dict[Path, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, site_file: Path, agents_folder: Path) -> "Owner":
-        """Return what the files say.
+        """Return what the files say; an agent file that is wrong keeps its own agent out, and no other.
 
         Raises:
-            ConfigurationError: a file is missing or wrong; it is named with field and remedy.
+            ConfigurationError: `site.yaml` is missing or wrong, there is no folder, or no agent file in it is right; it
+                is named with field and remedy.
         """
         site, files = load_site(site_file), agent_files(agents_folder)
         for problem in files.wrong.values():
-            raise ConfigurationError(problem)
+            if not files.agents:
+                raise ConfigurationError(problem)
+            log.error("%s: %s", problem, UNREAD)
         for problem in files.doubled.values():
             log.error("%s: until then this agent has no permissions", problem)
-        return cls(site, files.agents, files.doubled, files.paths)
+        return cls(site, files.agents, files.doubled, files.paths, files.wrong)
 
-    def take_over(self, agents: Mapping[str, AgentDefinition], doubled: Mapping[str, str]) -> None:
+    def take_over(
+        self, agents: Mapping[str, AgentDefinition], doubled: Mapping[str, str], unread: Mapping[Path, str]
+    ) -> None:
         """Have what the agents' files say now count from here on."""
         self.agents.clear()  # in place: others hold it
         self.agents.update(agents)
         self.doubled.clear()
         self.doubled.update(doubled)
+        self.unread.clear()
+        self.unread.update(unread)
 
     def rules(self, devices: DeviceCache) -> Rules:
         """Return what the gate judges by now."""
-        return Rules(self.site, self.agents, devices.devices_by_name, devices.profiles_by_name)
+        return Rules(
+            self.site, self.agents, devices.devices_by_name, devices.profiles_by_name, has_unread=bool(self.unread)
+        )
+
+    def may_have_file(self, agent: str) -> bool:
+        """Say whether an agent that does not count may still have a file, only that nobody knows what it says."""
+        return agent in self.doubled or (agent not in self.agents and bool(self.unread))
 
     def is_safety(self, agent: str) -> bool:
         """Say whether an agent's commands are for safety, by its file."""
@@ -80,6 +102,14 @@ class Owner:
         return max([*times, *(rate.per for rate in self.rates)], default=0.0)
 
     @property
+    def keeps_s(self) -> float:
+        """How far back past commands have to be kept, in site seconds: a rate may look at them that counts tomorrow.
+
+        A day at least, for files that come; without end while one cannot be read, whose rates may look back as far.
+        """
+        return math.inf if self.unread else max(self.longest_s, DAY_S)
+
+    @property
     def most_sets(self) -> int:
         """How many past commands of one resource count for a rate, of all agents together."""
         counts = [
@@ -93,8 +123,17 @@ class Owner:
         if agent in self.doubled:
             return self.doubled[agent]
         if definition is None:
-            return f"no agent file declares {agent!r}: add it to the guard's agents folder"
+            return self._absence(agent)
         return "; ".join(file_problems(definition, devices.devices_by_name, devices.profiles_by_name))
+
+    def _absence(self, agent: str) -> str:
+        """Return why an agent does not count: the file of its name is wrong, no other agent is told of one."""
+        for path, problem in self.unread.items():
+            if path.stem == agent:
+                return f"{problem[:MOST_TOLD_CHARS]}: {UNREAD}"
+        if self.unread:
+            return f"no agent file that can be read declares {agent!r}: the guard's log says which one is wrong"
+        return f"no agent file declares {agent!r}: add it to the guard's agents folder"
 
     def site_problems(self, devices: DeviceCache) -> list[str]:
         """Return what in `site.yaml` cannot work with the devices there are; the gate refuses what it is about."""

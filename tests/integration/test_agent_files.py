@@ -95,3 +95,25 @@ async def test_a_permission_that_is_taken_away_counts_and_its_lease_ends(gateway
             return (await air.lease("valve-7")).granted
 
         await until(is_back, "it is there again", timeout_s=SEEN_S)
+
+
+async def test_a_guard_that_starts_on_a_wrong_file_keeps_its_agent_out_alone_until_it_is_right(
+    gateway: Gateway, client: Client
+) -> None:
+    async with client.agent("heat") as heat:
+        assert (await heat.do("valve-8", "22")).status == "proven"
+        path = write(gateway, "heat", "name: heat\nleads: !!bool maybe\n")
+        await client.restart_guard()
+        assert list((await client.state())["wrongFiles"]) == [str(path)]
+        async with client.agent("air") as air:
+            assert (await air.do("valve-5", "23")).status == "proven", "all others work"
+        refused = (await heat.lease("valve-8")).reason
+        assert f"{path}, line 2: not YAML: 'maybe' is no bool" in refused
+        write(gateway, "heat", yaml.safe_dump(agent_file("heat", priority="health")))
+
+        async def is_known() -> bool:
+            return (await heat.lease("valve-8")).granted
+
+        await until(is_known, "the guard has read the right file", timeout_s=SEEN_S)
+        assert (await heat.do("valve-8", "23")).status == "proven"
+    assert not (await client.state())["wrongFiles"]

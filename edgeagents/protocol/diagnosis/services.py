@@ -64,7 +64,7 @@ def guard_findings(facts: GuardFacts) -> list[Finding]:
         )
     remedy = "the guard sees it some seconds later: until then this agent may command nothing"
     found += [failed("guard", str(text), remedy) for text in mapping(state.get("doubledAgents")).values()]
-    remedy = "correct the file: until then what it said before counts"
+    remedy = "correct the file: until then what it said before counts, and nothing where the guard never could read it"
     found += [failed("guard", str(text), remedy) for text in mapping(state.get("wrongFiles")).values()]
     for stream, names in mapping(state.get("notTaken")).items():
         remedy = "see what makes it write so much; it is taken again after a while: docs/operations.md"

@@ -1,6 +1,7 @@
 """Whose consent counts for a class B command, and when there are enough."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,6 +50,17 @@ def test_the_others_that_may_set_it_are_asked_and_the_proposer_is_not() -> None:
     assert members_of(rule(), rules, KEY, "air") == ("any", "heat")
     assert poll_of(rule(), rules, KEY, "air").quorum == 2
     assert poll_of(rule(quorum=1), rules, KEY, "air").quorum == 1
+
+
+def test_while_a_file_cannot_be_read_only_those_carry_it_whom_the_owner_named_or_counted() -> None:
+    """It may be the file of one more whose consent is wanted: `fan`."""
+    rules = replace(rules_of([agent("air", KEY), agent("heat", KEY)]), has_unread=True)
+    for wanted, is_carried in ((rule(), False), (rule(quorum=1), True), (rule(affected=["heat"]), True)):
+        assert holds(["heat"], wanted, rules, KEY, "air") is is_carried
+        assert holds(["heat"], wanted, replace(rules, has_unread=False), KEY, "air")
+    poll, _ = said(poll_of(rule(), rules, KEY, "air"), "heat", yes=True, reason="")
+    assert not poll.is_carried
+    assert not holds(["heat"], rule(affected=["fan", "heat"]), rules, KEY, "air"), "whom he named is not there"
 
 
 def test_who_may_set_only_what_an_interlock_ties_to_it_is_not_asked_since_the_gate_holds_interlocks() -> None:

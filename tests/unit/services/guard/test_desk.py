@@ -114,7 +114,7 @@ async def test_who_no_file_declares_is_told_and_gets_no_session(desk: Desk) -> N
 @pytest.mark.parametrize("is_told", [True, False])
 async def test_who_is_removed_while_others_are_asked_of_is_refused_at_once(desk: Desk, is_told: bool) -> None:
     assert not (await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)).refused
-    desk.rig.owner.take_over({}, {})
+    desk.rig.owner.take_over({}, {}, {})
     if is_told:
         desk.desk.judge_anew()
     welcome = await desk.answer("air", Heartbeat(incarnation="i1"), SessionWelcome)

@@ -86,6 +86,40 @@ def test_a_second_file_that_declares_an_agent_whose_file_is_wrong_for_a_moment_d
     assert "other.yaml declares it" in now.doubled["air"]
 
 
+def test_it_stays_so_however_often_it_is_looked_at_and_nobody_counts_once_the_second_file_is_gone(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, "air", mode="observe")
+    known = known_of(tmp_path)
+    (tmp_path / "air.yaml").write_text("nonsense: true\n")
+    write(tmp_path, "other", "air", mode="act")
+    for _ in range(3):
+        known, _ = taken_in(known, agent_files(tmp_path))
+        assert (dict(known.agents), list(known.doubled)) == ({}, ["air"])
+    (tmp_path / "other.yaml").unlink()
+    for _ in range(2):
+        known, _ = taken_in(known, agent_files(tmp_path))
+        assert (dict(known.agents), list(known.unread)) == ({}, [tmp_path / "air.yaml"])
+    write(tmp_path, "air", mode="observe")
+    known, change = taken_in(known, agent_files(tmp_path))
+    assert (change.added, dict(known.unread)) == (("air",), {})
+
+
+def test_of_which_wrong_files_nobody_knows_what_they_say_is_told(tmp_path: Path) -> None:
+    for name in ("air", "heat"):
+        write(tmp_path, name)
+    (tmp_path / "zed.yaml").write_text("name: [zed\n")
+    known = known_of(tmp_path)
+    assert list(known.unread) == [tmp_path / "zed.yaml"]
+    (tmp_path / "heat.yaml").write_text("name: [heat\n")
+    known, change = taken_in(known, agent_files(tmp_path))
+    assert not change, "what heat.yaml said before counts on"
+    assert (len(known.wrong), list(known.unread)) == (2, [tmp_path / "zed.yaml"])
+    write(tmp_path, "zed")
+    known, change = taken_in(known, agent_files(tmp_path))
+    assert (change.added, dict(known.unread)) == (("zed",), {})
+
+
 def test_an_agent_moves_to_another_file_once_the_former_is_gone(tmp_path: Path) -> None:
     write(tmp_path, "air", mode="act")
     known = known_of(tmp_path)
@@ -162,6 +196,17 @@ async def test_what_is_wrong_is_said_once(watched: Watched, caplog: pytest.LogCa
     assert caplog.text.count("not YAML") == 1
     assert "what was known before counts on" in caplog.text
     assert sorted(watched.folder.known.agents) == ["air", "night"]
+
+
+async def test_a_file_that_never_could_be_read_is_said_to_give_nothing(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    await watched.read(1)
+    (watched.path / "zed.yaml").write_text("name: [\n")
+    await watched.read(2)
+    assert "zed.yaml, line 2: not YAML" in caplog.text
+    assert "until then its agent has no permissions" in caplog.text
+    assert "what was known before counts on" not in caplog.text
 
 
 async def test_a_folder_that_is_gone_is_not_the_word_that_there_are_no_agents(

@@ -1,6 +1,7 @@
 """Pauses and modes: what they cover, that they survive, and that nothing given before a resume goes out after it."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +183,27 @@ async def test_an_order_outlives_a_time_in_which_two_files_declare_its_agent(rig
     assert Orders(rig.ledger, rig.executor, unclear).modes == {}
     rig.restart()
     assert rig.orders.modes["air"] == "observe"
+
+
+@pytest.mark.parametrize(
+    "unclear", [({"air": "a and b both declare agent 'air'"}, {}), ({}, {Path("air.yaml"): "air.yaml: not YAML"})]
+)
+async def test_an_order_counts_again_as_soon_as_its_agents_file_can_be_read(
+    rig: Rig, unclear: tuple[dict[str, str], dict[Path, str]]
+) -> None:
+    """A guard that starts while nobody knows what the file says: else the agent would act on the file's own word."""
+    await rig.orders.order_mode("air", "observe", "ann", "on holiday", 1)
+    agents = {name: item for name, item in rig.owner.agents.items() if name != "air"}
+    started = Owner(rig.owner.site, dict(agents), *(dict(unclear[0]), {}, dict(unclear[1])))
+    orders = Orders(rig.ledger, rig.executor, started)
+    await orders.take_over()
+    assert "air" not in orders.modes
+    written = rig.owner.agents["air"].model_copy(update={"mode": "act"})
+    started.take_over(agents | {"air": written}, {}, {})
+    await orders.take_over()
+    assert orders.modes["air"] == "observe"
+    rig.restart()
+    assert rig.orders.modes["air"] == "observe", "nor is it forgotten on disk"
 
 
 async def test_observe_while_act_is_being_stored_wins(rig: Rig) -> None:

@@ -29,6 +29,46 @@ def test_files_are_read_and_their_mistakes_told(tmp_path: Path) -> None:
         Owner.read(site, agents)
 
 
+def test_a_start_with_one_wrong_file_names_it_and_all_other_agents_work(
+    rig: Rig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site, agents = tmp_path / "site.yaml", tmp_path / "agents"
+    agents.mkdir()
+    site.write_text("resources: []\n")
+    (agents / "air.yaml").write_text("name: air\nwatches: [{profile: x}]\n")
+    (agents / "heat.yaml").write_text("name: heat\nwatches: [{profile: x}]\nmode: perhaps\n")
+    found = Owner.read(site, agents)
+    assert (sorted(found.agents), list(found.unread)) == (["air"], [agents / "heat.yaml"])
+    assert f"{agents / 'heat.yaml'}: mode: Input should be" in caplog.text
+    assert found.problem("air", rig.devices) == ""
+    assert f"{agents / 'heat.yaml'}: mode: Input should be" in found.problem("heat", rig.devices)
+    assert str(agents) not in found.problem("evil", rig.devices), "what is in others' files is none of its business"
+    assert "no agent file that can be read declares 'evil'" in found.problem("evil", rig.devices)
+    assert found.may_hold("heat", "valve", "Setpoint", rig.devices) == "no agent 'heat'"
+
+
+@pytest.mark.parametrize("others", [[], ["b", "c"]])
+def test_a_start_on_which_no_agent_could_work_names_a_wrong_file_and_is_none(tmp_path: Path, others: list[str]) -> None:
+    site, agents = tmp_path / "site.yaml", tmp_path / "agents"
+    agents.mkdir()
+    site.write_text("resources: []\n")
+    assert Owner.read(site, agents).agents == {}, "a gateway without agents"
+    for name in ("a", *others):
+        (agents / f"{name}.yaml").write_text(f"name: [{name}\n")
+    with pytest.raises(ConfigurationError, match=r"a\.yaml, line 2: not YAML"):
+        Owner.read(site, agents)
+
+
+def test_while_a_file_cannot_be_read_no_past_is_forgotten_that_its_rates_may_count(rig: Rig) -> None:
+    assert owner(rate={"count": 3, "per": "7d"}).keeps_s == 7 * 86_400
+    assert owner(resource="Setpoint").keeps_s == 86_400
+    found = owner(resource="Setpoint")
+    found.take_over(found.agents.copy(), {}, {Path("heat.yaml"): "heat.yaml: not YAML"})
+    rig.ledger.went_out("valve", "Setpoint", "heat", "21", 0.0)
+    rig.ledger.forget(0.0, 1e12 - found.keeps_s)
+    assert len(list(rig.ledger.past_sets(0.0))) == 1
+
+
 def test_a_name_that_two_files_declare_has_no_permissions_and_all_others_go_on(
     rig: Rig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
