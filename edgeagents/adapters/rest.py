@@ -17,6 +17,7 @@ import httpx
 from pydantic import SecretStr
 
 from edgeagents.adapters import cbor, telemetry
+from edgeagents.adapters.answers import whole_answer
 from edgeagents.errors import MalformedMessageError, UnavailableError, UpstreamError, error_for_status
 
 CORRELATION_HEADER = "X-Correlation-ID"
@@ -130,7 +131,7 @@ class Rest:
 
         Raises:
             UnavailableError: not reachable or no token, so certainly not carried out; or `silent`.
-            UpstreamError: an answer that is no JSON, or of a status that EdgeX does not use.
+            UpstreamError: an answer that is no JSON, too long, or of a status that EdgeX does not use.
             TheirError: what EdgeX's error answer means (`errors.error_for_status`), with its text.
         """
         with telemetry.span(f"{method} {self.name}", kind="client") as request:
@@ -195,17 +196,24 @@ class Rest:
         limits = httpx.Timeout(timeout_s, connect=min(2.0, timeout_s / 2))
         extensions = {"trace": _tracer(last_look)} if last_look is not None else None
         try:
+            request = self._http.build_request(
+                method, url + path, params=query, json=body, headers=headers, timeout=limits, extensions=extensions
+            )
+        except (httpx.InvalidURL, UnicodeError) as error:  # a host such as `xn--`
+            self._address.forget()
+            raise UnavailableError(f"{where} cannot be reached: {_text(error)}: is it up?") from error
+        try:
             async with asyncio.timeout_at(end):
                 if last_look is not None:
                     last_look()
-                return await self._http.request(
-                    method, url + path, params=query, json=body, headers=headers, timeout=limits, extensions=extensions
-                )
+                return await whole_answer(self._http, request, where)
         except (*_NEVER_SENT, httpx.InvalidURL) as error:
             self._address.forget()
             raise UnavailableError(f"{where} cannot be reached: {_text(error)}: is it up?") from error
         except (httpx.TimeoutException, TimeoutError) as error:
             raise silent(f"{where}: no answer to {method} {path} in {timeout_s:g} s") from error
+        except UpstreamError as error:  # too long: what a request of doubt did is as open as without an answer
+            raise error if silent is UnavailableError else silent(str(error)) from error
         except httpx.RequestError as error:
             self._address.forget()
             raise silent(f"{where}: connection broke during {method} {path}: {_text(error)}") from error

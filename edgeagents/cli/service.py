@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from edgeagents.adapters.answers import whole_answer
 from edgeagents.errors import ConfigurationError, InvalidInputError, UnavailableError, UpstreamError, error_for_status
 
 LIMIT_S: Final = 10.0
@@ -51,12 +52,14 @@ def checked_url(option: str, url: str) -> str:
     """Return an address of HTTP without a slash at the end; an option that holds none says what to write.
 
     Raises:
-        ConfigurationError: no scheme, no host that can be looked up, or a port that there is not.
+        ConfigurationError: no scheme, no host that can be looked up, a port that there is not, or more than these.
     """
     try:
         parts = urlsplit(url)
         httpx.URL(url).host.encode("idna")
         is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        # A query or a fragment would swallow the path that is asked; no service of ours or of EdgeX lies below one.
+        is_one = is_one and not parts.path.strip("/") and "?" not in url and "#" not in url
     except (ValueError, httpx.InvalidURL):  # UnicodeError is a ValueError
         is_one = False
     if not is_one:
@@ -109,10 +112,15 @@ def call(
 async def exchange(
     method: str, url: str, headers: Mapping[str, str], content: bytes | None, limit_s: float
 ) -> httpx.Response:
-    """Return what answers, read to its end within `limit_s`: httpx alone counts each read anew."""
+    """Return what answers, read to its end within `limit_s`: httpx alone counts each read anew.
+
+    Raises:
+        UpstreamError: its answer is too long.
+    """
     sent = {"Content-Type": "application/json", **headers} if content is not None else headers
-    async with asyncio.timeout(limit_s), httpx.AsyncClient(timeout=limit_s) as http:
-        return await http.request(method, url, headers=sent, content=content)
+    # As all that is asked of a gateway: no proxy of the environment hears an approver's token, or a pause.
+    async with asyncio.timeout(limit_s), httpx.AsyncClient(timeout=limit_s, trust_env=False) as http:
+        return await whole_answer(http, http.build_request(method, url, headers=sent, content=content), url)
 
 
 def _written(body: Mapping[str, Any] | None) -> bytes | None:

@@ -19,11 +19,12 @@ from edgeagents.cli import led, service
 from edgeagents.cli.lines import clean
 from edgeagents.cli.source import DEFAULT as DEFAULT_BROKER
 from edgeagents.cli.source import Broker
-from edgeagents.errors import InvalidInputError, UnavailableError
+from edgeagents.errors import InvalidInputError, UnavailableError, UpstreamError
 
 DEFAULT: Final = "http://127.0.0.1:59741"
 OPTION: Final = "--coordinator"
 LIMIT_S: Final = 15.0
+LONGEST_LINE: Final = 1 << 20  # what `watch` tells of a task is some hundred bytes
 Coordinator = Annotated[
     str, Parameter(name=OPTION, env_var="EDGEAGENTS_COORDINATOR_URL", help="address of the coordinator")
 ]
@@ -151,15 +152,39 @@ def _changes(coordinator: str, path: str) -> Iterator[dict[str, Any]]:
     asked = _coordinator(coordinator)
     timeout = httpx.Timeout(30.0, connect=5.0)  # it says every ten seconds that it is there
     try:
-        with httpx.stream("GET", f"{asked.base}{path}", timeout=timeout) as answer:
+        with httpx.stream("GET", f"{asked.base}{path}", timeout=timeout, trust_env=False) as answer:
             if answer.is_error:
-                answer.read()
-                service.content_of(asked, answer)
-            for line in answer.iter_lines():
-                if line.startswith("data: "):
-                    yield json.loads(line.removeprefix("data: "))
+                service.content_of(asked, httpx.Response(answer.status_code, content=_beginning_of(answer)))
+            for line in _lines_of(answer, asked):
+                if line.startswith(b"data: "):
+                    yield json.loads(line.removeprefix(b"data: "))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, OverflowError) as error:
         raise UnavailableError(f"{asked}: {error}: is it up, is {OPTION} right?") from error
+
+
+def _beginning_of(answer: httpx.Response) -> bytes:
+    found = b""
+    for part in answer.iter_bytes():
+        found += part
+        if len(found) > LONGEST_LINE:
+            break
+    return found
+
+
+def _lines_of(answer: httpx.Response, asked: service.Service) -> Iterator[bytes]:
+    """Yield the lines of an answer as they come, and what is left at its end.
+
+    Raises:
+        UpstreamError: one is too long.
+    """
+    begun = b""
+    for part in answer.iter_bytes():
+        *lines, begun = (begun + part).split(b"\n")
+        yield from (line.rstrip(b"\r") for line in lines)
+        if len(begun) > LONGEST_LINE:
+            raise UpstreamError(f"{asked}: a line of its answer does not end: is it a coordinator?")
+    if begun:
+        yield begun
 
 
 def _cells(item: Mapping[str, Any]) -> list[tuple[str, str]]:

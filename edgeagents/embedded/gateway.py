@@ -119,7 +119,7 @@ class Gateway:
     def __post_init__(self) -> None:
         """Prepare; nothing runs yet."""
         self.supervisor = Supervisor(self.plan.folder / "log", FORKED if self.plan.forks else (), IMPORTED)
-        self.http = httpx.AsyncClient(timeout=5.0)
+        self.http = httpx.AsyncClient(timeout=5.0, trust_env=False)  # its own children: no proxy is for them
 
     # --- start and stop --------------------------------------------------------------------------
 

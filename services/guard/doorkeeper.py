@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from edgeagents.adapters.answers import whole_answer
 from edgeagents.adapters.bootstrap import EdgexService
 from edgeagents.adapters.keeper import RegistryAddress
 from edgeagents.adapters.middleware import error_body
@@ -229,6 +230,7 @@ class Doorkeeper:
 
         Raises:
             UnavailableError: it cannot be reached, or does not answer in time.
+            UpstreamError: its answer is too long.
         """
         address, headers = self._addresses[service], dict(headers_of(request))
         tokens = self._service.security.tokens
@@ -236,10 +238,12 @@ class Doorkeeper:
             headers["Authorization"] = f"Bearer {(await tokens.bearer()).get_secret_value()}"
         url = await address.base_url() + "/" + "/".join(quote(part, safe="-_~;=.") for part in parts)
         try:
-            return await self._service.http.request(
+            http = self._service.http
+            sent = http.build_request(
                 request.method, url, params=query, content=content, headers=headers, timeout=WAIT_S
             )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return await whole_answer(http, sent, service)
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             address.forget()
             raise UnavailableError(f"{service}: {error or type(error).__name__}: is it up?") from error
 

@@ -10,12 +10,14 @@ from typing import Any, Final
 
 import httpx
 
+from edgeagents.adapters.answers import whole_answer
 from edgeagents.adapters.config import READY, parse_bool
 from edgeagents.adapters.keeper import KeeperClient, Registration
-from edgeagents.errors import EdgeAgentsError, NotFoundError
+from edgeagents.errors import EdgeAgentsError, NotFoundError, UpstreamError
 from edgeagents.protocol.diagnosis.edgex import CORE, ServiceFacts
 
 LOOK_S: Final = 5.0  # for ping and version together
+MOST_BYTES: Final = 1 << 20  # of either answer: they are some hundred bytes
 
 
 async def look_at_service(http: httpx.AsyncClient, key: str, url: str, registry: str | None = None) -> ServiceFacts:
@@ -24,21 +26,36 @@ async def look_at_service(http: httpx.AsyncClient, key: str, url: str, registry:
     try:
         async with asyncio.timeout(LOOK_S):  # httpx counts each read anew: one byte a second would go on for ever
             began_s = time.time()
-            ping = await http.get(f"{base}/api/v3/ping", timeout=3.0)
+            ping = await _got(http, f"{base}/api/v3/ping")
             ahead_s = _ahead_s(ping, (began_s + time.time()) / 2)
-            version = await http.get(f"{base}/api/v3/version", timeout=3.0)
+            version = await _got(http, f"{base}/api/v3/version")
     except TimeoutError:
         return ServiceFacts(key, base, "away", f"{key} at {base}: no whole answer in {LOOK_S:g} s", registry=registry)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         text = f"{key} at {base}: {str(error) or type(error).__name__}"
         return ServiceFacts(key, base, "away", text, registry=registry)
+    except UpstreamError as error:
+        return ServiceFacts(key, base, "other", f"{key}: {error}", registry=registry)
     if ping.status_code in (401, 403):
         return ServiceFacts(key, base, "token", f"asks for a token ({ping.status_code})", "", ahead_s, registry)
     name, answer = _json(ping).get("serviceName"), _json(version)
-    if ping.is_error or (name is not None and name != key):
-        what = f"{name} answers there" if name else f"answers with status {ping.status_code}, as no EdgeX service does"
-        return ServiceFacts(key, base, "other", f"{key}: {what}", "", ahead_s, registry)
-    return ServiceFacts(key, base, "up", "", str(answer.get("version", "")), ahead_s, registry)
+    if not ping.is_success or name != key:
+        return ServiceFacts(key, base, "other", f"{key}: {_other(ping, name)}", "", ahead_s, registry)
+    said = answer.get("version")
+    return ServiceFacts(key, base, "up", "", said if isinstance(said, str) else "", ahead_s, registry)
+
+
+async def _got(http: httpx.AsyncClient, url: str) -> httpx.Response:
+    return await whole_answer(http, http.build_request("GET", url, timeout=3.0), url, MOST_BYTES)
+
+
+def _other(ping: httpx.Response, name: object) -> str:
+    """Return what answers in a service's place."""
+    if isinstance(name, str) and name:
+        return f"{name} answers there"
+    if ping.is_success:
+        return "what answers does not say which service it is, as every EdgeX service does"
+    return f"answers with status {ping.status_code}, as no EdgeX service does"
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:

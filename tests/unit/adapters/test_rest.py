@@ -1,11 +1,14 @@
 """What httpx's failures mean: certainly not sent, or no definite answer."""
 
 import asyncio
+import gzip
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
+from edgeagents.adapters.answers import MOST_BYTES
 from edgeagents.adapters.rest import FixedAddress, Rest, check_items, make_http
 from edgeagents.errors import (
     ConflictError,
@@ -70,6 +73,62 @@ async def test_a_server_that_trickles_its_answer_meets_the_deadline() -> None:
             with pytest.raises(UnavailableError, match=r"no answer to GET /slow in 0\.2 s"):
                 await Rest("slow", FixedAddress(url), http).call("GET", "/slow", timeout_s=0.2)
         await asyncio.wait_for(gone.wait(), 5)
+
+
+class Endless(httpx.AsyncByteStream):
+    """A body without end, which counts what was read of it."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.sent += 1 << 20
+            yield b" " * (1 << 20)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize(("silent", "error"), [(UnavailableError, UpstreamError), (DeviceSilentError,) * 2])
+async def test_an_answer_without_end_is_given_up(
+    status: int, silent: type[UnavailableError], error: type[Exception]
+) -> None:
+    body = Endless()
+    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda request: httpx.Response(status, stream=body)))
+    with pytest.raises(error, match="x at http://x: the answer is longer than 32 MB"):
+        await Rest("x", FixedAddress("http://x"), http).call("GET", "/y", silent=silent)
+    assert body.sent == MOST_BYTES + (1 << 20)
+
+
+async def test_an_answer_is_measured_as_it_is_understood() -> None:
+    packed = gzip.compress(b" " * (MOST_BYTES + 1))
+    answer = httpx.MockTransport(lambda request: httpx.Response(200, stream=Once(packed), headers=GZIP))
+    with pytest.raises(UpstreamError, match="longer than"):
+        await Rest("x", FixedAddress("http://x"), httpx.AsyncClient(transport=answer)).call("GET", "/y")
+    small = gzip.compress(b'{"a": 1}')
+    answer = httpx.MockTransport(lambda request: httpx.Response(200, stream=Once(small), headers=GZIP))
+    assert await Rest("x", FixedAddress("http://x"), httpx.AsyncClient(transport=answer)).call("GET", "/y") == {"a": 1}
+
+
+GZIP = {"Content-Encoding": "gzip"}
+
+
+class Once(httpx.AsyncByteStream):
+    """A body that comes in pieces."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.body), 4096):
+            yield self.body[start : start + 4096]
+
+
+async def test_a_host_that_cannot_be_looked_up_was_certainly_not_asked() -> None:
+    address = Moving("http://xn--:1")
+    with pytest.raises(UnavailableError, match="x at http://xn--:1 cannot be reached") as caught:
+        await Rest("x", address, make_http()).call("PUT", "/y", silent=DeviceSilentError)
+    assert not isinstance(caught.value, DeviceSilentError)
+    assert address.forgotten == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from edgeagents.cli.source import Broker
 from edgeagents.cli.task import show
 from edgeagents.errors import ConfigurationError, UnavailableError, UpstreamError
 from tests.dripping import dripping
+from tests.pouring import answer_of, pouring
 from tests.unit.cli.command import Done, run
 
 ADDRESSES = ["http://[::1", "http://a..b:80", f"http://{'h' * 70}:80", "http://127.0.0.1:598900", "http://h:0", "h:80",
@@ -62,6 +63,13 @@ def test_an_address_that_is_none_says_what_to_write(
     option = "--guard" if words in GUARDS else "--coordinator"
     said = refused(run(capsys, *words, option, url))
     assert f"{option} " in said
+    assert "write http://host:port, port 1 to 65535" in said
+
+
+@pytest.mark.parametrize("more", ["/api/v3", "?x=1", "/?x", "#f", "?", "//x"])
+def test_an_address_with_more_than_host_and_port_is_none(capsys: pytest.CaptureFixture[str], more: str) -> None:
+    said = refused(run(capsys, "doctor", "--keeper", f"http://h:59890{more}"))
+    assert "--keeper " in said
     assert "write http://host:port, port 1 to 65535" in said
 
 
@@ -134,3 +142,31 @@ def test_a_status_beyond_all_numbers_is_no_answer() -> None:
 def test_an_address_is_checked_when_it_is_used() -> None:
     with pytest.raises(ConfigurationError):
         call(Service("guard", "--guard", "h:1"), "GET", "/x")
+
+
+@pytest.fixture
+def proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names a proxy for all, at which nobody answers."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("proxies")
+def test_a_gateway_is_asked_without_a_proxy_of_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    with pouring(answer_of(b'{"paused": [], "modes": {}}')) as guard:
+        assert run(capsys, "pause", "all", "--guard", guard.url).code == 0
+    assert b"a-token-of-ann-000" in guard.asked[0]
+    told = b'data: {"state": "done", "id": "t", "winner": "", "reason": "", "task": {"skill": "clean"}}'
+    with pouring(answer_of(told)) as coordinator:
+        assert "done" in run(capsys, "task", "watch", "t", "--coordinator", coordinator.url).out
+    assert coordinator.asked[0].startswith(b"GET /api/v3/task/id/t/watch")
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"409 Conflict"])
+def test_an_answer_without_end_is_given_up(capsys: pytest.CaptureFixture[str], status: bytes) -> None:
+    with pouring(b"HTTP/1.1 " + status + b"\r\n\r\n", b" " * 65536) as endless:
+        assert "is longer than 32 MB: is it" in refused(run(capsys, "orders", "--guard", endless.url))
+        said = refused(run(capsys, "task", "watch", "t", "--coordinator", endless.url))
+    assert ("a line of its answer does not end" if status == b"200 OK" else "without JSON") in said

@@ -47,12 +47,31 @@ async def test_a_time_that_is_none_is_not_known(date: str) -> None:
         (service("core-metadata"), "other", "core-metadata answers there"),
         (lambda request: httpx.Response(401, json={}), "token", "asks for a token (401)"),
         (lambda request: httpx.Response(404, text="<html>"), "other", "status 404"),
+        (lambda request: httpx.Response(200, text="<html>hi</html>"), "other", "does not say which service it is"),
+        (lambda request: httpx.Response(200, json={"serviceName": ["core-data"]}), "other", "does not say which"),
+        (lambda request: httpx.Response(302, headers={"Location": "http://e"}), "other", "status 302"),
+        (lambda request: httpx.Response(200, content=b" " * (2 << 20)), "other", "is longer than 1 MB"),
     ],
 )
 async def test_what_is_no_such_service_is_told(answer: Answer, state: str, words: str) -> None:
     facts = await look_at_service(http(answer), "core-data", "http://d")
     assert facts.state == state
     assert words in facts.text
+
+
+@pytest.mark.parametrize("version", [None, 4, {"a": 1}])
+async def test_a_version_that_is_no_text_is_not_told(version: object) -> None:
+    facts = await look_at_service(
+        http(lambda request: httpx.Response(200, json={"serviceName": "core-data", "version": version})),
+        "core-data",
+        "http://d",
+    )
+    assert (facts.state, facts.version) == ("up", "")
+
+
+async def test_an_address_that_cannot_be_looked_up_is_away() -> None:
+    facts = await look_at_service(http(service("core-data")), "core-data", "http://xn--:1")
+    assert facts.state == "away"
 
 
 async def test_one_that_sends_a_byte_now_and_then_is_away_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
