@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.types import ASGIApp
 
+from edgeagents.adapters.logs import LineFormatter
 from edgeagents.adapters.metrics import Reporter
 from edgeagents.adapters.otel import TelemetrySettings, follow, telemetry_of
 from edgeagents.adapters.serving import WebServer
@@ -293,9 +294,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = _flags(argv)
     try:
         settings, bus, telemetry = _settings(flags)
-        logging.basicConfig(
-            level=settings.log_level, stream=sys.stderr, format="%(asctime)s core %(levelname)s %(message)s"
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(LineFormatter("%(asctime)s core %(levelname)s %(message)s"))
+        logging.basicConfig(level=settings.log_level, handlers=[handler])
         logging.getLogger("httpx").setLevel(logging.WARNING)
         with telemetry_of(telemetry, "core", VERSION), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(settings, bus))

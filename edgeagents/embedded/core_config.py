@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edgeagents.adapters.config import Tree, hidden, lookup, typed, unflatten
 from edgeagents.adapters.live_config import LiveConfig
-from edgeagents.adapters.logs import LEVELS
+from edgeagents.adapters.logs import LEVELS, shortened
 from edgeagents.adapters.middleware import WebLimits, limits_of
 from edgeagents.embedded.common_config import COMMON, STEM, Addresses, flat, service_config
 from edgeagents.embedded.http import MAX_EVENT_KB
@@ -109,6 +109,8 @@ class CoreConfig(LiveConfig):
         word = self.text("Writable/LogLevel")
         level = LEVELS.get(word.strip().upper())
         if level is None:
-            log.warning("%s: Writable/LogLevel %r is none of %s: unchanged", self.key, word, ", ".join(LEVELS))
+            log.warning(
+                "%s: Writable/LogLevel %r is none of %s: unchanged", self.key, shortened(word), ", ".join(LEVELS)
+            )
         else:
             logging.getLogger(_LOGGERS[self.key]).setLevel(level)

@@ -21,6 +21,7 @@ from edgeagents import subjects
 from edgeagents.adapters.bootstrap import Build, EdgexService, ServiceSpec
 from edgeagents.adapters.files import load_agent
 from edgeagents.adapters.inference_client import HttpInference, LanguageClient, NatsInference
+from edgeagents.adapters.live_config import LiveConfig
 from edgeagents.adapters.metrics import PIPELINE_TAG, Metrics
 from edgeagents.adapters.micro import Endpoint
 from edgeagents.adapters.web_pages import shows, takes
@@ -154,7 +155,7 @@ def build_for(agent: AgentDefinition, path: Path) -> Build:
             if agent.answers:
                 await Door(service, agent.name, answers).open()
         loop = AgentLoop(agent, twin, stages, commander, audit, journal, site_now, answers)
-        _follow_pipeline(service, loop)
+        follow_pipeline(service.config, loop)
         inputs = Inputs(service.bus, service.edgex, agent, service.devices)
         inputs.answers = answers
         service.micro.endpoints += [
@@ -224,20 +225,24 @@ def _in_process(service: EdgexService, agent: str) -> LanguageClient:
     return LocalInference(shelf.engine, f"agent {agent}")
 
 
-def _follow_pipeline(service: EdgexService, loop: AgentLoop) -> None:
+def follow_pipeline(config: LiveConfig, loop: AgentLoop) -> None:
     """Have the loop work by the pipeline that the configuration shows now, and after each change of it."""
+    told = ""
 
     def read(paths: frozenset[str]) -> None:
+        nonlocal told
         if not any(path.startswith(("Writable/Pipeline", "Trigger")) for path in paths):
             return
-        topics = service.config.text("Trigger/SubscribeTopics")
         try:
-            loop.pipeline = read_pipeline(service.config.get("Writable/Pipeline", {}), topics)
+            loop.pipeline = read_pipeline(config.get("Writable/Pipeline", {}), config.text("Trigger/SubscribeTopics"))
+            told = ""
         except InvalidInputError as error:
-            log.error("configuration %s: the former pipeline stays", error)
+            if str(error) != told:  # each later change of the pipeline comes by here
+                log.error("configuration %s: the former pipeline stays", error)
+            told = str(error)
 
     read(frozenset({"Writable/Pipeline"}))
-    service.config.watch(read)
+    config.watch(read)
 
 
 async def _run(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgeagents.adapters.logs import shortened
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.device import Event
 
@@ -100,7 +101,7 @@ def read_pipeline(pipeline: Mapping[str, Any], subscribe_topics: str) -> Pipelin
     unknown = [name for name in order if name not in (*FILTERS, PERCEIVE, DECIDE)]
     if unknown:
         known = ", ".join((*FILTERS, PERCEIVE, DECIDE))
-        raise InvalidInputError(f"Writable.Pipeline.ExecutionOrder: {unknown[0]!r} is none of {known}")
+        raise InvalidInputError(f"Writable.Pipeline.ExecutionOrder: {shortened(unknown[0])!r} is none of {known}")
     if len(order) != len(set(order)) or not _is_in_order(order):
         raise InvalidInputError(
             "Writable.Pipeline.ExecutionOrder: filters first, then Perceive, then Decide, each once"
@@ -141,7 +142,7 @@ def _filter(name: str, parameters: Mapping[str, Any]) -> Filter:
     out = str(parameters.get("FilterOut", "false")).strip().lower() or "false"
     if out not in ("true", "false"):
         raise InvalidInputError(
-            f"Writable.Pipeline.Functions.{name}.Parameters.FilterOut: {out!r} is not true or false"
+            f"Writable.Pipeline.Functions.{name}.Parameters.FilterOut: {shortened(out)!r} is not true or false"
         )
     return Filter(name, frozenset(_words(str(parameters.get(FILTERS[name], "")))), out == "true")
 

@@ -1,12 +1,15 @@
 """The pipeline that the EdgeX UI shows and edits decides which events are perceived and decided on."""
 
+from collections.abc import Callable
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.device import Event, make_reading
+from services.agent.app import follow_pipeline
 from services.agent.pipeline import DEFAULT, Pipeline, read_pipeline, topic_fits
 
 TOPIC = "events/device/svc/Sensor/sensor-1/Climate"
@@ -122,3 +125,33 @@ def test_what_came_by_http_has_no_topic_and_passes() -> None:
 )
 def test_topic_filters_are_mqtts(pattern: str, topic: str, fits: bool) -> None:
     assert topic_fits(pattern, topic) is fits
+
+
+class Shown:
+    """A configuration as far as a pipeline needs it; `change` tells of a change below a path."""
+
+    def __init__(self, order: str) -> None:
+        self.tree: dict[str, Any] = {**deepcopy(DEFAULT), "ExecutionOrder": order}
+        self.change: Callable[[frozenset[str]], None] = lambda paths: None
+
+    def get(self, path: str, otherwise: object = None) -> dict[str, Any]:
+        return self.tree
+
+    def text(self, path: str) -> str:
+        return "#"
+
+    def watch(self, on_change: Callable[[frozenset[str]], None]) -> None:
+        self.change = on_change
+
+
+def test_a_pipeline_that_cannot_be_is_told_once_and_in_short(caplog: pytest.LogCaptureFixture) -> None:
+    wrong, other = "x" * 100_000, "Perceive,Perceive"
+    config, loop = Shown(wrong), SimpleNamespace(pipeline=Pipeline())
+    follow_pipeline(config, loop)  # type: ignore[arg-type]
+    for order in (wrong, wrong, other, other, "Perceive", other):
+        config.tree["ExecutionOrder"] = order
+        config.change(frozenset({"Writable/Pipeline/Functions/Decide/Parameters/Stages"}))
+    told = [record.getMessage() for record in caplog.records]
+    assert ["(100000 characters)" in text for text in told] == [True, False, False]
+    assert max(map(len, told)) < 400
+    assert loop.pipeline.stages == frozenset()
