@@ -42,6 +42,7 @@ from edgeagents.adapters.micro import Micro
 from edgeagents.adapters.middleware import limits_of
 from edgeagents.adapters.options import Options, read_options
 from edgeagents.adapters.otel import TelemetrySettings, follow, telemetry_of
+from edgeagents.adapters.ports import host_in_url
 from edgeagents.adapters.rest import FixedAddress, Rest, Tokens, make_http
 from edgeagents.adapters.secret_settings import JwtSettings
 from edgeagents.adapters.security import Secrets, Security, measured, open_security
@@ -404,7 +405,7 @@ def _write_place(file: Path, host: str, port: int) -> None:
 
 
 def _registry_url(config: LiveConfig) -> str:
-    return f"http://{config.text('Registry/Host')}:{config.text('Registry/Port')}"
+    return f"http://{host_in_url(config.text('Registry/Host'))}:{config.text('Registry/Port')}"
 
 
 def _registration(config: LiveConfig) -> Registration:

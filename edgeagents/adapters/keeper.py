@@ -13,6 +13,7 @@ import httpx
 from pydantic import ConfigDict, Field, ValidationError
 
 from edgeagents.adapters.config import flatten, unflatten
+from edgeagents.adapters.ports import host_in_url
 from edgeagents.adapters.rest import FixedAddress, Rest, Tokens, segment
 from edgeagents.errors import ConflictError, NotFoundError, UnavailableError, UpstreamError
 from edgeagents.model.device import EdgexModel
@@ -44,7 +45,7 @@ class Registration(EdgexModel):
     @property
     def base_url(self) -> str:
         """Return `http://host:port`; the health check's type is the scheme."""
-        return f"{self.health_check.type}://{self.host}:{self.port}"
+        return f"{self.health_check.type}://{host_in_url(self.host)}:{self.port}"
 
 
 class KeeperClient:
@@ -69,6 +70,16 @@ class KeeperClient:
         if name != KEEPER:
             who = f"service {name!r}" if name else "something that is no EdgeX service"
             raise UpstreamError(f"core-keeper at {self.url}: {who} answers there: name keeper's address (-cp)")
+
+    async def version(self) -> str:
+        """Return keeper's version, such as `4.0.2`; empty when it tells none.
+
+        Raises:
+            UnavailableError: keeper did not answer.
+        """
+        answer = await self._rest.call("GET", "/api/v3/version", timeout_s=2.0)
+        said = answer.get("version") if isinstance(answer, dict) else None
+        return said if isinstance(said, str) else ""
 
     # --- key-value pairs -------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 from urllib.parse import urlsplit
 
 from edgeagents.adapters.config import parse_bool
+from edgeagents.adapters.ports import host_in_url
 from edgeagents.adapters.secret_settings import SecretStoreSettings, secret_store_settings
 from edgeagents.errors import ConfigurationError
 
@@ -181,4 +182,4 @@ def _three(hosts: str) -> tuple[str, str, str] | None:
 
 def _with_host(url: str, host: str) -> str:
     parts = urlsplit(url)
-    return f"{parts.scheme}://{host}:{parts.port}"
+    return f"{parts.scheme}://{host_in_url(host)}:{parts.port}"

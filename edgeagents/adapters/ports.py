@@ -1,4 +1,4 @@
-"""Ports of 127.0.0.1 that are free and stay free until somebody listens there."""
+"""Ports of 127.0.0.1 that are free and stay free until somebody listens there; hosts beside a port."""
 
 import random
 import socket
@@ -7,13 +7,18 @@ from typing import Final
 
 from edgeagents.errors import ConfigurationError
 
-__all__ = ["FREE_PORTS", "free_port", "is_free"]
+__all__ = ["FREE_PORTS", "free_port", "host_in_url", "is_free"]
 
 # Below what systems give to connections that go out (from 32768, or 49152): there, a port that is free now may be
 # somebody's own end of a connection before a server that was told of it listens.
 FREE_PORTS: Final = range(20_000, 30_000)
 
 _TRIES: Final = 1_000
+
+
+def host_in_url(host: str) -> str:
+    """Return a host as it stands before `:port`: an address of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def free_port(preferred: int = 0, taken: Collection[int] = ()) -> int:

@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edgeagents.adapters.config import override
+from edgeagents.adapters.ports import host_in_url
 from edgeagents.errors import ConfigurationError, UnavailableError
 from edgeagents.settings import PREFIX
 
@@ -54,7 +55,7 @@ class SecretStoreSettings:
     @property
     def url(self) -> str:
         """Return OpenBao's address."""
-        return f"{self.protocol}://{self.host}:{self.port}"
+        return f"{self.protocol}://{host_in_url(self.host)}:{self.port}"
 
     @property
     def secrets_path(self) -> str:
@@ -105,7 +106,7 @@ def secret_store_settings(key: str, environ: Mapping[str, str]) -> SecretStoreSe
         protocol=store["Protocol"], host=store["Host"], port=store["Port"], namespace=store["Namespace"],
         root_ca_file=store["RootCaCertPath"], server_name=store["ServerName"], secrets_file=store["SecretsFile"],
         scrub_secrets_file=not store["DisableScrubSecretsFile"],
-        setup_url=f"{setup['Protocol']}://{setup['Host']}:{setup['Port']}",
+        setup_url=f"{setup['Protocol']}://{host_in_url(setup['Host'])}:{setup['Port']}",
         identity=_COMMON_IDENTITY if shares_identity else key,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
+from edgeagents.adapters.answers import whole_answer
 from edgeagents.adapters.config import (
     COMMON,
     READY,
@@ -35,6 +36,7 @@ from edgeagents.adapters.edgex import MetadataClient
 from edgeagents.adapters.keeper import KeeperClient, Registration
 from edgeagents.adapters.live_config import LiveConfig
 from edgeagents.adapters.options import Options
+from edgeagents.adapters.ports import host_in_url
 from edgeagents.adapters.rest import FixedAddress, Rest
 from edgeagents.errors import ConfigurationError, NotFoundError, TheirError, UnavailableError, UpstreamError
 
@@ -141,9 +143,10 @@ class ConfigLoader:
             return await asyncio.to_thread(read_yaml, Path(where))
         try:
             async with asyncio.timeout(self._options.file_timeout_s):
-                answer = await http.get(where, timeout=self._options.file_timeout_s)
+                request = http.build_request("GET", where, timeout=self._options.file_timeout_s)
+                answer = await whole_answer(http, request, f"configuration file {where}")
                 answer.raise_for_status()
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError) as error:
             raise UnavailableError(f"configuration file {where}: {str(error) or type(error).__name__}") from error
         return parse_yaml(answer.text, f"configuration file {where}")
 
@@ -155,7 +158,27 @@ async def _common_ready(keeper: KeeperClient) -> None:
     except (NotFoundError, ValueError):
         ready = False
     if not ready:
-        raise UnavailableError(f"core-keeper has no true {READY}: has core-common-config-bootstrapper run?")
+        missing = f"core-keeper has no true {READY}"
+        if version := await _foreign_version(keeper):
+            # An EdgeX of another version keeps its configuration elsewhere: nothing that is waited for will come.
+            raise UnavailableError(
+                f"{missing}, and is version {version}: this service needs {MAJOR}.x: use an EdgeX {MAJOR}, or name "
+                "another core-keeper (-cp)"
+            )
+        raise UnavailableError(f"{missing}: has core-common-config-bootstrapper run?")
+
+
+async def _foreign_version(keeper: KeeperClient) -> str:
+    """Return keeper's version where it is known and of another major one; else an empty text."""
+    try:
+        version = await keeper.version()
+    except TheirError:
+        return ""
+    return "" if _fits(version) else version
+
+
+def _fits(version: str) -> bool:
+    return version in ("0.0.0", "master", "") or version.lstrip("v").split(".")[0] == MAJOR
 
 
 def apply_hosts(config: LiveConfig, options: Options) -> None:
@@ -231,9 +254,7 @@ async def check_version(metadata: MetadataClient, interval_s: float) -> None:
         except TheirError as error:
             log.debug("version of core-metadata: %s", error)
         await asyncio.sleep(interval_s)
-    if version in ("0.0.0", "master", ""):
-        return
-    if version.lstrip("v").split(".")[0] != MAJOR:
+    if not _fits(version):
         raise ConfigurationError(
             f"core-metadata is version {version}, this service needs {MAJOR}.x: use an EdgeX {MAJOR}, "
             "or start with --skipVersionCheck"
@@ -249,4 +270,4 @@ def client_url(config: LiveConfig, service: str) -> str:
     client = lookup(config.tree(), f"Clients/{service}")
     if not isinstance(client, Mapping) or not client.get("Host") or not client.get("Port"):
         raise ConfigurationError(f"configuration Clients/{service}: Host and Port are needed, or start with --registry")
-    return f"{client.get('Protocol') or 'http'}://{client['Host']}:{client['Port']}"
+    return f"{client.get('Protocol') or 'http'}://{host_in_url(str(client['Host']))}:{client['Port']}"

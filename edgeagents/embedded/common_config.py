@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from edgeagents.adapters.config import merge
+from edgeagents.adapters.ports import host_in_url
 from edgeagents.embedded.http import VERSION
 from edgeagents.settings import BusSettings
 
@@ -36,8 +37,7 @@ class Addresses:
 
     def url(self, service: str) -> str:
         """Return `http://host:port` of `keeper`, `metadata`, `data` or `command`."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{getattr(self, service)}"
+        return f"http://{host_in_url(self.host)}:{getattr(self, service)}"
 
 
 def text_of(value: Any) -> str:

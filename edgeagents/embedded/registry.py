@@ -15,6 +15,7 @@ from typing import Any, Final
 import httpx
 from fastapi import FastAPI, Request, Response
 
+from edgeagents.adapters.ports import host_in_url
 from edgeagents.embedded.contracts import REGISTRATION, read_one
 from edgeagents.embedded.http import empty, flag, ok, param, read_json, routes
 from edgeagents.embedded.keeper import now_ms
@@ -173,8 +174,7 @@ def _shown(row: Row) -> Row:
 def health_url(row: Row) -> str:
     """Return the address that tells whether a registered service lives; the check's type is the scheme."""
     check = row["HealthCheck"]
-    host = f"[{row['host']}]" if ":" in row["host"] else row["host"]
-    return f"{check['type']}://{host}:{row['port']}{check['path']}"
+    return f"{check['type']}://{host_in_url(row['host'])}:{row['port']}{check['path']}"
 
 
 def http_probe(client: httpx.AsyncClient, timeout_s: float) -> Probe:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from edgeagents.adapters.live_config import LiveConfig
+from edgeagents.adapters.ports import host_in_url
 from edgeagents.adapters.rest import Address, Rest, check_items
 from edgeagents.errors import ConflictError, TheirError, UnavailableError
 from edgeagents.model.message import Command, Outcome
@@ -80,7 +81,7 @@ class NotificationsAddress:
         """
         client = self._config.get(f"Clients/{SERVICE}")
         if isinstance(client, Mapping) and client.get("Host") and client.get("Port"):
-            return f"{client.get('Protocol') or 'http'}://{client['Host']}:{client['Port']}"
+            return f"{client.get('Protocol') or 'http'}://{host_in_url(str(client['Host']))}:{client['Port']}"
         if self._registry is None:
             raise UnavailableError(f"no address of {SERVICE}: set Clients/{SERVICE}, or start with --registry")
         return await self._registry.base_url()

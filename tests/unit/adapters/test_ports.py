@@ -4,7 +4,9 @@ import socket
 
 import pytest
 
-from edgeagents.adapters.ports import FREE_PORTS, free_port
+from edgeagents.adapters.keeper import Registration
+from edgeagents.adapters.options import read_options
+from edgeagents.adapters.ports import FREE_PORTS, free_port, host_in_url
 from edgeagents.errors import ConfigurationError
 
 
@@ -26,3 +28,13 @@ def test_a_free_port_is_never_one_that_a_connection_going_out_may_get() -> None:
 def test_no_free_port_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="no free port"):
         free_port(taken=FREE_PORTS)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("edge", "edge"), ("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("[::1]",) * 2]
+)
+def test_an_address_of_ipv6_stands_in_brackets_before_a_port(host: str, url: str) -> None:
+    assert host_in_url(host) == url
+    assert Registration(service_id="x", host=host, port=59881).base_url == f"http://{url}:59881"
+    options = read_options("app-x", ["-cp", "keeper.http://k:59890", "-rsh", f"me,{host},0.0.0.0"], {})
+    assert options.keeper_url == f"http://{url}:59890"

@@ -185,6 +185,18 @@ async def test_the_common_configuration_is_waited_for(
         await loader().load(keeper, http, Budget(0.02, 0.01))
 
 
+@pytest.mark.parametrize(("version", "words"), [("5.1.0", "is version 5.1.0: this service needs 4.x"),
+                                                ("4.0.2", "has core-common-config-bootstrapper run")])  # fmt: skip
+async def test_a_keeper_of_another_major_version_without_the_common_configuration_is_named(
+    edgex: FakeEdgex, keeper: KeeperClient, http: httpx.AsyncClient, version: str, words: str
+) -> None:
+    edgex.version = version
+    del edgex.kvs[READY]
+    with pytest.raises(UnavailableError, match="the common configuration") as caught:
+        await loader().load(keeper, http, Budget(0.02, 0.01))
+    assert words in str(caught.value)
+
+
 async def test_a_keeper_that_is_away_is_waited_for_by_name() -> None:
     def refused(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("connection refused", request=request)
@@ -215,6 +227,8 @@ async def test_remote_hosts_take_the_place_of_the_configured_ones() -> None:
     apply_hosts(config, Options("app-x", remote_hosts=("me", "them", "0.0.0.0")))
     assert (config.get("Service/Host"), config.get("Service/ServerBindAddr")) == ("me", "0.0.0.0")
     assert client_url(config, "core-data") == "http://them:1"
+    apply_hosts(config, Options("app-x", remote_hosts=("me", "::1", "0.0.0.0")))
+    assert client_url(config, "core-data") == "http://[::1]:1"
     config = config_of(tree)
     apply_hosts(config, Options("app-x"))
     assert config.get("Service/Host") == "localhost"
