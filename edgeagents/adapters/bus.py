@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 CONTENT_TYPE: Final = "Content-Type"
 _REFUSALS: Final = ("authorization violation", "authentication expired", "authentication revoked")
 CREDENTIALS: Final = "do EDGEAGENTS_NATS_USER and its password file say what the broker knows today?"
+CLOSE_S: Final = 1.0  # for what was never connected
 PENDING_BYTES: Final = 128 << 20  # as nats-py has it
 MOST_GATHERED: Final = 1_000  # answers to one question to all: far more services than a gateway has
 MOST_GATHERED_BYTES: Final = 4 << 20
@@ -113,7 +114,12 @@ class _Link:
         if self.refused.is_set():
             expired = " (expired)" if "expired" in str(self.last_error).lower() else ""
             return f"the server refused user or password{expired}: {CREDENTIALS}"
-        return f"no connection: {self.last_error or 'no answer'}: is nats-server up?"
+        last = self.last_error
+        cause = "no answer" if last is None else str(last) or type(last).__name__
+        said = self._client._server_info
+        if isinstance(said, dict) and said.get("tls_required"):
+            return f"no connection: it asks for TLS ({cause}): is its certificate one that this machine trusts?"
+        return f"no connection: {cause}: is nats-server up?"
 
 
 class Bus(Streams):
@@ -188,8 +194,11 @@ class Bus(Streams):
             refused.cancel()
             if connecting.cancel() or not client.is_connected:
                 link.is_closing = True
-                await asyncio.gather(connecting, return_exceptions=True)
-                await client.close()
+                # nats-py waits for ever for the end of a connection whose change to TLS was broken off.
+                with contextlib.suppress(*BROKER_ERRORS):
+                    async with asyncio.timeout(CLOSE_S):
+                        await asyncio.gather(connecting, return_exceptions=True)
+                        await client.close()
 
     async def close(self) -> None:
         """Flush what is buffered, for at most 2 s, and disconnect."""

@@ -5,9 +5,11 @@ nats-py 2.16 ends its read loop, silently, at a subject or a status line that is
 and stores. And it takes a stored message whose publisher gave it a `Status` header for a word of the server's own
 ("the consumer is gone"). Both would come again with every redelivery, for ever. Its `flush` writes the PING ahead of
 what still waits to be written: it may return before the server has seen the subscription or message it was called for.
-And it gives up for good when the server ends its connection because the password was changed.
+And it gives up for good when the server ends its connection because the password was changed, and when what answers
+at its address is no NATS server, such as one that just takes its port.
 
-Source: nats-py 2.16 `Client._build_message`, `_process_headers`, `_send_ping`; NATS ADR-4 and ADR-8.
+Source: nats-py 2.16 `Client._build_message`, `_process_connect_init`, `_process_headers`, `_send_ping`; NATS ADR-4,
+ADR-8.
 """
 
 import asyncio
@@ -17,7 +19,7 @@ from typing import Any, Final, TypeVar
 from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import AuthorizationError
+from nats.errors import AuthorizationError, Error
 
 from edgeagents.adapters.nats_parser import QuickParser
 
@@ -94,6 +96,15 @@ class HardenedClient(Client):
     async def handed_out(self, subscription: Subscription) -> None:
         """Wait until what has come of a subscription is with its handler, and that has ended."""
         await finished(subscription._pending_queue.join())
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            # nats-py tries again after errors of its own alone: any other ends its reconnecting, silently and for good.
+            if self._transport is not None:
+                self._transport.close()  # type: ignore[no-untyped-call]
+            raise Error(f"what answers is no NATS server ({type(error).__name__}: {error})") from error
 
     async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
