@@ -3,6 +3,8 @@
 Source: cyclopts 5.
 """
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -52,14 +54,33 @@ app.register_install_completion_command(name=COMPLETION)
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line, the process's own when None, and exit: 0 when done, else 1 with a word on stderr."""
     words = sys.argv[1:] if argv is None else argv
+    with contextlib.suppress(AttributeError):  # not open, or somebody's own
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        app(words)
+        try:
+            app(words)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what cannot be written is told here, and not by the interpreter's end
     except EdgeAgentsError as error:
         _end(str(error))
+    except BrokenPipeError:  # `| head`: whoever reads has had enough; the code is rich's in that case
+        _say_no_more()
+        sys.exit(1)
     except OSError as error:
-        if COMPLETION not in words:
-            raise
-        _end(f"the completion script cannot be written: {error}: name a file of yours with --output, or another HOME")
+        if COMPLETION in words:
+            remedy = "name a file of yours with --output, and another HOME if it is your shell's own file"
+            _end(f"the completion script cannot be written: {error}: {remedy}")
+        _say_no_more()
+        _end(str(error) or type(error).__name__)
+
+
+def _say_no_more() -> None:
+    """Drop what stdout still holds: the interpreter would try to write it once more, and complain."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _end(text: str) -> NoReturn:

@@ -17,13 +17,24 @@ MOST_ROUNDS: Final = 10  # for what runs in the background and should end by its
 
 def run_until_interrupted(main: Coroutine[Any, Any, None]) -> None:
     """Run a command to its end, or until Ctrl-C; raises what it raises."""
-    asyncio.run(_guarded(main))
+    end = asyncio.run(_guarded(main))
+    if end is not None:
+        raise end
 
 
-async def _guarded(main: Coroutine[Any, Any, None]) -> None:
+async def _kept(main: Coroutine[Any, Any, None]) -> SystemExit | None:
+    """Await a command; return its exit: raised within a task it would end the loop at once, and be called lost."""
+    try:
+        await main
+    except SystemExit as end:  # rich's, for example, when nobody reads any more
+        return end
+    return None
+
+
+async def _guarded(main: Coroutine[Any, Any, None]) -> SystemExit | None:
     interrupted = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
-    task, waiting = asyncio.create_task(main), asyncio.create_task(interrupted.wait())
+    task, waiting = asyncio.create_task(_kept(main)), asyncio.create_task(interrupted.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     while not task.done():
         task.cancel()
@@ -35,5 +46,4 @@ async def _guarded(main: Coroutine[Any, Any, None]) -> None:
         for other in others:
             other.cancel()
         await asyncio.wait(others, timeout=AGAIN_S)
-    if not task.cancelled():
-        task.result()
+    return None if task.cancelled() else task.result()

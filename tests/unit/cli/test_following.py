@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 
@@ -52,3 +53,14 @@ def test_what_ends_by_itself_returns_and_what_fails_says_so() -> None:
     run_until_interrupted(asyncio.sleep(0))
     with pytest.raises(ValueError, match="why"):
         run_until_interrupted(fails())
+
+
+def test_an_exit_within_is_the_commands(caplog: pytest.LogCaptureFixture) -> None:
+    async def exits() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as end:
+        run_until_interrupted(exits())
+    gc.collect()
+    assert end.value.code == 3
+    assert caplog.records == []  # asyncio says nothing of a lost exception
