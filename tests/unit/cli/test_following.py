@@ -59,8 +59,11 @@ def test_an_exit_within_is_the_commands(caplog: pytest.LogCaptureFixture) -> Non
     async def exits() -> None:
         raise SystemExit(3)
 
-    with pytest.raises(SystemExit) as end:
+    code: object = None
+    try:
         run_until_interrupted(exits())
+    except SystemExit as end:  # not kept: asyncio tells of a lost exception once nobody holds its task
+        code = end.code
     gc.collect()
-    assert end.value.code == 3
-    assert caplog.records == []  # asyncio says nothing of a lost exception
+    assert code == 3
+    assert caplog.records == []
