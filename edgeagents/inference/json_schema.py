@@ -15,6 +15,7 @@ from llguidance import LLMatcher
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.inference.schema_length import VALUES, check_lengths, part_at
+from edgeagents.inference.schema_patterns import check_patterns
 
 MOST_SCHEMA_CHARS: Final = 64 << 10
 MOST_DEPTH: Final = 64
@@ -97,6 +98,7 @@ def _checked(schema: Any) -> dict[str, Any]:
         raise InvalidInputError(f"a JSON schema of {size} characters: at most {MOST_SCHEMA_CHARS}")
     found: dict[str, Any] = _bounded(schema, 0)
     check_lengths(found)
+    check_patterns(found)
     return found
 
 

@@ -59,7 +59,7 @@ def check_lengths(schema: Mapping[str, Any]) -> None:
         InvalidInputError: a part has only texts longer than `MOST_LEAST`, or none that ends; or it cannot be said
             with `MOST_LOOKS`.
     """
-    parts = list(_parts(schema))
+    parts = list(parts_of(schema))
     places = {part["$ref"]: part_at(schema, part["$ref"]) for part in parts if isinstance(part.get("$ref"), str)}
     named = {id(part): part for part in places.values() if isinstance(part, Mapping)}
     known = _Known(places, dict.fromkeys(named, math.inf))
@@ -74,7 +74,8 @@ def check_lengths(schema: Mapping[str, Any]) -> None:
         raise InvalidInputError(f"a JSON schema whose texts have more than {MOST_LEAST} characters, or no end")
 
 
-def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
+def parts_of(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield a schema and all parts of it, as they are written: references are not followed."""
     waiting = [schema]
     while waiting:
         part = waiting.pop()
@@ -106,21 +107,21 @@ def _reckoned(schema: Mapping[str, Any], known: _Known) -> float:
     if isinstance(place := schema.get("$ref"), str):
         found += known.least.get(id(known.parts.get(place)), 0)
     for name in ("anyOf", "oneOf"):
-        found += min((_least(item, known) for item in _list(schema, name)), default=0)
-    found += sum(_least(item, known) for item in _list(schema, "allOf"))
+        found += min((_least(item, known) for item in list_at(schema, name)), default=0)
+    found += sum(_least(item, known) for item in list_at(schema, "allOf"))
     return found + _least_of_object(schema, known) + _least_of_array(schema, known)
 
 
 def _least_of_object(schema: Mapping[str, Any], known: _Known) -> float:
     properties = schema.get("properties")
     said = properties if isinstance(properties, Mapping) else {}
-    needed = [name for name in _list(schema, "required") if isinstance(name, str)]
+    needed = [name for name in list_at(schema, "required") if isinstance(name, str)]
     other = schema.get("additionalProperties")
     return sum(len(name) + 4 + _least(said.get(name, other), known) for name in needed)
 
 
 def _least_of_array(schema: Mapping[str, Any], known: _Known) -> float:
-    first, count = _list(schema, "prefixItems"), schema.get("minItems")
+    first, count = list_at(schema, "prefixItems"), schema.get("minItems")
     if not isinstance(count, (int, float)) or count < 1:
         return 0
     begun = first[: int(min(count, len(first)))]
@@ -143,6 +144,7 @@ def part_at(schema: Any, place: str) -> Any:
     return schema
 
 
-def _list(schema: Mapping[str, Any], name: str) -> list[Any]:
+def list_at(schema: Mapping[str, Any], name: str) -> list[Any]:
+    """Return a list that a part has under a name; empty: it has none."""
     found = schema.get(name)
     return found if isinstance(found, list) else []
