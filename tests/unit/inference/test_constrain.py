@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edgeagents.errors import InvalidInputError, UnavailableError
 from edgeagents.inference.constrain import Grammars, Held
-from edgeagents.inference.json_schema import MOST_SCHEMA_CHARS
+from edgeagents.inference.json_schema import DECIMALS, MOST_SCHEMA_CHARS, MOST_TEXT, MOST_WHOLE
+from edgeagents.inference.schema_patterns import MOST_TOGETHER
 from edgeagents.model.answer import CommandAnswer, QuestionAnswer, parse_answer
 from edgeagents.model.options import UNSHOWN, Options, Slot
 from tests.unit.inference.rows import END, VOCAB, vocabulary
@@ -192,6 +193,81 @@ def test_json_of_a_schema_is_compact_and_bounded() -> None:
         found = json.loads(text)
         assert set(found) == {"room", "count"}
         assert json.dumps(found, separators=(",", ":")) == text
+
+
+def fits(schema: Any, text: str) -> bool:
+    """Return whether a text fulfils a schema, as it is held to."""
+    held = GRAMMARS.for_schema(schema)
+    tokens, opening = WORDS.encode(text), held.begin()
+    if tokens[: len(opening)] != opening:
+        return False
+    rest = tokens[len(opening) :]
+    return held._matcher.try_consume_tokens(rest) == len(rest) and held.can_end
+
+
+@pytest.mark.parametrize("more", [[], ["null"], ["boolean", "null"]], ids=str)
+def test_texts_and_numbers_are_bounded_whatever_else_a_value_may_be(more: list[str]) -> None:
+    def kind(name: str) -> dict[str, Any]:
+        return {"type": [name, *more] if more else name}
+
+    assert fits(kind("string"), json.dumps("x" * MOST_TEXT))
+    assert not fits(kind("string"), json.dumps("x" * (MOST_TEXT + 1)))
+    assert fits(kind("string") | {"maxLength": 600}, json.dumps("x" * 600))
+    for name in ("integer", "number"):
+        for number in (0, 7, -7, MOST_WHOLE, -MOST_WHOLE):
+            assert fits(kind(name), str(number))
+        for number in (MOST_WHOLE + 1, -MOST_WHOLE - 1, int("1" * 401)):
+            assert not fits(kind(name), str(number))
+    for text in ("0.5", "-3.25", "21.0", f"0.{'3' * DECIMALS}", f"-999999999999999.{'9' * DECIMALS}"):
+        assert fits(kind("number"), text)
+    for text in (f"0.{'3' * (DECIMALS + 1)}", f"5.{'0' * 300}", "1e400", "1e5"):
+        assert not fits(kind("number"), text)
+    if more:
+        assert all(fits(kind(name), "null") for name in ("string", "integer", "number"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"minimum": 0, "maximum": 1}, "0.25"), ({"minimum": 2 * MOST_WHOLE}, str(2 * MOST_WHOLE + 1)),
+        ({"maximum": -1e16}, "-10000000000000001"), ({"exclusiveMinimum": 0}, "0.000000001"),
+        ({"minimum": 0.123456789012, "maximum": 0.123456789013}, "0.1234567890125"),
+        ({"minimum": 1e12, "maximum": 1000000000000.001}, "1000000000000.0005"),
+        ({"minimum": 0.5, "maximum": 0.5}, "0.5"), ({"multipleOf": 0.25}, "7.75"),
+        ({"enum": [1e20]}, "100000000000000000000"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numbers_that_a_schema_bounds_are_left_what_it_says(schema: dict[str, Any], text: str) -> None:
+    assert fits({"type": "number"} | schema, text)
+
+
+def test_bounds_of_ours_do_not_stand_beside_others_of_the_same_number() -> None:
+    for schema in (
+        {"allOf": [{"type": "number"}, {"const": 0.5}]}, {"allOf": [{"type": "number"}, {"multipleOf": 0.5}]},
+        {"$defs": {"n": {"type": "number"}}, "$ref": "#/$defs/n", "enum": [0.5]},
+        {"anyOf": [{"type": "number"}, {"type": "null"}], "minimum": 0.5, "maximum": 0.5},
+    ):  # fmt: skip
+        assert fits(schema, "0.5")
+
+
+def test_properties_may_be_called_as_a_schemas_own_words_are() -> None:
+    words = ("type", "allOf", "anyOf", "$ref", "pattern", "multipleOf", "items", "properties", "minimum", "required")
+    schema = {
+        "type": "object", "properties": {word: {"type": ["number", "null"]} for word in words}, "required": list(words),
+        "additionalProperties": False,
+    }  # fmt: skip
+    assert fits(schema, json.dumps(dict.fromkeys(words, 0.5), separators=(",", ":")))
+
+
+def test_many_patterns_of_one_text_are_refused_and_a_few_held_to() -> None:
+    def patterns(count: int) -> dict[str, Any]:
+        return {"allOf": [{"type": "string", "pattern": f"^.*{at}.*$"} for at in range(count)]}
+
+    assert fits(patterns(MOST_TOGETHER), '"3 2 1 0"')
+    assert not fits(patterns(MOST_TOGETHER), '"3 2 0"')
+    with pytest.raises(InvalidInputError, match="patterns hold for one text"):
+        GRAMMARS.for_schema(patterns(30))
 
 
 def test_a_tool_is_called_with_arguments_of_its_own_schema() -> None:
