@@ -37,6 +37,7 @@ CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer.json"
 MOST_ROWS: Final = 16
 PROBE: Final = "On 21.5 °C, 开"  # a tokenizer that is damaged may load, and fail at its first text
+_LONG: Final = 4096  # characters: some milliseconds of work
 
 
 class LanguageConfig(BaseModel):
@@ -98,6 +99,9 @@ class Vocabulary:
         """
         try:
             with panics_told():
+                # `encode` lets no other thread run, for many seconds of a megabyte; `encode_batch` does.
+                if len(text) > _LONG:
+                    return list(self.tokenizer.encode_batch([text], add_special_tokens=False)[0].ids)
                 return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
         except Exception as error:  # tokenizers raises bare Exception
             raise InvalidInputError(f"the model's tokenizer cannot take this text: {str(error)[:200]}") from error

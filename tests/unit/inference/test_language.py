@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from edgeagents.inference.language import CONFIG, TOKENIZER, Floats, LanguageMod
 from edgeagents.inference.prefix import Prefixes, pieces
 from edgeagents.inference.vocabulary import METADATA
 from tests import tiny_llama
+from tests.unit.inference.rows import vocabulary
 from toolchain.export import Form, export
 
 PIECE, KEPT = 8, 21
@@ -366,3 +368,31 @@ def test_a_model_that_wants_a_token_before_every_text_gets_it_once(tmp_path: Pat
         folder = open_folder(tmp_path / name)
         words = Vocabulary.of(folder, read_config(folder).vocab)
         assert Chat.of(folder, words).tokens([Message(role="user", content="12")]) == [0, 1, *words.encode("12"), 2]
+
+
+def test_while_a_long_text_becomes_tokens_others_go_on() -> None:
+    words, ended, looks = vocabulary(), threading.Event(), [0]
+
+    def look_now_and_then() -> None:
+        while not ended.wait(0.001):
+            looks[0] += 1
+
+    other = threading.Thread(target=look_now_and_then)
+    other.start()
+    try:
+        before = looks[0]
+        tokens = words.encode("7 x<end>" * 40_000)
+        while_encoded = looks[0] - before
+    finally:
+        ended.set()
+        other.join()
+    assert tokens == words.encode("7 x<end>") * 40_000
+    assert while_encoded > 10, "nothing else ran while a text became tokens"
+
+
+@pytest.mark.parametrize("text", ["", "x", "né 温 <end>", "  two  blanks\n"])
+def test_long_and_short_texts_become_tokens_alike(text: str) -> None:
+    words = vocabulary()
+    for count in (1, 400, 5000):
+        whole = text * count
+        assert words.encode(whole) == words.tokenizer.encode(whole, add_special_tokens=False).ids
