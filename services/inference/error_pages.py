@@ -1,4 +1,4 @@
-"""Errors below `/v1` in OpenAI's form: whoever refuses, the routes or what stands before them.
+"""Errors at and below `/v1` in OpenAI's form: whoever refuses, the routes or what stands before them.
 
 Source: OpenAI API reference, error codes.
 """
@@ -14,7 +14,7 @@ from edgeagents.adapters.rest import CORRELATION_HEADER
 from edgeagents.errors import UNEXPECTED
 from services.inference.openai_form import UNKNOWN_ADDRESS, error_form
 
-BELOW: Final = "/v1/"
+ROOT: Final = "/v1"
 
 
 class OpenAiErrors:
@@ -26,7 +26,7 @@ class OpenAiErrors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http" or not scope["path"].startswith(BELOW):
+        if scope["type"] != "http" or not f"{scope['path']}/".startswith(f"{ROOT}/"):
             await self._app(scope, receive, send)
             return
         start: Message | None = None

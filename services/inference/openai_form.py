@@ -7,10 +7,13 @@ Source: OpenAI API reference, chat completions, as of 2026.
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.inference.generate import Written
@@ -27,6 +30,7 @@ _KINDS: Final = {
 _CODES: Final = {404: "model_not_found", 413: "context_length_exceeded", 429: "rate_limit_exceeded"}
 UNKNOWN_ADDRESS: Final = "unknown_url"
 _LEAST_TOP_P: Final = 1e-9  # the likeliest token alone
+_BLANKS: Final = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')  # outside of strings
 
 
 class _Form(BaseModel):
@@ -59,6 +63,15 @@ class AskedMessage(_Form):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | tuple[Part, ...] | None = None
     tool_calls: tuple[Call, ...] | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _only_text(cls, value: object) -> object:
+        for part in value if isinstance(value, (list, tuple)) else ():
+            if isinstance(part, Mapping) and (kind := part.get("type")) != "text":
+                told = "only parts of type text are understood, not {kind}"
+                raise PydanticCustomError("part", told, {"kind": f"{kind!r:.40}"})
+        return value
 
     def as_message(self) -> ChatMessage:
         """Return it as the model's template takes it."""
@@ -221,15 +234,33 @@ def described(tools: Sequence[Tool]) -> str:
 
 
 def call_of(text: str, names: Collection[str]) -> tuple[str, str] | None:
-    """Return name and arguments (JSON) of a call of one of the named tools; None if the text is none."""
+    """Return name and arguments (JSON, as written but for blanks) of a call of one of the tools; None: it is none."""
     if not names:
         return None
     try:
-        body = json.loads(text)
-        name, arguments = body["name"], json.dumps(body["arguments"], ensure_ascii=False, separators=(",", ":"))
-        return (name, arguments) if name in names else None
+        body = _read(text)
+        name = body["name"]
+        if name not in names:
+            return None
+        begin, end = f'{{"name":{json.dumps(name)},"arguments":', "}"
+        if text.startswith(begin) and text.endswith(end):  # as grammars have it
+            written = text[len(begin) : -len(end)]
+            with suppress(ValueError):
+                _read(written)
+                return name, _BLANKS.sub(r"\1", written)
+        arguments = json.loads(text)["arguments"]
+        return name, json.dumps(arguments, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _read(text: str) -> Any:
+    """Return JSON with its numbers as they are written: 1e999 is no number of ours, and others would lose digits."""
+    return json.loads(text, parse_int=str, parse_float=str, parse_constant=_no_json)
+
+
+def _no_json(word: str) -> float:
+    raise ValueError(f"{word} is no JSON")
 
 
 def finish_reason(done: Completion, *, is_call: bool = False, is_free: bool = False) -> str:

@@ -54,7 +54,10 @@ async def test_an_address_that_is_not_there_is_not_called_a_missing_model(client
     assert (await client.get("/v1/other")).json()["error"]["code"] == "unknown_url"
     found = (await client.get("/v1/missing")).json()["error"]
     assert (found["code"], found["message"]) == ("model_not_found", "no such model")
+    for address in ("/v1", "/v1/"):
+        assert (await client.get(address)).json()["error"]["code"] == "unknown_url"
 
 
 async def test_other_addresses_are_left_alone(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/api/v3/other")).json() == {"detail": "Not Found"}
+    for address in ("/api/v3/other", "/v10", "/v1x/other"):
+        assert (await client.get(address)).json() == {"detail": "Not Found"}

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from edgeagents.errors import InvalidInputError
 from edgeagents.model.completion import Completion
-from services.inference.openai_form import ChatRequest, call_of, error_form, finish_reason
+from services.inference.openai_form import ChatRequest, call_of, error_form, finish_reason, first_problem
 
 TOOL = {"type": "function", "function": {"name": "heat", "parameters": {"type": "object"}}}
 
@@ -82,6 +82,19 @@ def test_what_is_not_supported_and_would_change_the_answer_is_refused(changes: d
         asked(**changes)
 
 
+@pytest.mark.parametrize(
+    ("parts", "kind"),
+    [([{"type": "image_url", "image_url": {"url": "x"}}], "'image_url'"),
+     ([{"type": "text", "text": "x"}, {"type": "input_audio"}], "'input_audio'"), ([{"text": "x"}], "None")],
+    ids=str,
+)  # fmt: skip
+def test_who_sends_a_part_that_is_no_text_is_told_so(parts: list[dict[str, Any]], kind: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        asked(messages=[{"role": "user", "content": parts}])
+    told = first_problem(raised.value)
+    assert told == f"messages.0.content: only parts of type text are understood, not {kind}"
+
+
 def test_what_asks_for_nothing_is_not_refused() -> None:
     empty = {"logit_bias": {}, "functions": [], "function_call": "none", "modalities": ["text"], "audio": None, "n": 1}
     assert asked(**empty).wanted(30.0) == asked().wanted(30.0)
@@ -103,6 +116,28 @@ def test_a_call_is_read_and_anything_else_is_text() -> None:
     for text in ("heat", "[]", '{"name":"heat"}', "[" * 100_000, '{"name":"cool","arguments":{}}', '{"name":[]}'):
         assert call_of(text, {"heat"}) is None
     assert call_of('{"name":"heat","arguments":{"a": 1}}', ()) is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ['{"x":1e999}', '{"x":-1e400,"y":[1E309]}', '{"x":0.1000000000000000055511151231257827}', f'{{"x":{"1" * 5000}}}',
+     '{"x":"a  \\" b\\\\"}', '{"x":"\\ud800"}', '{"x":"}"}', "{}"],
+    ids=lambda text: text[:40],
+)  # fmt: skip
+def test_arguments_are_what_was_written(arguments: str) -> None:
+    assert call_of(f'{{"name":"heat","arguments":{arguments}}}', {"heat"}) == ("heat", arguments)
+    spaced = arguments.replace("{", "{ ", 1).replace(":", " :\n", 1)
+    assert call_of(f'{{"name":"heat","arguments":{spaced} }}', {"heat"}) == ("heat", arguments)
+    json.loads(arguments.replace("1" * 5000, "1"), parse_constant=pytest.fail)
+
+
+def test_arguments_that_cannot_be_json_are_no_call_in_whatever_order() -> None:
+    assert call_of('{"arguments": {"a": 1.50}, "name": "heat"}', {"heat"}) == ("heat", '{"a":1.5}')
+    assert call_of('{"name":"heat","arguments":{"a":1},"more":2}', {"heat"}) == ("heat", '{"a":1}')
+    assert call_of('{"name":"heat","arguments":{},"arguments":{"a":2}}', {"heat"}) == ("heat", '{"a":2}')
+    for text in ('{"name":"heat","arguments":{"x":Infinity}}', '{"name":"heat","arguments":{"x":NaN}}',
+                 '{"arguments":{"x":1e999},"name":"heat"}', '{"name":1,"arguments":{}}'):  # fmt: skip
+        assert call_of(text, {"heat"}) is None
 
 
 def test_errors_have_the_types_that_clients_look_for() -> None:
