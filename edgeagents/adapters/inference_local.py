@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from edgeagents.adapters.daemon_threads import DaemonThreads
 from edgeagents.errors import TooManyAttemptsError, UnavailableError
 from edgeagents.inference.engine import Engine, Prepared
 from edgeagents.inference.generate import Finished, Written
@@ -20,6 +21,7 @@ from edgeagents.model.completion import Completion, CompletionRequest
 
 Found = TypeVar("Found")
 GRACE_S = 2.0  # the engine itself ends what is out of time
+_PREPARING = DaemonThreads("prepares for the language model", 4)
 
 
 @dataclass(slots=True)
@@ -82,7 +84,7 @@ async def in_turn(lock: asyncio.Lock, work: Callable[..., Found], *values: Any) 
     A thread cannot be called off. Whoever waits no longer leaves its lock to it: the next one begins when it has ended.
     """
     await lock.acquire()
-    working = asyncio.ensure_future(asyncio.to_thread(work, *values))
+    working = asyncio.ensure_future(_beside(work, *values))
 
     def ended(done: asyncio.Future[Found]) -> None:
         lock.release()
@@ -91,6 +93,10 @@ async def in_turn(lock: asyncio.Lock, work: Callable[..., Found], *values: Any) 
 
     working.add_done_callback(ended)
     return await asyncio.shield(working)
+
+
+async def _beside(work: Callable[..., Found], *values: Any) -> Found:
+    return await asyncio.wrap_future(_PREPARING.begin(work, *values))
 
 
 class LocalInference:

@@ -58,6 +58,18 @@ async def test_what_waits_for_its_turn_or_is_prepared_too_long_is_too_late_and_t
     assert 20.0 < engine.budgets[0] < 29.96
 
 
+async def test_what_is_prepared_long_leaves_asyncios_own_threads_to_others() -> None:
+    engine = Slow()
+    clients = [LocalInference(lambda: cast(Engine, engine), f"agent {number}") for number in range(40)]
+    waiting = [asyncio.create_task(client.complete(asked(30.0))) for client in clients]
+    async with asyncio.timeout(20):
+        await until(lambda: engine.now > 1)
+        assert await asyncio.to_thread(int) == 0
+        assert engine.now < len(clients)
+        engine.goes_on.set()
+        assert {done.text for done in await asyncio.gather(*waiting)} == {"warm"}
+
+
 async def test_a_fault_is_told_and_the_next_one_has_its_turn(caplog: pytest.LogCaptureFixture) -> None:
     lock, goes_on = asyncio.Lock(), threading.Event()
 
