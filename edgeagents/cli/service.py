@@ -52,14 +52,15 @@ def checked_url(option: str, url: str) -> str:
     """Return an address of HTTP without a slash at the end; an option that holds none says what to write.
 
     Raises:
-        ConfigurationError: no scheme, no host that can be looked up, a port that there is not, or more than these.
+        ConfigurationError: no scheme, no host that can be looked up, a port that there is not, or what a path of the API can't follow.
     """
     try:
         parts = urlsplit(url)
         httpx.URL(url).host.encode("idna")
         is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        # A query or a fragment would swallow the path that is asked; no service of ours or of EdgeX lies below one.
-        is_one = is_one and not parts.path.strip("/") and "?" not in url and "#" not in url
+        # A query or a fragment would swallow the path that is asked, and `/api/v3` is asked below it. Other paths stay:
+        # a gateway of EdgeX's secure mode has each service below one.
+        is_one = is_one and not {"?", "#"} & set(url) and not parts.path.rstrip("/").endswith("/api/v3")
     except (ValueError, httpx.InvalidURL):  # UnicodeError is a ValueError
         is_one = False
     if not is_one:
