@@ -34,6 +34,7 @@ async def whole_answer(
         async for part in answer.aiter_bytes():
             size += len(part)
             if size > most_bytes:
+                parts.clear()  # the error's traceback would keep them
                 raise UpstreamError(f"{what}: the answer is longer than {most_bytes >> 20} MB: is it the service?")
             parts.append(part)
     finally:
