@@ -242,6 +242,13 @@ def test_numbers_that_a_schema_bounds_are_left_what_it_says(schema: dict[str, An
     assert fits({"type": "number"} | schema, text)
 
 
+def test_a_whole_number_may_be_beyond_our_bounds_where_the_schema_says_so() -> None:
+    for sign, bound in ((1, "minimum"), (-1, "maximum")):
+        least = sign * 2 * MOST_WHOLE
+        assert fits({"type": "integer", bound: least}, str(least + sign))
+        assert not fits({"type": "integer", bound: least}, str(least - sign))
+
+
 def test_bounds_of_ours_do_not_stand_beside_others_of_the_same_number() -> None:
     for schema in (
         {"allOf": [{"type": "number"}, {"const": 0.5}]}, {"allOf": [{"type": "number"}, {"multipleOf": 0.5}]},
