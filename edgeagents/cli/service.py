@@ -52,7 +52,8 @@ def checked_url(option: str, url: str) -> str:
     """Return an address of HTTP without a slash at the end; an option that holds none says what to write.
 
     Raises:
-        ConfigurationError: no scheme, no host that can be looked up, a port that there is not, or what a path of the API can't follow.
+        ConfigurationError: no scheme, no host that can be looked up, a port that there is not, or what no path
+            can follow.
     """
     try:
         parts = urlsplit(url)
