@@ -21,14 +21,18 @@ async def whole_answer(
         http: sends it.
         request: built by the same client.
         what: whom an error names.
-        most_bytes: of its body as it is understood, after what HTTP compressed was unpacked.
+        most_bytes: of its body.
 
     Raises:
-        UpstreamError: its body is longer; no more of it was read.
+        UpstreamError: its body is longer, and no more of it was read; or it is compressed, which nobody asked for: a
+            kilobyte, packed twice, is unpacked to any size before it is counted.
         httpx.HTTPError: as httpx raises it.
     """
+    request.headers["Accept-Encoding"] = "identity"
     answer = await http.send(request, stream=True)
     try:
+        if (packed := answer.headers.get("Content-Encoding", "identity").strip().lower()) not in ("", "identity"):
+            raise UpstreamError(f"{what}: the answer is compressed ({packed[:40]!r}), unasked: is it the service?")
         parts: list[bytes] = []
         size = 0
         async for part in answer.aiter_bytes():

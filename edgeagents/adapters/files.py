@@ -5,7 +5,7 @@ Source: design.md sections 2 and 3.8.
 
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -145,12 +145,14 @@ class AgentFiles:
         doubled: names that two files declare, with what to do: neither counts, as nobody knows which one is meant.
         wrong: files that declare no agent, with what is wrong.
         paths: by name, where the agents that count are declared.
+        rivals: by name, where those are declared that two files declare.
     """
 
     agents: dict[str, AgentDefinition]
     doubled: dict[str, str]
     wrong: dict[Path, str]
     paths: dict[str, Path]
+    rivals: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 def agent_files(folder: Path) -> AgentFiles:
@@ -177,7 +179,9 @@ def agent_files(folder: Path) -> AgentFiles:
         if len(found) > 1
     }
     agents = {name: agent for name, (_, agent) in single.items()}
-    return AgentFiles(agents, doubled, wrong, {name: path for name, (path, _) in single.items()})
+    paths = {name: path for name, (path, _) in single.items()}
+    rivals = {name: tuple(path for path, _ in found) for name, found in declared.items() if len(found) > 1}
+    return AgentFiles(agents, doubled, wrong, paths, rivals)
 
 
 def looks_of(folder: Path) -> Looks:

@@ -7,13 +7,15 @@ Source: design.md section 6.
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
-from edgeagents.adapters.daemon_threads import DaemonThreads
 from edgeagents.errors import TooManyAttemptsError, UnavailableError
 from edgeagents.inference.engine import Engine, Prepared
 from edgeagents.inference.generate import Finished, Written
@@ -21,7 +23,9 @@ from edgeagents.model.completion import Completion, CompletionRequest
 
 Found = TypeVar("Found")
 GRACE_S = 2.0  # the engine itself ends what is out of time
-_PREPARING = DaemonThreads("prepares for the language model", 4)
+# What takes long holds up only what is like it, and not asyncio's own threads. No daemons: a thread that Python ends
+# within llguidance takes the process with it.
+_PREPARING = ThreadPoolExecutor(4, "prepares for the language model")
 
 
 @dataclass(slots=True)
@@ -84,7 +88,8 @@ async def in_turn(lock: asyncio.Lock, work: Callable[..., Found], *values: Any) 
     A thread cannot be called off. Whoever waits no longer leaves its lock to it: the next one begins when it has ended.
     """
     await lock.acquire()
-    working = asyncio.ensure_future(_beside(work, *values))
+    within = contextvars.copy_context()
+    working = asyncio.get_running_loop().run_in_executor(_PREPARING, partial(within.run, work, *values))
 
     def ended(done: asyncio.Future[Found]) -> None:
         lock.release()
@@ -93,10 +98,6 @@ async def in_turn(lock: asyncio.Lock, work: Callable[..., Found], *values: Any) 
 
     working.add_done_callback(ended)
     return await asyncio.shield(working)
-
-
-async def _beside(work: Callable[..., Found], *values: Any) -> Found:
-    return await asyncio.wrap_future(_PREPARING.begin(work, *values))
 
 
 class LocalInference:

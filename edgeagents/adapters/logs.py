@@ -16,6 +16,7 @@ LEVELS: Final = {
     "ERROR": logging.ERROR,
 }  # fmt: skip
 LONGEST: Final = 8000  # letters of a message: one names every wrong field of a file
+LONGEST_TRACEBACK: Final = 32_000
 LONGEST_VALUE: Final = 80  # of what somebody wrote where a word of ours belongs
 _CHATTY: Final = ("httpx", "httpcore", "asyncio", "uvicorn.access", "nats")
 # C0, DEL and C1; what ends a line elsewhere (U+2028, U+2029) or turns it around (U+202A to U+202E, U+2066 to U+2069).
@@ -31,7 +32,7 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
         """Return the record's line; its message is escaped, and cut when it is very long."""
         said = record.message
-        record.message = shortened(_UNSAFE.sub(_escape, said[: LONGEST + 1]), LONGEST, len(said))
+        record.message = _bounded(_UNSAFE, said, LONGEST)
         try:
             return super().formatMessage(record)
         finally:
@@ -40,13 +41,19 @@ class LineFormatter(logging.Formatter):
     def formatException(self, ei: object) -> str:
         """Return a traceback: what an error says may hold lines, too, and none of them looks like a record."""
         text = super().formatException(ei)  # type: ignore[arg-type]
-        return "  " + _UNSAFE_IN_LINES.sub(_escape, text).replace("\n", "\n  ")
+        return "  " + _bounded(_UNSAFE_IN_LINES, text, LONGEST_TRACEBACK).replace("\n", "\n  ")
 
 
 def shortened(text: str, most: int = LONGEST_VALUE, length: int | None = None) -> str:
     """Return a text that is too long as its beginning, and how long it is."""
     whole = len(text) if length is None else length
     return text if whole <= most else f"{text[:most]}… ({whole} characters)"
+
+
+def _bounded(unsafe: re.Pattern[str], text: str, most: int) -> str:
+    """Return a text escaped, and cut where it is longer than `most`, as it is written."""
+    begun = unsafe.sub(_escape, text[: most + 1])
+    return shortened(begun, most, max(len(begun), len(text)))
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -100,6 +100,8 @@ class HardenedClient(Client):
     async def _process_connect_init(self) -> None:
         try:
             await super()._process_connect_init()
+        except OSError:  # nats-py's own business; a certificate that is not trusted is a ValueError, too
+            raise
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             # nats-py tries again after errors of its own alone: any other ends its reconnecting, silently and for good.
             if self._transport is not None:

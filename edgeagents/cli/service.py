@@ -7,6 +7,7 @@ Source: httpx 0.28; RFC 3986; docs/operations.md.
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -121,8 +122,23 @@ async def exchange(
     """
     sent = {"Content-Type": "application/json", **headers} if content is not None else headers
     # As all that is asked of a gateway: no proxy of the environment hears an approver's token, or a pause.
-    async with asyncio.timeout(limit_s), httpx.AsyncClient(timeout=limit_s, trust_env=False) as http:
+    client = httpx.AsyncClient(timeout=limit_s, trust_env=False, verify=trusted(url))
+    async with asyncio.timeout(limit_s), client as http:
         return await whole_answer(http, http.build_request(method, url, headers=sent, content=content), url)
+
+
+def trusted(url: str) -> ssl.SSLContext | bool:
+    """Return which certificates count for an address, those of SSL_CERT_FILE and SSL_CERT_DIR if they are set.
+
+    Raises:
+        ConfigurationError: they cannot be read.
+    """
+    if not url.startswith("https:"):
+        return True
+    try:
+        return httpx.create_ssl_context()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"SSL_CERT_FILE, SSL_CERT_DIR: {error}") from error
 
 
 def _written(body: Mapping[str, Any] | None) -> bytes | None:

@@ -152,7 +152,8 @@ def _changes(coordinator: str, path: str) -> Iterator[dict[str, Any]]:
     asked = _coordinator(coordinator)
     timeout = httpx.Timeout(30.0, connect=5.0)  # it says every ten seconds that it is there
     try:
-        with httpx.stream("GET", f"{asked.base}{path}", timeout=timeout, trust_env=False) as answer:
+        url = f"{asked.base}{path}"
+        with httpx.stream("GET", url, timeout=timeout, trust_env=False, verify=service.trusted(url)) as answer:
             if answer.is_error:
                 service.content_of(asked, httpx.Response(answer.status_code, content=_beginning_of(answer)))
             for line in _lines_of(answer, asked):

@@ -28,7 +28,7 @@ Message: TypeAlias = ChatMessage
 _BEGIN, _END = "\ue000", "\ue001"  # of a stand-in; private use, so no template writes them
 # What is left of one that was cut, or written as JSON or for URLs.
 _BROKEN: Final = (_BEGIN, _END, "\\ue000", "%EE%80%80")
-_LOST: Final = "the model's chat template cuts, encodes or leaves out what is said: it cannot be used"
+_LOST: Final = "the model's chat template cuts, encodes or leaves out what is said here: it cannot write this down"
 _RENDER_ERRORS: Final = (
     TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError,
 )  # fmt: skip

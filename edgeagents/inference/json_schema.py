@@ -1,9 +1,9 @@
 """JSON schemas and tools as grammars of compact JSON.
 
 Small models write blanks, digits and letters until they are cut off where a grammar lets them. So there is no free
-white space, texts and numbers that the schema does not bound are bounded here (a number is then written without an
-exponent), and what a schema says that cannot be held to is refused, never ignored. Texts and numbers whose type is left
-open are not bounded, nor are numbers of a schema that joins what it says of them.
+white space, texts and whole numbers that the schema does not bound are bounded here, and what a schema says that
+cannot be held to is refused, never ignored. Texts and numbers whose type is left open are not bounded, nor is `number`:
+what bounds its digits would be joined with what else a schema says of it, and leave out legal numbers.
 
 Source: JSON Schema 2020-12 as llguidance supports it; OpenAI API reference, structured outputs and tools.
 """
@@ -15,21 +15,19 @@ from typing import Any, Final
 from llguidance import LLMatcher
 
 from edgeagents.errors import InvalidInputError
-from edgeagents.inference.schema_length import VALUES, check_lengths, part_at, parts_of
+from edgeagents.inference.schema_length import VALUES, check_lengths, part_at
 from edgeagents.inference.schema_patterns import check_patterns
 
 MOST_SCHEMA_CHARS: Final = 64 << 10
 MOST_DEPTH: Final = 64
 MOST_TEXT: Final = 512
 MOST_WHOLE: Final = 10**15
-DECIMALS: Final = 9  # of a number
 MOST_NUMBER: Final = 1 << 64  # whole numbers that a schema itself names; beyond, grammars cannot be made of them
 _NONE: Final = {"type": "object", "properties": {}, "additionalProperties": False}
 _COMPACT: Final[Any] = {"whitespace_flexible": False, "lenient": False}
 _ELSEWHERE: Final = frozenset(("enum", "const", "$ref", "anyOf", "oneOf", "allOf"))  # say more of the same value
 _BOUNDED_TEXT: Final = _ELSEWHERE | {"pattern", "format", "maxLength"}
-_SAID_OF_NUMBERS: Final = frozenset(("enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
-_BOUNDS: Final = (("minimum", "exclusiveMinimum", -1), ("maximum", "exclusiveMaximum", 1))
+_LOWEST: Final = -9 * 10**18  # llguidance ends the process where both bounds are near the lowest of 64 bits
 
 
 def schema_grammar(schema: Any) -> str:
@@ -101,58 +99,49 @@ def _checked(schema: Any) -> dict[str, Any]:
         raise InvalidInputError(f"not a JSON schema: {str(error)[:120]}") from error
     if size > MOST_SCHEMA_CHARS:
         raise InvalidInputError(f"a JSON schema of {size} characters: at most {MOST_SCHEMA_CHARS}")
-    is_joined = any(_joins_numbers(part) for part in parts_of(schema))
-    found: dict[str, Any] = _bounded(schema, 0, is_joined)
+    found: dict[str, Any] = _bounded(schema, 0)
     check_lengths(found)
     check_patterns(found)
     return found
 
 
-def _bounded(schema: Any, depth: int, is_joined: bool) -> Any:
-    """Return a schema with bounds where it has none.
-
-    Args:
-        schema: or a part of one.
-        depth: of the part.
-        is_joined: the whole schema joins what it says of numbers.
-    """
+def _bounded(schema: Any, depth: int) -> Any:
+    """Return a schema with bounds where it has none."""
     if depth > MOST_DEPTH:
         raise InvalidInputError(f"a JSON schema nested deeper than {MOST_DEPTH}")
     if isinstance(schema, list):
-        return [_bounded(item, depth + 1, is_joined) for item in schema]
+        return [_bounded(item, depth + 1) for item in schema]
     if isinstance(schema, int) and abs(schema) > MOST_NUMBER:
         raise InvalidInputError(f"a JSON schema with a whole number beyond {MOST_NUMBER}")
     if not isinstance(schema, Mapping):
         return schema
-    found = {name: item if name in VALUES else _bounded(item, depth + 1, is_joined) for name, item in schema.items()}
+    found = {name: item if name in VALUES else _bounded(item, depth + 1) for name, item in schema.items()}
+    _raise_lowest(found)
     kind = schema.get("type")
     kinds = {item for item in (kind if isinstance(kind, list) else [kind]) if isinstance(item, str)}
     if "string" in kinds and not _BOUNDED_TEXT & set(schema):
         least = schema.get("minLength")
         found["maxLength"] = max(MOST_TEXT, least if isinstance(least, int) else 0)
-    if kinds & {"integer", "number"} and not (_ELSEWHERE | {"multipleOf"}) & set(schema):
-        is_real = "number" in kinds
-        found |= _number_bounds(schema, is_real=is_real) if not (is_real and is_joined) else {}
+    if "integer" in kinds and "number" not in kinds and not (_ELSEWHERE | {"multipleOf"}) & set(schema):
+        if not {"minimum", "exclusiveMinimum"} & set(schema):
+            found["minimum"] = -MOST_WHOLE
+        if not {"maximum", "exclusiveMaximum"} & set(schema):
+            found["maximum"] = MOST_WHOLE
     return found
 
 
-def _number_bounds(schema: Mapping[str, Any], *, is_real: bool) -> dict[str, Any]:
-    """Return the bounds that a number lacks."""
-    said = [schema[name] for *names, _ in _BOUNDS for name in names if _is_number(schema.get(name))]
-    largest: float = max((abs(bound) for bound in said), default=0)
-    most = max(MOST_WHOLE, 2 * largest)  # on the far side of a bound there are numbers too
-    found = {bound: sign * most for bound, other, sign in _BOUNDS if not {bound, other} & set(schema)}
-    # llguidance looks for a multiple between the bounds with floats: there has to be room for one.
-    has_room = len(said) < 2 or max(said) - min(said) > 1e-9 * largest
-    if is_real and has_room and all(round(bound, DECIMALS // 2) == bound for bound in said):
-        found["multipleOf"] = 10**-DECIMALS
-    return found
+def _raise_lowest(part: dict[str, Any]) -> None:
+    """Keep a part's bounds, in place, from where llguidance falls: no whole number of 64 bits lies much lower.
 
-
-def _joins_numbers(part: Mapping[str, Any]) -> bool:
-    """Return whether our bounds of a number might be put beside others: two `multipleOf` are joined in 32 bits."""
-    joins = {"allOf", "multipleOf"} | ({"$ref", "anyOf", "oneOf"} if _SAID_OF_NUMBERS & set(part) else set())
-    return bool(joins & set(part))
+    Raises:
+        InvalidInputError: all that it allows lies there.
+    """
+    for name in ("minimum", "exclusiveMinimum"):
+        if _is_number(part.get(name)) and part[name] < _LOWEST:
+            part[name] = _LOWEST
+    for name in ("maximum", "exclusiveMaximum"):
+        if _is_number(part.get(name)) and part[name] < _LOWEST + 10**17:
+            raise InvalidInputError(f"a JSON schema with numbers below {_LOWEST} alone")
 
 
 def _is_number(value: Any) -> bool:

@@ -22,20 +22,25 @@ from edgeagents.inference.language import Block
 
 Piece: TypeAlias = tuple[int, ...]
 PIECE_TOKENS: Final = 256
+BLOCK_ROWS: Final = 128  # that onnxruntime's 4-bit kernel multiplies at once
 SPARED_SHARE: Final = 0.5  # of the budget; the rest is what new constant parts have to be found again in
 
 
 def pieces(tokens: Sequence[int], kept: int, size: int = PIECE_TOKENS) -> list[Piece]:
     """Return a prompt in pieces, with bounds at each `size` tokens and at `kept`, where its constant part ends.
 
-    No piece but that of a whole prompt is one token, which would be computed in another order than among others: a
-    bound before a single token goes one token back.
+    One token alone is computed in another order than among others, as is the one that is left over of a piece whose
+    others fill whole blocks of `BLOCK_ROWS`: bounds go one token back, or two, so that there is none but in a prompt of
+    one token.
     """
     bounds = [len(tokens)]
     for bound in sorted({*range(size, len(tokens), size), min(kept, len(tokens))}, reverse=True):
-        before = bound - 1 if bounds[-1] - bound == 1 else bound
+        places = (bound, bound - 1, bound - 2)
+        before = next(at for at in places if 1 not in (at % BLOCK_ROWS, (bounds[-1] - at) % BLOCK_ROWS))
         if before > 1 and bounds[-1] > before:
             bounds.append(before)
+    if bounds[-1] > 1 and bounds[-1] % BLOCK_ROWS == 1:
+        bounds.append(bounds[-1] - 2)
     return [tuple(tokens[start:stop]) for start, stop in pairwise([0, *reversed(bounds)]) if stop]
 
 

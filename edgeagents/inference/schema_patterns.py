@@ -91,9 +91,10 @@ def check_patterns(schema: Mapping[str, Any]) -> None:
     _settle(known)
     known.settled = {}
     for part in parts:
-        for counts in _joined(_branches(part, known), known).values():
+        for text, counts in _joined(_branches(part, known), known).items():
             if sum(count.together for count in counts) > MOST_TOGETHER:
-                raise InvalidInputError(f"a JSON schema in which more than {MOST_TOGETHER} patterns hold for one text")
+                name = text[1:] or "one text"
+                raise InvalidInputError(f"schema: more than {MOST_TOGETHER} patterns may hold for {name!r:.60} at once")
             known.joined += _ways(counts)
         if known.joined > MOST_JOINED:
             raise InvalidInputError(f"a JSON schema with more than {MOST_JOINED} texts that have several patterns")

@@ -17,6 +17,8 @@ from tokenizers import Tokenizer
 
 METADATA: Final = "vocabulary_sha256"
 _ROLE: Final = re.compile(r"<\|.+\|>", re.DOTALL)
+_MARK: Final = re.compile(r"[^\w\s].+[^\w\s]", re.DOTALL)
+_ANSWERED: Final = re.compile(r"</?(?:think|tool_call)>")  # models write these themselves, and readers look for them
 
 
 def vocabulary_digest(tokenizer: Tokenizer) -> str:
@@ -32,7 +34,9 @@ def parts_a_conversation(word: str, template: str) -> bool:
         word: a token that was added to a vocabulary, and so is found in any text unless it is a special one.
         template: the model's chat template.
     """
-    return bool(word.strip()) and (word in template or _ROLE.fullmatch(word) is not None)
+    if _ANSWERED.fullmatch(word):
+        return False
+    return _ROLE.fullmatch(word) is not None or (_MARK.fullmatch(word) is not None and word in template)
 
 
 @contextmanager

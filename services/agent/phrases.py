@@ -65,7 +65,8 @@ _REQUESTS: Final[Mapping[Language, re.Pattern[str]]] = {
         re.IGNORECASE,
     ),
     "zh": re.compile(
-        r"请(?!问)|帮|替我|给我|麻烦|拜托|能不能|能否|可不可以|可以"
+        r"请(?!问)|帮|替我|给我|麻烦|拜托|能不能|能否|可不可以|可以|调到"
+        r"|(?:打开|关掉|关上|拉开|拉上|[开关]一下)$"
         r"|^(?:把|将|让|给|打开|开|启动|点亮|关|熄灭|停|拉开|升起|拉上|放下|设|调)"
     ),
 }
@@ -146,7 +147,8 @@ def _is_apart(text: str, at: int) -> bool:
 
 def _is_question(text: str, asked: str) -> bool:
     """Say whether a text, of which `asked` is the plain form, asks: with a question mark or 吗 nothing is stated."""
-    return any(mark in text for mark in "?？") or asked.endswith("吗")
+    usual = unicodedata.normalize("NFKC", text)  # of ？ and ⁉, too
+    return any(mark in usual for mark in "?؟") or asked.endswith("吗")
 
 
 class Phrasebook:

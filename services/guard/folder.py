@@ -39,6 +39,7 @@ class Known:
         doubled: names that two files declare, with what to do: neither counts.
         wrong: files that cannot be read, with what is wrong; what they said before counts on.
         unread: those of them of which nobody knows what they say, or whether it counts.
+        rivals: by name, all files that declare it, or did before they were wrong, where they are several.
     """
 
     agents: Mapping[str, AgentDefinition]
@@ -46,6 +47,7 @@ class Known:
     doubled: Mapping[str, str] = field(default_factory=dict)
     wrong: Mapping[Path, str] = field(default_factory=dict)
     unread: Mapping[Path, str] = field(default_factory=dict)
+    rivals: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,13 @@ class Change:
 def taken_in(known: Known, found: AgentFiles) -> tuple[Known, Change]:
     """Return what counts once a folder was read again, and what is different about it."""
     agents, paths, doubled = dict(found.agents), dict(found.paths), dict(found.doubled)
-    for name, path in known.paths.items():
+    rivals = {name: set(several) for name, several in found.rivals.items()}
+    claims = {(name, path) for name, path in known.paths.items()}
+    claims |= {(name, path) for name, several in known.rivals.items() for path in several}
+    for name, path in sorted(claims):
         if path not in found.wrong:
             continue
+        rivals.setdefault(name, {paths[name]} if name in paths else set()).add(path)
         if name in agents:
             # What is wrong may be a moment's: until the owner mends or removes it, nobody knows which one is meant.
             doubled[name] = (
@@ -83,7 +89,8 @@ def taken_in(known: Known, found: AgentFiles) -> tuple[Known, Change]:
         tuple(sorted(name for name in agents.keys() & known.agents.keys() if agents[name] != known.agents[name])),
         tuple(sorted(known.agents.keys() - agents.keys())),
     )
-    return Known(agents, paths, doubled, found.wrong, unread), change
+    several = {name: tuple(sorted(which)) for name, which in rivals.items() if len(which) > 1}
+    return Known(agents, paths, doubled, found.wrong, unread, several), change
 
 
 class AgentFolder:

@@ -189,13 +189,19 @@ class Orders:
     async def order_mode(self, agent: str, mode: Mode, approver: str, reason: str, since_ns: int) -> None:
         """Put an agent into a mode: `observe` at once, `act` as soon as it is on disk.
 
+        `observe` is also taken for an agent of which only a remembered order is known: it counts with its file.
+
         Raises:
             NotFoundError: no agent file declares it.
             StoreError: it is not on disk; `observe` holds all the same, until the guard is restarted.
         """
-        self.check_agent(agent)
-        order = ModeOrder(agent, mode, self._written[agent], approver, reason, since_ns)
         before = self._modes.get(agent)
+        if agent not in self._written and before is not None and mode == "observe":
+            written = before.written
+        else:
+            self.check_agent(agent)
+            written = self._written[agent]
+        order = ModeOrder(agent, mode, written, approver, reason, since_ns)
         if mode == "observe":
             self._apply(order)
             before = order
@@ -242,8 +248,9 @@ class Orders:
 
     def _apply(self, order: ModeOrder) -> None:
         self._modes[order.agent] = order
-        definition = self._owner.agents[order.agent]
-        self._owner.agents[order.agent] = definition.model_copy(update={"mode": order.mode})
+        definition = self._owner.agents.get(order.agent)
+        if definition is not None:  # else it is remembered, until its file can be read
+            self._owner.agents[order.agent] = definition.model_copy(update={"mode": order.mode})
 
     async def _on_disk(self, function: Callable[..., None], *arguments: object) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*arguments))

@@ -141,7 +141,8 @@ class People:
         means = self._means
         _check_names(order)
         if order.scope == "agent":
-            means.orders.check_agent(order.name)
+            if not means.owner.may_have_file(order.name):
+                means.orders.check_agent(order.name)
         elif order.scope == "device":
             self._check_device(order.name)
         pause = Pause(order.scope, order.name, name, order.reason, means.clocks.wall_ns())

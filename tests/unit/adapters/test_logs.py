@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from edgeagents.adapters.logs import LONGEST, LONGEST_VALUE, LineFormatter, set_log_level, shortened
+from edgeagents.adapters.logs import LONGEST, LONGEST_TRACEBACK, LONGEST_VALUE, LineFormatter, set_log_level, shortened
 
 EVIL = "boom\x1b[31m\nERROR fake\r\x9b1A\u2028x\u202eforged\x00"
 SHOWN = r"boom\x1b[31m\nERROR fake\r\x9b1A\u2028x\u202eforged\x00"
@@ -46,6 +46,21 @@ def test_a_traceback_keeps_its_lines_and_none_looks_like_a_record(
     assert first == "ERROR svc: broke"
     assert lines[0] == "  Traceback (most recent call last):"
     assert all(line.startswith("  ") and line.isprintable() for line in lines)
+
+
+def test_a_very_long_traceback_is_cut(written: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, out = written
+    try:
+        raise ValueError("\x00" * 1_000_000)
+    except ValueError:
+        logger.exception("broke")
+    assert len(out.getvalue()) < LONGEST_TRACEBACK + 1000
+
+
+def test_what_is_escaped_is_cut_too(written: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, out = written
+    logger.error("%s", "\x00" * LONGEST)
+    assert len(out.getvalue()) < LONGEST + 100
 
 
 @pytest.mark.parametrize("letter", ["x", "\x1b"])

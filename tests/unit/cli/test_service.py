@@ -1,6 +1,9 @@
 """What the command line makes of services that are away, odd or slow, and of words that cannot be sent."""
 
+import asyncio
+import contextlib
 import json
+import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -9,10 +12,11 @@ import httpx
 import pytest
 
 from edgeagents.cli import led, service
-from edgeagents.cli.service import Service, call, checked_url
+from edgeagents.cli.service import Service, call, checked_url, exchange
 from edgeagents.cli.source import Broker
 from edgeagents.cli.task import show
 from edgeagents.errors import ConfigurationError, UnavailableError, UpstreamError
+from tests.certificates import a_pair
 from tests.dripping import dripping
 from tests.pouring import answer_of, pouring
 from tests.unit.cli.command import Done, run
@@ -177,3 +181,30 @@ def test_an_answer_without_end_is_given_up(capsys: pytest.CaptureFixture[str], s
         assert "is longer than 32 MB: is it" in refused(run(capsys, "orders", "--guard", endless.url))
         said = refused(run(capsys, "task", "watch", "t", "--coordinator", endless.url))
     assert ("a line of its answer does not end" if status == b"200 OK" else "without JSON") in said
+
+
+async def test_the_owners_certificates_count_and_no_proxy_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = a_pair()
+    own = tmp_path / "own.pem"
+    own.write_text(certificate)
+    (tmp_path / "key.pem").write_text(key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own, tmp_path / "key.pem")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            await writer.drain()
+        writer.close()
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(httpx.ConnectError):
+            await exchange("GET", url, {}, None, 5.0)
+        monkeypatch.setenv("SSL_CERT_FILE", str(own))
+        assert (await exchange("GET", url, {}, None, 5.0)).text == "{}"
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nothing.pem"))
+        with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
+            await exchange("GET", url, {}, None, 5.0)

@@ -14,6 +14,7 @@ from edgeagents.inference.chat import CHAT as CHAT_FILE
 from edgeagents.inference.chat import Chat, Message
 from edgeagents.inference.folder import open_folder, write_manifest
 from edgeagents.inference.language import Vocabulary, read_config
+from edgeagents.inference.vocabulary import parts_a_conversation
 from edgeagents.model.completion import Role
 from tests.real_model import MODEL, needs_model
 from tests.unit.inference.rows import VOCAB, vocabulary
@@ -166,7 +167,7 @@ def test_the_first_token_and_the_texts_come_from_the_folder_and_older_ones_have_
 @pytest.mark.parametrize("ends", [[VOCAB], []], ids=["an end", "a role"])
 def test_tokens_that_part_a_conversation_and_are_found_in_any_text_are_refused(tmp_path: Path, ends: list[int]) -> None:
     words = vocabulary()
-    words.tokenizer.add_tokens([AddedToken("<stop>", special=False), AddedToken("  ", special=False)])
+    words.tokenizer.add_tokens([AddedToken(word, special=False) for word in ("<stop>", "  ", "</think>", "user")])
     assert words.encode("<stop>") == [VOCAB]
     template = "{{ messages[0].content }}" + ("" if ends else "<stop>")
     content = {"template": template, "special_tokens": SPECIAL, "eos_ids": ends}
@@ -174,6 +175,7 @@ def test_tokens_that_part_a_conversation_and_are_found_in_any_text_are_refused(t
     write_manifest(tmp_path, "chat", None)
     with pytest.raises(InvalidInputError, match="'<stop>' parts a conversation"):
         Chat.of(open_folder(tmp_path), words)
+    assert not any(parts_a_conversation(word, "</think>user<") for word in ("</think>", "user", "<"))
 
 
 @needs_model

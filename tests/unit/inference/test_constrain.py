@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeagents.errors import InvalidInputError, UnavailableError
 from edgeagents.inference.constrain import Grammars, Held
-from edgeagents.inference.json_schema import DECIMALS, MOST_SCHEMA_CHARS, MOST_TEXT, MOST_WHOLE
+from edgeagents.inference.json_schema import MOST_SCHEMA_CHARS, MOST_TEXT, MOST_WHOLE
 from edgeagents.inference.schema_patterns import MOST_TOGETHER
 from edgeagents.model.answer import CommandAnswer, QuestionAnswer, parse_answer
 from edgeagents.model.options import UNSHOWN, Options, Slot
@@ -206,22 +206,19 @@ def fits(schema: Any, text: str) -> bool:
 
 
 @pytest.mark.parametrize("more", [[], ["null"], ["boolean", "null"]], ids=str)
-def test_texts_and_numbers_are_bounded_whatever_else_a_value_may_be(more: list[str]) -> None:
+def test_texts_and_whole_numbers_are_bounded_whatever_else_a_value_may_be(more: list[str]) -> None:
     def kind(name: str) -> dict[str, Any]:
         return {"type": [name, *more] if more else name}
 
     assert fits(kind("string"), json.dumps("x" * MOST_TEXT))
     assert not fits(kind("string"), json.dumps("x" * (MOST_TEXT + 1)))
     assert fits(kind("string") | {"maxLength": 600}, json.dumps("x" * 600))
-    for name in ("integer", "number"):
-        for number in (0, 7, -7, MOST_WHOLE, -MOST_WHOLE):
-            assert fits(kind(name), str(number))
-        for number in (MOST_WHOLE + 1, -MOST_WHOLE - 1, int("1" * 401)):
-            assert not fits(kind(name), str(number))
-    for text in ("0.5", "-3.25", "21.0", f"0.{'3' * DECIMALS}", f"-999999999999999.{'9' * DECIMALS}"):
+    for number in (0, 7, -7, MOST_WHOLE, -MOST_WHOLE):
+        assert fits(kind("integer"), str(number))
+    for number in (MOST_WHOLE + 1, -MOST_WHOLE - 1, int("1" * 401)):
+        assert not fits(kind("integer"), str(number))
+    for text in ("0.5", "-3.25", "1e5"):
         assert fits(kind("number"), text)
-    for text in (f"0.{'3' * (DECIMALS + 1)}", f"5.{'0' * 300}", "1e400", "1e5"):
-        assert not fits(kind("number"), text)
     if more:
         assert all(fits(kind(name), "null") for name in ("string", "integer", "number"))
 
@@ -229,42 +226,34 @@ def test_texts_and_numbers_are_bounded_whatever_else_a_value_may_be(more: list[s
 @pytest.mark.parametrize(
     ("schema", "text"),
     [
-        ({"minimum": 0, "maximum": 1}, "0.25"), ({"minimum": 2 * MOST_WHOLE}, str(2 * MOST_WHOLE + 1)),
-        ({"maximum": -1e16}, "-10000000000000001"), ({"exclusiveMinimum": 0}, "0.000000001"),
-        ({"minimum": 0.123456789012, "maximum": 0.123456789013}, "0.1234567890125"),
-        ({"minimum": 1e12, "maximum": 1000000000000.001}, "1000000000000.0005"),
-        ({"minimum": 0.5, "maximum": 0.5}, "0.5"), ({"multipleOf": 0.25}, "7.75"),
-        ({"enum": [1e20]}, "100000000000000000000"),
+        ({"minimum": -(2**63), "maximum": 2**63 - 1}, "-8999999999999999999"), ({"maximum": 2**63 - 1}, "7"),
+        ({"minimum": -1e19, "maximum": 0}, "-8999999999999999999"), ({"maximum": 2**62}, "7"),
     ],
     ids=str,
 )  # fmt: skip
-def test_numbers_that_a_schema_bounds_are_left_what_it_says(schema: dict[str, Any], text: str) -> None:
-    assert fits({"type": "number"} | schema, text)
+def test_bounds_of_64_bits_are_held_to(schema: dict[str, Any], text: str) -> None:
+    assert fits({"type": "integer"} | schema, text)
 
 
-def test_a_whole_number_may_be_beyond_our_bounds_where_the_schema_says_so() -> None:
-    for sign, bound in ((1, "minimum"), (-1, "maximum")):
-        least = sign * 2 * MOST_WHOLE
-        assert fits({"type": "integer", bound: least}, str(least + sign))
-        assert not fits({"type": "integer", bound: least}, str(least - sign))
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"maximum": -1e19}, {"minimum": -1e19, "maximum": -1e19}, {"exclusiveMaximum": -1e25},
+        {"minimum": -(2**63), "maximum": -(2**63)}, {"minimum": -(2**63), "exclusiveMaximum": -(2**63) + 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numbers_that_would_end_the_process_are_refused(schema: dict[str, Any]) -> None:
+    for kind in ("integer", "number", ["integer", "null"]):
+        with pytest.raises(InvalidInputError, match="below -9000000000000000000 alone"):
+            GRAMMARS.for_schema({"type": kind} | schema)
 
 
-def test_bounds_of_ours_do_not_stand_beside_others_of_the_same_number() -> None:
-    for schema in (
-        {"allOf": [{"type": "number"}, {"const": 0.5}]}, {"allOf": [{"type": "number"}, {"multipleOf": 0.5}]},
-        {"$defs": {"n": {"type": "number"}}, "$ref": "#/$defs/n", "enum": [0.5]},
-        {"anyOf": [{"type": "number"}, {"type": "null"}], "minimum": 0.5, "maximum": 0.5},
-    ):  # fmt: skip
-        assert fits(schema, "0.5")
-
-
-def test_properties_may_be_called_as_a_schemas_own_words_are() -> None:
-    words = ("type", "allOf", "anyOf", "$ref", "pattern", "multipleOf", "items", "properties", "minimum", "required")
-    schema = {
-        "type": "object", "properties": {word: {"type": ["number", "null"]} for word in words}, "required": list(words),
-        "additionalProperties": False,
-    }  # fmt: skip
-    assert fits(schema, json.dumps(dict.fromkeys(words, 0.5), separators=(",", ":")))
+def test_what_is_said_of_a_number_elsewhere_leaves_it_as_it_is() -> None:
+    for number in ("0.5", "1", "2"):
+        said = {"anyOf": [{"properties": {"x": {"const": json.loads(number)}}}]}
+        schema = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]} | said
+        assert fits(schema | {"additionalProperties": False}, f'{{"x":{number}}}')
 
 
 def test_many_patterns_of_one_text_are_refused_and_a_few_held_to() -> None:
@@ -273,7 +262,7 @@ def test_many_patterns_of_one_text_are_refused_and_a_few_held_to() -> None:
 
     assert fits(patterns(MOST_TOGETHER), '"3 2 1 0"')
     assert not fits(patterns(MOST_TOGETHER), '"3 2 0"')
-    with pytest.raises(InvalidInputError, match="patterns hold for one text"):
+    with pytest.raises(InvalidInputError, match="patterns may hold"):
         GRAMMARS.for_schema(patterns(30))
 
 

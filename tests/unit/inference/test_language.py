@@ -20,6 +20,7 @@ from edgeagents.inference.language import CONFIG, TOKENIZER, Floats, LanguageMod
 from edgeagents.inference.prefix import Prefixes, pieces
 from edgeagents.inference.vocabulary import METADATA
 from tests import tiny_llama
+from tests.real_model import MODEL, needs_model
 from tests.unit.inference.rows import vocabulary
 from toolchain.export import Form, export
 
@@ -143,6 +144,24 @@ def test_where_the_constant_part_ends_changes_nothing(model: LanguageModel) -> N
     whole = loop_of(model, text, kept=0)
     for kept in range(len(text) + 1):
         assert loop_of(model, text, kept=kept) == whole, kept
+
+
+@needs_model
+def test_the_default_models_pieces_leave_no_token_over() -> None:
+    """At 129 tokens the first token of an answer was another one's where all of the prompt was one piece."""
+    real = LanguageModel.load(open_folder(MODEL), rows=2, length=320, threads=2, spins=False)
+    words = real.vocabulary.encode("The gateway watches a heating valve in the bedroom and a lamp. " * 30)
+    for length in (2, 129, 130, 257, 258):
+        found = [answers(real, words[:length], kept) for kept in (0, 64, 128, 129, length - 1)]
+        assert all(item == found[0] for item in found), length
+
+
+def answers(model: LanguageModel, prompt: Sequence[int], kept: int) -> list[float]:
+    """Return what a model says of what follows a prompt, to the last bit."""
+    for row, piece in enumerate(pieces(prompt, kept)):
+        start = sum(map(len, pieces(prompt, kept)[:row]))
+        logits = model.decoder.prefill(0, piece, start)
+    return logits.tolist()  # type: ignore[no-any-return]
 
 
 def loop_of(model: LanguageModel, text: tuple[int, ...], kept: int) -> list[float]:

@@ -11,7 +11,7 @@ from edgeagents.inference import schema_patterns
 from edgeagents.inference.json_schema import schema_grammar, tools_grammar
 from edgeagents.inference.schema_patterns import MOST_JOINED, MOST_STEPS, MOST_TOGETHER, check_patterns
 
-MANY = "patterns hold for one text|too involved"
+MANY = "patterns may hold for|too involved"
 
 
 def text(number: int = 0, **more: Any) -> dict[str, Any]:

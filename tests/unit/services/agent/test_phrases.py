@@ -147,6 +147,7 @@ def test_what_a_room_is_like_is_no_wish_for_more_or_less_of_it(text: str) -> Non
     ("卧室凉快点", COOL),
     ("让卧室变得凉快", COOL), ("卧室温度降低一些", COOL), ("卧室太暖了", COOL), ("卧室再亮一点", LIT),
     ("卧室很亮", SHUT),
+    ("卧室温度再升高", WARM), ("卧室再变暖", WARM), ("卧室的温度再降低", COOL), ("卧室再变凉", COOL),
 ])  # fmt: skip
 def test_a_wish_is_told_from_it_by_its_words(text: str, want: str) -> None:
     assert sets(text) == {want}
@@ -159,7 +160,8 @@ def test_a_wish_is_told_from_it_by_its_words(text: str, want: str) -> None:
     "all lights off?", "nobody needs the living room light?", "the bedroom isn't warm enough?",
     "卧室太冷了？", "卧室太冷了吗", "卧室太冷了?!", "卧室太暗了？", "卧室太闷了？", "家里没人了？", "我们出门了？",
     "卧室不够亮吗？",
-    "请问卧室太冷了？", "卧室亮一点？",
+    "请问卧室太冷了？", "卧室亮一点？", "nobody is at home⁉", "nobody is at home⁇", "nobody is at home﹖",
+    "nobody is at home؟",
 ])  # fmt: skip
 def test_who_only_asks_whether_it_is_so_has_nothing_done(text: str) -> None:
     assert not isinstance(understood(text), Act | AskBack)
@@ -170,7 +172,7 @@ def test_who_only_asks_whether_it_is_so_has_nothing_done(text: str) -> None:
     ("hello, would you please switch the bedroom light on?", LIT), ("could you make the bedroom warmer?", WARM),
     ("turn up the heat in the bedroom?", WARM), ("I'd like the bedroom light on?", LIT),
     ("能不能把卧室的灯打开？", LIT), ("请帮我把卧室的灯打开？", LIT), ("打开卧室的灯？", LIT),
-    ("把卧室弄暖和一点？", WARM),
+    ("把卧室弄暖和一点？", WARM), ("卧室的灯打开？", LIT), ("卧室的灯开一下？", LIT),
 ])  # fmt: skip
 def test_a_request_may_end_in_a_question_mark(text: str, want: str) -> None:
     assert sets(text) == {want}

@@ -105,6 +105,23 @@ def test_it_stays_so_however_often_it_is_looked_at_and_nobody_counts_once_the_se
     assert (change.added, dict(known.unread)) == (("air",), {})
 
 
+@pytest.mark.parametrize("broken", [("air",), ("other",), ("air", "other")])
+def test_two_files_of_one_name_stay_two_while_one_of_them_is_wrong(tmp_path: Path, broken: tuple[str, ...]) -> None:
+    write(tmp_path, "air", mode="observe")
+    write(tmp_path, "other", "air", mode="act")
+    known = known_of(tmp_path)
+    for file in broken:
+        (tmp_path / f"{file}.yaml").write_text("nonsense: true\n")
+        for _ in range(2):
+            known, change = taken_in(known, agent_files(tmp_path))
+            assert (dict(known.agents), change) == ({}, Change())
+    for file in broken:
+        (tmp_path / f"{file}.yaml").unlink()
+    known, change = taken_in(known, agent_files(tmp_path))
+    assert change.added == (("air",) if len(broken) == 1 else ())
+    assert not known.rivals
+
+
 def test_of_which_wrong_files_nobody_knows_what_they_say_is_told(tmp_path: Path) -> None:
     for name in ("air", "heat"):
         write(tmp_path, name)

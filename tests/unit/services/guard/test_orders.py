@@ -206,6 +206,23 @@ async def test_an_order_counts_again_as_soon_as_its_agents_file_can_be_read(
     assert rig.orders.modes["air"] == "observe", "nor is it forgotten on disk"
 
 
+async def test_the_safe_word_is_taken_for_an_agent_whose_file_cannot_be_read(rig: Rig) -> None:
+    await rig.orders.order_mode("eye", "act", "ann", "", 1)
+    eye = rig.owner.agents["eye"].model_copy(update={"mode": "observe"})
+    agents = {name: item for name, item in rig.owner.agents.items() if name != "eye"}
+    started = Owner(rig.owner.site, dict(agents), {}, {}, {Path("eye.yaml"): "eye.yaml: not YAML"})
+    orders = Orders(rig.ledger, rig.executor, started)
+    with pytest.raises(NotFoundError):
+        await orders.order_mode("eye", "act", "ann", "", 2)
+    await orders.order_mode("eye", "observe", "bob", "no", 3)
+    assert orders.ordered == ()
+    started.take_over(agents | {"eye": eye}, {}, {})
+    await orders.take_over()
+    assert orders.modes["eye"] == "observe"
+    again = Orders(rig.ledger, rig.executor, started)
+    assert again.modes["eye"] == "observe", "on disk, too"
+
+
 async def test_observe_while_act_is_being_stored_wins(rig: Rig) -> None:
     orders = rig.orders
     await asyncio.gather(
