@@ -7,10 +7,10 @@ Source: EdgeX device `autoEvents`; edgex-wire.md section 5.1.
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from edgeagents.adapters.config import MOST_DURATION_CHARS, go_duration_s
 from edgeagents.errors import EdgeAgentsError, InvalidInputError
 from edgeagents.model.device import AutoEvent, Device, Event
 from edgeagents.model.values import Value
@@ -20,9 +20,6 @@ log = logging.getLogger(__name__)
 Read = Callable[[str, str], Awaitable[Event]]
 Publish = Callable[[Event], None]
 
-_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_MOST_CHARS: Final = 64  # looking for `_PART` in digits takes time by the square of their number
-_UNIT_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SHORTEST_S: Final = 0.001
 _STAGGER_S: Final = 0.015
 
@@ -33,10 +30,9 @@ def parse_interval_s(text: str) -> float:
     Raises:
         InvalidInputError: no duration, or below EdgeX's minimum of 1 ms.
     """
-    parts = _PART.findall(text) if len(text) <= _MOST_CHARS else []
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidInputError(f"interval {text[:_MOST_CHARS]!r} is no duration: write 500ms, 10s, 1m30s")
-    seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    seconds = go_duration_s(text)
+    if seconds is None:
+        raise InvalidInputError(f"interval {text[:MOST_DURATION_CHARS]!r} is no duration: write 500ms, 10s, 1m30s")
     if seconds < _SHORTEST_S:
         raise InvalidInputError(f"interval {text!r} is below 1ms")
     return seconds

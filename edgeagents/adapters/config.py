@@ -32,7 +32,7 @@ _SECRET_WORDS: Final = re.compile(r"password|passwd|token|apikey|privatekey|keyp
 _PASSWORD_IN_URL: Final = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 _UNITS_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_MOST_DURATION_CHARS: Final = 64  # looking for it in digits takes time by the square of their number
+MOST_DURATION_CHARS: Final = 64  # looking for it in digits takes time by the square of their number
 
 
 def section_of(kind: Kind) -> str:
@@ -218,9 +218,17 @@ def duration_s(text: str) -> float:
     words = text.strip()
     if words in ("", "0"):
         return 0.0
-    parts = _DURATION.findall(words) if len(words) <= _MOST_DURATION_CHARS else []
-    if not parts or "".join(number + unit for number, unit in parts) != words:
-        raise ConfigurationError(f"{text[:_MOST_DURATION_CHARS]!r} is no duration: write e.g. 500ms, 10s or 1m30s")
+    seconds = go_duration_s(words)
+    if seconds is None:
+        raise ConfigurationError(f"{text[:MOST_DURATION_CHARS]!r} is no duration: write e.g. 500ms, 10s or 1m30s")
+    return seconds
+
+
+def go_duration_s(text: str) -> float | None:
+    """Return the seconds of Go's numbers with units, written without blanks; None: it is none of them."""
+    parts = _DURATION.findall(text) if len(text) <= MOST_DURATION_CHARS else []
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
     return float(sum(float(number) * _UNITS_S[unit] for number, unit in parts))
 
 

@@ -173,14 +173,13 @@ def agent_files(folder: Path) -> AgentFiles:
         else:
             declared.setdefault(agent.name, []).append((path, agent))
     single = {name: found[0] for name, found in declared.items() if len(found) == 1}
+    rivals = {name: tuple(path for path, _ in found) for name, found in declared.items() if len(found) > 1}
     doubled = {
-        name: f"{' and '.join(str(path) for path, _ in found)} both declare agent {name!r}: keep one of them"
-        for name, found in declared.items()
-        if len(found) > 1
+        name: f"{' and '.join(map(str, several))} both declare agent {name!r}: keep one of them"
+        for name, several in rivals.items()
     }
     agents = {name: agent for name, (_, agent) in single.items()}
     paths = {name: path for name, (path, _) in single.items()}
-    rivals = {name: tuple(path for path, _ in found) for name, found in declared.items() if len(found) > 1}
     return AgentFiles(agents, doubled, wrong, paths, rivals)
 
 
