@@ -328,7 +328,7 @@ async def _assemble(
         return Rest(service, FixedAddress(client_url(config, service)), http, tokens=tokens)
 
     metadata = MetadataClient(rest("core-metadata"))
-    devices = DeviceCache(metadata)
+    devices = DeviceCache(metadata, settle=bus.flush)
     if options.keeper_url:
         await config.subscribe(edgex)
     await devices.subscribe(edgex)

@@ -1,7 +1,8 @@
 """The devices and profiles there are now, kept fresh by core-metadata's system events.
 
-Loaded in the background: a service starts although core-metadata is away. Notices may be lost with the bus,
-so everything is read again after a reconnect and every few minutes.
+Loaded in the background: a service starts although core-metadata is away. Notices may be lost with the bus, also
+while core-metadata's own link is down: everything is read again after a reconnect, once more soon after, and every few
+minutes; and a device that somebody names and that is not here can be asked for (`seek`).
 
 Source: edgex-wire.md sections 5.1 and 9.
 """
@@ -9,7 +10,10 @@ Source: edgex-wire.md sections 5.1 and 9.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar
@@ -27,6 +31,9 @@ log = logging.getLogger(__name__)
 TOPIC: Final = "system-events/core-metadata/#"
 _RETRY_S: Final = 1.0
 _REFRESH_S: Final = 300.0
+_SOON_S: Final = 10.0  # others find the broker again later than we do: their notices until then are lost
+_SEEK_S: Final = 1.0  # whoever waits for the answer does not wait longer
+_MOST_SOUGHT: Final = 5  # a second
 T = TypeVar("T", Device, Profile)
 
 
@@ -45,11 +52,25 @@ OnChange = Callable[[Change], None]
 class DeviceCache:
     """What core-metadata knows, without asking it."""
 
-    def __init__(self, metadata: MetadataClient, *, retry_s: float = _RETRY_S, refresh_s: float = _REFRESH_S) -> None:
-        """Read from core-metadata; ask again after `retry_s` when it is away, and every `refresh_s`."""
+    def __init__(
+        self, metadata: MetadataClient, *, retry_s: float = _RETRY_S, refresh_s: float = _REFRESH_S,
+        soon_s: float = _SOON_S, settle: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
+        """Read from core-metadata.
+
+        Args:
+            metadata: is asked.
+            retry_s: ask again after so long when it is away.
+            refresh_s: read everything again so often.
+            soon_s: and once more about so long after the first reading and after a reconnect.
+            settle: waits until the broker knows our subscriptions: what is told between our reading and that is lost.
+        """
         self._metadata = metadata
         self._retry_s = retry_s
         self._refresh_s = refresh_s
+        self._soon_s = soon_s
+        self._settle = settle
+        self._sought_s: deque[float] = deque(maxlen=_MOST_SOUGHT)
         self._devices: dict[str, Device] = {}
         self._profiles: dict[str, Profile] = {}
         self._devices_view, self._profiles_view = MappingProxyType(self._devices), MappingProxyType(self._profiles)
@@ -106,6 +127,30 @@ class DeviceCache:
             raise NotFoundError(f"device {device!r} has no profile: it cannot be commanded")
         return await self._metadata.profile(found.profile_name)
 
+    async def seek(self, name: str) -> None:
+        """Ask core-metadata for a device that is not here, as the notice of it may be lost; know it if it is there.
+
+        Whoever makes up names costs little: so many are asked for in a second, and an answer is waited for that long.
+        """
+        now_s = time.monotonic()
+        if self.profile_of(name) is not None or (
+            len(self._sought_s) == _MOST_SOUGHT and now_s - self._sought_s[0] < 1.0
+        ):
+            return
+        self._sought_s.append(now_s)
+        try:
+            async with asyncio.timeout(_SEEK_S):
+                device = await self._metadata.device(name)
+                profile = await self._metadata.profile(device.profile_name) if device.profile_name else None
+        except (TimeoutError, TheirError) as error:
+            log.debug("device %r was asked for: %s", name[:200], error)
+            return
+        log.warning("device %s is in core-metadata, and its notice did not reach us: all are read again", name)
+        if profile is not None:
+            self._apply_to("profile", self._profiles, profile, "add")
+        self._apply_to("device", self._devices, device, "add")
+        self.refresh()  # where one notice was lost there may be others; and a reading under way may not know it
+
     async def wait_ready(self, timeout_s: float | None = None) -> None:
         """Return once everything was read; without `timeout_s` core-metadata may be away as long as it likes.
 
@@ -139,22 +184,30 @@ class DeviceCache:
 
     async def run(self) -> None:
         """Read everything now and whenever it may be stale, for ever; core-metadata may be away meanwhile."""
-        told = False
+        told, is_first = False, True
         while True:
+            is_stale = self._stale.is_set() or is_first
             self._stale.clear()
             try:
+                if self._settle is not None:
+                    with contextlib.suppress(UnavailableError):  # the link is down: a reconnect brings us here again
+                        await self._settle()
                 await self.load()
             except TheirError as error:
                 if not told:
                     log.warning("devices cannot be read: %s: trying on", error)
                     told = True
                 await asyncio.sleep(self._retry_s)
+                self._stale.set()
                 continue
             if told:
                 log.info("%d devices and %d profiles read", len(self._devices), len(self._profiles))
                 told = False
+            is_first = False
+            # Not all services of a gateway at the same moment.
+            again_s = self._soon_s * random.uniform(1.0, 1.5) if is_stale else self._refresh_s  # noqa: S311
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._refresh_s):
+                async with asyncio.timeout(again_s):
                     await self._stale.wait()
 
     async def load(self) -> None:

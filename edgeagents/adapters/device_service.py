@@ -121,6 +121,7 @@ class DeviceService:
         self._settings = settings
         self._locks: dict[str, asyncio.Lock] = {}
         self._working: set[asyncio.Task[None]] = set()
+        self.is_provisioned = False  # all that we bring is in core-metadata
         self.auto_events = AutoEvents(self._read_auto, self.publish, service.tasks)
 
     # --- devices ---------------------------------------------------------------------------------
@@ -257,6 +258,7 @@ class DeviceService:
         """
         service = self.service
         entry = await provision(service.metadata, service.key, service.base_url, inventory, labels=labels)
+        self.is_provisioned = True
         if not self._heard_state:  # a notice is newer than what was read meanwhile
             self.is_locked = entry.admin_state == "LOCKED"
 

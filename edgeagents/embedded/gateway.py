@@ -311,7 +311,7 @@ class Gateway:
         return await Bus.connect(settings, "owner")
 
     async def ready(self, timeout_s: float = 60.0) -> None:
-        """Wait until every agent has a session with the guard and the world publishes.
+        """Wait until every agent has a session with the guard, and the world is all there and publishes.
 
         Raises:
             UnavailableError: something did not come up; its last words are told.
@@ -340,6 +340,8 @@ class Gateway:
                 return f"agent-{name}: no session with the guard"
         if self.plan.coordinator and not (await self.state("coordinator", "/api/v3/coordinator")).get("isServing"):
             return "coordinator: does not serve tasks"
+        if not world.get("provisioned"):  # those that are there already publish
+            return "world: not all of its devices are in core-metadata yet"
         return "" if world.get("counters", {}).get("published", 0) > 0 else "world: publishes nothing"
 
     async def state(self, service: str, path: str) -> dict[str, Any]:

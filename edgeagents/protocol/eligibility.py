@@ -6,6 +6,7 @@ is the agent's own part, and in the end the guard's. Pure.
 Source: design.md section 5 ("feasibility is checked before award").
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from zlib import crc32
@@ -61,6 +62,26 @@ def able(wanted: TaskWanted, site: Site) -> list[str]:
     if not found:
         raise InvalidInputError("; ".join(dict.fromkeys(problems.values()))[:1500])
     return found
+
+
+def unknown_devices(wanted: TaskWanted, site: Site) -> list[str]:
+    """Return the devices that a task is about by an agent's skill, and that are not known with their profile."""
+    found: dict[str, None] = {}
+    for agent in site.agents.values():
+        skill = agent.skill(wanted.skill)
+        if skill is None:
+            continue
+        with contextlib.suppress(InvalidInputError):
+            name = aim_of(skill, wanted.device_name, wanted.resource_name, wanted.value, wanted.params).device
+            if not is_known(name, site):
+                found[name] = None
+    return list(found)
+
+
+def is_known(name: str, site: Site) -> bool:
+    """Say whether a device and its profile are known."""
+    device = site.devices.get(name)
+    return device is not None and device.profile_name in site.profiles
 
 
 def _problem(agent: AgentDefinition, skill: Skill, wanted: TaskWanted, site: Site, targets: dict[Aim, _Target]) -> str:

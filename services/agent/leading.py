@@ -130,6 +130,8 @@ class Leading:
         """
         task = wanted.id or secrets.token_hex(8)
         if task not in self.book.open and task not in self.book.ended:
+            if wanted.skill == SET:
+                await self._devices.seek(wanted.device_name)  # its notice may be lost
             self._check(wanted)
         record, is_new = self.book.accept(task, wanted, giver, self.engine.now(), time.time_ns())
         self.counts["accepted" if is_new else "repeated"] += 1

@@ -121,7 +121,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
     book = Book(Times(settings.bid_s, settings.take_s))
     incarnation = secrets.token_hex(8)
     audit = Audit(service.bus, subjects.COORDINATOR, incarnation)
-    leader = Leader(service.bus, book, journal, audit, site, settings.most_invited, incarnation)
+    leader = Leader(service.bus, book, journal, audit, site, service.devices.seek, settings.most_invited, incarnation)
     terms = Terms(
         settings.conflict_answer_s, settings.conflict_hold_s,
         min(86_400.0, service.site_time.wall_duration_s(settings.conflict_stands_s)),

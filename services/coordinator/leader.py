@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from edgeagents import subjects
@@ -23,7 +23,7 @@ from edgeagents.errors import EdgeAgentsError, InvalidInputError, NotFoundError,
 from edgeagents.model.cooperation import Act, Announcement
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol.conversation import Tell
-from edgeagents.protocol.eligibility import Site, able, invited
+from edgeagents.protocol.eligibility import Site, able, invited, unknown_devices
 from edgeagents.protocol.explanation import award_body, end_body
 from edgeagents.protocol.roster import MOST_RUNS
 from edgeagents.protocol.task_book import Book, Turn
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 BEAT_S: Final = 0.5
 LOOK_S: Final = 1.0
 LONGEST_SLEEP_S: Final = 0.25
+MOST_SOUGHT: Final = 3  # devices that a task names and nobody told of: so many are asked for
 MOST_UNREAD: Final = 1_000  # records that wait for one watcher
 
 
@@ -65,6 +66,7 @@ class Leader:
         journal: Journal,
         audit: Audit,
         site: Callable[[], Site],
+        seek: Callable[[str], Awaitable[None]],
         most_invited: int,
         incarnation: str,
     ) -> None:
@@ -76,6 +78,7 @@ class Leader:
             journal: opened by `restore`.
             audit: for awards, ends and refusals.
             site: the owner's files and devices, as they are now.
+            seek: has a device known that is not, if core-metadata has it.
             most_invited: so many agents are asked for one task at most.
             incarnation: of this run.
         """
@@ -84,6 +87,7 @@ class Leader:
         self.journal = journal
         self._audit = audit
         self.site = site
+        self._seek = seek
         self._most_invited = most_invited
         self._gateway = bus.settings.gateway
         self.clock = LedgerClock()
@@ -158,6 +162,9 @@ class Leader:
         self.check_serving()
         task = wanted.id or secrets.token_hex(8)
         known = task in self.book.open or task in self.book.ended
+        if not known:
+            for name in unknown_devices(wanted, self.site())[:MOST_SOUGHT]:
+                await self._seek(name)
         names = [] if known else able(wanted, self.site())
         if not known and not self.journal.has_room:
             self.counts["turned_away"] += 1

@@ -136,6 +136,7 @@ def describe(simulation: Simulation, devices: DeviceService) -> dict[str, Any]:
             "published": publisher.published, "resent": publisher.resent, "gaps": publisher.gaps,
             "waiting": publisher.waiting, **asdict(counters),
         },
+        "provisioned": devices.is_provisioned,
         "devices": [
             {"name": device.name, "profile": device.profile_name, "labels": list(device.labels),
              "adminState": device.admin_state, "operatingState": device.operating_state}

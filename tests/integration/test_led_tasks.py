@@ -30,7 +30,7 @@ from services.agent.leading_desk import LeadingDesk
 from services.agent.tasks import Tasks
 from tests.contract.waiting import until
 from tests.integration.test_permissions import Users
-from tests.integration.test_task_shells import PlayedCommander
+from tests.integration.test_task_shells import PlayedCommander, nothing_sought
 from tests.valves import PROFILE
 
 SILENT_S = 0.6
@@ -105,8 +105,8 @@ class Member:
         group.create_task(self.tasks.run())
         if self.definition.leads:
             devices = SimpleNamespace(
-                is_ready=True, devices_by_name={"valve-1": Device(name="valve-1", profile_name="Valve")},
-                profiles_by_name={"Valve": PROFILE},
+                is_ready=True, seek=nothing_sought, profiles_by_name={"Valve": PROFILE},
+                devices_by_name={"valve-1": Device(name="valve-1", profile_name="Valve")},
             )  # fmt: skip
             self.leading = Leading(
                 self.name, self.tasks.watch, commander, cast(DeviceCache, devices), audit,

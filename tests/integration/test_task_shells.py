@@ -31,6 +31,10 @@ from tests.contract.waiting import until
 from tests.valves import PROFILE
 
 
+async def nothing_sought(name: str) -> None:
+    """Stand for a core-metadata that knows no more devices than we do."""
+
+
 class PlayedCommander:
     """Stands for the way to the guard: each command is given once and ends as told."""
 
@@ -95,7 +99,7 @@ class Society:
     def _leader(self) -> Leader:
         site = Site(self.agents, {"valve-1": Device(name="valve-1", profile_name="Valve")}, {"Valve": PROFILE})
         audit = Audit(self.bus, subjects.COORDINATOR, "i")
-        return Leader(self.bus, Book(Times(0.5, 2.0)), Journal(self.bus), audit, lambda: site, 8, "run")
+        return Leader(self.bus, Book(Times(0.5, 2.0)), Journal(self.bus), audit, lambda: site, nothing_sought, 8, "run")
 
     async def start(self) -> None:
         """Start all, and wait until all know each other."""

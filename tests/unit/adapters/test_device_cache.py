@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.responses import JSONResponse
 
 from edgeagents.adapters.device_cache import Change, DeviceCache
 from edgeagents.adapters.edgex import MetadataClient
@@ -14,6 +15,7 @@ from edgeagents.adapters.envelopes import encode_envelope
 from edgeagents.adapters.rest import FixedAddress, Rest
 from edgeagents.errors import NotFoundError, UnavailableError
 from edgeagents.model.envelope import Envelope
+from tests.contract.waiting import until
 from tests.fake_edgex import LAMP, LAMP_PROFILE, FakeEdgex
 from tests.recordings import bus_lines
 
@@ -154,6 +156,88 @@ async def test_what_was_missed_is_found_by_reading_again(setup: Setup) -> None:
     assert setup.changes == [Change("device", "add", "lamp-2"), Change("device", "update", "lamp-1")]
     task.cancel()
     await asyncio.wait({task})
+
+
+async def test_all_is_read_once_more_soon_and_the_broker_knows_our_subscription_before_each_reading(
+    setup: Setup,
+) -> None:
+    happened: list[str] = []
+    profiles = setup.metadata.profiles
+
+    async def settle() -> None:
+        happened.append("settled")
+        if len(happened) > 1:
+            raise UnavailableError("the link is down")
+
+    async def read(labels: Any = ()) -> Any:
+        happened.append("read")
+        return await profiles(labels)
+
+    setup.metadata.profiles = read  # type: ignore[method-assign]
+    cache = DeviceCache(setup.metadata, refresh_s=0.5, soon_s=0.05, settle=settle)
+    task = asyncio.create_task(cache.run())
+    await cache.wait_ready(5)
+    setup.edgex.devices = [LAMP, LAMP | {"name": "lamp-2"}]  # nobody hears of it: core-metadata's own link is down
+    await until(lambda: cache.device("lamp-2") is not None, "it is found", timeout_s=5)
+    assert happened == ["settled", "read"] * 2
+    await asyncio.sleep(0.2)
+    assert len(happened) == 4, "from then on it is read at leisure"
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def asked_by_name(setup: Setup) -> list[str]:
+    """Have the fake answer for single devices and profiles, too; return the devices that it is asked for."""
+    asked: list[str] = []
+
+    @setup.edgex.app.get("/api/v3/device/name/{name}")
+    async def device(name: str) -> Any:
+        asked.append(name)
+        found = [item for item in setup.edgex.devices if item["name"] == name]
+        return {"device": found[0]} if found else JSONResponse({"message": "none"}, 404)
+
+    @setup.edgex.app.get("/api/v3/deviceprofile/name/{name}")
+    async def profile(name: str) -> dict[str, Any]:
+        return {"profile": LAMP_PROFILE}
+
+    return asked
+
+
+async def test_a_device_whose_notice_was_lost_is_found_when_it_is_named(setup: Setup) -> None:
+    asked = asked_by_name(setup)
+    setup.edgex.devices, setup.edgex.profiles = [], []
+    task = asyncio.create_task(setup.cache.run())
+    await setup.cache.wait_ready(5)
+    setup.edgex.devices, setup.edgex.profiles = [LAMP, LAMP | {"name": "lamp-2"}], [LAMP_PROFILE]
+    await setup.cache.seek("lamp-1")
+    assert setup.cache.profile_of("lamp-1") is not None
+    assert setup.changes == [Change("profile", "add", "lamp"), Change("device", "add", "lamp-1")]
+    await until(lambda: setup.cache.device("lamp-2") is not None, "what was lost with it is found", timeout_s=5)
+    await setup.cache.seek("lamp-1")
+    assert asked == ["lamp-1"]
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_made_up_names_cost_core_metadata_little(setup: Setup) -> None:
+    asked = asked_by_name(setup)
+    await setup.cache.load()
+    for number in range(100):
+        await setup.cache.seek(f"made-up-{number}")
+    assert 5 <= len(asked) < 100
+    assert setup.cache.device("made-up-1") is None
+
+
+async def test_who_names_a_device_waits_a_second_at_most_for_a_core_metadata_that_does_not_answer(setup: Setup) -> None:
+    await setup.cache.load()
+
+    async def never(name: str) -> Any:
+        await asyncio.Event().wait()
+
+    setup.metadata.device = never  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        await setup.cache.seek("lamp-9")
+    assert setup.cache.device("lamp-9") is None
 
 
 @pytest.mark.parametrize("details", [{}, {"name": ""}, {"name": "x", "profileName": "never-seen"}])

@@ -15,7 +15,7 @@ from edgeagents.adapters.device_service import DeviceService, DeviceServiceSetti
 from edgeagents.adapters.provisioning import Inventory
 from edgeagents.errors import EdgeAgentsError, InvalidInputError
 from edgeagents.journal import read_journal
-from edgeagents.model.device import Profile
+from edgeagents.model.device import Device, Profile
 from edgeagents.model.envelope import Envelope
 from tests.unit.adapters.device_fakes import LAMP_PROFILE, LampDriver, lamp, memory_service, until
 
@@ -244,6 +244,26 @@ async def test_a_service_that_core_metadata_holds_locked_starts_locked(tmp_path:
         fake.metadata.known_services["device-lamps"] = known.model_copy(update={"admin_state": "LOCKED"})
         async with serve_devices(fake.service, driver, settings=DeviceServiceSettings()) as devices:
             await until(lambda: devices.is_locked)
+
+
+async def test_what_it_brings_is_all_there_once_the_last_device_is_in_core_metadata(tmp_path: Path) -> None:
+    async with memory_service() as fake:
+        go_on, add = asyncio.Event(), fake.metadata.add_device
+
+        async def slow(device: Device) -> None:
+            if device.name == "lamp-2":
+                await go_on.wait()
+            await add(device)
+
+        fake.metadata.add_device = slow
+        inventory = Inventory((PROFILE,), (lamp(), lamp(name="lamp-2")))
+        settings = DeviceServiceSettings(journal_dir=tmp_path)
+        async with serve_devices(fake.service, LampDriver(), inventory, settings=settings) as devices:
+            await until(lambda: "lamp" in fake.metadata.known_devices)
+            assert not devices.is_provisioned
+            go_on.set()
+            await until(lambda: devices.is_provisioned)
+            assert "lamp-2" in fake.metadata.known_devices
 
 
 async def test_a_device_assigned_over_rest_is_served_and_reports_by_itself(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from edgeagents.errors import InvalidInputError
 from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.device import Device
 from edgeagents.model.task import TaskWanted
-from edgeagents.protocol.eligibility import Site, able, invited
+from edgeagents.protocol.eligibility import Site, able, invited, unknown_devices
 from edgeagents.protocol.roster import Run
 from tests.valves import PROFILE
 
@@ -64,6 +64,22 @@ def test_permissions_and_values_of_the_owners_file_decide() -> None:
 def test_what_nobody_could_do_is_refused_and_says_why(wanted: TaskWanted, text: str) -> None:
     with pytest.raises(InvalidInputError, match=text):
         able(wanted, SITE)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (setting(), []),
+        (setting(device="valve-9"), ["valve-9"]),
+        (setting(device="bare"), ["bare"]),  # without its profile nothing can be said about it
+        (TaskWanted(skill="warm", params={"n": "7", "degrees": "20"}), ["valve-7"]),
+        (TaskWanted(skill="warm", params={"n": "7"}), []),
+        (TaskWanted(skill="fly", device_name="valve-9"), []),
+    ],
+)
+def test_devices_that_a_task_is_about_and_nobody_told_of_are_named(wanted: TaskWanted, names: list[str]) -> None:
+    site = Site(SITE.agents, {**DEVICES, "bare": Device(name="bare", profile_name="Lost")}, SITE.profiles)
+    assert unknown_devices(wanted, site) == names
 
 
 def test_the_least_busy_that_are_there_are_asked() -> None:

@@ -48,9 +48,11 @@ class Rig:
             session=SimpleNamespace(welcome=SessionWelcome(generation=1, mode="act", site=SITE))
         )
         self.devices = SimpleNamespace(
-            is_ready=True, devices_by_name={"valve": Device(name="valve", profile_name="Valve")},
+            is_ready=True, seek=self._seek, devices_by_name={"valve": Device(name="valve", profile_name="Valve")},
             profiles_by_name={"Valve": PROFILE},
         )  # fmt: skip
+        self.lost: dict[str, Device] = {}  # devices that core-metadata has and we were not told of
+        self.sought: list[str] = []
         self.notes: list[dict[str, Any]] = []
         self.told: list[Tell] = []
         self.leading = Leading(
@@ -60,6 +62,10 @@ class Rig:
         )  # fmt: skip
         self.leading.send = self.told.append
         self.announce("ada", "bob")
+
+    async def _seek(self, name: str) -> None:
+        self.sought.append(name)
+        self.devices.devices_by_name.update(self.lost)
 
     def _append(self, kind: str, **body: Any) -> None:
         self.notes.append({"kind": kind, **body})
@@ -198,6 +204,15 @@ async def test_before_core_metadata_is_known_the_giver_is_told_to_come_back(rig:
     rig.devices.is_ready = False
     with pytest.raises(UnavailableError, match="core-metadata"):
         await rig.leading.submit(WANTED, "http")
+
+
+async def test_a_device_whose_notice_was_lost_is_asked_for_before_its_task_is_refused(rig: Rig) -> None:
+    wanted = WANTED.model_copy(update={"device_name": "valve-2"})
+    with pytest.raises(InvalidInputError, match="knows no device 'valve-2'"):
+        await rig.leading.submit(wanted, "http")
+    rig.lost = {"valve-2": Device(name="valve-2", profile_name="Valve")}
+    assert (await rig.leading.submit(wanted, "http"))[1] is True
+    assert rig.sought == ["valve-2", "valve-2"]
 
 
 async def test_agents_that_do_not_hear_peers_are_not_asked(rig: Rig) -> None:

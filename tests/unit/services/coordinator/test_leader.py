@@ -10,8 +10,10 @@ import pytest
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus
 from edgeagents.audit import Audit
-from edgeagents.errors import NotFoundError, TooManyAttemptsError, UnavailableError
+from edgeagents.errors import InvalidInputError, NotFoundError, TooManyAttemptsError, UnavailableError
+from edgeagents.model.agent import AgentDefinition
 from edgeagents.model.cooperation import Act, Announcement, Bid
+from edgeagents.model.device import Device
 from edgeagents.model.task import TaskWanted
 from edgeagents.protocol.conversation import act
 from edgeagents.protocol.eligibility import Site
@@ -24,6 +26,7 @@ from edgeagents.task_engine import STALL_S
 from services.coordinator import leader as module
 from services.coordinator.journal import Journal
 from services.coordinator.leader import Leader
+from tests.valves import PROFILE
 
 WANTED = TaskWanted(skill="set", device_name="valve", resource_name="Setpoint", value="21", deadline_s=60.0)
 
@@ -96,11 +99,18 @@ class Led:
         self.paper, self.trail, self.clock = Paper(), Trail(), Clock()
         self.leader = Leader(
             cast(Bus, Link()), Book(Times(), most_ended=most_ended), cast(Journal, self.paper),
-            cast(Audit, self.trail), lambda: Site({}, {}, {}), 32, "run",
+            cast(Audit, self.trail), lambda: self.site, self._seek, 32, "run",
         )  # fmt: skip
+        self.site = Site({}, {}, {})
+        self.lost: dict[str, Device] = {}  # devices that core-metadata has and we were not told of
+        self.sought: list[str] = []
         self.leader.clock = cast(module.LedgerClock, self.clock)
         self.leader.engine.begin_anew()
         self.leader.is_serving.set()
+
+    async def _seek(self, name: str) -> None:
+        self.sought.append(name)
+        self.site = replace(self.site, devices={**self.site.devices, **self.lost})
 
     async def taken(self, task: str) -> None:
         """Have ada take a task."""
@@ -228,6 +238,21 @@ async def test_what_is_remembered_no_more_is_forgotten_on_disk(monkeypatch: pyte
     assert led.paper.forgotten == ["a"]
     with pytest.raises(NotFoundError):
         led.leader.record("a")
+
+
+async def test_a_device_whose_notice_was_lost_is_asked_for_before_its_task_is_refused() -> None:
+    ada = AgentDefinition.model_validate({
+        "name": "ada", "watches": [{"profile": "Valve"}], "may": [{"profile": "Valve", "resource": "Setpoint"}],
+        "skills": [{"name": "set"}],
+    })  # fmt: skip
+    led = Led()
+    led.site = Site({"ada": ada}, {}, {"Valve": PROFILE})
+    with pytest.raises(InvalidInputError, match="knows no device 'valve'"):
+        await led.leader.submit(WANTED, "dan")
+    led.lost = {"valve": Device(name="valve", profile_name="Valve")}
+    await led.taken("t")
+    assert (await led.leader.submit(WANTED.model_copy(update={"id": "t"}), "dan"))[1] is False
+    assert led.sought == ["valve", "valve"]
 
 
 async def test_a_nearly_full_stream_takes_no_new_task_and_brings_the_others_to_their_end(led: Led) -> None:
