@@ -8,7 +8,6 @@ Source: design.md section 3.9.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import time
@@ -80,10 +79,13 @@ class Audit:
         await self._store(record)
         self._last = record
 
-    async def drain(self, timeout_s: float = 2.0) -> None:
-        """Wait until everything queued so far is stored, for at most `timeout_s`."""
-        with contextlib.suppress(TimeoutError):
+    async def drain(self, timeout_s: float = 5.0) -> None:
+        """Wait until everything queued so far is stored, for at most `timeout_s`; what is lost with us is logged."""
+        try:
             await asyncio.wait_for(self._queue.join(), timeout_s)
+        except TimeoutError:
+            more = self._queue.qsize()
+            log.error("audit of %s: one record and %d behind it are not stored in %g s", self._writer, more, timeout_s)
 
     async def _store(self, record: AuditRecord) -> None:
         data = wire.encode(record)

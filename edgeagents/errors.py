@@ -95,6 +95,10 @@ class UnavailableError(TheirError):
     """An upstream service could not be reached, or said it is not available."""
 
 
+class NobodyThereError(UnavailableError):
+    """The broker says that nobody listens where a request went."""
+
+
 class CredentialsRefusedError(UnavailableError):
     """The broker refused user or password."""
 

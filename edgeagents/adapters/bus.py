@@ -28,6 +28,7 @@ from edgeagents.errors import (
     CredentialsRefusedError,
     EdgeAgentsError,
     InvalidInputError,
+    NobodyThereError,
     TooLargeError,
     UnavailableError,
 )
@@ -265,7 +266,7 @@ class Bus(Streams):
         """Send and return the first answer.
 
         Raises:
-            UnavailableError: nobody listens there, or no answer came in time.
+            UnavailableError: no answer came in time; a `NobodyThereError` where nobody listens.
         """
         traced = telemetry.inject(headers)
         try:
@@ -273,7 +274,7 @@ class Bus(Streams):
                 self.client.request(subject, data, timeout=timeout_s, headers=dict(traced) if traced else None)
             )
         except nats.errors.NoRespondersError as error:
-            raise UnavailableError(f"nobody answers on {subject}: is that service up?") from error
+            raise NobodyThereError(f"nobody answers on {subject}: is that service up?") from error
         except TimeoutError as error:
             raise UnavailableError(f"no answer on {subject} in {timeout_s:g} s") from error
         except BROKER_ERRORS as error:

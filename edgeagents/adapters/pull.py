@@ -42,10 +42,15 @@ class Pull:
     """One durable consumer; sets itself up again when anything fails but the connection."""
 
     def __init__(
-        self, client: HardenedClient, js: JetStreamContext, stream: str, config: api.ConsumerConfig, batch: int
-    ) -> None:
-        """Prepare; `follow` creates or updates the consumer. `batch` is how many messages one request asks for."""
+        self, client: HardenedClient, js: JetStreamContext, stream: str, config: api.ConsumerConfig, batch: int,
+        created: asyncio.Event | None = None,
+    ) -> None:  # fmt: skip
+        """Prepare; `follow` creates or updates the consumer, and sets `created` then.
+
+        `batch` is how many messages one request asks for.
+        """
         self._client, self._js, self._stream, self._config, self._batch = client, js, stream, config, batch
+        self._created = created
         self._name = config.durable_name or config.name or ""
         self._told = False
 
@@ -72,6 +77,8 @@ class Pull:
     async def _bound(self) -> AsyncGenerator[Msg, None]:
         """Yield until the server says that the consumer is not what it was."""
         await finished(self._js.add_consumer(self._stream, self._config))
+        if self._created is not None:
+            self._created.set()
         inbox, arrivals = self._client.new_inbox(), _Arrivals()
         subscription = await self._client.subscribe(inbox, cb=arrivals.queue)
         release = self._client.take_at_once(subscription, arrivals.take)

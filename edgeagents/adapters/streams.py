@@ -6,6 +6,7 @@ disk. Leaves out KV and objects on purpose: what must be kept here is a log.
 Source: nats-py 2.16, NATS ADR-8 (JetStream wire API), field notes on brokers.
 """
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
 MESSAGE_ID: Final = "Nats-Msg-Id"
 _WRONG_LAST_SEQUENCE: Final = (10071, 10164)  # the second from servers that check before they write
 _NAME_IN_USE: Final = 10058
+_MOST_IN_VAIN: Final = 5  # pulls of a reader, one after the other, before it gives up
 _PULL_S: Final = 2.0  # a pull request is lost with the server: so long a consumer stands still after a restart
 ACK_WAIT_S: Final = 30.0  # what was delivered and not acknowledged comes again after this
 BROKER_ERRORS: Final = (nats.errors.Error, OSError)  # a TimeoutError is an OSError
@@ -392,19 +394,26 @@ class Streams:
                 await finished(self.js.delete_consumer(stream, name))
             info = await finished(self.js.add_consumer(stream, config))
             subscription = await finished(self.js.pull_subscribe_bind(info.name, stream=stream))
-            left = int(info.num_pending or 0)
+            left, got, in_vain = int(info.num_pending or 0), 0, 0
             try:
                 while left > 0:
                     try:
                         messages = await finished(subscription.fetch(min(left, 500), timeout=_PULL_S))
                     except TimeoutError:
-                        # Limits may have dropped the rest meanwhile; if not, the broker does not answer.
-                        pending = (await finished(self.js.consumer_info(stream, name))).num_pending
-                        if pending:
+                        # Limits may have dropped the rest meanwhile. What was delivered and did not come lies in our
+                        # own queue, if it was we who stood still: the next look takes it. Or the link broke.
+                        found = await finished(self.js.consumer_info(stream, name))
+                        delivered = int(found.delivered.consumer_seq) if found.delivered is not None else 0
+                        if not found.num_pending and delivered <= got:
+                            return
+                        in_vain += 1
+                        if in_vain == _MOST_IN_VAIN:
                             raise
-                        return
+                        continue
                     if not messages:
                         raise nats.errors.Error("its consumer is gone")
+                    in_vain = 0
+                    got += len(messages)
                     left -= len(messages)
                     for message in messages:
                         yield _stored(message)
@@ -422,6 +431,7 @@ class Streams:
         batch: int = 256,
         ack_wait_s: float = ACK_WAIT_S,
         deliver_new: bool = False,
+        created: asyncio.Event | None = None,
     ) -> AsyncGenerator[StoredMessage, None]:
         """Yield a durable consumer's messages for ever, in order, through restarts of the broker.
 
@@ -434,6 +444,7 @@ class Streams:
             batch: how many messages one pull asks for.
             ack_wait_s: redelivered after this.
             deliver_new: start with what comes now, when the consumer is created by this call.
+            created: set once the consumer is there: what is stored from then on is not missed.
         """
         config = api.ConsumerConfig(
             name=durable,
@@ -446,7 +457,8 @@ class Streams:
             filter_subjects=list(subjects) if len(subjects) > 1 else None,
         )
         try:
-            async with contextlib.aclosing(Pull(self.client, self.js, stream, config, batch).follow()) as messages:
+            pull = Pull(self.client, self.js, stream, config, batch, created)
+            async with contextlib.aclosing(pull.follow()) as messages:
                 async for message in messages:
                     yield _stored(message)
         except nats.errors.ConnectionClosedError as error:

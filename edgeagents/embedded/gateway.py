@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 GATEWAY: Final = "home"
 PLACE_FILE: Final = "gateway.json"
 # What was under way to a process when it died comes again after the wait for its acknowledgement.
+STOP_TRIES: Final = 5  # of an agent that does not answer in time
 SETTLE_S: Final = ACK_WAIT_S + 15.0
 INFERENCE_PORT: Final = 59743
 # They import much, and much of it the same: they are forked from one process that has imported it.
@@ -364,11 +365,15 @@ class Gateway:
     async def stop_deciding(self) -> None:
         """Have all agents stop deciding; they go on consuming and following their commands."""
         for name, url in (await self.agent_urls()).items():
-            try:
-                answer = await self.http.post(f"{url}/api/v3/deciding/off")
-                answer.raise_for_status()
-            except httpx.HTTPError as error:
-                log.warning("agent %s does not stop deciding: %s", name, error)
+            for last in (False,) * (STOP_TRIES - 1) + (True,):
+                try:
+                    answer = await self.http.post(f"{url}/api/v3/deciding/off")
+                    answer.raise_for_status()
+                    break
+                except httpx.HTTPError as error:
+                    if last:
+                        log.warning("agent %s does not stop deciding: %s", name, error or type(error).__name__)
+                    await asyncio.sleep(0.1)
 
     async def settle(self, bus: Bus, timeout_s: float = SETTLE_S) -> None:
         """Wait until nothing is under way at the guard, and no agent has an event or an outcome before it.

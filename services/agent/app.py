@@ -280,10 +280,11 @@ async def _run(
     await commander.session.welcomed.wait()
     await commander.prepare()
     audit.append("started", **started_body(agent))
+    tasks.create_task(inputs.run_outcomes(), name="outcomes")
+    await inputs.hears_outcomes.wait()  # before anything is commanded: its consumer begins with what comes now
     if not is_by_http(service.config):
         tasks.create_task(inputs.run_events(), name="events")
     tasks.create_task(inputs.run_rules(), name="rules")
-    tasks.create_task(inputs.run_outcomes(), name="outcomes")
     nothing_new = subjects.trigger(service.settings.gateway, agent.name)
     tasks.create_task(loop.look_again(lambda: service.bus.store(nothing_new, b"{}")), name="look-again")
     tasks.create_task(work.run(), name="tasks")

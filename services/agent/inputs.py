@@ -53,6 +53,7 @@ class Inputs:
         self._watched: dict[str, bool] = {}  # by topic below the base; where the topic tells
         self.queue: asyncio.Queue[Input] = asyncio.Queue(WAITING)
         self.counts: Counter[str] = Counter()  # received, invalid, filtered
+        self.hears_outcomes = asyncio.Event()  # how commands end is not missed from now on
         self.answers: Answers | None = None  # of an agent that people talk to
 
     @property
@@ -138,7 +139,10 @@ class Inputs:
     async def run_outcomes(self) -> None:
         """Feed outcomes for ever."""
         subject = subjects.outcomes(self._gateway, self._agent.name)
-        async for message in self._bus.consume(subjects.COMMANDS_STREAM, self._durable, [subject], deliver_new=True):
+        outcomes = self._bus.consume(
+            subjects.COMMANDS_STREAM, self._durable, [subject], deliver_new=True, created=self.hears_outcomes
+        )
+        async for message in outcomes:
             try:
                 outcome = wire.decode(Outcome, message.data, message.headers.get(CONTENT_TYPE, wire.PROTOBUF))
             except MalformedMessageError as error:

@@ -14,7 +14,13 @@ from typing import Final
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus, BusMessage, StoredMessage
-from edgeagents.errors import ConfigurationError, ConflictError, MalformedMessageError, UnavailableError
+from edgeagents.errors import (
+    ConfigurationError,
+    ConflictError,
+    MalformedMessageError,
+    NobodyThereError,
+    UnavailableError,
+)
 from edgeagents.model.message import Heartbeat, LeaseRecord
 from edgeagents.protocol.lease import is_start
 
@@ -42,19 +48,25 @@ class Alone:
         self._met: asyncio.Queue[LeaseRecord | None] = asyncio.Queue(64)
 
     async def come(self) -> None:
-        """Return when no other guard answers; from then on answer whoever asks.
+        """Return when no other guard is there, or one that is silent at every try; from then on answer whoever asks.
 
         Raises:
             ConfigurationError: another one does; names its incarnation.
         """
+        found = ""
         for attempt in range(TRIES):
             if attempt:
                 await asyncio.sleep(self._pause_s)
             other = await self._other()
-            if not other:
+            if other == "":
                 break
+            found = other or found
         else:
-            raise ConfigurationError(self._two(other, "answers: this one does not start"))
+            if found:
+                raise ConfigurationError(self._two(found, "answers: this one does not start"))
+            log.warning(
+                "nobody answered as guard of %s in %d tries, though somebody may be there", self._gateway, TRIES
+            )
         last = await self._bus.last(subjects.COMMANDS_STREAM, self._subject)
         self._last_start = last.sequence if last is not None else 0
         record = _decoded(last)
@@ -109,13 +121,16 @@ class Alone:
                 self._told = True
                 log.error("a guard that this one follows still wrote a lease record of generation %d", self._followed)
 
-    async def _other(self) -> str:
+    async def _other(self) -> str | None:
+        """Return the incarnation that answers, empty when nobody is there, None when nothing came in time."""
         data = wire.encode(Heartbeat(incarnation=self._incarnation))
         try:
             answer = await self._bus.request(subjects.guard(self._gateway), data, wire.AS_PROTOBUF, timeout_s=ANSWER_S)
             return wire.decode(Heartbeat, answer.data).incarnation
-        except (UnavailableError, MalformedMessageError):
+        except NobodyThereError:
             return ""
+        except (UnavailableError, MalformedMessageError):
+            return None  # one slow answer of a guard that is well must not have it displaced
 
     async def _newest(self) -> str:
         record = _decoded(await self._bus.last(subjects.COMMANDS_STREAM, self._subject))

@@ -144,7 +144,7 @@ async def build(service: EdgexService) -> AsyncIterator[None]:
 
     consents = Consents(service.bus, owner, service.devices, audit, approvals, clocks.now)
     consents.alone = lambda job, risk_class: notices.wanted(job.agent, job.command, risk_class)
-    fence = TaskFence(service.bus)
+    fence = TaskFence(service.bus, clocks.now)
 
     def tell(agent: str, outcome: Outcome) -> None:
         teller.tell(agent, outcome)

@@ -146,6 +146,10 @@ class LeaseDesk:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._reception.serve(tasks), name="reception")
             tasks.create_task(self._call_for_devices(), name="calls")
+            # Sessions were read back a while ago, and said what they say to nobody until now: no silence counts yet.
+            await self._reception.hears.wait()
+            async with self._turn:
+                await self._step(lease.Overslept(self._now()), None)
             while True:
                 began_s = self._now()
                 await asyncio.sleep(lease.HEARTBEAT_S / 2)

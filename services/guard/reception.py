@@ -109,12 +109,14 @@ class Reception:
         self._ears: dict[tuple[Kind, str], _Ear] = {}
         self._told: set[str] = set()
         self._is_back = False  # the link was away, and brought subscriptions without an end
+        self.hears = asyncio.Event()  # what is said from now on reaches us
 
     async def serve(self, tasks: asyncio.TaskGroup) -> None:
         """Hear agents for ever; handlers run in `tasks`."""
         self._bus.on_reconnect(self._on_reconnect)
         while True:
             await self._look(tasks)
+            self.hears.set()
             await asyncio.sleep(RENEW_S)
 
     def _on_reconnect(self) -> None:

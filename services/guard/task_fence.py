@@ -2,7 +2,7 @@
 
 The record is read from the gateway's own stream `tasks` right before the SET, after the intent is on disk, and before
 a command begins to wait for somebody's yes. Commands of no task cost no reading. A ledger that does not answer refuses:
-a lane is held up for `LEDGER_S` at most.
+a lane is held up for `LEDGER_S` at most, and no longer than the command may wait.
 
 Source: design.md section 5; `protocol/task_award.py`.
 """
@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from edgeagents import subjects
@@ -22,15 +23,16 @@ from services.guard.jobs import Job
 
 log = logging.getLogger(__name__)
 
-LEDGER_S: Final = 2.0  # a broker that is started again is back within that
+LEDGER_S: Final = 10.0  # a broker that is started again, or whose disk stood still, is back within that
 AGAIN_S: Final = 0.1
 
 
 class TaskFence:
     """Looks commands of tasks up in the ledger."""
 
-    def __init__(self, bus: Bus) -> None:
-        """Use the guard's connection."""
+    def __init__(self, bus: Bus, now: Callable[[], float] = time.monotonic) -> None:
+        """Use the guard's connection, and the clock of commands' deadlines."""
+        self._now = now
         self._bus = bus
         self._gateway = bus.settings.gateway
         self.counts: Counter[str] = Counter()
@@ -46,7 +48,7 @@ class TaskFence:
             return ""
         self.counts["read"] += 1
         try:
-            problem = award_problem(await self._standing(ref), ref, job.agent, job.command.incarnation)
+            problem = award_problem(await self._standing(ref, job.deadline_s), ref, job.agent, job.command.incarnation)
         except UnavailableError as error:
             self.counts["silent"] += 1
             return f"the ledger of tasks does not answer, so nobody knows whose task {ref.task!r} is: {error}"
@@ -56,9 +58,9 @@ class TaskFence:
         self.counts["refused"] += bool(problem)
         return problem
 
-    async def _standing(self, ref: TaskRef) -> Standing | None:
+    async def _standing(self, ref: TaskRef, deadline_s: float) -> Standing | None:
         subject = subjects.task_record(self._gateway, ref.task)
-        until_s = time.monotonic() + LEDGER_S
+        until_s = time.monotonic() + min(LEDGER_S, max(0.0, deadline_s - self._now()))
         while True:
             try:
                 async with asyncio.timeout(max(0.05, until_s - time.monotonic())):
@@ -68,5 +70,5 @@ class TaskFence:
                 if time.monotonic() + AGAIN_S > until_s:
                     raise
             except TimeoutError as error:
-                raise UnavailableError(f"no answer in {LEDGER_S:g} s") from error
+                raise UnavailableError("no answer in time") from error
             await asyncio.sleep(AGAIN_S)

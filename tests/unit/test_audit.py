@@ -98,6 +98,16 @@ def test_lost_requests_and_acknowledgements_leave_the_chain_whole(plan: list[str
     asyncio.run(scenario())
 
 
+async def test_what_is_lost_with_an_orderly_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    audit = Audit(cast(Bus, StutteringBus(["lost"] * 1_000_000)), "guard", "i1")
+    task = asyncio.create_task(audit.run())
+    for _ in range(3):
+        audit.append("command")
+    await audit.drain(0.1)
+    task.cancel()
+    assert "audit of guard: one record and 2 behind it are not stored in 0.1 s" in caplog.text
+
+
 async def test_the_next_incarnation_names_the_head_of_the_one_before() -> None:
     bus = StutteringBus([])
     for incarnation in ("i1", "i2", "i3"):

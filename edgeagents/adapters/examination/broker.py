@@ -19,11 +19,13 @@ from edgeagents.errors import (
     UnavailableError,
 )
 from edgeagents.protocol.diagnosis.broker import AccountFacts, BrokerFacts, StreamFacts
+from edgeagents.protocol.diagnosis.machine import apart_s
 from edgeagents.settings import BusSettings
 
 ANSWER_S: Final = 3.0
 WATCH_S: Final = 1.0
 _SETTLE_S: Final = 0.25  # what was heard last may still be on its way into its stream
+_MOST_SETTLE_S: Final = 5.0  # so long where nothing was taken in at all: the disk may have stood still
 CLIENT: Final = "edgeagents-doctor"
 
 
@@ -92,9 +94,16 @@ async def _streams(bus: Bus, expected: Mapping[str, Sequence[str]]) -> dict[str,
     before = await asyncio.gather(*(_stream(bus, name) for name in expected))
     seen.clear()
     await asyncio.sleep(WATCH_S)
-    heard = Counter(seen)
-    await asyncio.sleep(_SETTLE_S)
-    after = await asyncio.gather(*(_stream(bus, name) for name in expected))
+    heard, until_s = Counter(seen), time.monotonic() + _MOST_SETTLE_S
+    while True:
+        await asyncio.sleep(_SETTLE_S)
+        after = await asyncio.gather(*(_stream(bus, name) for name in expected))
+        idle = [
+            name for name, first, then in zip(expected, before, after, strict=True)
+            if heard[name] and first is not None and then is not None and then.grown <= first.grown
+        ]  # fmt: skip
+        if not idle or time.monotonic() > until_s:
+            break
     return {
         name: StreamFacts(
             then.subjects, then.messages, heard[name], then.grown - first.grown, first.problem or then.problem
@@ -122,5 +131,5 @@ async def _clock_ahead_s(bus: Bus, streams: Sequence[str]) -> float | None:
             there_s = await bus.server_time_ns(name) / 1e9
         except EdgeAgentsError:
             continue
-        return there_s - (began_s + time.time()) / 2
+        return apart_s(there_s, began_s, time.time())
     return None

@@ -15,6 +15,7 @@ from edgeagents.adapters.config import READY, parse_bool
 from edgeagents.adapters.keeper import KeeperClient, Registration
 from edgeagents.errors import EdgeAgentsError, NotFoundError, UpstreamError
 from edgeagents.protocol.diagnosis.edgex import CORE, ServiceFacts
+from edgeagents.protocol.diagnosis.machine import apart_s
 
 LOOK_S: Final = 5.0  # for ping and version together
 MOST_BYTES: Final = 1 << 20  # of either answer: they are some hundred bytes
@@ -27,7 +28,7 @@ async def look_at_service(http: httpx.AsyncClient, key: str, url: str, registry:
         async with asyncio.timeout(LOOK_S):  # httpx counts each read anew: one byte a second would go on for ever
             began_s = time.time()
             ping = await _got(http, f"{base}/api/v3/ping")
-            ahead_s = _ahead_s(ping, (began_s + time.time()) / 2)
+            ahead_s = _ahead_s(ping, began_s, time.time())
             version = await _got(http, f"{base}/api/v3/version")
     except TimeoutError:
         return ServiceFacts(key, base, "away", f"{key} at {base}: no whole answer in {LOOK_S:g} s", registry=registry)
@@ -66,13 +67,13 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _ahead_s(answer: httpx.Response, now_s: float) -> float | None:
-    """Return how far the clock behind an answer is ahead of ours; its Date tells whole seconds, cut off."""
+def _ahead_s(answer: httpx.Response, began_s: float, ended_s: float) -> float | None:
+    """Return how far the clock behind an answer is ahead of ours at least; its Date tells whole seconds, cut off."""
     try:
         there_s = parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError, OverflowError):
         return None
-    return there_s + 0.5 - now_s
+    return apart_s(there_s, began_s, ended_s, 1.0)
 
 
 async def look_at_keeper(http: httpx.AsyncClient, url: str) -> tuple[ServiceFacts, bool | None]:

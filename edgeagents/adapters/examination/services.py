@@ -5,6 +5,7 @@ Source: design.md section 2; NATS ADR-32.
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 import httpx
 
@@ -15,6 +16,8 @@ from edgeagents.adapters.rest import FixedAddress, Rest
 from edgeagents.errors import EdgeAgentsError, UnavailableError
 from edgeagents.protocol.diagnosis.services import AgentFacts, GuardFacts
 from edgeagents.settings import BusSettings
+
+SLOW_S: Final = 3.0  # for those that did not answer at once
 
 
 def agent_key(name: str) -> str:
@@ -72,6 +75,9 @@ async def _instances(names: Sequence[str], settings: BusSettings | None) -> dict
         return {}
     try:
         found = await instances(bus, [agent_key(name) for name in names])
+        slow = [key for key, there in found.items() if not there]
+        if slow:
+            found |= await instances(bus, slow, SLOW_S)
     except EdgeAgentsError:
         return {}
     finally:

@@ -38,6 +38,18 @@ class DiskFacts:
     is_shown: bool = False
 
 
+def apart_s(there_s: float, began_s: float, ended_s: float, unit_s: float = 0.0) -> float:
+    """Return how far somebody's clock surely is from ours, in seconds: ahead of it above 0, behind it below.
+
+    Args:
+        there_s: what it showed, at some moment while we asked.
+        began_s: when we began to ask, by our clock.
+        ended_s: when the answer had come.
+        unit_s: what was cut off `there_s` is less than that.
+    """
+    return max(there_s - ended_s, 0.0) - max(began_s - there_s - unit_s, 0.0)
+
+
 def clock_finding(whose: str, ahead_s: float) -> Finding:
     """Return how somebody's wall clock stands against ours; `ahead_s` below 0: it is behind."""
     check, apart_s = f"clock of {whose}", abs(ahead_s)

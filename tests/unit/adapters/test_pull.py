@@ -104,6 +104,18 @@ async def test_what_came_is_handed_on_in_order_without_a_turn_of_the_loop(server
     assert turns == []
 
 
+async def test_who_waits_for_the_consumer_is_told_once_it_is_there(server: Server) -> None:
+    created = asyncio.Event()
+    config = api.ConsumerConfig(durable_name="agent-x")
+    found = Pull(server, server, "edgex-events", config, 10, created).follow()  # type: ignore[arg-type]
+    assert not created.is_set()
+    first = await begun(found, server)
+    assert (created.is_set(), server.consumers) == (True, 1)
+    await server.send()
+    await first
+    await found.aclose()
+
+
 async def test_more_is_asked_for_once_half_is_used(server: Server, messages: Any) -> None:
     first = await begun(messages, server)
     await server.send(6)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeagents.protocol.diagnosis.machine import DiskFacts, clock_finding, disk_finding, size
+from edgeagents.protocol.diagnosis.machine import DiskFacts, apart_s, clock_finding, disk_finding, size
 
 GB = 1 << 30
 
@@ -16,6 +16,14 @@ def test_a_clock_that_is_off_warns_then_fails(ahead_s: float, level: str, word: 
     finding = clock_finding("broker", ahead_s)
     assert finding.level == level
     assert word in finding.found
+
+
+@pytest.mark.parametrize(
+    ("there_s", "unit_s", "apart"),
+    [(99.0, 0.0, -1.0), (100.0, 0.0, 0.0), (104.0, 0.0, 0.0), (107.5, 0.0, 2.5), (99.0, 1.0, 0.0), (90.0, 1.0, -9.0)],
+)
+def test_a_slow_answer_is_no_wrong_clock(there_s: float, unit_s: float, apart: float) -> None:
+    assert apart_s(there_s, 100.0, 105.0, unit_s) == apart
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus, BusMessage
-from edgeagents.errors import ConfigurationError, UnavailableError
+from edgeagents.errors import ConfigurationError, NobodyThereError, UnavailableError
 from edgeagents.model.message import Heartbeat, LeaseRecord
 from services.guard.alone import TRIES, Alone
 from tests.unit.services.guard.bus import MemoryBus
@@ -31,7 +31,7 @@ class Asked(MemoryBus):
     async def request(self, subject: str, data: bytes, headers: object = None, *, timeout_s: float) -> BusMessage:
         self.asked += 1
         if subject not in self.handlers:
-            raise UnavailableError("nobody answers")
+            raise NobodyThereError("nobody answers")
         before = len(self.answers)
         await self.handlers[subject](BusMessage(subject, data, {}, "_INBOX.x"))
         if len(self.answers) == before:
@@ -87,6 +87,33 @@ async def test_one_that_ends_meanwhile_is_no_obstacle() -> None:
 
     bus.handlers["gw.guard"] = once
     await alone(bus, "second").come()
+
+
+@pytest.mark.parametrize("silent", range(TRIES))
+async def test_one_that_is_slow_to_answer_is_not_displaced(silent: int) -> None:
+    bus = Asked()
+    await begun(bus)
+    answers = bus.handlers["gw.guard"]
+
+    async def at_one_try(message: BusMessage) -> None:
+        if bus.asked != 2 + silent:
+            await answers(message)
+
+    bus.handlers["gw.guard"] = at_one_try
+    with pytest.raises(ConfigurationError, match="answers: this one does not start"):
+        await alone(bus, "second").come()
+
+
+async def test_one_that_hangs_is_followed() -> None:
+    bus = Asked()
+    await begun(bus)
+
+    async def never(message: BusMessage) -> None:
+        pass
+
+    bus.handlers["gw.guard"] = never
+    await alone(bus, "second").come()
+    assert bus.asked == 1 + TRIES
 
 
 async def test_of_two_that_start_at_once_one_begins() -> None:

@@ -370,6 +370,21 @@ class TestReadBack:
         async with after.serving():
             assert (await after.ask("air")).epoch == Epoch(generation=4, revision=3)
 
+    async def test_a_slow_start_of_the_guard_is_held_against_nobody(self, rig: Rig) -> None:
+        before = await self.filled(rig)
+        after = Desk(rig, before.bus)
+        await after.desk.read_back(3, 1, WALL_MS)
+        rig.clocks.now_s += 10 * SESSION_S  # the ledger, devices and the picture are read; nobody is heard meanwhile
+        async with after.serving():
+            await asyncio.sleep(2 * HEARTBEAT_S)
+            assert after.desk.table.leases == before.desk.table.leases
+
+            def is_gone() -> bool:
+                rig.clocks.now_s += 0.02  # as time passes: a leap is the guard's own pause
+                return not after.desk.table.heard
+
+            await until(is_gone, "who says nothing from then on is gone", timeout_s=30)
+
     async def test_a_broker_emptied_under_its_feet_ends_the_guard(self, rig: Rig) -> None:
         """Sequences begin anew, below what was granted: only a higher generation can follow."""
         before = await self.filled(rig)

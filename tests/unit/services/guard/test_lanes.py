@@ -588,6 +588,25 @@ async def test_a_device_that_does_not_do_it_is_told_as_failed(rig: Rig) -> None:
     assert rig.commands.sets == ["c-1"], "never set twice"
 
 
+async def test_a_slow_disk_takes_nothing_of_the_time_to_show_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.commands.values["valve", "Setpoint"] = "18"
+    rig.commands.is_deaf = True
+    went_out = rig.ledger.went_out
+
+    def slowly(*what: Any) -> None:
+        rig.clocks.now_s += 5.0
+        went_out(*what)
+
+    def at_the_second_look(command: str) -> None:
+        if sum(line.startswith("get") for line in rig.commands.log) > 1:
+            rig.commands.values["valve", "Setpoint"] = "21"
+
+    monkeypatch.setattr(rig.ledger, "went_out", slowly)
+    rig.commands.get_does = at_the_second_look
+    status, reason = (await rig.run(rig.job()))["c-1"]
+    assert status == "proven", reason
+
+
 async def test_without_a_proof_it_is_unproven(rig: Rig) -> None:
     epoch = rig.grant(resource="Count", sequence=2)
     assert (await rig.run(rig.job(value="3", resource="Count", epoch=epoch)))["c-1"][0] == "unproven"

@@ -47,7 +47,7 @@ class Ledger:
 
 async def run(rig: Rig, ledger: Ledger, job: Job) -> tuple[str, str]:
     """Carry a command out behind a fence, and return how it ended."""
-    fence = TaskFence(cast(Bus, ledger))
+    fence = TaskFence(cast(Bus, ledger), rig.clocks.now)
     means: Means = replace(rig.means, task_problem=fence.problem)
     async with asyncio.TaskGroup() as tasks:
         lanes = Lanes(means, tasks)
@@ -118,6 +118,28 @@ async def test_a_ledger_that_stays_silent_refuses(rig: Rig) -> None:
     status, reason = await run(rig, ledger, rig.job(cause=OF_TASK))
     assert (status, rig.commands.sets) == ("refused", [])
     assert "does not answer" in reason
+
+
+async def test_an_answer_that_came_late_is_asked_for_again_and_does_not_end_the_task(rig: Rig) -> None:
+    ledger = Ledger(record())
+
+    def late() -> None:
+        rig.clocks.now_s += 4.0 * (ledger.asked == 1)
+
+    ledger.then = late
+    assert (await run(rig, ledger, rig.job(cause=OF_TASK)))[0] == "proven"
+    assert ledger.asked == 2
+
+
+async def test_a_ledger_is_waited_for_no_longer_than_the_command_may_wait(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_fence, "LEDGER_S", 60.0)
+    ledger = Ledger(record())
+    ledger.fails = 10_000_000
+    job = replace(rig.job(cause=OF_TASK), deadline_s=rig.clocks.now() + 0.2)
+    async with asyncio.timeout(20):
+        assert (await run(rig, ledger, job))[0] == "refused"
 
 
 async def test_what_happened_while_the_ledger_was_read_still_counts(rig: Rig) -> None:
