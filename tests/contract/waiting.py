@@ -7,23 +7,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from edgeagents.errors import UnavailableError
 from edgeagents.model.envelope import EdgexMessage
 
-WAIT_S = 5.0
+# Real disks and processes stand still for seconds at times; nothing here waits for what is not to come.
+WAIT_S = 30.0
 _AGAIN_S = 0.02
 
 
 async def until(check: Callable[[], Any], what: str, *, timeout_s: float = WAIT_S) -> Any:
-    """Return what `check()`, plain or async, gives once it is true; fail, saying `what`, when it is not in time."""
+    """Return what `check()`, plain or async, gives once it is true; fail, saying `what`, when it is not in time.
+
+    A broker or a service that did not answer for once is asked again while there is time.
+    """
     last: Any = None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             while True:
-                last = check()
-                if inspect.isawaitable(last):
-                    last = await last
-                if last:
-                    return last
+                try:
+                    last = check()
+                    if inspect.isawaitable(last):
+                        last = await last
+                    if last:
+                        return last
+                except UnavailableError as error:
+                    last = error
                 await asyncio.sleep(_AGAIN_S)
     raise AssertionError(f"not in {timeout_s:g} s: {what}; last: {last!r}")
 

@@ -51,7 +51,7 @@ async def listen(transport: Transport, topic_filter: str) -> Arrived:
 
 async def next_of(arrived: Arrived) -> tuple[str, bytes]:
     """Return what arrives next."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await arrived.get()
 
 

@@ -439,7 +439,7 @@ async def test_an_agent_answers_where_questions_have_their_answers_sent_and_nowh
     await Micro("app-agent-air", "4.0.0", instance="i1").serve(air)
     await air.flush()
     subject = subjects.asked("PING", "app-agent-air")
-    [answer] = await ask(owner, "PING", "app-agent-air")
+    [answer] = await until(lambda: ask(owner, "PING", "app-agent-air"), "it answers")
     assert json.loads(answer)["id"] == "i1"
     assert users.errors == []
 
@@ -460,10 +460,13 @@ async def test_services_are_found_by_name_and_those_that_are_not_there_have_no_i
     micro = Micro("app-agent-air", "4.0.0", instance="i1")
     await micro.serve(air)
     await air.flush()
-    assert await instances(owner, ["app-agent-air", "app-agent-heat"]) == {
-        "app-agent-air": ["i1"], "app-agent-heat": [],
-    }  # fmt: skip
-    everybody = await ask(owner, "PING")
+
+    async def found() -> dict[str, list[str]] | None:  # who answers late is asked again
+        answers = await instances(owner, ["app-agent-air", "app-agent-heat"])
+        return answers if answers["app-agent-air"] else None
+
+    assert await until(found, "the one that is there answers") == {"app-agent-air": ["i1"], "app-agent-heat": []}
+    everybody = await until(lambda: ask(owner, "PING"), "it answers all questions")
     assert [json.loads(body)["name"] for body in everybody] == ["app-agent-air"]
 
 

@@ -97,9 +97,10 @@ class Society:
         self.leader = self._leader()
 
     def _leader(self) -> Leader:
+        # Bidding is over once all have answered: the time is for a machine that stands still.
         site = Site(self.agents, {"valve-1": Device(name="valve-1", profile_name="Valve")}, {"Valve": PROFILE})
         audit = Audit(self.bus, subjects.COORDINATOR, "i")
-        return Leader(self.bus, Book(Times(0.5, 2.0)), Journal(self.bus), audit, lambda: site, nothing_sought, 8, "run")
+        return Leader(self.bus, Book(Times(6.0, 6.0)), Journal(self.bus), audit, lambda: site, nothing_sought, 8, "run")
 
     async def start(self) -> None:
         """Start all, and wait until all know each other."""

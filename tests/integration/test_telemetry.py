@@ -165,8 +165,11 @@ async def _events_by_http(gateway: Gateway) -> None:
             return None
 
     answers: list[httpx.Response] = []
+    posted = 0
 
     async def is_taken() -> bool:
+        nonlocal posted
+        posted += 1  # what is not answered in time may be taken in nevertheless
         answer = await post(_stuffy())
         answers.extend([answer] if answer is not None and answer.status_code == 200 else [])
         return bool(answers)
@@ -185,7 +188,8 @@ async def _events_by_http(gateway: Gateway) -> None:
         return bool(counts.get("decisions", 0) + counts.get("under_way", 0))
 
     await eventually(has_decided, "a decision on the posted event")
-    assert (await gateway.http.get(f"{url}/api/v3/agent")).json()["counts"]["events"] == len(answers)
+    taken = (await gateway.http.get(f"{url}/api/v3/agent")).json()["counts"]["events"]
+    assert len(answers) <= taken <= posted
     await _configure(gateway, "app-agent-air/Writable/Pipeline/TargetType", "raw")
 
     async def is_refused() -> bool:
