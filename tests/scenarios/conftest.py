@@ -1,5 +1,6 @@
 """Whole gateways for scenario tests: one process tree a test, everything in a temporary folder."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -10,9 +11,11 @@ import pytest
 
 from edgeagents.embedded.demo import WINTER_MORNING_S, figures
 from edgeagents.embedded.gateway import Gateway, Plan
+from edgeagents.errors import UnavailableError
 from tests.homes import LAMPS, NEVER_DONE, home_with_lamps
 
 ROOT = Path(__file__).resolve().parents[2]
+ANSWER_S = 30.0  # a machine that stands still for a moment answers late, and is no fault of a gateway's
 
 
 DIMMER = {
@@ -35,11 +38,17 @@ def never_done(folder: Path) -> Path:
     return profiles if profiles.exists() else home_with_lamps(profiles, [DIMMER])
 
 
+def patient(gateway: Gateway) -> Gateway:
+    """Return a gateway whose services are given time to answer when they are asked what they show."""
+    gateway.http.timeout = ANSWER_S
+    return gateway
+
+
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     """Return a gateway that is up and has a home with three agents."""
     plan = Plan(tmp_path, ROOT / "edgex-profiles" / "home", 60.0, WINTER_MORNING_S)
-    gateway = Gateway(plan)
+    gateway = patient(Gateway(plan))
     gateway.start()
     try:
         await gateway.ready()
@@ -50,9 +59,16 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
 
 async def figures_of(gateway: Gateway) -> dict[str, Any]:
     """Return the demo's figures of a run, shown when a test fails."""
-    bus = await gateway.connect()
+    deadline, bus = Deadline(60), await gateway.connect()
     try:
-        result = await figures(gateway, bus)
+        while True:
+            try:
+                result = await figures(gateway, bus)
+                break
+            except UnavailableError:  # the broker stood still: agents have stopped deciding, so it may be read again
+                if deadline.is_over:
+                    raise
+                await asyncio.sleep(0.1)
     finally:
         await bus.close()
     print(json.dumps(result, indent=1))

@@ -14,14 +14,15 @@ from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.gateway import Gateway, Plan
 from edgeagents.errors import ConfigurationError
 from edgeagents.model.message import LeaseRecord
-from tests.scenarios.conftest import Deadline, figures_of, never_done
+from tests.contract.waiting import until
+from tests.scenarios.conftest import Deadline, figures_of, never_done, patient
 
 SILENT = lambda name: None  # noqa: E731
 
 
 def gateway_in(folder: Path) -> Gateway:
     """Return a gateway that keeps its state in a folder."""
-    return Gateway(Plan(folder, never_done(folder.parent), 60.0, WINTER_MORNING_S))
+    return patient(Gateway(Plan(folder, never_done(folder.parent), 60.0, WINTER_MORNING_S)))
 
 
 async def proven(gateway: Gateway) -> int:
@@ -39,7 +40,11 @@ async def until_proven(gateway: Gateway, seconds: float = 30.0) -> None:
 
 async def generation(gateway: Gateway) -> int:
     """Return the generation in force."""
-    return int((await gateway.state("guard", "/api/v3/guard"))["generation"])
+
+    async def told() -> int:
+        return int((await gateway.state("guard", "/api/v3/guard")).get("generation", 0))
+
+    return int(await until(told, "the guard tells its generation"))
 
 
 async def generations(gateway: Gateway) -> list[int]:

@@ -1,6 +1,7 @@
 """Two whole gateways, linked: devices of one name, one command each, and tools that show how the link stands."""
 
 import asyncio
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -19,7 +20,8 @@ from edgeagents.embedded.gateway import Gateway, Plan
 from edgeagents.embedded.pair import linked
 from edgeagents.model.cooperation import Act
 from edgeagents.protocol.diagnosis.links import link_findings
-from tests.scenarios.conftest import ROOT, Deadline
+from tests.contract.waiting import until
+from tests.scenarios.conftest import ROOT, Deadline, patient
 
 PLAYED = frozenset({"air", "comfort", "energy"})
 LAMP = "light-living"
@@ -34,7 +36,7 @@ async def homes(tmp_path: Path) -> AsyncIterator[tuple[Gateway, Gateway]]:
         )
         for seed, name in enumerate(("north", "south"))
     ]
-    north, south = linked(*plans)
+    north, south = map(patient, linked(*plans))
     try:
         for home in (north, south):
             home.start()
@@ -59,7 +61,7 @@ async def lamp(home: Gateway) -> str:
     """Return what a home's lamp in the living room shows, read through its own core-command."""
     async with httpx.AsyncClient() as http:
         url = f"{home.url('command')}/api/v3/device/name/{LAMP}/Switch"
-        answer = await http.get(url, headers={"Authorization": f"Bearer {home.token('owner')}"}, timeout=15)
+        answer = await http.get(url, headers={"Authorization": f"Bearer {home.token('owner')}"}, timeout=30)
     return str(answer.json()["event"]["readings"][0]["value"])
 
 
@@ -68,7 +70,7 @@ async def turn(home: Gateway, value: str) -> None:
     async with httpx.AsyncClient() as http:
         url = f"{home.url('command')}/api/v3/device/name/{LAMP}/Switch"
         headers = {"Authorization": f"Bearer {home.token('owner')}"}
-        (await http.put(url, json={"Switch": value}, headers=headers, timeout=15)).raise_for_status()
+        (await http.put(url, json={"Switch": value}, headers=headers, timeout=30)).raise_for_status()
 
 
 @pytest.mark.timeout(300)  # eight processes that start at once
@@ -86,7 +88,7 @@ async def test_two_homes_with_the_same_devices_are_linked_and_do_not_mix(homes: 
     ]
     await crossings[0].hear("air", note)
     await buses[0].flush()
-    deadline = Deadline(20)
+    deadline = Deadline(60)
     while not heard and not deadline.is_over:
         await crossings[1].tell("north", "air", "air", Act(performative="inform", conversation="c", version=1))
         await asyncio.sleep(0.2)
@@ -98,14 +100,15 @@ async def test_two_homes_with_the_same_devices_are_linked_and_do_not_mix(homes: 
     for bus, home in zip(buses, homes, strict=True):
         async for record in bus.read("commands", [], name="look"):
             assert record.subject.startswith(f"{home.plan.gateway}.")
-    assert [await is_linked(home) for home in homes] == [True, True]
+    for home in homes:
+        await until(functools.partial(is_linked, home), f"the link of {home.plan.gateway} is up")
 
     # South's broker stands still, as behind a dead link: north notices, and its own lamp obeys.
     broker = south.supervisor.pid("nats")
     assert broker is not None
     os.kill(broker, signal.SIGSTOP)
     try:
-        deadline = Deadline(15)
+        deadline = Deadline(60)
         while await is_linked(north):
             assert not deadline.is_over, "north never says that the link is down"
             await asyncio.sleep(0.2)

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from edgeagents.adapters import wire
 from edgeagents.adapters.bus import CONTENT_TYPE, Bus
 from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.gateway import GATEWAY, Gateway, Plan
+from edgeagents.embedded.supervisor import Child
 from edgeagents.model.message import Outcome
 from edgeagents.permissions import agent_user
 from tests.contract.waiting import until
 from tests.homes import LAMPS, edit, home_with_lamps
-from tests.scenarios.conftest import ROOT
+from tests.scenarios.conftest import ROOT, patient
 
 EXAMPLE = ROOT / "examples" / "typescript"
 FILE: dict[str, Any] = yaml.safe_load((EXAMPLE / "agent.yaml").read_text())
@@ -108,13 +111,23 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     files = home_with_lamps(tmp_path / "files", [FILE, SLOW])
     edit(files / "site.yaml", least_brightness)
     played = frozenset(("air", "comfort", "energy", "assistant", NAME))
-    found = Gateway(Plan(tmp_path, files, 60.0, WINTER_MORNING_S, played=played, coordinator=True))
+    found = patient(Gateway(Plan(
+        tmp_path, files, 60.0, WINTER_MORNING_S, played=played, coordinator=True, adapt=waiting_for_bids
+    )))  # fmt: skip
     found.start()
     try:
         await found.ready(120)
         yield found
     finally:
         await found.stop()
+
+
+def waiting_for_bids(child: Child) -> Child:
+    """Have the coordinator wait for a slow machine: bidding is over once all have answered, and who is late loses."""
+    if child.name != "coordinator":
+        return child
+    times = {"EDGEAGENTS_COORDINATOR_BID_S": "20", "EDGEAGENTS_COORDINATOR_TAKE_S": "20"}
+    return replace(child, env={**child.env, **times})
 
 
 def least_brightness(site: Any) -> None:
@@ -222,7 +235,11 @@ async def test_it_wins_does_proves_and_reports_and_what_it_may_not_do_goes_to_an
     finally:
         await bus.close()
     assert [(kind, item.status) for kind, item in told] == [(wire.JSON, "proven"), (wire.JSON, "refused")]
-    counts = (await gateway.state("coordinator", "/api/v3/coordinator"))["counts"]
+
+    async def counted() -> Any:
+        return (await gateway.state("coordinator", "/api/v3/coordinator")).get("counts")
+
+    counts = await until(counted, "the coordinator shows what it counts")
     assert not [word for word in counts if word.startswith("refused_not-")], counts
 
     # What services show of all this is what their pages say.
@@ -230,7 +247,8 @@ async def test_it_wins_does_proves_and_reports_and_what_it_may_not_do_goes_to_an
         ("coordinator", "/api/v3/task/all"), ("coordinator", "/api/v3/roster"), ("coordinator", "/api/v3/coordinator"),
         ("guard", "/api/v3/guard"), ("guard", "/api/v3/version"), ("coordinator", "/api/v3/config"),
     ):  # fmt: skip
-        answers_to(service, path).validate(await gateway.state(service, path))
+        shown = await until(functools.partial(gateway.state, service, path), f"{service} answers")
+        answers_to(service, path).validate(shown)
     agent = await gateway.http.get(f"{(await gateway.agent_urls())['lamps-slow']}/api/v3/agent")
     answers_to("agent", "/api/v3/agent").validate(agent.json())
 
@@ -252,7 +270,8 @@ async def test_it_wins_does_proves_and_reports_and_what_it_may_not_do_goes_to_an
     assert running.stop() == 0, running.log.read_text()
 
     async def alone() -> bool:
-        return NAME not in await there(gateway)
+        heard = await there(gateway)  # nobody, where the coordinator does not answer
+        return bool(heard) and NAME not in heard
 
     await until(alone, "it is heard no more", timeout_s=20)
     other = await given(gateway, "later", deviceName="light-office", value=55)
