@@ -161,6 +161,12 @@ class Gateway:
         """Remove it with its volumes."""
         self.compose("down", "-v", "--remove-orphans", "-t", "5")
 
+    def again(self) -> None:
+        """Remove it and start it afresh."""
+        self.down()
+        self._containers.clear()
+        self.up()
+
     def container(self, service: str) -> str:
         """Return the id of a service's container."""
         if service not in self._containers:

@@ -225,13 +225,18 @@ class TestModel:
 def test_doctor_and_status_know_both(gateway: Gateway) -> None:
     wait_serving(gateway)
     both = "edgeagents doctor --json; edgeagents status --json"
-    out = gateway.compose("run", "--rm", "--entrypoint", "sh", "edgeagents", "-c", both, timeout_s=90)
-    found, status = (json.loads(line) for line in out.splitlines() if line.startswith("{"))
-    levels = {item["check"]: item["level"] for item in found["findings"]}
+    give_up_s = time.monotonic() + 60
+    while True:  # what was started a moment ago may not have answered the doctor yet
+        out = gateway.compose("run", "--rm", "--entrypoint", "sh", "edgeagents", "-c", both, timeout_s=90)
+        found, status = (json.loads(line) for line in out.splitlines() if line.startswith("{"))
+        failed = [item for item in found["findings"] if item["level"] == "failed"]
+        levels = {item["check"]: item["level"] for item in found["findings"]}
+        if (not failed and levels["coordinator"] == "ok") or time.monotonic() > give_up_s:
+            break
     assert levels["coordinator"] == "ok"
     assert levels["language model"] == ("ok" if MODEL.exists() else "warning")
     assert "stream of tasks" not in levels
     assert {levels["disk of the guard"], levels["disk of the broker's store"]} <= {"ok", "warning"}
-    assert [item for item in found["findings"] if item["level"] == "failed"] == []
+    assert failed == []
     assert status["coordinator"]["state"] == "up"
     assert MODEL.parent.name in status["model"]["text"]

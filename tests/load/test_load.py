@@ -18,7 +18,7 @@ from tests.bench.events import fsyncs_per_s
 from tests.faults.machine import Share
 from tests.load.gateway import LoadGateway, as_in_an_image, plan_of
 from tests.load.processes import Watch, costs, growing
-from tests.load.traffic import Machinery, Traffic, Windows
+from tests.load.traffic import LATE_S, Machinery, Traffic, Windows
 from tests.load.verdict import Verdict, judge
 
 SECONDS, RATE = "LOAD_SECONDS", "LOAD_RATE"
@@ -28,7 +28,7 @@ WARM_UP_RATE = 20.0
 SETTLE_S = 300.0  # a guard that is behind ends what it took when its time is over, and may have a lot of it
 
 
-async def under_load(folder: Path, rate: float, seconds: float) -> Verdict:
+async def under_load(folder: Path, rate: float, seconds: float, late_s: float) -> Verdict:
     """Return what came of a load on a fresh gateway: see `verdict.judge`, with costs and the machine added."""
     disk = fsyncs_per_s(folder)
     gateway = LoadGateway(plan_of(folder, AGENTS, MACHINES, as_in_an_image(folder)), devices=AGENTS * MACHINES)
@@ -43,7 +43,7 @@ async def under_load(folder: Path, rate: float, seconds: float) -> Verdict:
             await traffic.warm_up(WARM_UP_RATE)
             watch, share = Watch(gateway.supervisor), Share()
             watching = tasks.create_task(watch.run())
-            seen = await traffic.run(rate, seconds)
+            seen = await traffic.run(rate, seconds, late_s)
             watch.look()
             watching.cancel()
             ours = share.now()
@@ -61,9 +61,9 @@ async def under_load(folder: Path, rate: float, seconds: float) -> Verdict:
     return found
 
 
-def run(folder: Path, rate: float, seconds: float, say: Callable[[str], None]) -> Verdict:
+def run(folder: Path, rate: float, seconds: float, say: Callable[[str], None], late_s: float = LATE_S) -> Verdict:
     """Return what came of a load, after its figures were told."""
-    found = uvloop.run(under_load(folder, rate, seconds))
+    found = uvloop.run(under_load(folder, rate, seconds, late_s))
     say(json.dumps({"load": found.report}))
     assert found.broken == []
     commands = found.report["commands"]
@@ -73,7 +73,7 @@ def run(folder: Path, rate: float, seconds: float, say: Callable[[str], None]) -
 
 
 def test_nothing_is_lost_or_doubled_under_a_load_of_seconds(tmp_path: Path, say: Callable[[str], None]) -> None:
-    found = run(tmp_path, 200.0, 15.0, say)
+    found = run(tmp_path, 200.0, 15.0, say, late_s=60.0)  # all are sent: a rate is asked for elsewhere
     assert found.report["reached"]["published"] == 3000
     assert found.report["reached"]["not_stored"] == 0
 

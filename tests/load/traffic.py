@@ -184,18 +184,24 @@ class Traffic:
             else:
                 raise UnavailableError(f"{agent_name(line)} watches nothing after {WATCHED_S:g} s: is it up?")
 
-    async def run(self, rate: float, seconds: float) -> Seen:
-        """Send `rate` events a second for so long, then wait until the stream and all agents have caught up."""
+    async def run(self, rate: float, seconds: float, late_s: float = LATE_S) -> Seen:
+        """Send `rate` events a second for so long, then wait until the stream and all agents have caught up.
+
+        Args:
+            rate: events a second.
+            seconds: how long they are sent.
+            late_s: by how much a publisher that came late may go on until all are sent.
+        """
         self._began_s, self._all_sent = time.monotonic(), False
         self.seen.first = len(self.seen.sent_ns)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._publish(rate, seconds))
+            tasks.create_task(self._publish(rate, seconds, late_s))
             tasks.create_task(self._look(rate))
         return self.seen
 
-    async def _publish(self, rate: float, seconds: float) -> None:
+    async def _publish(self, rate: float, seconds: float, late_s: float) -> None:
         first, total = self.seen.first, int(rate * seconds)
-        end_s = seconds + LATE_S  # the last ones are not lost to a publisher that comes a little late
+        end_s = seconds + late_s  # the last ones are not lost to a publisher that comes a little late
         while (elapsed_s := time.monotonic() - self._began_s) < end_s and len(self.seen.sent_ns) - first < total:
             due = first + min(int(elapsed_s * rate) + 1, total)
             while len(self.seen.sent_ns) < due and not await self._held():
