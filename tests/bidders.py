@@ -138,7 +138,7 @@ class Bidder:
     async def ask(self, asked: LedgerAsk, *, as_who: str = "") -> LedgerTold:
         """Ask the ledger."""
         answer = await self.bus.request(
-            subjects.task_ledger("gw", as_who or self.name), wire.encode(asked), wire.AS_PROTOBUF, timeout_s=2.0
+            subjects.task_ledger("gw", as_who or self.name), wire.encode(asked), wire.AS_PROTOBUF, timeout_s=20.0
         )
         return wire.decode(LedgerTold, answer.data)
 

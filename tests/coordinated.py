@@ -15,7 +15,7 @@ from tests.contract.waiting import until
 from tests.embedded_core import EmbeddedCore
 from tests.guarded import agent_file
 from tests.nats import NatsServer, free_port
-from tests.services import ServiceProcess
+from tests.services import START_S, ServiceProcess
 from tests.valves import KEY, NAMES
 
 SKILLED = {"skills": [{"name": "set"}, {"name": "warm", "set": {
@@ -45,10 +45,11 @@ class Coordinated:
         own = {
             "EDGEAGENTS_GATEWAY": "gw", "SERVICE_PORT": str(self.port),
             "EDGEAGENTS_COORDINATOR_AGENTS_DIR": str(self.folder / "agents"),
-            "EDGEAGENTS_COORDINATOR_BID_S": "0.5", "EDGEAGENTS_COORDINATOR_TAKE_S": "2",
+            "EDGEAGENTS_COORDINATOR_BID_S": "0.5", "EDGEAGENTS_COORDINATOR_TAKE_S": "6",
         }  # fmt: skip
+        key = environ.get("EDGEX_SERVICE_KEY", "app-coordinator")  # two at once write a log each
         self.coordinator = ServiceProcess(
-            "services.coordinator", "app-coordinator", self.core, self.nats.url, self.folder,
+            "services.coordinator", key, self.core, self.nats.url, self.folder,
             environ=own | self._environ | environ,
         )  # fmt: skip
         return self.coordinator
@@ -85,7 +86,7 @@ class Owner:
                 return bool(found.get("isServing")) and found["agents"] >= agents
             return False
 
-        await until(serves, "the coordinator serves", timeout_s=40)
+        await until(serves, "the coordinator serves", timeout_s=START_S)
 
     async def give(self, **task: Any) -> httpx.Response:
         """Give a task over HTTP."""
@@ -97,7 +98,7 @@ class Owner:
         found: dict[str, Any] = (await self.http.get(f"{self.gateway.url}/api/v3/task/id/{name}")).json()["task"]
         return found
 
-    async def ended(self, name: str, timeout_s: float = 30.0) -> dict[str, Any]:
+    async def ended(self, name: str, timeout_s: float = 60.0) -> dict[str, Any]:
         """Return a task once it has ended."""
         found: dict[str, Any] = {}
 
@@ -116,7 +117,7 @@ class Owner:
         async def is_so() -> bool:
             return bool((await self.task(name))["state"] == state)
 
-        await until(is_so, f"task {name} is {state}", timeout_s=20)
+        await until(is_so, f"task {name} is {state}", timeout_s=60)
 
     async def counts(self) -> dict[str, int]:
         """Return what the coordinator counts."""
@@ -130,13 +131,13 @@ async def owner_of(gateway: Coordinated) -> AsyncIterator[Owner]:
     bus = await Bus.connect(gateway.nats.settings(), "test")
     try:
         await bus.ensure_stream(subjects.AUDIT_STREAM, [subjects.audits("gw")])
-        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
 
             async def all_known() -> bool:
                 url = f"{gateway.core.urls['metadata']}/api/v3/device/all?limit=100"
                 return len((await http.get(url)).json().get("devices") or []) >= len(NAMES)
 
-            await until(all_known, "the valves are in core-metadata", timeout_s=90)
+            await until(all_known, "the valves are in core-metadata", timeout_s=START_S)
             yield Owner(gateway, bus, http)
     finally:  # whatever failed: a connection that is left open fails a later test
         await bus.close()

@@ -91,11 +91,11 @@ class Disputant:
         wanted = {"wanted": self.way, "options": OPTIONS, "others": others, "because": "played", **changes}
         asked = Dispute(device=key[0], resource=key[1], **wanted)
         answer = await self.bus.request(
-            subjects.conflict("gw", self.name), wire.encode(asked), wire.AS_PROTOBUF, timeout_s=10.0
+            subjects.conflict("gw", self.name), wire.encode(asked), wire.AS_PROTOBUF, timeout_s=30.0
         )  # fmt: skip
         return wire.decode(DisputeTold, answer.data)
 
-    async def end_of(self, conflict: str, timeout_s: float = 20.0) -> Settlement:
+    async def end_of(self, conflict: str, timeout_s: float = 60.0) -> Settlement:
         """Return how a conflict ended, once it has."""
         async with asyncio.timeout(timeout_s):
             while conflict not in self.settled:

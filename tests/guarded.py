@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 import yaml
@@ -31,19 +31,27 @@ from tests.contract.waiting import until
 from tests.embedded_core import EmbeddedCore
 from tests.faults.crash_points import FOLDER
 from tests.nats import NatsServer, free_port
-from tests.services import ServiceProcess
+from tests.services import START_S, ServiceProcess
 from tests.valves import KEY, NAMES
 
+T = TypeVar("T")
+ASK_AGAIN_S = 0.1
+READ_S = 30.0  # a read of a stream may wait for the disk again and again
 GUARD_TOKEN, OWNER_TOKEN, ANN = "guards-own-token-0001", "owners-own-token-0001", "token-of-ann-000001"
+# Proofs and quarantines end as soon as a device has said enough: long ones are for a machine that stands still for
+# seconds. Whoever waits for the end of one on purpose uses `valve-7` (`Open`, proof) or a valve below 7 (quarantine).
 SITE: dict[str, Any] = {
     "resources": [
         {"device": "valve-9", "resource": "Setpoint", "risk_class": "A", "kind": "absolute", "minimum": 10,
-         "proof": {"resource": "Setpoint", "tolerance": 0.1, "wait": "2s"}, "quarantine": "1s", "stand_back": "2s"},
+         "proof": {"resource": "Setpoint", "tolerance": 0.1, "wait": "10s"}, "quarantine": "8s", "stand_back": "2s"},
+        {"device": "valve-8", "resource": "Setpoint", "risk_class": "A", "kind": "absolute", "minimum": 10,
+         "proof": {"resource": "Setpoint", "tolerance": 0.1, "wait": "10s"}, "quarantine": "8s"},
         {"profile": "Valve", "resource": "Setpoint", "risk_class": "A", "kind": "absolute", "minimum": 10,
-         "proof": {"resource": "Setpoint", "tolerance": 0.1, "wait": "2s"}, "quarantine": "1s"},
-        {"profile": "Valve", "resource": "Open", "risk_class": "A", "proof": {"resource": "Open", "wait": "2s"}},
+         "proof": {"resource": "Setpoint", "tolerance": 0.1, "wait": "10s"}, "quarantine": "1s"},
+        {"device": "valve-7", "resource": "Open", "risk_class": "A", "proof": {"resource": "Open", "wait": "2s"}},
+        {"profile": "Valve", "resource": "Open", "risk_class": "A", "proof": {"resource": "Open", "wait": "10s"}},
         {"profile": "Valve", "resource": "Enabled", "risk_class": "C", "approval_wait": "1m",
-         "proof": {"resource": "Enabled", "wait": "2s"}},
+         "proof": {"resource": "Enabled", "wait": "10s"}},
         {"profile": "Valve", "resource": "Brief", "risk_class": "B", "approval_wait": "200ms"},
     ],
     "interlocks": [
@@ -83,7 +91,7 @@ class Gateway:
         for agent in AGENTS:
             (folder / "agents" / f"{agent['name']}.yaml").write_text(yaml.safe_dump(agent))
         self.core = EmbeddedCore(
-            folder / "core", self.nats.url, "--tokens", str(folder / "tokens"), "--request-timeout-s", "1"
+            folder / "core", self.nats.url, "--tokens", str(folder / "tokens"), "--request-timeout-s", "3"
         ).start()
         self.valves = ServiceProcess("tests.valves", KEY, self.core, self.nats.url, folder)
         self.guard: ServiceProcess | None = None
@@ -185,14 +193,14 @@ class Client:
                 return (await self.http.get(f"{self.gateway.url}/api/v3/ping")).status_code == 200
             return False
 
-        await until(is_up, "the guard answers", timeout_s=20)
-        await until(self.agent("eye").is_welcome, "the guard serves agents", timeout_s=20)
+        await until(is_up, "the guard answers", timeout_s=START_S)
+        await until(self.agent("eye").is_welcome, "the guard serves agents", timeout_s=START_S)
         if before is not None:
 
             async def is_written_down() -> bool:
                 return await self._incarnations() > before
 
-            await until(is_written_down, "its start is in the audit", timeout_s=20)
+            await until(is_written_down, "its start is in the audit", timeout_s=START_S)
 
     async def _incarnations(self) -> set[str]:
         try:
@@ -232,22 +240,35 @@ class Client:
         return [(line["resource"], line["value"]) for line in lines if line["device"] == device]
 
     async def publish_reading(self, device: str, resource: str) -> None:
-        """Have a valve publish what it shows."""
+        """Have a valve publish what it shows, asked again while it or what leads to it has no time."""
         url = f"{self.gateway.core.urls['command']}/api/v3/device/name/{device}/{resource}?ds-pushevent=true"
-        assert (await self.http.get(url, headers=bearer(OWNER_TOKEN))).status_code == 200
+
+        async def is_read() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                return (await self.http.get(url, headers=bearer(OWNER_TOKEN))).status_code == 200
+            return False
+
+        await until(is_read, f"{device}/{resource} is read", timeout_s=READ_S)
 
     # --- streams ---------------------------------------------------------------------------------
 
     async def outcomes(self, agent: str) -> list[Outcome]:
         """Return all outcomes told to an agent so far."""
-        read = self.bus.read(subjects.COMMANDS_STREAM, [subjects.outcomes("gw", agent)], name=f"check-{agent}")
-        return [wire.decode(Outcome, message.data) async for message in read]
+
+        async def read() -> list[Outcome]:
+            found = self.bus.read(subjects.COMMANDS_STREAM, [subjects.outcomes("gw", agent)], name=f"check-{agent}")
+            return [wire.decode(Outcome, message.data) async for message in found]
+
+        return await patiently(read)
 
     async def audit(self, kind: str = "") -> list[AuditRecord]:
         """Return the guard's audit records, of one kind if given."""
-        read = self.bus.read(subjects.AUDIT_STREAM, ["gw.audit.guard.*"], name="check-audit")
-        found = [wire.decode(AuditRecord, message.data) async for message in read]
-        return [record for record in found if not kind or record.kind == kind]
+
+        async def read() -> list[AuditRecord]:
+            found = self.bus.read(subjects.AUDIT_STREAM, ["gw.audit.guard.*"], name="check-audit")
+            return [wire.decode(AuditRecord, message.data) async for message in found]
+
+        return [record for record in await patiently(read) if not kind or record.kind == kind]
 
     def agent(self, name: str) -> "Agent":
         """Return an agent; each test goes on with the same run of it, as a guard lets few copies live at a time."""
@@ -262,7 +283,7 @@ class Agent:
         self.held: list[tuple[str, str]] = []
 
     async def __aenter__(self) -> "Agent":
-        await until(self.is_welcome, f"agent {self.name} has an answer from the guard", timeout_s=15)
+        await until(self.is_welcome, f"agent {self.name} has an answer from the guard", timeout_s=START_S)
         self._beats = asyncio.create_task(self._beat())
         return self
 
@@ -272,7 +293,7 @@ class Agent:
             await self._beats
         with contextlib.suppress(UnavailableError):
             for device, resource in self.held:
-                await self.lease(device, resource, release=True)
+                await self._asked_for(device, resource, release=True)  # once: the guard may be gone on purpose
 
     async def welcome(self) -> SessionWelcome:
         """Ask for a session."""
@@ -294,9 +315,23 @@ class Agent:
             await asyncio.sleep(0.4)
 
     async def lease(self, device: str, resource: str = "Setpoint", *, release: bool = False) -> LeaseReply:
-        """Ask for a lease, or give it back."""
+        """Ask for a lease, or give it back; as an agent does, again where no answer came or none could be given yet."""
+        give_up_s = time.monotonic() + READ_S
+        while True:
+            try:
+                reply = await self._asked_for(device, resource, release=release)
+            except UnavailableError:
+                if time.monotonic() > give_up_s:
+                    raise
+            else:
+                is_put_off = not reply.granted and not reply.holder and reply.retry_after_s > 0
+                if not is_put_off or time.monotonic() > give_up_s:
+                    return reply
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _asked_for(self, device: str, resource: str, *, release: bool) -> LeaseReply:
         request = LeaseRequest(incarnation=self.incarnation, device=device, resource=resource, release=release)
-        answer = await self.bus.request(subjects.lease("gw", self.name), wire.encode(request), timeout_s=5)
+        answer = await self.bus.request(subjects.lease("gw", self.name), wire.encode(request), timeout_s=15)
         reply = wire.decode(LeaseReply, answer.data)
         if reply.granted and (device, resource) not in self.held:
             self.held.append((device, resource))  # given back at the end: the next run need not wait
@@ -316,9 +351,9 @@ class Agent:
     async def send(self, command: Command, *, by: str = "") -> int:
         """Store a command, on our subject or somebody else's."""
         subject = subjects.command("gw", command.device, by or self.name)
-        return await self.bus.store(subject, wire.encode(command), wire.AS_PROTOBUF)
+        return await self.bus.store(subject, wire.encode(command), wire.AS_PROTOBUF, timeout_s=30)
 
-    async def outcome(self, command: Command, *, of: str = "", timeout_s: float = 15) -> Outcome:
+    async def outcome(self, command: Command, *, of: str = "", timeout_s: float = 40) -> Outcome:
         """Wait for how a command ends."""
 
         async def found() -> Outcome | None:
@@ -337,6 +372,18 @@ class Agent:
         return await self.outcome(command)
 
 
+async def patiently(read: Callable[[], Awaitable[T]]) -> T:
+    """Return what a read of a stream gives, begun anew for some time while the broker is not quick enough."""
+    give_up_s = time.monotonic() + READ_S
+    while True:
+        try:
+            return await read()
+        except UnavailableError:
+            if time.monotonic() > give_up_s:
+                raise
+        await asyncio.sleep(ASK_AGAIN_S)
+
+
 def bearer(token: str) -> dict[str, str]:
     """Return the header that carries a token."""
     return {"Authorization": f"Bearer {token}"}
@@ -346,14 +393,16 @@ def bearer(token: str) -> dict[str, str]:
 async def client_of(gateway: Gateway) -> AsyncIterator[Client]:
     """Yield a connection to a gateway whose valves are known."""
     bus = await Bus.connect(gateway.nats.settings(), "test")
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
-        client = Client(gateway, bus, http)
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+            client = Client(gateway, bus, http)
 
-        async def all_known() -> bool:
-            url = f"{gateway.core.urls['metadata']}/api/v3/device/all?limit=100"
-            return len((await http.get(url)).json().get("devices") or []) >= len(NAMES)
+            async def all_known() -> bool:
+                url = f"{gateway.core.urls['metadata']}/api/v3/device/all?limit=100"
+                return len((await http.get(url)).json().get("devices") or []) >= len(NAMES)
 
-        await until(all_known, "the valves are in core-metadata", timeout_s=15)
-        await client.start_guard()
-        yield client
-    await bus.close()
+            await until(all_known, "the valves are in core-metadata", timeout_s=START_S)
+            await client.start_guard()
+            yield client
+    finally:  # whatever failed: a connection that is left open fails a later test
+        await bus.close()

@@ -1,5 +1,6 @@
 """Our services as processes of one test, beside an embedded core and a broker."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import pytest
 from tests.embedded_core import EmbeddedCore
 from tests.nats import free_port
 
-START_S = 30.0
-STOP_S = 15.0
+START_S = 90.0  # several start at once, each from a disk that may stand still for seconds
+STOP_S = 30.0
 
 
 class ServiceProcess:
@@ -44,12 +45,13 @@ class ServiceProcess:
         give_up = time.monotonic() + START_S
         with httpx.Client(trust_env=False, timeout=5.0) as http:
             while time.monotonic() < give_up and self.process.poll() is None:
-                answer = http.get(f"{self._keeper}/api/v3/registry/serviceId/{self.key}")
-                if answer.status_code == 200:
-                    found = answer.json()["registration"]
-                    url = f"http://{found['host']}:{found['port']}"
-                    if http.get(f"{url}/api/v3/ping").status_code == 200:
-                        return url
+                with contextlib.suppress(httpx.HTTPError):  # no answer now is no answer yet
+                    answer = http.get(f"{self._keeper}/api/v3/registry/serviceId/{self.key}")
+                    if answer.status_code == 200:
+                        found = answer.json()["registration"]
+                        url = f"http://{found['host']}:{found['port']}"
+                        if http.get(f"{url}/api/v3/ping").status_code == 200:
+                            return url
                 time.sleep(0.05)
         pytest.fail(f"{self.key} did not start:\n{self.log_path.read_text()[-3000:]}")
 

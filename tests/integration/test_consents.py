@@ -16,7 +16,7 @@ from edgeagents.cli.why import command_lines
 from edgeagents.model.cooperation import Act
 from edgeagents.trail import StreamTrail
 from tests.contract.waiting import until
-from tests.guarded import SITE, Agent, Client, Gateway, agent_file, client_of
+from tests.guarded import SITE, Agent, Client, Gateway, agent_file, client_of, patiently
 from tests.services import ServiceProcess
 
 # It wants the second valve shut whatever is read, and may not open the third one itself.
@@ -31,7 +31,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     site = deepcopy(SITE)
     site["resources"][-1] = {
         "profile": "Valve", "resource": "Brief", "risk_class": "B", "kind": "absolute", "approval_wait": "20s",
-        "affected": ["heat"], "proof": {"resource": "Brief", "wait": "2s"},
+        "affected": ["heat"], "proof": {"resource": "Brief", "wait": "10s"},
     }  # fmt: skip
     found.site_file.write_text(yaml.safe_dump(site))
     heat = agent_file("heat", priority="health", rules=RULES)
@@ -92,16 +92,20 @@ async def reads(client: Client, agent: ServiceProcess, device: str, resource: st
 
 async def whys(client: Client, command: str) -> dict[str, str]:
     """Return what `edgeagents why` says of a command, once agents' words on it are in the audit."""
-    told: dict[str, str] = {}
-    async with asyncio.timeout(20):
-        while not {"consent", "consent-said"} <= set(told):
-            history = History()
-            async for entry in (await StreamTrail.open(client.bus)).entries():
-                if entry.record is not None:
-                    history.take(entry.record)
-            told = dict(command_lines(history, command))
-            await asyncio.sleep(0.1)
-    return told
+
+    async def read() -> dict[str, str]:
+        history = History()
+        async for entry in (await StreamTrail.open(client.bus)).entries():
+            if entry.record is not None:
+                history.take(entry.record)
+        return dict(command_lines(history, command))
+
+    async def both() -> dict[str, str]:
+        told = await patiently(read)
+        return told if {"consent", "consent-said"} <= set(told) else {}
+
+    found: dict[str, str] = await until(both, "agents' words are in the audit", timeout_s=60)
+    return found
 
 
 async def test_with_the_agents_consent_it_is_done_and_why_says_who_consented(client: Client, air: Agent) -> None:
@@ -132,7 +136,7 @@ async def test_what_its_rules_are_against_waits_for_a_person_who_may_let_it_pass
     async def has_said() -> bool:
         return bool(heard)
 
-    await until(has_said, "heat has an answer", timeout_s=20)
+    await until(has_said, "heat has an answer", timeout_s=40)
     await subscription.unsubscribe()
     assert (heard[0].performative, "a draught" in heard[0].reason) == ("reject-proposal", True)
     # Forged and misdirected words: another's, one for no question, one of who is not concerned.
@@ -158,7 +162,7 @@ async def test_what_its_rules_are_against_waits_for_a_person_who_may_let_it_pass
 async def test_a_member_that_is_gone_has_not_consented(client: Client, air: Agent, heat: list[ServiceProcess]) -> None:
     heat[0].kill()
     reply = await air.lease("valve-3", "Brief")
-    command = air.command("valve-3", "true", reply.epoch, "Brief", ttl_s=2.0)
+    command = air.command("valve-3", "true", reply.epoch, "Brief", ttl_s=6.0)
     await air.send(command)
     done = await air.outcome(command)
     assert (done.status, await client.effects("valve-3")) == ("expired", [])

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
+import nats.errors
 import pytest
 
 from edgeagents import subjects
@@ -19,7 +20,7 @@ from edgeagents.model.message import Outcome
 from edgeagents.permissions import agent_user, for_agent, for_everything, inbox
 from edgeagents.settings import BusSettings
 from tests.contract.waiting import until
-from tests.guarded import Agent, Client, Gateway
+from tests.guarded import Agent, Client, Gateway, patiently
 
 PASSWORD = "password-of-agent-air"
 SLOWEST_S = 30.0  # a command of another agent while the flood is met: 10,000 messages may wait for the disk before it
@@ -115,8 +116,15 @@ async def heat_works(client: Client, times: int = 5) -> list[float]:
 
 async def held(client: Client, stream: str, pattern: str) -> int:
     """Return how many messages of a filter a stream holds."""
-    info = await client.bus.js.stream_info(stream, subjects_filter=pattern)
-    return sum((info.state.subjects or {}).values())
+
+    async def read() -> int:
+        try:
+            info = await client.bus.js.stream_info(stream, subjects_filter=pattern)
+        except (nats.errors.Error, TimeoutError) as error:  # what floods the broker may hold up this question, too
+            raise UnavailableError(f"{stream}: {error}") from error
+        return sum((info.state.subjects or {}).values())
+
+    return await patiently(read)
 
 
 @pytest.mark.parametrize(
@@ -145,13 +153,18 @@ async def test_who_floods_a_shared_stream_is_cut_and_loses_its_own_records_alone
         await until(is_cut, "the stream takes nothing of air any more", timeout_s=30)
         cut_s = time.monotonic() - began_s
         took_s = await heat_works(client)
-        kept = await held(client, stream, subjects.filters_of_writer("gw", stream, "air")[0])
+        airs = subjects.filters_of_writer("gw", stream, "air")[0]
+
+        async def is_taken_out() -> bool:
+            return await held(client, stream, airs) < 100
+
+        if stream == subjects.COMMANDS_STREAM:
+            await until(is_taken_out, "what waited of it is taken out", timeout_s=30)
+        kept = await held(client, stream, airs)
     print(f"\ncut after {cut_s:.1f} s, {flood.sent} sent, {kept} kept; heat took at most {max(took_s):.1f} s, "
           f"the guard has {memory_bytes(gateway) >> 20} MiB")  # fmt: skip
     assert max(took_s) < SLOWEST_S
     assert memory_bytes(gateway) < MOST_GUARD_BYTES
-    if stream == subjects.COMMANDS_STREAM:
-        assert kept < 100, "what waited of it is taken out"
     assert (
         await held(client, subjects.COMMANDS_STREAM, "gw.*.*.heat")
         + await held(client, subjects.COMMANDS_STREAM, "gw.outcomes.heat.*")
@@ -197,7 +210,7 @@ async def test_triggers_and_dead_letters_of_others_stay(
     async def is_bounded() -> bool:
         return await held(client, stream, flooded_subject) <= 256  # one more is there while the oldest goes
 
-    await until(is_bounded, "no more than its own is held", timeout_s=10)
+    await until(is_bounded, "no more than its own is held", timeout_s=30)
 
     async def is_too_long() -> bool:
         try:
@@ -221,7 +234,7 @@ async def test_what_one_holds_beyond_its_share_goes_once_a_stream_is_half_full(
     heat = Audit(client.bus, "heat", "i1")
     keeping = asyncio.create_task(heat.run())
     heat.append("decision", text="kept")
-    await heat.drain(10)
+    await heat.drain(30)
     # What the floods before left there would push others' records out of the small stream.
     await client.bus.js.purge_stream(subjects.AUDIT_STREAM, subject="gw.audit.air.*")
     await client.bus.js.update_stream(info.config.evolve(max_bytes=8 << 20))
