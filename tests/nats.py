@@ -20,7 +20,7 @@ from edgeagents.adapters.ports import is_free
 from edgeagents.embedded.nats import WAITING
 from edgeagents.settings import BusSettings
 
-START_S = 15.0
+START_S = 60.0
 # Below those of connections that go out, and apart from those that the product chooses by itself.
 PORTS = range(10_000, 20_000)
 WORKERS = 8
@@ -115,7 +115,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait until something holds that tells nobody; fails the test when it does not in time."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110

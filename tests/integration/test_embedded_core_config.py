@@ -19,7 +19,7 @@ POST_EVENT = "/api/v3/event/device-lamp/lamp/lamp-1/Power"
 
 @pytest.fixture
 def core(tmp_path: Path, nats_server: NatsServer) -> Iterator[EmbeddedCore]:
-    running = EmbeddedCore(tmp_path / "core", nats_server.url).start()
+    running = EmbeddedCore(tmp_path / "core", nats_server.url).start().linked()
     yield running
     running.kill()
 

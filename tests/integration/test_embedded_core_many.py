@@ -21,7 +21,7 @@ ANSWER = '{"apiVersion":"v3","statusCode":200}'
 
 @pytest.fixture
 def core(tmp_path: Path, nats_server: NatsServer) -> Iterator[EmbeddedCore]:
-    running = EmbeddedCore(tmp_path / "core", nats_server.url).start()
+    running = EmbeddedCore(tmp_path / "core", nats_server.url).start().linked()
     yield running
     running.kill()
 
@@ -36,6 +36,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 async def devices(bus: Bus) -> AsyncIterator[RecordedDevices]:
     service = RecordedDevices(bus)
     await service.start()
+    await bus.flush(30)  # it hears what the core asks from now on
     yield service
     await service.stop()
 

@@ -192,7 +192,7 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
             await bus.close()
 
     try:
-        core.start()
+        core.start().linked()
         yield asyncio.run(run())
         assert core.stop()[0] == 0, core.log()
     finally:
