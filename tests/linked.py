@@ -18,7 +18,7 @@ from edgeagents.permissions import Permissions, agent_user, for_agent, for_edgex
 from edgeagents.settings import BusSettings
 from tests.nats import free_port
 
-START_S = 20.0
+START_S = 60.0
 
 
 class Cable:
@@ -147,7 +147,7 @@ async def links(bus: Bus) -> dict[str, Mapping[str, Any]]:
     return {link["account"]: link for link in answer["data"].get("leafs") or []}
 
 
-async def until_linked(bus: Bus, *peers: str, timeout_s: float = 20.0) -> float:
+async def until_linked(bus: Bus, *peers: str, timeout_s: float = 60.0) -> float:
     """Wait until a server has links to just these peers; return the seconds that it took."""
     began_s, wanted = time.monotonic(), {account_of(peer) for peer in peers}
     async with asyncio.timeout(timeout_s):

@@ -35,7 +35,7 @@ async def write(audits: dict[str, Audit], count: int) -> None:
     for number in range(count):
         for name, audit in audits.items():
             audit.append("command" if name == "guard" else "observed", n=number, device="valve", agent="air")
-            await audit.drain()
+            await audit.drain(30)
 
 
 def environment(server: NatsServer) -> dict[str, str]:

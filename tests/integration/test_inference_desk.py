@@ -26,6 +26,7 @@ from services.guard.streams import ensure_prefixes
 from services.inference import desk as desk_module
 from services.inference.desk import Desk
 from services.inference.stored_prefixes import StoredPrefixes
+from tests.contract.waiting import until as until_so
 from tests.nats import free_port, until
 from tests.tiny_model import tiny_model
 
@@ -157,6 +158,16 @@ class Served:
         return await LocalInference(lambda: self.engine).complete(wanted)
 
 
+async def _holds(store: Objects, names: set[str]) -> bool:
+    return await store.names() == names
+
+
+async def _is_as_many(store: Objects, stored: StoredPrefixes) -> bool:
+    """Say whether so many are stored as are counted; asked in this order, as they are taken out before that counts."""
+    names = await store.names()
+    return len(names) == stored.stored
+
+
 async def test_beginnings_that_are_used_again_outlive_the_service_and_no_other_do(rig: Rig) -> None:
     folder = tiny_model(rig.folder)
     owner, bus = await rig.connect("owner"), await rig.connect(INFERENCE_USER)
@@ -180,13 +191,12 @@ async def test_beginnings_that_are_used_again_outlive_the_service_and_no_other_d
         again = await second.ask("it is dark")
         assert (again.text, again.cached_tokens > 300) == (cold.text, True)
         await until(lambda: second.stored.stored == len(names), 30)
-        assert await store.names() == names
+        await until_so(lambda: _holds(store, names), "what is none of it is taken out", timeout_s=30)
         second.engine.prefixes.budget_bytes = second.engine.prefixes.size_bytes
         for number in range(4):
             await second.ask("x", role=f"Something else: {number}. " * 30)
         await until(lambda: second.stored.stored < len(names), 30)
-        await asyncio.sleep(0.3)
-        assert len(await store.names()) == second.stored.stored, "what left memory leaves the store"
+        await until_so(lambda: _is_as_many(store, second.stored), "what left memory leaves the store", timeout_s=30)
 
 
 async def test_what_was_taken_over_is_not_pushed_out_by_prompts_that_come_once(rig: Rig) -> None:

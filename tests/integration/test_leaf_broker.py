@@ -121,7 +121,7 @@ async def test_peers_come_while_it_runs_are_rotated_and_go_again(homes: tuple[Ho
     assert south.log.read_text().count("Server is ready") == 1, "south's server was not restarted for a password"
 
     north.write(peers={"south": {}})  # no listener: it cannot be meant
-    await until(lambda: "say where, with `listen`" in north.log.read_text(), "a wrong file is told", timeout_s=15)
+    await until(lambda: "say where, with `listen`" in north.log.read_text(), "a wrong file is told", timeout_s=90)
     assert await is_linked(owner), "and leaves what was"
     north.file.unlink()
     await until(lambda: _knows_no_links(owner), "north is alone again", timeout_s=90)
@@ -144,6 +144,11 @@ async def test_a_linked_broker_is_edgexs_too_and_its_store_is_read_for_a_backup(
     await owner.ensure_stream("edgex-events", ["edgex.events.device.>"])
     async with aiomqtt.Client("127.0.0.1", north.mqtt_port, identifier="device-service") as client:
         await client.publish("edgex/events/device/lamp", b"{}", qos=1)
+
+    async def is_stored() -> bool:  # by a stream behind the MQTT listener, which has answered for itself
+        return await owner.last_sequence("edgex-events") >= 1
+
+    await until(is_stored, "what came over MQTT is in the stream", timeout_s=30)
     assert await owner.last_sequence("edgex-events") == 1
     await owner.close()
     await north.stop()

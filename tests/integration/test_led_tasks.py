@@ -33,7 +33,7 @@ from tests.integration.test_permissions import Users
 from tests.integration.test_task_shells import PlayedCommander, nothing_sought
 from tests.valves import PROFILE
 
-SILENT_S = 0.6
+SILENT_S = 2.0
 WELCOME = SessionWelcome(generation=1, mode="act", site=(
     SiteEntry(device="valve-1", resource="Setpoint", risk_class="A", kind="absolute"),
     SiteEntry(device="valve-1", resource="Enabled", risk_class="C", kind="absolute"),
@@ -144,12 +144,12 @@ class Gateway:
                 all(item.tasks.watch.presence == "away" for item in members) and self.ada.leading.state()["agents"] == 2
             )
 
-        await until(know, "both know that no coordinator is there", timeout_s=30)
+        await until(know, "both know that no coordinator is there", timeout_s=60)
 
     async def ask(self, verb: str, **body: Any) -> dict[str, Any]:
         """Ask ada over NATS as the owner's tool does, without a loop of its own."""
         subject = subjects.peer_task("gw", "ada", verb, led.GIVER)
-        answers = await self.owner.gather(subject, json.dumps(body).encode(), inbox="_INBOX.micro", wait_s=5, most=1)
+        answers = await self.owner.gather(subject, json.dumps(body).encode(), inbox="_INBOX.micro", wait_s=20, most=1)
         return led.answer_of(answers, "ada")
 
     async def given(self, task: str, **changes: Any) -> None:
@@ -162,7 +162,7 @@ class Gateway:
         def has_ended() -> bool:
             return task in self.ada.leading.book.ended
 
-        await until(has_ended, f"{task} ends", timeout_s=40)
+        await until(has_ended, f"{task} ends", timeout_s=60)
         found: dict[str, Any] = (await self.ask("get", id=task))["task"]
         return found
 
@@ -262,10 +262,10 @@ async def test_an_agent_without_the_right_leads_nobody_and_speaks_for_nobody(gat
     try:
         for subject, said in forged:
             await mallory.publish(subject, wire.encode(said), wire.AS_PROTOBUF)
-            await mallory.flush()
+            await mallory.flush(30)
         await until(
             lambda: len([text for text in gateway.server.errors if "ermission" in text]) >= len(forged),
-            "the broker refuses all of it", timeout_s=20,
+            "the broker refuses all of it", timeout_s=40,
         )  # fmt: skip
     finally:
         await mallory.close()
@@ -301,11 +301,11 @@ async def test_a_coordinator_that_comes_back_in_the_middle_leaves_one_winner_and
 ) -> None:
     gateway.bob.hand.may_store.clear()
     await gateway.given("t")
-    await until(lambda: gateway.bob.hand.causes, "bob is at work", timeout_s=20)
+    await until(lambda: gateway.bob.hand.causes, "bob is at work", timeout_s=40)
     coordinator = await gateway.server.connect(subjects.COORDINATOR)
     beating = asyncio.ensure_future(beats(coordinator))
     try:
-        await until(lambda: gateway.ada.tasks.watch.presence == "there", "ada hears it", timeout_s=20)
+        await until(lambda: gateway.ada.tasks.watch.presence == "there", "ada hears it", timeout_s=40)
         with pytest.raises(ConflictError, match="give it to it"):
             await gateway.given("new")
         gateway.bob.hand.may_store.set()
@@ -325,11 +325,11 @@ def _refs(gateway: Gateway) -> list[LedRef]:
 
 async def test_a_leader_that_is_killed_leaves_what_was_taken_done_once(gateway: Gateway) -> None:
     gateway.bob.hand.may_store.clear()
-    await gateway.given("t", deadlineS=4)
-    await until(lambda: gateway.bob.hand.causes, "bob is at work", timeout_s=20)
+    await gateway.given("t", deadlineS=8)
+    await until(lambda: gateway.bob.hand.causes, "bob is at work", timeout_s=40)
     await gateway.ada.stop()
     gateway.bob.hand.may_store.set()
-    await until(lambda: not gateway.bob.tasks._known, "bob's own time is over", timeout_s=20)
+    await until(lambda: not gateway.bob.tasks._known, "bob's own time is over", timeout_s=40)
     assert gateway.bob.hand.given == {("t", 1): 1}
     assert [item["leader"] for item in gateway.bob.notes if item["kind"] == "task-work"] == ["ada"]
     with pytest.raises(EdgeAgentsError, match="leads: true"):
@@ -341,11 +341,11 @@ async def test_a_leader_that_is_killed_before_the_award_and_gives_the_name_again
 ) -> None:
     monkeypatch.setattr(gateway.ada.leading, "heard", lambda sender, said: None)  # bids are on their way when it dies
     await gateway.given("t", value="21", deadlineS=60)
-    await until(lambda: gateway.bob.tasks.counts["bids"], "bob has bid", timeout_s=20)
+    await until(lambda: gateway.bob.tasks.counts["bids"], "bob has bid", timeout_s=40)
     await gateway.ada.stop()
     gateway.ada = await Member(gateway.server, "ada", 2.0).start()
-    await until(lambda: gateway.ada.tasks.watch.presence == "away", "ada may lead again", timeout_s=20)
-    await until(lambda: gateway.ada.leading.state()["agents"] == 2, "ada knows who is there", timeout_s=20)
+    await until(lambda: gateway.ada.tasks.watch.presence == "away", "ada may lead again", timeout_s=40)
+    await until(lambda: gateway.ada.leading.state()["agents"] == 2, "ada knows who is there", timeout_s=40)
     await gateway.given("t", value="25", deadlineS=60)
     found = await gateway.ended("t")
     assert (found["state"], found["winner"], found["task"]["value"]) == ("done", "bob", "25")
@@ -355,7 +355,7 @@ async def test_a_leader_that_is_killed_before_the_award_and_gives_the_name_again
 async def test_a_winner_that_is_killed_is_said_to_be_gone(gateway: Gateway) -> None:
     gateway.bob.hand.may_store.clear()
     await gateway.given("t")
-    await until(lambda: gateway.bob.hand.causes, "bob is at work", timeout_s=20)
+    await until(lambda: gateway.bob.hand.causes, "bob is at work", timeout_s=40)
     await gateway.bob.stop()
     found = await gateway.ended("t")
     assert (found["state"], found["winner"]) == ("failed", "bob")
