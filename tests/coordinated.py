@@ -90,7 +90,7 @@ class Owner:
 
     async def give(self, **task: Any) -> httpx.Response:
         """Give a task over HTTP."""
-        body = {"skill": "set", "deviceName": "valve-1", "resourceName": "Setpoint", "value": 21.0, "deadlineS": 20}
+        body = {"skill": "set", "deviceName": "valve-1", "resourceName": "Setpoint", "value": 21.0, "deadlineS": 60}
         return await self.http.post(f"{self.gateway.url}/api/v3/task", json={"apiVersion": "v3", "task": body | task})
 
     async def task(self, name: str) -> dict[str, Any]:

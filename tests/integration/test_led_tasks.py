@@ -38,7 +38,7 @@ WELCOME = SessionWelcome(generation=1, mode="act", site=(
     SiteEntry(device="valve-1", resource="Setpoint", risk_class="A", kind="absolute"),
     SiteEntry(device="valve-1", resource="Enabled", risk_class="C", kind="absolute"),
 ))  # fmt: skip
-TASK = {"skill": "set", "deviceName": "valve-1", "resourceName": "Setpoint", "value": "21", "deadlineS": 20}
+TASK = {"skill": "set", "deviceName": "valve-1", "resourceName": "Setpoint", "value": "21", "deadlineS": 60}
 
 
 class Server(Users):
