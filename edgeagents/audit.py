@@ -79,7 +79,7 @@ class Audit:
         await self._store(record)
         self._last = record
 
-    async def drain(self, timeout_s: float = 5.0) -> None:
+    async def drain(self, timeout_s: float = 2.0) -> None:
         """Wait until everything queued so far is stored, for at most `timeout_s`; what is lost with us is logged."""
         try:
             await asyncio.wait_for(self._queue.join(), timeout_s)

@@ -10,6 +10,7 @@ Source: edgex-wire.md sections 5.1 and 9.
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -34,6 +35,7 @@ _REFRESH_S: Final = 300.0
 _SOON_S: Final = 10.0  # others find the broker again later than we do: their notices until then are lost
 _SEEK_S: Final = 1.0  # whoever waits for the answer does not wait longer
 _MOST_SOUGHT: Final = 5  # a second
+_MISSED_S: Final = 30.0
 T = TypeVar("T", Device, Profile)
 
 
@@ -70,6 +72,7 @@ class DeviceCache:
         self._refresh_s = refresh_s
         self._soon_s = soon_s
         self._settle = settle
+        self._read_s = -math.inf  # when all was read last, monotonic
         self._sought_s: deque[float] = deque(maxlen=_MOST_SOUGHT)
         self._devices: dict[str, Device] = {}
         self._profiles: dict[str, Profile] = {}
@@ -145,11 +148,18 @@ class DeviceCache:
         except (TimeoutError, TheirError) as error:
             log.debug("device %r was asked for: %s", name[:200], error)
             return
+        if self._devices.get(name) == device and profile is None:
+            return  # it has none
         log.warning("device %s is in core-metadata, and its notice did not reach us: all are read again", name)
         if profile is not None:
             self._apply_to("profile", self._profiles, profile, "add")
         self._apply_to("device", self._devices, device, "add")
         self.refresh()  # where one notice was lost there may be others; and a reading under way may not know it
+
+    def miss(self) -> None:
+        """Note that somebody named a device that is not here: all is read again soon, at most twice a minute."""
+        if self.is_ready and time.monotonic() - self._read_s > _MISSED_S:
+            self._stale.set()
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
         """Return once everything was read; without `timeout_s` core-metadata may be away as long as it likes.
@@ -217,7 +227,7 @@ class DeviceCache:
             UnavailableError: core-metadata is away.
             UpstreamError: it answered with something else.
         """
-        self._loading, self._meanwhile = True, []
+        self._loading, self._meanwhile, self._read_s = True, [], time.monotonic()
         try:
             profiles = {profile.name: profile for profile in await self._metadata.profiles()}
             devices = {device.name: device for device in await self._metadata.devices()}

@@ -402,7 +402,10 @@ class Streams:
                     except TimeoutError:
                         # Limits may have dropped the rest meanwhile. What was delivered and did not come lies in our
                         # own queue, if it was we who stood still: the next look takes it. Or the link broke.
-                        found = await finished(self.js.consumer_info(stream, name))
+                        try:
+                            found = await finished(self.js.consumer_info(stream, name))
+                        except nats.js.errors.NotFoundError as error:  # the stream was there, and most of it may be
+                            raise nats.errors.Error("its consumer is gone") from error
                         delivered = int(found.delivered.consumer_seq) if found.delivered is not None else 0
                         if not found.num_pending and delivered <= got:
                             return
@@ -413,9 +416,13 @@ class Streams:
                     if not messages:
                         raise nats.errors.Error("its consumer is gone")
                     in_vain = 0
-                    got += len(messages)
                     left -= len(messages)
                     for message in messages:
+                        got += 1
+                        if _delivery(message) != got:
+                            # What was delivered before comes again after a broker's hard end, and to two readers of one
+                            # name each gets a part: neither may be taken for the whole.
+                            raise nats.errors.Error("deliveries are not in order: did the broker end, or another read?")
                         yield _stored(message)
             finally:
                 with contextlib.suppress(*BROKER_ERRORS):
@@ -464,6 +471,12 @@ class Streams:
         except nats.errors.ConnectionClosedError as error:
             if not self._is_closing():
                 raise UnavailableError(f"consumer {durable} of stream {stream}: the connection is closed") from error
+
+
+def _delivery(message: Msg) -> int:
+    """Return which of its consumer's deliveries a message is, from 1 on."""
+    parts = message.reply.split(".")
+    return int(parts[6 if len(parts) == _OLD_ACK_TOKENS else 8])
 
 
 def _stored(message: Msg) -> StoredMessage:

@@ -75,6 +75,7 @@ class Lanes:
         cause: CauseKind = "room"
         if self._means.devices.device(device) is None:
             cause = "gate"
+            self._means.devices.miss()  # the next one may find it
             problem = f"core-metadata knows no device {device!r}"  # and no lane for every name somebody makes up
         elif self._under_way[item.agent] >= MOST_UNDER_WAY:
             problem = f"{MOST_UNDER_WAY} commands of agent {item.agent!r} are under way already"

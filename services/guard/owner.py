@@ -168,6 +168,8 @@ class Owner:
         """Return why an agent cannot hold the lease of a resource; empty when it can."""
         definition = self.agents.get(agent)
         known = devices.device(device)
+        if known is None:
+            devices.miss()  # the next request may find it
         if definition is None or known is None:
             return f"no agent {agent!r}" if definition is None else f"core-metadata knows no device {device!r}"
         if definition.mode != "act":

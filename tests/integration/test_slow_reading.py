@@ -9,6 +9,7 @@ from edgeagents.adapters import streams
 from edgeagents.adapters.bus import Bus
 from edgeagents.errors import UnavailableError
 from tests.contract.waiting import until
+from tests.nats import NatsServer
 
 
 @pytest.fixture
@@ -68,3 +69,51 @@ async def test_what_broke_off_with_the_link_is_not_taken_for_the_end(
     with pytest.raises(UnavailableError, match="reading stream s"):
         async with asyncio.timeout(30):
             [message async for message in stream.read("s", [], name="r")]
+
+
+async def test_of_two_readers_of_one_name_none_takes_a_part_for_the_whole(
+    stream: Bus, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_PULL_S", 0.2)
+    for number in range(10, 1500):
+        await stream.publish("s.a", b"%d" % number)
+
+    async def are_stored() -> bool:
+        return await stream.last_sequence("s") == 1500
+
+    await until(are_stored, "all are stored")
+    whole = [b"%d" % number for number in range(1500)]
+
+    async def read(bus: Bus) -> str:
+        try:
+            found = [message.data async for message in bus.read("s", [], name="r")]
+        except UnavailableError:
+            return "told"
+        assert found == whole, f"{len(found)} messages, {len(set(found))} of them different"
+        return "whole"
+
+    other = await Bus.connect(nats_server.settings(), "other")
+    try:
+        for wait_ms in range(0, 40, 4):
+            first = asyncio.create_task(read(stream))
+            await asyncio.sleep(wait_ms / 1000)
+            await read(other)
+            await first
+    finally:
+        await other.close()
+
+
+async def test_what_is_delivered_again_is_not_counted_twice(stream: Bus, nats_server: NatsServer) -> None:
+    for number in range(10, 2000):
+        await stream.store("s.a", b"%d" % number)
+    whole, seen = [b"%d" % number for number in range(2000)], list[bytes]()
+    try:
+        async for message in stream.read("s", [], name="r"):
+            seen.append(message.data)
+            if len(seen) == 700:
+                nats_server.kill()
+                nats_server.start()
+    except UnavailableError:
+        assert seen == whole[: len(seen)], "until it was told"
+    else:
+        assert seen == whole

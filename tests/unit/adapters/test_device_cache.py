@@ -8,6 +8,7 @@ import httpx
 import pytest
 from fastapi.responses import JSONResponse
 
+from edgeagents.adapters import device_cache
 from edgeagents.adapters.device_cache import Change, DeviceCache
 from edgeagents.adapters.edgex import MetadataClient
 from edgeagents.adapters.edgex_bus import EdgexBus, RawHandler
@@ -215,6 +216,37 @@ async def test_a_device_whose_notice_was_lost_is_found_when_it_is_named(setup: S
     await until(lambda: setup.cache.device("lamp-2") is not None, "what was lost with it is found", timeout_s=5)
     await setup.cache.seek("lamp-1")
     assert asked == ["lamp-1"]
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_a_device_that_has_no_profile_is_no_notice_that_was_lost(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = asked_by_name(setup)
+    setup.edgex.devices = [LAMP, LAMP | {"name": "bare", "profileName": ""}]
+    await setup.cache.load()
+    setup.changes.clear()
+    await setup.cache.seek("bare")
+    assert (asked, setup.changes, setup.cache._stale.is_set()) == (["bare"], [], False)
+    assert "did not reach us" not in caplog.text
+
+
+async def test_who_names_what_is_not_here_has_all_read_again_twice_a_minute_at_most(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup.cache.miss()
+    assert not setup.cache._stale.is_set(), "it is being read"
+    await setup.cache.load()
+    setup.cache.miss()
+    assert not setup.cache._stale.is_set()
+    monkeypatch.setattr(device_cache, "_MISSED_S", 0.0)
+    task = asyncio.create_task(setup.cache.run())
+    setup.edgex.devices = [LAMP, LAMP | {"name": "lamp-2"}]
+    await until(lambda: setup.cache.device("lamp-2") is not None, "the first reading")
+    setup.edgex.devices.append(LAMP | {"name": "lamp-3"})
+    setup.cache.miss()
+    await until(lambda: setup.cache.device("lamp-3") is not None, "it is read again", timeout_s=5)
     task.cancel()
     await asyncio.wait({task})
 

@@ -424,8 +424,8 @@ class Gateway:
     def _cache(self) -> Any:
         return SimpleNamespace(
             device=self.devices.get, profile_of=lambda name: self.profile if name in self.devices else None,
-            devices_by_name=self.devices, profiles_by_name={"Valve": self.profile}, wait_ready=_at_once,
-            on_change=self.on_device.append,
+            miss=lambda: None, devices_by_name=self.devices, profiles_by_name={"Valve": self.profile},
+            wait_ready=_at_once, on_change=self.on_device.append,
         )  # fmt: skip
 
     async def _dead_letter(self, subject: str, data: bytes, cause: str, text: str) -> None:

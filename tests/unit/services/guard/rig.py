@@ -180,6 +180,7 @@ class Rig:
         self.profiles = {"Valve": PROFILE}
         self.watchers: list[Any] = []
         self.is_ready = True
+        self.missed = 0  # devices that were named and are not there
         self.table = LeaseTable(1)
         self.ledger = Ledger(folder)
         self.executor = ThreadPoolExecutor(1)
@@ -223,9 +224,12 @@ class Rig:
             return self.profiles.get(self.known[name].profile_name) if name in self.known else None
 
         return cast(DeviceCache, SimpleNamespace(
-            device=self.known.get, profile_of=profile_of, devices_by_name=self.known, profiles_by_name=self.profiles,
-            is_ready=self.is_ready, on_change=self.watchers.append,
+            device=self.known.get, miss=self._miss, profile_of=profile_of, devices_by_name=self.known,
+            profiles_by_name=self.profiles, is_ready=self.is_ready, on_change=self.watchers.append,
         ))  # fmt: skip
+
+    def _miss(self) -> None:
+        self.missed += 1
 
     async def _all_told(self) -> None:
         """Nothing waits here: outcomes are told at once."""

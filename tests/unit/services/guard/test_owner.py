@@ -115,6 +115,7 @@ def test_a_permission_outside_the_profile_keeps_its_agent_out(rig: Rig) -> None:
 )
 def test_only_who_may_command_may_hold(rig: Rig, agent: str, device: str, resource: str, reason: str) -> None:
     assert rig.owner.may_hold(agent, device, resource, rig.devices) == reason
+    assert rig.missed == (device == "gone")
 
 
 def test_the_past_is_kept_as_long_as_rates_and_minimum_times_count() -> None:

@@ -131,6 +131,18 @@ async def test_an_answer_that_came_late_is_asked_for_again_and_does_not_end_the_
     assert ledger.asked == 2
 
 
+@pytest.mark.parametrize("answers_s", [1.6, 2.4, 2.7])
+async def test_a_ledger_that_is_steadily_slow_holds_a_lane_for_two_answers_at_most(rig: Rig, answers_s: float) -> None:
+    ledger = Ledger(record())
+
+    def slow() -> None:
+        rig.clocks.now_s += answers_s
+
+    ledger.then = slow
+    assert (await run(rig, ledger, rig.job(cause=OF_TASK)))[0] == "proven"
+    assert ledger.asked == (1 if answers_s < 2.5 else 2)
+
+
 async def test_a_ledger_is_waited_for_no_longer_than_the_command_may_wait(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
