@@ -36,9 +36,8 @@ log = logging.getLogger(__name__)
 
 STOPPED: Final = "the guard was stopped while it was set"
 _SET_AGAIN: Final = uuid.UUID("5a0c6a3e-2d1f-4b53-9d9b-0d8f6a8f7d52")
-AWARD_S: Final = (
-    3.0  # so long counts what the ledger of tasks said; an answer that took nearly as long is asked for once more
-)
+# So long counts what the ledger of tasks said; an answer that took nearly as long is asked for once more.
+AWARD_S: Final = 3.0
 MOST_AWARD_LOOKS: Final = 2
 Done = Callable[[str], None]
 
