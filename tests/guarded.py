@@ -14,6 +14,7 @@ import yaml
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import Bus
+from edgeagents.cli.history import History
 from edgeagents.errors import NotFoundError, UnavailableError
 from edgeagents.model.message import (
     AuditRecord,
@@ -27,6 +28,7 @@ from edgeagents.model.message import (
     Outcome,
     SessionWelcome,
 )
+from edgeagents.trail import StreamTrail
 from tests.contract.waiting import until
 from tests.embedded_core import EmbeddedCore
 from tests.faults.crash_points import FOLDER
@@ -382,6 +384,19 @@ async def patiently(read: Callable[[], Awaitable[T]]) -> T:
             if time.monotonic() > give_up_s:
                 raise
         await asyncio.sleep(ASK_AGAIN_S)
+
+
+async def history_of(bus: Bus) -> History:
+    """Return what the audit says now, of all writers."""
+
+    async def read() -> History:
+        history = History()
+        async for entry in (await StreamTrail.open(bus)).entries():
+            if entry.record is not None:
+                history.take(entry.record)
+        return history
+
+    return await patiently(read)
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -194,9 +194,10 @@ class DeviceCache:
 
     async def run(self) -> None:
         """Read everything now and whenever it may be stale, for ever; core-metadata may be away meanwhile."""
-        told, is_first = False, True
+        told = False
+        self._stale.set()  # nothing was read yet
         while True:
-            is_stale = self._stale.is_set() or is_first
+            is_stale = self._stale.is_set()
             self._stale.clear()
             try:
                 if self._settle is not None:
@@ -213,7 +214,6 @@ class DeviceCache:
             if told:
                 log.info("%d devices and %d profiles read", len(self._devices), len(self._profiles))
                 told = False
-            is_first = False
             # Not all services of a gateway at the same moment.
             again_s = self._soon_s * random.uniform(1.0, 1.5) if is_stale else self._refresh_s  # noqa: S311
             with contextlib.suppress(TimeoutError):

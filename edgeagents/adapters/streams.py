@@ -47,6 +47,7 @@ class StoredMessage:
     sequence: int
     time_ns: int
     deliveries: int = 1
+    delivery: int = 0  # which of its consumer's it is, from 1 on
     _msg: Msg | None = None
 
     async def ack(self) -> None:
@@ -419,11 +420,12 @@ class Streams:
                     left -= len(messages)
                     for message in messages:
                         got += 1
-                        if _delivery(message) != got:
+                        stored = _stored(message)
+                        if stored.delivery != got:
                             # What was delivered before comes again after a broker's hard end, and to two readers of one
                             # name each gets a part: neither may be taken for the whole.
                             raise nats.errors.Error("deliveries are not in order: did the broker end, or another read?")
-                        yield _stored(message)
+                        yield stored
             finally:
                 with contextlib.suppress(*BROKER_ERRORS):
                     await subscription.unsubscribe()
@@ -473,12 +475,6 @@ class Streams:
                 raise UnavailableError(f"consumer {durable} of stream {stream}: the connection is closed") from error
 
 
-def _delivery(message: Msg) -> int:
-    """Return which of its consumer's deliveries a message is, from 1 on."""
-    parts = message.reply.split(".")
-    return int(parts[6 if len(parts) == _OLD_ACK_TOKENS else 8])
-
-
 def _stored(message: Msg) -> StoredMessage:
     # nats-py's own way to this makes a datetime and an object or two of each message, and loses nanoseconds.
     parts = message.reply.split(".")
@@ -486,5 +482,5 @@ def _stored(message: Msg) -> StoredMessage:
     stream, delivered, sequence, time_ns = parts[at], parts[at + 2], parts[at + 3], parts[at + 5]
     return StoredMessage(
         message.subject, message.data, message.headers or _NO_HEADERS, stream, int(sequence), int(time_ns),
-        int(delivered), message,
+        int(delivered), int(parts[at + 4]), message,
     )  # fmt: skip

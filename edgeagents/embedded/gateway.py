@@ -365,15 +365,17 @@ class Gateway:
     async def stop_deciding(self) -> None:
         """Have all agents stop deciding; they go on consuming and following their commands."""
         for name, url in (await self.agent_urls()).items():
-            for last in (False,) * (STOP_TRIES - 1) + (True,):
+            problem = ""
+            for _ in range(STOP_TRIES):
                 try:
                     answer = await self.http.post(f"{url}/api/v3/deciding/off")
                     answer.raise_for_status()
                     break
                 except httpx.HTTPError as error:
-                    if last:
-                        log.warning("agent %s does not stop deciding: %s", name, error or type(error).__name__)
+                    problem = str(error) or type(error).__name__
                     await asyncio.sleep(0.1)
+            else:
+                log.warning("agent %s does not stop deciding: %s", name, problem)
 
     async def settle(self, bus: Bus, timeout_s: float = SETTLE_S) -> None:
         """Wait until nothing is under way at the guard, and no agent has an event or an outcome before it.

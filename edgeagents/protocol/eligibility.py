@@ -73,15 +73,10 @@ def unknown_devices(wanted: TaskWanted, site: Site) -> list[str]:
             continue
         with contextlib.suppress(InvalidInputError):
             name = aim_of(skill, wanted.device_name, wanted.resource_name, wanted.value, wanted.params).device
-            if not is_known(name, site):
+            device = site.devices.get(name)
+            if device is None or device.profile_name not in site.profiles:
                 found[name] = None
     return list(found)
-
-
-def is_known(name: str, site: Site) -> bool:
-    """Say whether a device and its profile are known."""
-    device = site.devices.get(name)
-    return device is not None and device.profile_name in site.profiles
 
 
 def _problem(agent: AgentDefinition, skill: Skill, wanted: TaskWanted, site: Site, targets: dict[Aim, _Target]) -> str:

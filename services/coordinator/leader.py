@@ -162,13 +162,14 @@ class Leader:
         self.check_serving()
         task = wanted.id or secrets.token_hex(8)
         known = task in self.book.open or task in self.book.ended
+        names: list[str] = []
         if not known:
             for name in unknown_devices(wanted, self.site())[:MOST_SOUGHT]:
                 await self._seek(name)
-        names = [] if known else able(wanted, self.site())
-        if not known and not self.journal.has_room:
-            self.counts["turned_away"] += 1
-            raise TooManyAttemptsError(f"the stream of tasks is {ROOM:.0%} full: no new task is taken in", 30.0)
+            names = able(wanted, self.site())
+            if not self.journal.has_room:
+                self.counts["turned_away"] += 1
+                raise TooManyAttemptsError(f"the stream of tasks is {ROOM:.0%} full: no new task is taken in", 30.0)
         record, is_new = self.book.accept(task, wanted, giver, self.engine.now(), time.time_ns())
         if not is_new:
             self.counts["repeated"] += 1

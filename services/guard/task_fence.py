@@ -30,7 +30,7 @@ AGAIN_S: Final = 0.1
 class TaskFence:
     """Looks commands of tasks up in the ledger."""
 
-    def __init__(self, bus: Bus, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, bus: Bus, now: Callable[[], float]) -> None:
         """Use the guard's connection, and the clock of commands' deadlines."""
         self._now = now
         self._bus = bus

@@ -16,11 +16,10 @@ from edgeagents.errors import UnavailableError
 from edgeagents.model.cooperation import Announcement, Appraisal, DisputeTold
 from edgeagents.model.message import AuditRecord
 from edgeagents.protocol.conversation import act
-from edgeagents.trail import StreamTrail
 from tests.contract.waiting import until
 from tests.coordinated import Coordinated, Owner, owner_of
 from tests.disputants import Disputant, PlayedGuard, write_negotiators
-from tests.guarded import patiently
+from tests.guarded import history_of, patiently
 
 THRIFTY = {"19": 0.9, "20": 0.8, "21": 0.5, "22": 0.1}
 WARM = {"19": 0.3, "20": 0.6, "21": 0.8, "22": 0.9}
@@ -123,15 +122,8 @@ async def test_two_to_five_agents_get_one_outcome_and_the_audit_says_why(owner: 
     assert (item["value"], item["winner"], item["rung"]) == ("20" if count == 2 else "21", names[1], "nash")
     assert [party["agent"] for party in item["parties"]] == names
 
-    async def read() -> History:
-        history = History()
-        async for entry in (await StreamTrail.open(owner.bus)).entries():
-            if entry.record is not None:
-                history.take(entry.record)
-        return history
-
     async def written() -> History | None:
-        history = await patiently(read)
+        history = await history_of(owner.bus)
         return history if name in history.conflicts else None
 
     lines = conflict_lines(await until(written, "it is in the audit", timeout_s=60), name)

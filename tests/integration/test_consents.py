@@ -11,12 +11,10 @@ import yaml
 from edgeagents import subjects
 from edgeagents.adapters import wire
 from edgeagents.adapters.bus import BusMessage
-from edgeagents.cli.history import History
 from edgeagents.cli.why import command_lines
 from edgeagents.model.cooperation import Act
-from edgeagents.trail import StreamTrail
 from tests.contract.waiting import until
-from tests.guarded import SITE, Agent, Client, Gateway, agent_file, client_of, patiently
+from tests.guarded import SITE, Agent, Client, Gateway, agent_file, client_of, history_of
 from tests.services import ServiceProcess
 
 # It wants the second valve shut whatever is read, and may not open the third one itself.
@@ -93,15 +91,8 @@ async def reads(client: Client, agent: ServiceProcess, device: str, resource: st
 async def whys(client: Client, command: str) -> dict[str, str]:
     """Return what `edgeagents why` says of a command, once agents' words on it are in the audit."""
 
-    async def read() -> dict[str, str]:
-        history = History()
-        async for entry in (await StreamTrail.open(client.bus)).entries():
-            if entry.record is not None:
-                history.take(entry.record)
-        return dict(command_lines(history, command))
-
     async def both() -> dict[str, str]:
-        told = await patiently(read)
+        told = dict(command_lines(await history_of(client.bus), command))
         return told if {"consent", "consent-said"} <= set(told) else {}
 
     found: dict[str, str] = await until(both, "agents' words are in the audit", timeout_s=60)

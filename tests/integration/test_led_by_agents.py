@@ -15,9 +15,8 @@ from edgeagents.cli.why import command_lines, task_lines
 from edgeagents.errors import ConflictError
 from edgeagents.model.message import Cause
 from edgeagents.model.task import LedRef, led_cause_of
-from edgeagents.trail import StreamTrail
 from tests.contract.waiting import until
-from tests.guarded import Beside, Client, Gateway, agent_file, client_of, patiently
+from tests.guarded import Beside, Client, Gateway, agent_file, client_of, history_of
 
 VALVE = {"skill": "set", "deviceName": "valve-3", "resourceName": "Setpoint", "value": 21.5, "deadlineS": 30}
 
@@ -76,18 +75,11 @@ async def ended(client: Client, url: str, task: str) -> dict[str, Any]:
     return found
 
 
-async def history_of(client: Client, task: str) -> History:
+async def history_with(client: Client, task: str) -> History:
     """Return what the audit knows, once it has a task's award, work and end."""
 
-    async def read() -> History:
-        history = History()
-        async for entry in (await StreamTrail.open(client.bus)).entries():
-            if entry.record is not None:
-                history.take(entry.record)
-        return history
-
     async def whole() -> History | None:
-        history = await patiently(read)
+        history = await history_of(client.bus)
         kinds = {fact.record.kind for fact in history.tasks[task]}
         return history if {"award", "task", "task-work"} <= kinds else None
 
@@ -134,7 +126,7 @@ async def test_given_by_http_the_cheaper_agent_does_it_the_guard_proves_it_and_t
     task = await ended(client, leaderless.lea, warm)
     assert (task["state"], task["winner"], task["reason"]) == ("done", "swift", "proven: Setpoint reads 21.5")
     assert await client.effects(device) == [("Setpoint", 21.5)]
-    history = await history_of(client, warm)
+    history = await history_with(client, warm)
     told = dict(task_lines(history, warm))
     assert (told["led by"], told["runner-up"]) == ("lea", "lea")
     assert told["outcome"].startswith("proven")

@@ -11,9 +11,8 @@ import yaml
 
 from edgeagents.cli.history import History
 from edgeagents.cli.why import task_lines
-from edgeagents.trail import StreamTrail
 from tests.contract.waiting import until
-from tests.guarded import Beside, Client, Gateway, agent_file, client_of
+from tests.guarded import Beside, Client, Gateway, agent_file, client_of, history_of
 
 SKILLS = [{"name": "warm", "set": {"device": "{device}", "resource": "Setpoint", "value": "{degrees}"}, "cost_s": 0.2}]
 
@@ -85,10 +84,7 @@ async def test_the_better_agent_does_it_the_guard_proves_it_and_the_audit_says_w
     assert await client.effects("valve-3") == [("Setpoint", 21.5)]
 
     async def written_down() -> History | None:
-        history = History()
-        async for entry in (await StreamTrail.open(client.bus)).entries():
-            if entry.record is not None:
-                history.take(entry.record)
+        history = await history_of(client.bus)
         kinds = {fact.record.kind for fact in history.tasks["warm-3"]}
         return history if {"award", "task", "task-work"} <= kinds else None
 

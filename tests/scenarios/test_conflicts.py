@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from edgeagents.cli.history import History
 from edgeagents.embedded.demo import WINTER_MORNING_S
 from edgeagents.embedded.gateway import Gateway, Plan
-from edgeagents.trail import StreamTrail
 from tests.contract.waiting import until
+from tests.guarded import history_of
 from tests.homes import edit, home_with_lamps
 from tests.scenarios.conftest import patient
 
@@ -46,11 +45,7 @@ async def test_comfort_and_energy_settle_on_a_temperature_and_the_room_gets_it(h
     try:
 
         async def obeyed() -> list[str]:
-            history = History()
-            async for entry in (await StreamTrail.open(bus)).entries():
-                if entry.record is not None:
-                    history.take(entry.record)
-            facts = history.conflicts[item["id"]]
+            facts = (await history_of(bus)).conflicts[item["id"]]
             told = sorted(str(fact.body["part"]) for fact in facts if fact.record.kind == "settlement")
             return told if len(told) == len(bargained) else []
 
